@@ -1,0 +1,316 @@
+// Package program is the instruction set between models and machines.
+//
+// What enters: a lowered graph (train/graph builds it). What leaves: a Set of Programs that a Backend
+// compiles and runs; train/cpu is one. A Program is a flat list of instructions over buffers whose
+// places were planned ahead, serialisable as JSON. It imports nothing of onmart, and it may not be
+// assumed that a Program was made in this process: Validate is called on everything that is read.
+//
+// Numbers are float32 but where an operand says float64. Matrices are row-major and dense.
+package program
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// DType is the type of one element of a buffer or tensor, by the name that safetensors uses.
+type DType string
+
+const (
+	F32 DType = "F32"
+	F64 DType = "F64"
+)
+
+// Size of one element in bytes.
+func (d DType) Size() int {
+	if d == F64 {
+		return 8
+	}
+	return 4
+}
+
+// Kind says where a buffer lives and for how long.
+type Kind string
+
+const (
+	// Input is one batch of a bound column (training: filled by Gather) or the rows handed to a
+	// forward program. Not written by any other instruction.
+	Input Kind = "input"
+	// Param is a weight, shared by name between the programs of a Set; trained by the optimizer.
+	Param Kind = "param"
+	// State is optimizer state, shared by name like a Param, exported and imported with it.
+	State Kind = "state"
+	// Const is a fixed tensor that belongs to the program (standardisation, calibration), stored with
+	// the weights under its name.
+	Const Kind = "const"
+	// Temp lives within one step, in the arena at Offset.
+	Temp Kind = "temp"
+	// Slot is one float64 that instructions add to; cleared when a Run begins, read when it ends.
+	Slot Kind = "slot"
+	// Output is what a forward program leaves, one row for each input row.
+	Output Kind = "output"
+)
+
+// Buffer is one operand. Buffers are named by their index in Program.Buffers.
+type Buffer struct {
+	Name  string `json:"name"`
+	Kind  Kind   `json:"kind"`
+	DType DType  `json:"dtype"`
+	Shape []int  `json:"shape"`
+	// PerRow: the leading dimension is the batch, Shape[0] == Program.Rows, and a forward program may
+	// be run with fewer rows.
+	PerRow bool `json:"per_row,omitempty"`
+	// Offset of a Temp in the arena, in bytes, a multiple of 64.
+	Offset int `json:"offset,omitempty"`
+}
+
+// Len is the number of elements.
+func (b *Buffer) Len() int {
+	n := 1
+	for _, d := range b.Shape {
+		n *= d
+	}
+	return n
+}
+
+// Op is an instruction's operation. The operands of each are listed with it: args -> outs.
+type Op string
+
+const (
+	// Gather: () -> (x [B,w]). Row i of x is row perm(epoch, first+i) of bound column Attr.Column, where
+	// perm is Permutation over Schedule.Train.
+	Gather Op = "gather"
+	// MatMul: (a, b[, bias [n]]) -> (y [m,n]). y = act(a' b' + bias); a' is a or, with TransA, its
+	// transpose. Each y[i,j] is one chain of fused multiply-adds over k in ascending order starting
+	// from 0; the bias is added after the chain, then the activation.
+	MatMul Op = "matmul"
+	// ActGrad: (dy, y) -> (dz), all the same shape. dz = dy * act'(z) written in terms of y = act(z);
+	// for Relu y > 0.
+	ActGrad Op = "act_grad"
+	// ColSum: (x [m,n]) -> (s [n]). Rows are added in ascending order, one chain a column.
+	ColSum Op = "col_sum"
+	// Add: (a, b) -> (y), elementwise, all the same shape.
+	Add Op = "add"
+	// Scale: (x) -> (y) = Attr.Scale * x.
+	Scale Op = "scale"
+	// Fill: () -> (y), every element Attr.Scale.
+	Fill Op = "fill"
+	// Dropout: (x) -> (y). y[i] = x[i] / (1-Rate) where Uniform(seed, epoch, step, Site, i) >= Rate,
+	// else 0; i counts elements over the whole batch. The gradient is the same instruction on dy.
+	Dropout Op = "dropout"
+	// Concat: (a [m,p], b [m,q], ...) -> (y [m,p+q+...]) along the columns.
+	Concat Op = "concat"
+	// Slice: (x [m,n]) -> (y [m,To-From]), columns From..To.
+	Slice Op = "slice"
+	// SliceGrad: (dy [m,To-From]) -> (dx [m,n]): dy at columns From..To, 0 elsewhere.
+	SliceGrad Op = "slice_grad"
+	// BCE: (z [m,1], t [m,1], w [m,1]) -> (loss [1]). loss = sum_i w_i l_i / m with
+	// l = max(z,0) - z t + log(1 + exp(-|z|)), each term in float32, summed in LaneSum's order.
+	BCE Op = "bce_with_logits"
+	// BCEGrad: (z, t, w, dloss [1]) -> (dz [m,1]). dz_i = dloss w_i (sigmoid(z_i) - t_i) / m.
+	BCEGrad Op = "bce_with_logits_grad"
+	// Accumulate: (x [1]) -> (slot). slot += float64(x) * Attr.Scale. Without args: slot += Attr.Scale.
+	Accumulate Op = "accumulate"
+	// AdamW: (grad) -> (param, m, v). One pass of Kingma & Ba 2015 with the decoupled decay of
+	// Loshchilov & Hutter 2019: step t counts from 1 over the whole training, lr = Schedule.Rates[t-1],
+	// m = b1 m + (1-b1) g, v = b2 v + (1-b2) g g,
+	// p = p - lr (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps) + decay p).
+	AdamW Op = "adamw"
+	// Standardize: (x [m,n] float64, mean [n] float64, scale [n] float64, log [n] float64)
+	// -> (y [m,n] float32). u = log1p(max(x, 0)) where log is 1, x where it is 0;
+	// y = float32((u - mean) * scale), all in float64 but the last cast.
+	Standardize Op = "standardize"
+	// Calibrate: (z [m,1], ab [2] float64) -> (p [m,1] float64). p = 1 / (1 + exp(-(a z + b))) in
+	// float64 (Platt 1999). A monotone map for a > 0: it never changes an order.
+	Calibrate Op = "calibrate"
+)
+
+// Ops lists every operation: a backend is complete when it runs all of them.
+func Ops() []Op {
+	return []Op{Gather, MatMul, ActGrad, ColSum, Add, Scale, Fill, Dropout, Concat, Slice, SliceGrad,
+		BCE, BCEGrad, Accumulate, AdamW, Standardize, Calibrate}
+}
+
+// Act is an activation fused into MatMul or undone by ActGrad.
+type Act string
+
+const (
+	None Act = ""
+	Relu Act = "relu"
+)
+
+// Attr holds the attributes an operation names; the others stay zero.
+type Attr struct {
+	Column string  `json:"column,omitempty"`
+	TransA bool    `json:"trans_a,omitempty"`
+	TransB bool    `json:"trans_b,omitempty"`
+	Act    Act     `json:"act,omitempty"`
+	Rate   float32 `json:"rate,omitempty"`
+	Scale  float32 `json:"scale,omitempty"`
+	From   int     `json:"from,omitempty"`
+	To     int     `json:"to,omitempty"`
+	Beta1  float64 `json:"beta1,omitempty"`
+	Beta2  float64 `json:"beta2,omitempty"`
+	Eps    float64 `json:"eps,omitempty"`
+	Decay  float64 `json:"decay,omitempty"`
+	Site   uint32  `json:"site,omitempty"`
+}
+
+// Instr is one instruction; Args and Outs index Program.Buffers. Outs may not overlap Args, except that
+// Add, Scale, ActGrad and Dropout may write in place over Args[0].
+type Instr struct {
+	Op   Op    `json:"op"`
+	Args []int `json:"args,omitempty"`
+	Outs []int `json:"outs"`
+	Attr Attr  `json:"attr"`
+	// Node names the graph node it was lowered from, for errors and listings.
+	Node string `json:"node,omitempty"`
+}
+
+// Program is a straight line of instructions for batches of Rows rows.
+type Program struct {
+	Name    string   `json:"name"`
+	Rows    int      `json:"rows"`
+	Buffers []Buffer `json:"buffers"`
+	Instrs  []Instr  `json:"instrs"`
+	Arena   int      `json:"arena"` // bytes that the Temps need
+}
+
+// Tensor names a parameter or a piece of state of a Set.
+type TensorSpec struct {
+	Name  string `json:"name"`
+	Shape []int  `json:"shape"`
+	// Init of a Param: "zero", "he_uniform" (He et al. 2015: U(-sqrt(6/fan_in), +)) or
+	// "glorot_uniform" (Glorot & Bengio 2010). State starts at zero.
+	Init   string `json:"init,omitempty"`
+	FanIn  int    `json:"fan_in,omitempty"`
+	FanOut int    `json:"fan_out,omitempty"`
+	Site   uint32 `json:"site,omitempty"`
+}
+
+// Set is what a model lowers to. Params and State are shared by its programs by name.
+type Set struct {
+	Params []TensorSpec `json:"params"`
+	State  []TensorSpec `json:"state,omitempty"`
+	Consts []TensorSpec `json:"consts,omitempty"`
+	Slots  []string     `json:"slots,omitempty"`
+	// Train runs one optimizer step on Rows rows; Rest the last, shorter batch of an epoch (nil when
+	// the batch divides the data). Both are nil in an artifact.
+	Train *Program `json:"train,omitempty"`
+	Rest  *Program `json:"rest,omitempty"`
+	// Forward maps at most Rows input rows to Output rows. It has no dropout and no loss.
+	Forward *Program `json:"forward"`
+}
+
+// Range is the half-open range of rows [From, To).
+type Range struct{ From, To int }
+
+// Len is the number of rows.
+func (r Range) Len() int { return r.To - r.From }
+
+// Column is one bound input: Rows x Width, row-major.
+type Column struct {
+	Name  string
+	Rows  int
+	Width int
+	F32   []float32
+}
+
+// Data is what Bind puts where it is used. The slices may not change until Close.
+type Data struct {
+	Columns []Column
+	Schedule
+}
+
+// Schedule fixes everything that a step does but the data: so a step can be repeated after a resume
+// and on another device.
+type Schedule struct {
+	Seed  uint64
+	Train Range     // the rows that are trained on
+	Rates []float32 // learning rate of each step; its length is the number of steps there are
+}
+
+// StepsPerEpoch is ceil(Train.Len()/batch).
+func (s *Schedule) StepsPerEpoch(batch int) int { return (s.Train.Len() + batch - 1) / batch }
+
+// Backend runs programs on a machine.
+type Backend interface {
+	// Name is what the artifact's manifest records, such as "cpu-avx2".
+	Name() string
+	// Compile checks the set and allocates what it needs. Params and State are zero until Import.
+	Compile(*Set) (Exec, error)
+}
+
+// Exec is a compiled Set with its weights and optimizer state. It is for one goroutine at a time.
+type Exec interface {
+	// Bind gives the data and the schedule. Programs whose Gather names a missing column or another
+	// width are refused.
+	Bind(Data) error
+	// Run does the optimizer steps first .. first+n-1 and adds to slots (in the order of Set.Slots).
+	// Epoch and place within it follow from the step number alone.
+	Run(first, n int, slots []float64) error
+	// Eval runs Forward over bound rows r in order and writes its output to out, r.Len() x width.
+	Eval(r Range, out []float32) error
+	// Export copies Params and State out; Import copies them in and refuses a missing, extra or
+	// misshapen tensor by name.
+	Export() (Tensors, error)
+	Import(Tensors) error
+	Close() error
+}
+
+// Validate reports every fault of the set: indices, shapes, operand kinds, arena bounds.
+func (s *Set) Validate() error {
+	var errs []error
+	for _, p := range []*Program{s.Train, s.Rest, s.Forward} {
+		if p != nil {
+			errs = append(errs, p.validate(s))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Input returns the index of the Input buffer of that name, or -1.
+func (p *Program) Input(name string) int {
+	for i := range p.Buffers {
+		if p.Buffers[i].Kind == Input && p.Buffers[i].Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// String lists the program, one instruction a line.
+func (p *Program) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %d rows, %d instructions, arena %d bytes\n", p.Name, p.Rows, len(p.Instrs), p.Arena)
+	name := func(i int) string {
+		f := p.Buffers[i]
+		if f.Kind == Temp {
+			return fmt.Sprintf("t%d%v", i, f.Shape)
+		}
+		return fmt.Sprintf("%s%v", f.Name, f.Shape)
+	}
+	for i, in := range p.Instrs {
+		fmt.Fprintf(&b, "%3d ", i)
+		for k, o := range in.Outs {
+			if k > 0 {
+				b.WriteString(", ")
+			}
+			b.WriteString(name(o))
+		}
+		fmt.Fprintf(&b, " = %s", in.Op)
+		for _, a := range in.Args {
+			b.WriteString(" " + name(a))
+		}
+		if at, err := json.Marshal(in.Attr); err == nil && string(at) != "{}" {
+			fmt.Fprintf(&b, " %s", at)
+		}
+		if in.Node != "" {
+			fmt.Fprintf(&b, "  # %s", in.Node)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
