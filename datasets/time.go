@@ -1,0 +1,135 @@
+package datasets
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Microseconds of the common spans; all event times and durations are in microseconds.
+const (
+	Second int64 = 1_000_000
+	Minute       = 60 * Second
+	Hour         = 60 * Minute
+	Day          = 24 * Hour
+)
+
+// Range is the half-open span of event time [From, To), microseconds since 1970 UTC. The zero Range
+// is all of time.
+type Range struct{ From, To int64 }
+
+// all is the range that holds every event.
+var all = Range{math.MinInt64, math.MaxInt64}
+
+// Contains tells whether an event at t is in the range.
+func (r Range) Contains(t int64) bool {
+	if r == (Range{}) {
+		return true
+	}
+	return t >= r.From && t < r.To
+}
+
+// Bounds is the range with the zero Range spelt out.
+func (r Range) Bounds() (from, to int64) {
+	if r == (Range{}) {
+		r = all
+	}
+	return r.From, r.To
+}
+
+// ParseRange reads FROM..TO, each an inclusive date (2018-07-25) or an RFC 3339 time, either left out for
+// an open end. A date as TO includes the whole day; a time as TO is excluded. Dates are days in UTC.
+func ParseRange(s string) (Range, error) {
+	a, b, ok := strings.Cut(s, "..")
+	if !ok {
+		return Range{}, fmt.Errorf("range %q: want FROM..TO, such as 2018-07-25..2018-07-31", s)
+	}
+	r := all
+	var err error
+	if a != "" {
+		if r.From, _, err = parseInstant(a); err != nil {
+			return Range{}, fmt.Errorf("range %q: from: %w", s, err)
+		}
+	}
+	if b != "" {
+		var day bool
+		if r.To, day, err = parseInstant(b); err != nil {
+			return Range{}, fmt.Errorf("range %q: to: %w", s, err)
+		}
+		if day {
+			r.To += Day
+		}
+	}
+	if r.To <= r.From {
+		return Range{}, fmt.Errorf("range %q: ends before it begins", s)
+	}
+	return r, nil
+}
+
+func parseInstant(s string) (us int64, day bool, err error) {
+	if t, err := time.Parse(time.DateOnly, s); err == nil {
+		return t.UnixMicro(), true, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return 0, false, fmt.Errorf("%q is neither a date (2018-07-25) nor an RFC 3339 time (2018-07-25T00:00:00Z)", s)
+	}
+	return t.UnixMicro(), false, nil
+}
+
+// String is the range as ParseRange reads it.
+func (r Range) String() string {
+	from, to := r.Bounds()
+	var a, b string
+	if from != math.MinInt64 {
+		a = formatInstant(from)
+	}
+	if to != math.MaxInt64 {
+		if to%Day == 0 {
+			b = FormatTime(to - Day)[:10]
+		} else {
+			b = FormatTime(to)
+		}
+	}
+	return a + ".." + b
+}
+
+func formatInstant(us int64) string {
+	if us%Day == 0 {
+		return FormatTime(us)[:10]
+	}
+	return FormatTime(us)
+}
+
+// FormatTime is RFC 3339 in UTC with as many digits of the second as are not zero.
+func FormatTime(us int64) string { return time.UnixMicro(us).UTC().Format(time.RFC3339Nano) }
+
+var units = map[byte]int64{'s': Second, 'm': Minute, 'h': Hour, 'd': Day, 'w': 7 * Day}
+
+// ParseDuration reads a number and a unit: 30s, 30m, 24h, 7d, 2w. It returns microseconds.
+func ParseDuration(s string) (int64, error) {
+	if len(s) > 1 {
+		if u, ok := units[s[len(s)-1]]; ok {
+			n, err := strconv.ParseInt(s[:len(s)-1], 10, 64)
+			if err == nil && n >= 0 && n <= math.MaxInt64/u {
+				return n * u, nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("duration %q: want a whole number and a unit, such as 30m, 24h or 7d", s)
+}
+
+// FormatDuration is the shortest form that ParseDuration reads.
+func FormatDuration(us int64) string {
+	for _, u := range []struct {
+		n int64
+		s string
+	}{{Day, "d"}, {Hour, "h"}, {Minute, "m"}} {
+		if us%u.n == 0 && us != 0 {
+			return strconv.FormatInt(us/u.n, 10) + u.s
+		}
+	}
+	return strconv.FormatInt(us/Second, 10) + "s"
+}
