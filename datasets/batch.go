@@ -33,6 +33,9 @@ const (
 	Seq = "seq"
 	// Event is EventTransaction or EventLabel, String; a batch without the column holds transactions.
 	Event = "event"
+	// EventID is the caller's own id of a live event, String, optional: scores carry it, so that they
+	// have the same id after a replay.
+	EventID = "event_id"
 	// KnownAt is when a label could be used, Time, null for transactions. A transaction row that carries
 	// its label has it known at event time plus the spec's delay.
 	KnownAt = "known_at"
