@@ -10,7 +10,6 @@ package program
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -86,8 +85,8 @@ const (
 	// transpose. Each y[i,j] is one chain of fused multiply-adds over k in ascending order starting
 	// from 0; the bias is added after the chain, then the activation.
 	MatMul Op = "matmul"
-	// ActGrad: (dy, y) -> (dz), all the same shape. dz = dy * act'(z) written in terms of y = act(z);
-	// for Relu y > 0.
+	// ActGrad: (dy, y) -> (dz), all the same shape. dz = dy * act'(z) written in terms of y = act(z):
+	// for Relu dy where y > 0, else 0; for None dy.
 	ActGrad Op = "act_grad"
 	// ColSum: (x [m,n]) -> (s [n]). Rows are added in ascending order, one chain a column.
 	ColSum Op = "col_sum"
@@ -97,8 +96,9 @@ const (
 	Scale Op = "scale"
 	// Fill: () -> (y), every element Attr.Scale.
 	Fill Op = "fill"
-	// Dropout: (x) -> (y). y[i] = x[i] / (1-Rate) where Uniform(seed, epoch, step, Site, i) >= Rate,
-	// else 0; i counts elements over the whole batch. The gradient is the same instruction on dy.
+	// Dropout: (x) -> (y). y[i] = x[i] / (1-Rate) where u >= Rate, else 0; u is element i%4 of
+	// Uniforms4(seed, step, Site, i/4), step counts from 0 over the whole training and i over the elements of
+	// the whole batch. The gradient is the same instruction on dy.
 	Dropout Op = "dropout"
 	// Concat: (a [m,p], b [m,q], ...) -> (y [m,p+q+...]) along the columns.
 	Concat Op = "concat"
@@ -107,7 +107,8 @@ const (
 	// SliceGrad: (dy [m,To-From]) -> (dx [m,n]): dy at columns From..To, 0 elsewhere.
 	SliceGrad Op = "slice_grad"
 	// BCE: (z [m,1], t [m,1], w [m,1]) -> (loss [1]). loss = sum_i w_i l_i / m with
-	// l = max(z,0) - z t + log(1 + exp(-|z|)), each term in float32, summed in LaneSum's order.
+	// l = max(z,0) - z t + log(1 + exp(-|z|)). Each w_i l_i is computed in float64 and rounded to
+	// float32, then they are summed in LaneSum's order in float32.
 	BCE Op = "bce_with_logits"
 	// BCEGrad: (z, t, w, dloss [1]) -> (dz [m,1]). dz_i = dloss w_i (sigmoid(z_i) - t_i) / m.
 	BCEGrad Op = "bce_with_logits_grad"
@@ -178,7 +179,7 @@ type Program struct {
 	Arena   int      `json:"arena"` // bytes that the Temps need
 }
 
-// Tensor names a parameter or a piece of state of a Set.
+// TensorSpec names a parameter, a piece of optimizer state or a constant of a Set.
 type TensorSpec struct {
 	Name  string `json:"name"`
 	Shape []int  `json:"shape"`
@@ -239,7 +240,7 @@ func (s *Schedule) StepsPerEpoch(batch int) int { return (s.Train.Len() + batch 
 type Backend interface {
 	// Name is what the artifact's manifest records, such as "cpu-avx2".
 	Name() string
-	// Compile checks the set and allocates what it needs. Params and State are zero until Import.
+	// Compile checks the set and allocates what it needs. Params, State and Consts are zero until Import.
 	Compile(*Set) (Exec, error)
 }
 
@@ -248,27 +249,17 @@ type Exec interface {
 	// Bind gives the data and the schedule. Programs whose Gather names a missing column or another
 	// width are refused.
 	Bind(Data) error
-	// Run does the optimizer steps first .. first+n-1 and adds to slots (in the order of Set.Slots).
-	// Epoch and place within it follow from the step number alone.
+	// Run does the optimizer steps first .. first+n-1 and adds what they accumulated to slots (in the
+	// order of Set.Slots). Epoch and place within it follow from the step number alone. A slot that is
+	// no longer finite ends the run with an error that names the step; the weights are then of no use.
 	Run(first, n int, slots []float64) error
 	// Eval runs Forward over bound rows r in order and writes its output to out, r.Len() x width.
 	Eval(r Range, out []float32) error
-	// Export copies Params and State out; Import copies them in and refuses a missing, extra or
+	// Export copies Params, State and Consts out; Import copies them in and refuses a missing, extra or
 	// misshapen tensor by name.
 	Export() (Tensors, error)
 	Import(Tensors) error
 	Close() error
-}
-
-// Validate reports every fault of the set: indices, shapes, operand kinds, arena bounds.
-func (s *Set) Validate() error {
-	var errs []error
-	for _, p := range []*Program{s.Train, s.Rest, s.Forward} {
-		if p != nil {
-			errs = append(errs, p.validate(s))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Input returns the index of the Input buffer of that name, or -1.
@@ -281,7 +272,7 @@ func (p *Program) Input(name string) int {
 	return -1
 }
 
-// String lists the program, one instruction a line.
+// String lists a valid program, one instruction a line.
 func (p *Program) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %d rows, %d instructions, arena %d bytes\n", p.Name, p.Rows, len(p.Instrs), p.Arena)

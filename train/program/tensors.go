@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sort"
 )
 
@@ -82,10 +83,20 @@ func WriteSafetensors(w io.Writer, ts Tensors, metadata map[string]string) error
 		header["__metadata__"] = metadata
 	}
 	var at uint64
-	for _, t := range ts {
+	for i, t := range ts {
 		shape := t.Shape
 		if shape == nil {
 			shape = []int{}
+		}
+		elems := 1
+		for _, d := range shape {
+			elems *= d
+		}
+		if t.Name == "__metadata__" || i > 0 && ts[i-1].Name == t.Name {
+			return fmt.Errorf("safetensors: %s: the name is taken", t.Name)
+		}
+		if t.DType == F32 && (len(t.F32) != elems || t.F64 != nil) || t.DType == F64 && (len(t.F64) != elems || t.F32 != nil) || t.DType != F32 && t.DType != F64 {
+			return fmt.Errorf("safetensors: %s: %d F32 and %d F64 elements for shape %v of %q", t.Name, len(t.F32), len(t.F64), shape, t.DType)
 		}
 		n := uint64(len(t.F32)*4 + len(t.F64)*8)
 		header[t.Name] = safetensorsEntry{t.DType, shape, [2]uint64{at, at + n}}
@@ -128,8 +139,12 @@ func ReadSafetensors(r io.Reader) (Tensors, map[string]string, error) {
 	if size > maxHeader {
 		return nil, nil, fmt.Errorf("safetensors: header of %d bytes, more than %d: not a safetensors file", size, maxHeader)
 	}
-	h := make([]byte, size)
-	if _, err := io.ReadFull(r, h); err != nil {
+	// Read as it comes: the length is a claim, and memory is taken for what is there only.
+	h, err := io.ReadAll(io.LimitReader(r, int64(size)))
+	if err == nil && uint64(len(h)) < size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
 		return nil, nil, fmt.Errorf("safetensors: header: %w", err)
 	}
 	var raw map[string]json.RawMessage
@@ -170,9 +185,12 @@ func ReadSafetensors(r io.Reader) (Tensors, map[string]string, error) {
 			return nil, nil, fmt.Errorf("safetensors: %s: type %s, want F32 or F64", e.name, e.DType)
 		}
 		elems := 1
+		if slices.Contains(e.Shape, 0) {
+			elems = 0
+		}
 		for _, d := range e.Shape {
-			if d < 0 || d > 1<<31 || elems > 1<<31 {
-				return nil, nil, fmt.Errorf("safetensors: %s: shape %v", e.name, e.Shape)
+			if d < 0 || d > 0 && elems > len(data)/d {
+				return nil, nil, fmt.Errorf("safetensors: %s: shape %v of %s in a file with %d bytes of data", e.name, e.Shape, e.DType, len(data))
 			}
 			elems *= d
 		}

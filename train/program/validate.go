@@ -1,7 +1,705 @@
 package program
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
 
-func (p *Program) validate(s *Set) error {
-	return fmt.Errorf("unfinished") // replaced by its owner
+// Bounds on what a set may ask for. A set is read from disk, so nothing may be allocated or looped over
+// on its word alone; each is far above what a machine of the size that onmart is for can run.
+const (
+	maxItems = 1 << 14       // buffers or instructions of a program, tensors of a set
+	maxRank  = 8             // dimensions of a tensor
+	maxElems = math.MaxInt32 // elements of one tensor
+	maxBytes = 16 << 30      // of one program's temps, inputs and outputs together
+	maxRows  = 1 << 24       // rows of one batch
+	align    = 64            // bytes: one cache line, and any vector register
+)
+
+// Validate reports every fault of the set, joined: names, shapes, operand counts, kinds and types,
+// attributes, use before definition, and temps that overlap in the arena while both are live. A set
+// without a fault can be compiled; one that was read from a file must be validated before any other use.
+func (s *Set) Validate() error {
+	c := &checker{where: "set"}
+	c.specs(s)
+	for _, named := range []struct {
+		role string
+		p    *Program
+	}{{"train", s.Train}, {"rest", s.Rest}, {"forward", s.Forward}} {
+		if named.p != nil {
+			pc := &programChecker{checker: checker{where: named.role}, p: named.p, set: s, forward: named.p == s.Forward}
+			pc.program()
+			c.errs = append(c.errs, pc.errs...)
+		}
+	}
+	c.between(s)
+	return errors.Join(c.errs...)
+}
+
+// checker collects faults, each with the place it was found at.
+type checker struct {
+	where string
+	errs  []error
+}
+
+func (c *checker) fault(format string, args ...any) {
+	c.errs = append(c.errs, fmt.Errorf("program: %s: %s", c.where, fmt.Sprintf(format, args...)))
+}
+
+// elements is the size of a shape, or false where a dimension is below 1 or the shape is too large.
+func elements(shape []int) (int, bool) {
+	if len(shape) == 0 || len(shape) > maxRank {
+		return 0, false
+	}
+	n := 1
+	for _, d := range shape {
+		if d < 1 || d > maxElems/n {
+			return 0, false
+		}
+		n *= d
+	}
+	return n, true
+}
+
+// specs checks the tensors and slots of the set itself.
+func (c *checker) specs(s *Set) {
+	if s.Forward == nil {
+		c.fault("no forward program")
+	}
+	if s.Train == nil && s.Rest != nil {
+		c.fault("a rest program without a train program")
+	}
+	if n := len(s.Params) + len(s.State) + len(s.Consts) + len(s.Slots); n > maxItems {
+		c.fault("%d tensors and slots, at most %d are allowed", n, maxItems)
+		return
+	}
+	seen := map[string]bool{}
+	name := func(kind, n string) {
+		if n == "" {
+			c.fault("a %s without a name", kind)
+		} else if seen[n] {
+			c.fault("%s %q: the name is used twice", kind, n)
+		}
+		seen[n] = true
+	}
+	for kind, specs := range map[Kind][]TensorSpec{Param: s.Params, State: s.State, Const: s.Consts} {
+		for _, t := range specs {
+			name(string(kind), t.Name)
+			if _, ok := elements(t.Shape); !ok {
+				c.fault("%s %q: shape %v: dimensions must be 1 or more, at most %d of them and %d elements", kind, t.Name, t.Shape, maxRank, maxElems)
+			}
+			switch {
+			case t.Init == "" || t.Init == "zero":
+			case kind != Param:
+				c.fault("%s %q: init %q: only a param is initialised", kind, t.Name, t.Init)
+			case t.Init == "he_uniform" && t.FanIn < 1:
+				c.fault("param %q: he_uniform needs fan_in of 1 or more, not %d", t.Name, t.FanIn)
+			case t.Init == "glorot_uniform" && (t.FanIn < 1 || t.FanOut < 1):
+				c.fault("param %q: glorot_uniform needs fan_in and fan_out of 1 or more, not %d and %d", t.Name, t.FanIn, t.FanOut)
+			case t.Init != "he_uniform" && t.Init != "glorot_uniform":
+				c.fault("param %q: init %q is not known (zero, he_uniform, glorot_uniform)", t.Name, t.Init)
+			}
+			if t.Site >= siteInit {
+				c.fault("%s %q: site %d is reserved", kind, t.Name, t.Site)
+			}
+		}
+	}
+	for _, n := range s.Slots {
+		name("slot", n)
+	}
+	slices.SortFunc(c.errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+}
+
+// between checks what the programs of the set must agree on.
+func (c *checker) between(s *Set) {
+	if s.Train != nil && s.Rest != nil && s.Rest.Rows >= s.Train.Rows {
+		c.fault("rest has %d rows, train %d: the rest of an epoch is shorter than a batch", s.Rest.Rows, s.Train.Rows)
+	}
+	dtypes := map[string]DType{}
+	for _, p := range []*Program{s.Train, s.Rest, s.Forward} {
+		if p == nil || len(p.Buffers) > maxItems {
+			continue
+		}
+		for i := range p.Buffers {
+			b := &p.Buffers[i]
+			if b.Kind != Const {
+				continue
+			}
+			if d, ok := dtypes[b.Name]; ok && d != b.DType {
+				c.fault("const %q is %s in one program and %s in another", b.Name, d, b.DType)
+			}
+			dtypes[b.Name] = b.DType
+		}
+	}
+}
+
+// programChecker checks one program. Buffers that are sound on their own are marked in ok; an
+// instruction is checked for what its sound operands allow.
+type programChecker struct {
+	checker
+	p       *Program
+	set     *Set
+	forward bool
+	ok      []bool
+	defined []bool
+	instr   int // the instruction under check, for messages
+}
+
+func (c *programChecker) program() {
+	p := c.p
+	if p.Rows < 1 || p.Rows > maxRows {
+		c.fault("%d rows, want 1 to %d", p.Rows, maxRows)
+	}
+	if p.Arena < 0 || p.Arena > maxBytes {
+		c.fault("arena of %d bytes, want 0 to %d", p.Arena, maxBytes)
+	}
+	if len(p.Buffers) > maxItems || len(p.Instrs) > maxItems {
+		c.fault("%d buffers and %d instructions, at most %d of each are allowed", len(p.Buffers), len(p.Instrs), maxItems)
+		return
+	}
+	c.buffers()
+	c.instructions()
+	c.results()
+	if len(c.errs) == 0 {
+		c.arena()
+	}
+}
+
+// buffers checks every buffer on its own and against the set.
+func (c *programChecker) buffers() {
+	specs := map[Kind]map[string][]int{Param: {}, State: {}, Const: {}}
+	for kind, list := range map[Kind][]TensorSpec{Param: c.set.Params, State: c.set.State, Const: c.set.Consts} {
+		for _, t := range list {
+			specs[kind][t.Name] = t.Shape
+		}
+	}
+	total := c.p.Arena
+	names := map[string]bool{}
+	c.ok = make([]bool, len(c.p.Buffers))
+	c.defined = make([]bool, len(c.p.Buffers))
+	for i := range c.p.Buffers {
+		b := &c.p.Buffers[i]
+		before := len(c.errs)
+		bad := func(format string, args ...any) {
+			c.fault("buffer %d (%s %q): %s", i, b.Kind, b.Name, fmt.Sprintf(format, args...))
+		}
+		elems, shaped := elements(b.Shape)
+		if !shaped {
+			bad("shape %v: dimensions must be 1 or more, at most %d of them and %d elements", b.Shape, maxRank, maxElems)
+		}
+		if b.DType != F32 && b.DType != F64 {
+			bad("type %q, want F32 or F64", b.DType)
+		}
+		if b.PerRow && shaped && b.Shape[0] != c.p.Rows {
+			bad("per row, but its leading dimension is %d and the program has %d rows", b.Shape[0], c.p.Rows)
+		}
+		if b.Kind != Temp {
+			if b.Offset != 0 {
+				bad("offset %d: only a temp has one", b.Offset)
+			}
+			if b.Name == "" {
+				bad("no name")
+			} else if names[b.Name] {
+				bad("the name is used twice in the program")
+			}
+			names[b.Name] = true
+		}
+		switch b.Kind {
+		case Param, State, Const:
+			want, found := specs[b.Kind][b.Name]
+			if !found {
+				bad("the set has no %s of this name", b.Kind)
+			} else if !slices.Equal(want, b.Shape) {
+				bad("shape %v, the set has %v", b.Shape, want)
+			}
+			if b.Kind != Const && b.DType == F64 {
+				bad("type F64, want F32")
+			}
+			if b.PerRow {
+				bad("per row, but it is shared between batches")
+			}
+			if b.Kind == State && c.forward {
+				bad("optimizer state in a forward program")
+			}
+			c.defined[i] = true
+		case Input:
+			if c.forward && !b.PerRow {
+				bad("an input of a forward program is per row")
+			}
+			c.defined[i] = c.forward
+		case Output:
+			if !c.forward {
+				bad("an output in a training program")
+			} else if !b.PerRow {
+				bad("an output is per row")
+			}
+		case Slot:
+			if c.forward {
+				bad("a slot in a forward program")
+			}
+			if b.DType != F64 || !slices.Equal(b.Shape, []int{1}) {
+				bad("a slot is F64 of shape [1], not %s of %v", b.DType, b.Shape)
+			}
+			if b.PerRow {
+				bad("a slot is not per row")
+			}
+			if !slices.Contains(c.set.Slots, b.Name) {
+				bad("the set has no slot of this name")
+			}
+		case Temp:
+			if b.Offset < 0 || b.Offset%align != 0 {
+				bad("offset %d, want a multiple of %d", b.Offset, align)
+			} else if shaped && (b.Offset > c.p.Arena || elems*b.DType.Size() > c.p.Arena-b.Offset) {
+				bad("%d bytes at %d do not fit the arena of %d", elems*b.DType.Size(), b.Offset, c.p.Arena)
+			}
+		default:
+			bad("kind %q is not known", b.Kind)
+		}
+		if b.Kind == Input || b.Kind == Output {
+			if total += elems * b.DType.Size(); total > maxBytes {
+				bad("inputs, outputs and temps up to here take %d bytes, at most %d are allowed", total, maxBytes)
+			}
+		}
+		c.ok[i] = len(c.errs) == before
+	}
+}
+
+// arity is how many operands an operation takes; the shape and type rules stand in check.
+type arity struct{ minArgs, maxArgs, outs int }
+
+var arities = map[Op]arity{
+	Gather: {0, 0, 1}, MatMul: {2, 3, 1}, ActGrad: {2, 2, 1}, ColSum: {1, 1, 1}, Add: {2, 2, 1}, Scale: {1, 1, 1},
+	Fill: {0, 0, 1}, Dropout: {1, 1, 1}, Concat: {1, maxItems, 1}, Slice: {1, 1, 1}, SliceGrad: {1, 1, 1},
+	BCE: {3, 3, 1}, BCEGrad: {4, 4, 1}, Accumulate: {0, 1, 1}, AdamW: {1, 1, 3}, Standardize: {4, 4, 1}, Calibrate: {2, 2, 1},
+}
+
+// trainOnly are the operations that a forward program may not hold: they need a schedule or a loss.
+var trainOnly = map[Op]bool{Gather: true, Dropout: true, BCE: true, BCEGrad: true, Accumulate: true, AdamW: true}
+
+// inPlace are the operations whose output may lie exactly over Args[0].
+var inPlace = map[Op]bool{Add: true, Scale: true, ActGrad: true, Dropout: true}
+
+func (c *programChecker) bad(format string, args ...any) {
+	in := &c.p.Instrs[c.instr]
+	node := ""
+	if in.Node != "" {
+		node = fmt.Sprintf(" %q", in.Node)
+	}
+	c.fault("instruction %d (%s%s): %s", c.instr, in.Op, node, fmt.Sprintf(format, args...))
+}
+
+func (c *programChecker) instructions() {
+	updated := map[int]bool{}
+	for i := range c.p.Instrs {
+		c.instr = i
+		in := &c.p.Instrs[i]
+		a, known := arities[in.Op]
+		if !known {
+			c.bad("the operation is not known")
+			c.define(in)
+			continue
+		}
+		if c.forward && trainOnly[in.Op] {
+			c.bad("not allowed in a forward program")
+		}
+		c.attributes(in)
+		sound := true
+		for k, ids := range [][]int{in.Args, in.Outs} {
+			for _, id := range ids {
+				if id < 0 || id >= len(c.p.Buffers) {
+					c.bad("%s %d: the program has %d buffers", [2]string{"argument", "output"}[k], id, len(c.p.Buffers))
+					sound = false
+				} else if !c.ok[id] {
+					sound = false
+				}
+			}
+		}
+		if len(in.Args) < a.minArgs || len(in.Args) > a.maxArgs {
+			c.bad("%d arguments, want %s", len(in.Args), span(a.minArgs, a.maxArgs))
+			sound = false
+		}
+		if len(in.Outs) != a.outs {
+			c.bad("%d outputs, want %d", len(in.Outs), a.outs)
+			sound = false
+		}
+		if sound {
+			c.kinds(in)
+			c.types(in)
+			c.shapes(in)
+			if in.Op == AdamW {
+				for _, o := range in.Outs {
+					if updated[o] {
+						c.bad("%s is updated twice in one step", c.label(o))
+					}
+					updated[o] = true
+				}
+			}
+		}
+		c.define(in)
+	}
+}
+
+func span(lo, hi int) string {
+	switch {
+	case lo == hi:
+		return fmt.Sprint(lo)
+	case hi == maxItems:
+		return fmt.Sprintf("%d or more", lo)
+	}
+	return fmt.Sprintf("%d to %d", lo, hi)
+}
+
+// define marks what the instruction writes, faulty or not, so that one fault is not reported again at
+// every later use.
+func (c *programChecker) define(in *Instr) {
+	for _, o := range in.Outs {
+		if o >= 0 && o < len(c.defined) {
+			c.defined[o] = true
+		}
+	}
+}
+
+func (c *programChecker) buf(i int) *Buffer { return &c.p.Buffers[i] }
+
+func (c *programChecker) label(i int) string {
+	b := c.buf(i)
+	if b.Name != "" {
+		return fmt.Sprintf("%s %q", b.Kind, b.Name)
+	}
+	return fmt.Sprintf("%s %d", b.Kind, i)
+}
+
+// attributes checks those that the operation names and that the others are zero.
+func (c *programChecker) attributes(in *Instr) {
+	at := in.Attr
+	finite := func(name string, x float64) {
+		if math.IsNaN(x) || math.IsInf(x, 0) {
+			c.bad("%s is %v", name, x)
+		}
+	}
+	within := func(name string, x float64) {
+		if !(x >= 0 && x < 1) {
+			c.bad("%s is %v, want 0 or more and below 1", name, x)
+		}
+	}
+	switch in.Op {
+	case Gather:
+		if at.Column == "" {
+			c.bad("no column")
+		}
+		at.Column = ""
+	case MatMul, ActGrad:
+		if at.Act != None && at.Act != Relu {
+			c.bad("activation %q is not known", at.Act)
+		}
+		at.Act = None
+		if in.Op == MatMul {
+			at.TransA, at.TransB = false, false
+		}
+	case Scale, Fill, Accumulate:
+		finite("scale", float64(at.Scale))
+		at.Scale = 0
+	case Dropout:
+		within("rate", float64(at.Rate))
+		if at.Site >= siteInit {
+			c.bad("site %d is reserved", at.Site)
+		}
+		at.Rate, at.Site = 0, 0
+	case Slice, SliceGrad:
+		if at.From < 0 || at.To <= at.From {
+			c.bad("columns %d..%d are none", at.From, at.To)
+		}
+		at.From, at.To = 0, 0
+	case AdamW:
+		within("beta1", at.Beta1)
+		within("beta2", at.Beta2)
+		finite("eps", at.Eps)
+		finite("decay", at.Decay)
+		if !(at.Eps > 0) || !(at.Decay >= 0) {
+			c.bad("eps %v and decay %v, want above 0 and 0 or more", at.Eps, at.Decay)
+		}
+		at.Beta1, at.Beta2, at.Eps, at.Decay = 0, 0, 0, 0
+	}
+	if at != (Attr{}) {
+		c.bad("attributes that it does not have: %+v", at)
+	}
+}
+
+// kinds checks where operands may live, that arguments are defined, and that outputs are not arguments.
+func (c *programChecker) kinds(in *Instr) {
+	for _, a := range in.Args {
+		if c.buf(a).Kind == Slot {
+			c.bad("%s is an argument; slots are only added to", c.label(a))
+		} else if !c.defined[a] {
+			c.bad("%s is used before it is written", c.label(a))
+		}
+	}
+	for k, o := range in.Outs {
+		want := []Kind{Temp, Output}
+		switch in.Op {
+		case Gather:
+			want = []Kind{Input}
+		case Accumulate:
+			want = []Kind{Slot}
+		case AdamW:
+			want = []Kind{State}
+			if k == 0 {
+				want = []Kind{Param}
+			}
+		}
+		if !slices.Contains(want, c.buf(o).Kind) {
+			c.bad("writes %s; output %d is a %v", c.label(o), k, want)
+		}
+		if slices.Contains(in.Outs[:k], o) {
+			c.bad("writes %s twice", c.label(o))
+		}
+		for j, a := range in.Args {
+			if a == o && !(inPlace[in.Op] && in.Args[0] == o) {
+				c.bad("writes over its argument %d, %s", j, c.label(a))
+			}
+		}
+	}
+}
+
+// types checks that operands are F32 but where the operation says F64.
+func (c *programChecker) types(in *Instr) {
+	check := func(side string, k, id int, want DType) {
+		if got := c.buf(id).DType; got != want {
+			c.bad("%s %d, %s, is %s, want %s", side, k, c.label(id), got, want)
+		}
+	}
+	for k, a := range in.Args {
+		want := F32
+		if in.Op == Standardize || in.Op == Calibrate && k == 1 {
+			want = F64
+		}
+		check("argument", k, a, want)
+	}
+	for k, o := range in.Outs {
+		want := F32
+		if in.Op == Accumulate || in.Op == Calibrate {
+			want = F64
+		}
+		check("output", k, o, want)
+	}
+}
+
+// shapes checks the shapes of operands against each other and, in a forward program, that rows of the
+// output depend on the same rows of the arguments and on no others.
+func (c *programChecker) shapes(in *Instr) {
+	shape := func(i int) []int { return c.buf(i).Shape }
+	want := func(what string, id int, dims ...int) {
+		if !slices.Equal(shape(id), dims) {
+			c.bad("%s, %s, has shape %v, want %v", what, c.label(id), shape(id), dims)
+		}
+	}
+	matrix := func(what string, id int) (m, n int, ok bool) {
+		if s := shape(id); len(s) == 2 {
+			return s[0], s[1], true
+		}
+		c.bad("%s, %s, has shape %v, want a matrix", what, c.label(id), shape(id))
+		return 0, 0, false
+	}
+	// rowwise: these operands are all per row, or none is.
+	rowwise := func(ids ...int) {
+		for _, id := range ids {
+			if c.forward && c.buf(id).PerRow != c.buf(ids[0]).PerRow {
+				c.bad("%s is per row and %s is not", c.label(id), c.label(ids[0]))
+			}
+		}
+	}
+	// whole: the operand is needed whole by each row.
+	whole := func(id int) {
+		if c.forward && c.buf(id).PerRow {
+			c.bad("%s is per row, but each row needs all of it", c.label(id))
+		}
+	}
+	arg := func(k int) int { return in.Args[k] }
+	out := in.Outs[0]
+	switch in.Op {
+	case Gather:
+		if m, _, ok := matrix("output", out); ok && m != c.p.Rows {
+			c.bad("output has %d rows, the program %d", m, c.p.Rows)
+		}
+	case MatMul:
+		c.matmulShapes(in, matrix, want)
+		whole(arg(1))
+		if len(in.Args) == 3 {
+			whole(arg(2))
+		}
+		if in.Attr.TransA {
+			whole(arg(0))
+			whole(out)
+		} else {
+			rowwise(arg(0), out)
+		}
+	case ActGrad, Add, Scale, Dropout:
+		for k, a := range in.Args {
+			want(fmt.Sprintf("argument %d", k), a, shape(out)...)
+			rowwise(out, a)
+		}
+	case Fill:
+	case ColSum:
+		if _, n, ok := matrix("argument 0", arg(0)); ok {
+			want("output", out, n)
+		}
+		whole(arg(0))
+		whole(out)
+	case Concat:
+		m, n, ok := matrix("output", out)
+		total := 0
+		for k, a := range in.Args {
+			p, q, good := matrix(fmt.Sprintf("argument %d", k), a)
+			if good && ok && p != m {
+				c.bad("argument %d has %d rows, the output %d", k, p, m)
+			}
+			total += q
+			ok = ok && good
+			rowwise(out, a)
+		}
+		if ok && total != n {
+			c.bad("arguments have %d columns together, the output %d", total, n)
+		}
+	case Slice, SliceGrad:
+		wide, narrow := arg(0), out
+		if in.Op == SliceGrad {
+			wide, narrow = out, arg(0)
+		}
+		if m, n, ok := matrix("the whole", wide); ok && in.Attr.From >= 0 && in.Attr.To > in.Attr.From {
+			if in.Attr.To > n {
+				c.bad("columns %d..%d of %d", in.Attr.From, in.Attr.To, n)
+			}
+			want("the slice", narrow, m, in.Attr.To-in.Attr.From)
+		}
+		rowwise(out, arg(0))
+	case BCE, BCEGrad:
+		if m, _, ok := matrix("argument 0", arg(0)); ok {
+			for k := range 3 {
+				want(fmt.Sprintf("argument %d", k), arg(k), m, 1)
+			}
+			if in.Op == BCE {
+				want("output", out, 1)
+			} else {
+				want("argument 3", arg(3), 1)
+				want("output", out, m, 1)
+			}
+		}
+	case Accumulate:
+		for _, a := range in.Args {
+			want("argument 0", a, 1)
+		}
+	case AdamW:
+		for k, o := range in.Outs {
+			want(fmt.Sprintf("output %d", k), o, shape(arg(0))...)
+		}
+	case Standardize:
+		if m, n, ok := matrix("argument 0", arg(0)); ok {
+			for k := 1; k < 4; k++ {
+				want(fmt.Sprintf("argument %d", k), arg(k), n)
+				whole(arg(k))
+			}
+			want("output", out, m, n)
+		}
+		rowwise(out, arg(0))
+	case Calibrate:
+		if m, _, ok := matrix("argument 0", arg(0)); ok {
+			want("argument 0", arg(0), m, 1)
+			want("output", out, m, 1)
+		}
+		want("argument 1", arg(1), 2)
+		whole(arg(1))
+		rowwise(out, arg(0))
+	}
+}
+
+func (c *programChecker) matmulShapes(in *Instr, matrix func(string, int) (int, int, bool), want func(string, int, ...int)) {
+	m, k, okA := matrix("a", in.Args[0])
+	k2, n, okB := matrix("b", in.Args[1])
+	if !okA || !okB {
+		return
+	}
+	if in.Attr.TransA {
+		m, k = k, m
+	}
+	if in.Attr.TransB {
+		k2, n = n, k2
+	}
+	if k != k2 {
+		c.bad("a has %d columns (transposed if so), b %d rows", k, k2)
+	}
+	want("output", in.Outs[0], m, n)
+	if len(in.Args) == 3 {
+		want("bias", in.Args[2], n)
+	}
+}
+
+// results checks that a forward program leaves something and writes all that it says it leaves.
+func (c *programChecker) results() {
+	outputs := 0
+	for i := range c.p.Buffers {
+		b := c.buf(i)
+		if b.Kind == Output {
+			outputs++
+		}
+		if b.Kind == Output && !c.defined[i] {
+			c.fault("%s is never written", c.label(i))
+		}
+	}
+	if c.forward && outputs != 1 {
+		c.fault("%d outputs, a forward program has one", outputs)
+	}
+}
+
+// arena checks that nothing is written over a temp that will still be read. It runs on programs that are
+// sound otherwise, backwards, with the set of temps whose next access is a read.
+func (c *programChecker) arena() {
+	live := map[int]bool{}
+	overlap := func(a, b *Buffer) bool {
+		return a.Offset < b.Offset+b.Len()*b.DType.Size() && b.Offset < a.Offset+a.Len()*a.DType.Size()
+	}
+	for i := len(c.p.Instrs) - 1; i >= 0; i-- {
+		c.instr = i
+		in := &c.p.Instrs[i]
+		for k, o := range in.Outs {
+			out := c.buf(o)
+			if out.Kind != Temp {
+				continue
+			}
+			for _, other := range in.Outs[:k] {
+				if b := c.buf(other); b.Kind == Temp && overlap(b, out) {
+					c.bad("its outputs %s and %s overlap in the arena", c.label(other), c.label(o))
+				}
+			}
+			var clobbered []int
+			for t := range live {
+				if t != o && overlap(c.buf(t), out) {
+					clobbered = append(clobbered, t)
+				}
+			}
+			slices.Sort(clobbered)
+			for _, t := range clobbered {
+				c.bad("writes %s over %s, which is read later", c.label(o), c.label(t))
+			}
+			for k, a := range in.Args {
+				b := c.buf(a)
+				if a == o || b.Kind != Temp || live[a] || !overlap(b, out) {
+					continue // live: reported above; the same buffer: kinds reports it
+				}
+				if !(inPlace[in.Op] && a == in.Args[0] && b.Offset == out.Offset) {
+					c.bad("its output %s overlaps its argument %d, %s, in the arena", c.label(o), k, c.label(a))
+				}
+			}
+		}
+		for _, o := range in.Outs {
+			delete(live, o)
+		}
+		for _, a := range in.Args {
+			if c.buf(a).Kind == Temp {
+				live[a] = true
+			}
+		}
+	}
 }
