@@ -1,0 +1,91 @@
+package progress
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+)
+
+// clocked is a bar whose clock the test moves.
+func clocked(w *bytes.Buffer, total int64, terminal bool, width int) (*Bar, *time.Time) {
+	now := time.Date(2018, 7, 25, 0, 0, 0, 0, time.UTC)
+	b := &Bar{w: w, label: "import", unit: "rows", total: total, terminal: terminal,
+		now: func() time.Time { return now }, width: func() int { return width }}
+	b.begin()
+	return b, &now
+}
+
+func TestPlainLinesAreFew(t *testing.T) {
+	var out bytes.Buffer
+	b, now := clocked(&out, 10_000, false, 80)
+	for i := range 100 {
+		*now = now.Add(100 * time.Millisecond)
+		b.Set(int64(i+1)*100, "loss 0.5")
+	}
+	b.Done()
+	b.Done()
+	b.Set(1, "late")
+	want := `import  20% 2,000/10,000 rows, 1.00k/s, 8.00 s left, loss 0.5
+import  40% 4,000/10,000 rows, 1.00k/s, 6.00 s left, loss 0.5
+import  60% 6,000/10,000 rows, 1.00k/s, 4.00 s left, loss 0.5
+import  80% 8,000/10,000 rows, 1.00k/s, 2.00 s left, loss 0.5
+import 100% 10,000/10,000 rows, 1.00k/s, 0.00 s left, loss 0.5
+import: 10,000 rows in 10.0 s (1.00k rows/s), loss 0.5
+`
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+}
+
+func TestTerminalRedrawsOneLine(t *testing.T) {
+	var out bytes.Buffer
+	b, now := clocked(&out, 200, true, 60)
+	*now = now.Add(time.Second)
+	b.Set(100, "a long text that does not fit on this narrow terminal")
+	*now = now.Add(time.Second)
+	b.Set(150, "")
+	b.Done()
+	frames := strings.Split(out.String(), "\r")
+	if n := strings.Count(out.String(), "\n"); n != 1 || !strings.HasSuffix(out.String(), "\n") {
+		t.Errorf("%d line ends in %q", n, out.String())
+	}
+	for _, f := range frames[:len(frames)-1] {
+		if len(f) > 59 {
+			t.Errorf("wraps: %q", f)
+		}
+	}
+	if want := "import [============            ]  50% 100/200 rows, 100/s"; !strings.HasPrefix(frames[1], want) {
+		t.Errorf("got %q, want %q", frames[1], want)
+	}
+	if len(frames[3]) < len(strings.TrimRight(frames[2], " ")) || strings.TrimSpace(frames[3]) != "" {
+		t.Errorf("the last frame is not erased: %q", frames[3])
+	}
+}
+
+func TestUnknownTotalAndNil(t *testing.T) {
+	var out bytes.Buffer
+	b, now := clocked(&out, 0, false, 80)
+	*now = now.Add(3 * time.Second)
+	b.Set(3, "")
+	if got := out.String(); got != "import 3 rows, 1.00/s\n" {
+		t.Errorf("got %q", got)
+	}
+	var none *Bar
+	none.Set(1, "")
+	none.SetTotal(2)
+	none.Done()
+}
+
+func TestNumbers(t *testing.T) {
+	for _, c := range []struct{ got, want string }{
+		{Count(0), "0"}, {Count(999), "999"}, {Count(1000), "1,000"}, {Count(1754155), "1,754,155"}, {Count(-1234567), "-1,234,567"}, {Count(-100), "-100"},
+		{Short(0.5), "0.50"}, {Short(9.994), "9.99"}, {Short(9.996), "10.0"}, {Short(999.4), "999"}, {Short(999.6), "1.00k"}, {Short(548123), "548k"}, {Short(1.754e6), "1.75M"}, {Short(12.9e6), "12.9M"},
+		{Bytes(999), "999 B"}, {Bytes(1500), "1.50 KB"}, {Bytes(41_200_000), "41.2 MB"},
+		{Duration(310 * time.Millisecond), "0.31 s"}, {Duration(12340 * time.Millisecond), "12.3 s"}, {Duration(245 * time.Second), "4m05s"}, {Duration(192 * time.Minute), "3h12m"},
+	} {
+		if c.got != c.want {
+			t.Errorf("got %q, want %q", c.got, c.want)
+		}
+	}
+}
