@@ -1,0 +1,300 @@
+package graph
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/onmart/onmart/train/program"
+	"gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+)
+
+// Model is what a build function returns.
+type Model struct {
+	// Loss is the scalar to minimise, a mean over the batch.
+	Loss *Node
+	// Output is what a forward program leaves, [rows, width].
+	Output *Node
+	// Metrics are further scalars, means over the batch, each accumulated in the slot of its name.
+	Metrics map[string]*Node
+}
+
+// AdamW is the optimizer (Kingma & Ba 2015, with the decoupled weight decay of Loshchilov & Hutter
+// 2019). Decay applies to matrices alone: biases are not decayed. Learning rates come from the schedule.
+type AdamW struct {
+	Beta1, Beta2, Eps, Decay float64
+}
+
+// Options say for which sizes a model is compiled.
+type Options struct {
+	Batch     int // rows of a training step
+	Rows      int // rows that are trained on; where Batch does not divide them there is a Rest program
+	Tile      int // most rows of one call of the forward program
+	Optimizer AdamW
+}
+
+// Names in a compiled set.
+const (
+	slotLoss   = "loss"
+	slotRows   = "rows"
+	outputName = "output"
+)
+
+func momentNames(param string) (m, v string) { return param + ".adam_m", param + ".adam_v" }
+
+// gorgoniaLock: Gorgonia keeps package-level nodes and counters that building a graph writes to, so one
+// graph is built at a time in a process.
+var gorgoniaLock sync.Mutex
+
+// Compile builds the model for every size it needs, differentiates it once for each, and lowers it.
+//
+// The set has the slots "loss" and "rows" and one for each metric, in name order. Loss and metrics are
+// accumulated times the rows of their batch: divided by slot "rows" they are means. The forward program
+// is what Output needs and no more, without dropout, from Input buffers to one Output buffer named
+// "output".
+//
+// Errors name the node: an op that cannot be lowered, a parameter that the loss does not depend on, a
+// model that differs between batch sizes.
+func Compile(build func(*Builder) (Model, error), opts Options) (*program.Set, error) {
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
+	gorgoniaLock.Lock()
+	defer gorgoniaLock.Unlock()
+
+	c := &compiler{build: build, opts: opts, set: &program.Set{}}
+	rest, twinRows := opts.Rows%opts.Batch, opts.Batch+1
+	if rest > 0 {
+		twinRows = rest
+	}
+	train, err := c.train("train", opts.Batch)
+	if err != nil {
+		return nil, err
+	}
+	twin, err := c.train("rest", twinRows)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(markRows(train, twin, false), markRows(twin, train, false)); err != nil {
+		return nil, err
+	}
+	forward, err := c.forward("forward", opts.Tile)
+	if err != nil {
+		return nil, err
+	}
+	other, err := c.forward("forward", opts.Tile+1)
+	if err != nil {
+		return nil, err
+	}
+	if err := markRows(forward, other, true); err != nil {
+		return nil, err
+	}
+	c.set.Train, c.set.Forward = train, forward
+	if rest > 0 {
+		c.set.Rest = twin
+	}
+	if err := c.set.Validate(); err != nil {
+		return nil, fmt.Errorf("graph: the lowered program is not valid, a fault of the lowering: %w", err)
+	}
+	return c.set, nil
+}
+
+func (o *Options) check() error {
+	var errs []error
+	atLeast1 := func(name string, v int) {
+		if v < 1 {
+			errs = append(errs, fmt.Errorf("graph: option %s is %d, want at least 1", name, v))
+		}
+	}
+	atLeast1("Batch", o.Batch)
+	atLeast1("Rows", o.Rows)
+	atLeast1("Tile", o.Tile)
+	a := o.Optimizer
+	if !(a.Beta1 >= 0 && a.Beta1 < 1 && a.Beta2 >= 0 && a.Beta2 < 1) {
+		errs = append(errs, fmt.Errorf("graph: option Optimizer has betas %v and %v, want 0 <= beta < 1", a.Beta1, a.Beta2))
+	}
+	if !(a.Eps > 0) {
+		errs = append(errs, fmt.Errorf("graph: option Optimizer.Eps is %v, want more than 0", a.Eps))
+	}
+	if !(a.Decay >= 0) {
+		errs = append(errs, fmt.Errorf("graph: option Optimizer.Decay is %v, want at least 0", a.Decay))
+	}
+	return errors.Join(errs...)
+}
+
+type compiler struct {
+	build func(*Builder) (Model, error)
+	opts  Options
+	set   *program.Set
+}
+
+// model builds the graph of a batch size and checks that it has the parameters of the graphs before.
+func (c *compiler) model(rows int, training bool) (*Builder, Model, error) {
+	b := newBuilder(rows, training, tensor.Float32)
+	m, err := b.run(c.build)
+	if err != nil {
+		return nil, m, err
+	}
+	if m.Output == nil {
+		return nil, m, errors.New("graph: the model has no Output")
+	}
+	if m.Loss == nil {
+		return nil, m, errors.New("graph: the model has no Loss")
+	}
+	specs := make([]program.TensorSpec, len(b.params))
+	for i, p := range b.params {
+		specs[i] = p.spec
+	}
+	slots := slices.Concat([]string{slotLoss, slotRows}, slices.Sorted(maps.Keys(m.Metrics)))
+	if c.set.Slots == nil {
+		c.set.Params, c.set.Slots = specs, slots
+		for _, s := range specs {
+			mom, vel := momentNames(s.Name)
+			c.set.State = append(c.set.State,
+				program.TensorSpec{Name: mom, Shape: s.Shape}, program.TensorSpec{Name: vel, Shape: s.Shape})
+		}
+	}
+	if !slices.EqualFunc(c.set.Params, specs, sameSpec) || !slices.Equal(c.set.Slots, slots) {
+		return nil, m, fmt.Errorf("graph: the model of %d rows has other parameters or metrics than that of %d; "+
+			"it may depend on the batch only in the height of its nodes", rows, c.opts.Batch)
+	}
+	return b, m, nil
+}
+
+func sameSpec(a, b program.TensorSpec) bool {
+	return a.Name == b.Name && slices.Equal(a.Shape, b.Shape) && a.Init == b.Init && a.Site == b.Site
+}
+
+// run calls the build function and reports its fault or the builder's.
+func (b *Builder) run(build func(*Builder) (Model, error)) (m Model, err error) {
+	err = b.guard("building", func() error {
+		var err error
+		m, err = build(b)
+		return errors.Join(b.err, err)
+	})
+	return m, err
+}
+
+// guard turns Gorgonia's panics into errors that say at which node.
+func (b *Builder) guard(stage string, f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("graph: %s for %d rows, at node %s: panic: %v", stage, b.rows, b.at, r)
+		}
+	}()
+	return f()
+}
+
+func (c *compiler) train(name string, rows int) (*program.Program, error) {
+	b, m, err := c.model(rows, true)
+	if err != nil {
+		return nil, err
+	}
+	var grads []*Node
+	err = b.guard("differentiating", func() error {
+		grads, err = b.gradients(m.Loss)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	l := newLowering(b, name)
+	err = b.guard("lowering", func() error { return l.training(m, grads, c.opts.Optimizer) })
+	if err != nil {
+		return nil, err
+	}
+	plan(l.p)
+	return l.p, nil
+}
+
+// training lowers forward pass, backward pass, slots and optimizer.
+func (l *lowering) training(m Model, grads []*Node, opt AdamW) error {
+	metrics := slices.Sorted(maps.Keys(m.Metrics))
+	roots := append([]*Node{m.Loss}, grads...)
+	for _, name := range metrics {
+		n := m.Metrics[name]
+		if name == "" || name == slotLoss || name == slotRows || l.b.names[name] != nil {
+			return fmt.Errorf("graph: metric %q: the name is taken", name)
+		}
+		if n == nil || n.Graph() != l.b.g {
+			return fmt.Errorf("graph: metric %q is not a node of this graph", name)
+		}
+		roots = append(roots, n)
+	}
+	if err := l.nodes(true, roots...); err != nil {
+		return err
+	}
+	if err := l.accumulate(slotLoss, m.Loss); err != nil {
+		return err
+	}
+	l.countRows()
+	for _, name := range metrics {
+		if err := l.accumulate(name, m.Metrics[name]); err != nil {
+			return err
+		}
+	}
+	for i, p := range l.b.params {
+		l.update(p.spec, l.values[p.node].buf, l.values[grads[i]].buf, opt)
+	}
+	return nil
+}
+
+func (c *compiler) forward(name string, rows int) (*program.Program, error) {
+	b, m, err := c.model(rows, false)
+	if err != nil {
+		return nil, err
+	}
+	l := newLowering(b, name)
+	err = b.guard("lowering", func() error {
+		if m.Output.Graph() != b.g {
+			return errors.New("graph: the model's Output is not a node of this graph")
+		}
+		if err := l.nodes(false, m.Output); err != nil {
+			return err
+		}
+		return l.output(m.Output)
+	})
+	if err != nil {
+		return nil, err
+	}
+	plan(l.p)
+	return l.p, nil
+}
+
+// gradients of the loss, one for each parameter. Grad is called once: a second call on one graph
+// returns the gradients of the first.
+func (b *Builder) gradients(loss *Node) ([]*Node, error) {
+	if loss.Graph() != b.g || !loss.IsScalar() {
+		return nil, fmt.Errorf("graph: the loss %s is not a scalar of this graph", loss.Name())
+	}
+	if len(b.params) == 0 {
+		return nil, errors.New("graph: the model has no parameters")
+	}
+	all, err := reachable([]*Node{loss})
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range all {
+		if err := lowerable(n); err != nil {
+			return nil, err
+		}
+	}
+	params := make(gorgonia.Nodes, len(b.params))
+	for i, p := range b.params {
+		if !slices.Contains(all, p.node) {
+			return nil, fmt.Errorf("graph: parameter %s: the loss does not depend on it", p.spec.Name)
+		}
+		params[i] = p.node
+	}
+	grads, err := gorgonia.Grad(loss, params...)
+	if err != nil {
+		return nil, fmt.Errorf("graph: differentiating at node %s: %w", b.at, err)
+	}
+	if err := b.verify(loss, all); err != nil {
+		return nil, err
+	}
+	return grads, nil
+}

@@ -1,0 +1,226 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/onmart/onmart/train/program"
+)
+
+// interp runs programs in float64, the plainest way. It keeps temporaries as slices of one arena at
+// their offsets, so that a fault of the plan shows as wrong numbers.
+type interp struct {
+	set   *program.Set
+	store map[string][]float64 // params and state
+	slots map[string]float64
+	cols  map[string][]float64
+	seed  uint64
+	first int // row of the columns where the batch begins; no shuffle
+	step  int // counts from 0
+	rate  float64
+	exact bool // hold temps in memory of their own, without the arena
+}
+
+func newInterp(set *program.Set, seed uint64) *interp {
+	it := &interp{set: set, store: map[string][]float64{}, slots: map[string]float64{}, cols: map[string][]float64{}, seed: seed}
+	for _, t := range set.Initial(seed) {
+		it.store[t.Name] = widen(t.F32)
+	}
+	return it
+}
+
+func widen(x []float32) []float64 {
+	y := make([]float64, len(x))
+	for i, v := range x {
+		y[i] = float64(v)
+	}
+	return y
+}
+
+// run executes a program and returns what its Input and Output buffers hold at the end.
+func (it *interp) run(t testing.TB, p *program.Program, inputs map[string][]float64) map[string][]float64 {
+	t.Helper()
+	arena := make([]float64, p.Arena/4+1)
+	for i := range arena {
+		arena[i] = math.NaN() // what is read before it is written poisons the result
+	}
+	named := map[string][]float64{}
+	bufs := make([][]float64, len(p.Buffers))
+	for i := range p.Buffers {
+		b := &p.Buffers[i]
+		switch b.Kind {
+		case program.Temp:
+			bufs[i] = arena[b.Offset/4:][:b.Len()]
+			if it.exact {
+				bufs[i] = make([]float64, b.Len())
+			}
+		case program.Param, program.State, program.Const:
+			if len(it.store[b.Name]) != b.Len() {
+				t.Fatalf("%s: %s has %d elements, want %d", p.Name, b.Name, len(it.store[b.Name]), b.Len())
+			}
+			bufs[i] = it.store[b.Name]
+		case program.Input:
+			bufs[i] = make([]float64, b.Len())
+			if x, ok := inputs[b.Name]; ok {
+				copy(bufs[i], x)
+			}
+			named[b.Name] = bufs[i]
+		case program.Output:
+			bufs[i] = make([]float64, b.Len())
+			named[b.Name] = bufs[i]
+		case program.Slot:
+			bufs[i] = make([]float64, 1)
+		}
+	}
+	for _, in := range p.Instrs {
+		args := make([]operand, len(in.Args))
+		for k, a := range in.Args {
+			args[k] = operand{bufs[a], p.Buffers[a].Shape}
+		}
+		outs := make([]operand, len(in.Outs))
+		for k, o := range in.Outs {
+			outs[k] = operand{bufs[o], p.Buffers[o].Shape}
+		}
+		if err := it.instr(in, args, outs); err != nil {
+			t.Fatalf("%s: %s %s: %v", p.Name, in.Op, in.Node, err)
+		}
+	}
+	for i := range p.Buffers {
+		if p.Buffers[i].Kind == program.Slot {
+			it.slots[p.Buffers[i].Name] += bufs[i][0]
+		}
+	}
+	return named
+}
+
+type operand struct {
+	x     []float64
+	shape []int
+}
+
+func (o operand) at(i, j int) float64 { return o.x[i*o.shape[1]+j] }
+
+func (it *interp) instr(in program.Instr, a, y []operand) error {
+	at := in.Attr
+	out := y[0].x
+	switch in.Op {
+	case program.Gather:
+		copy(out, it.cols[at.Column][it.first*y[0].shape[1]:])
+	case program.MatMul:
+		n, inner := y[0].shape[1], a[0].shape[1]
+		if at.TransA {
+			inner = a[0].shape[0]
+		}
+		for i := range y[0].shape[0] {
+			for j := range n {
+				s := 0.0
+				for k := range inner {
+					u, v := 0.0, 0.0
+					if at.TransA {
+						u = a[0].at(k, i)
+					} else {
+						u = a[0].at(i, k)
+					}
+					if at.TransB {
+						v = a[1].at(j, k)
+					} else {
+						v = a[1].at(k, j)
+					}
+					s += u * v
+				}
+				if len(a) == 3 {
+					s += a[2].x[j]
+				}
+				if at.Act == program.Relu && s < 0 {
+					s = 0
+				}
+				out[i*n+j] = s
+			}
+		}
+	case program.ActGrad:
+		for i := range out {
+			d := a[0].x[i]
+			if !(a[1].x[i] > 0) {
+				d = 0
+			}
+			out[i] = d
+		}
+	case program.ColSum:
+		clear(out)
+		for i := range a[0].shape[0] {
+			for j := range out {
+				out[j] += a[0].at(i, j)
+			}
+		}
+	case program.Add:
+		for i := range out {
+			out[i] = a[0].x[i] + a[1].x[i]
+		}
+	case program.Scale:
+		for i := range out {
+			out[i] = float64(at.Scale) * a[0].x[i]
+		}
+	case program.Fill:
+		for i := range out {
+			out[i] = float64(at.Scale)
+		}
+	case program.Dropout:
+		for i := range out {
+			u := program.Uniforms4(it.seed, uint32(it.step), at.Site, uint64(i/4))[i%4]
+			if u >= at.Rate {
+				out[i] = a[0].x[i] / float64(1-at.Rate)
+			} else {
+				out[i] = 0
+			}
+		}
+	case program.Concat:
+		n, from := y[0].shape[1], 0
+		for _, x := range a {
+			for i := range x.shape[0] {
+				copy(out[i*n+from:], x.x[i*x.shape[1]:(i+1)*x.shape[1]])
+			}
+			from += x.shape[1]
+		}
+	case program.Slice:
+		for i := range y[0].shape[0] {
+			copy(out[i*(at.To-at.From):], a[0].x[i*a[0].shape[1]+at.From:i*a[0].shape[1]+at.To])
+		}
+	case program.SliceGrad:
+		clear(out)
+		for i := range y[0].shape[0] {
+			copy(out[i*y[0].shape[1]+at.From:], a[0].x[i*a[0].shape[1]:(i+1)*a[0].shape[1]])
+		}
+	case program.BCE:
+		s := 0.0
+		for i, z := range a[0].x {
+			l := math.Max(z, 0) - z*a[1].x[i] + math.Log1p(math.Exp(-math.Abs(z)))
+			s += a[2].x[i] * l
+		}
+		out[0] = s / float64(len(a[0].x))
+	case program.BCEGrad:
+		for i, z := range a[0].x {
+			out[i] = a[3].x[0] * a[2].x[i] * (1/(1+math.Exp(-z)) - a[1].x[i]) / float64(len(a[0].x))
+		}
+	case program.Accumulate:
+		x := 1.0
+		if len(a) > 0 {
+			x = a[0].x[0]
+		}
+		out[0] += x * float64(at.Scale)
+	case program.AdamW:
+		adamw(at, it.rate, it.step+1, a[0].x, out, y[1].x, y[2].x)
+	default:
+		return fmt.Errorf("the interpreter lacks it")
+	}
+	return nil
+}
+
+func adamw(at program.Attr, lr float64, t int, g, p, m, v []float64) {
+	c1, c2 := 1-math.Pow(at.Beta1, float64(t)), 1-math.Pow(at.Beta2, float64(t))
+	for i := range p {
+		m[i] = at.Beta1*m[i] + (1-at.Beta1)*g[i]
+		v[i] = at.Beta2*v[i] + (1-at.Beta2)*g[i]*g[i]
+		p[i] -= lr * (m[i]/c1/(math.Sqrt(v[i]/c2)+at.Eps) + at.Decay*p[i])
+	}
+}

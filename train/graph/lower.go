@@ -1,0 +1,260 @@
+package graph
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+
+	"github.com/onmart/onmart/train/program"
+)
+
+// lowering writes the program of one graph.
+type lowering struct {
+	b      *Builder
+	p      *program.Program
+	values map[*Node]value
+	fills  map[float32]int // [1] buffers that hold a constant
+}
+
+// value is where a node's result is: in a buffer or, for scalar constants, in the lowering's hands.
+type value struct {
+	buf      int
+	constant bool
+	c        float32
+}
+
+func newLowering(b *Builder, name string) *lowering {
+	return &lowering{b: b, p: &program.Program{Name: name, Rows: b.rows},
+		values: map[*Node]value{}, fills: map[float32]int{}}
+}
+
+func (l *lowering) buffer(name string, kind program.Kind, dtype program.DType, shape []int) int {
+	l.p.Buffers = append(l.p.Buffers, program.Buffer{Name: name, Kind: kind, DType: dtype, Shape: shape})
+	return len(l.p.Buffers) - 1
+}
+
+func (l *lowering) temp(n *Node) int { return l.buffer(n.Name(), program.Temp, program.F32, dims(n)) }
+
+func (l *lowering) emit(kind program.Op, attr program.Attr, node string, args, outs []int) {
+	l.p.Instrs = append(l.p.Instrs, program.Instr{Op: kind, Args: args, Outs: outs, Attr: attr, Node: node})
+}
+
+// operands of a node as far as its value goes: Fill looks at the shape of its operand alone.
+func operands(n *Node) ([]*Node, error) {
+	if o, ours := n.Op().(*op); ours && o.kind == program.Fill {
+		return nil, nil
+	}
+	return children(n)
+}
+
+// reachable lists what the roots are made of, in the order in which the nodes were made: that is a
+// topological order, and the one in which a backward pass frees memory soonest.
+func reachable(roots []*Node) ([]*Node, error) {
+	seen := map[*Node]bool{}
+	var all []*Node
+	for todo := slices.Clone(roots); len(todo) > 0; {
+		n := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if seen[n] {
+			continue
+		}
+		seen[n] = true
+		all = append(all, n)
+		kids, err := operands(n)
+		if err != nil {
+			return nil, err
+		}
+		todo = append(todo, kids...)
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].ID() < all[j].ID() })
+	return all, nil
+}
+
+// nodes lowers everything that the roots are made of. Inputs and parameters come first; where gather is
+// set, inputs are filled from the bound column of their name.
+func (l *lowering) nodes(gather bool, roots ...*Node) error {
+	all, err := reachable(roots)
+	if err != nil {
+		return err
+	}
+	for _, n := range l.b.inputs {
+		if slices.Contains(all, n) {
+			i := l.buffer(n.Name(), program.Input, program.F32, dims(n))
+			l.values[n] = value{buf: i}
+			if gather {
+				l.emit(program.Gather, program.Attr{Column: n.Name()}, "", nil, []int{i})
+			}
+		}
+	}
+	for _, p := range l.b.params {
+		if slices.Contains(all, p.node) {
+			l.values[p.node] = value{buf: l.buffer(p.spec.Name, program.Param, program.F32, p.spec.Shape)}
+		}
+	}
+	for _, n := range all {
+		if err := l.node(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *lowering) node(n *Node) error {
+	if _, done := l.values[n]; done {
+		return nil
+	}
+	if n.Op() == nil {
+		return fmt.Errorf("graph: node %s: an input that was not made by Builder.Input or Builder.Param", n.Name())
+	}
+	kids, err := operands(n)
+	if err != nil {
+		return err
+	}
+	args := make([]value, len(kids))
+	for i, k := range kids {
+		v, ok := l.values[k]
+		if !ok {
+			return fmt.Errorf("graph: node %s: operand %s comes after it: Gorgonia merged nodes", n.Name(), k.Name())
+		}
+		args[i] = v
+	}
+	if o, ours := n.Op().(*op); ours {
+		return l.ours(n, o, args)
+	}
+	f, err := recognise(n)
+	if err != nil {
+		return err
+	}
+	return l.foreign(n, f, args)
+}
+
+// ours lowers one of our ops: it is one instruction.
+func (l *lowering) ours(n *Node, o *op, args []value) error {
+	bufs := make([]int, len(args))
+	for i, a := range args {
+		bufs[i] = l.place(a)
+	}
+	l.result(n, o.kind, o.attr, bufs...)
+	return nil
+}
+
+func (l *lowering) result(n *Node, kind program.Op, attr program.Attr, args ...int) {
+	out := l.temp(n)
+	l.emit(kind, attr, n.Name(), args, []int{out})
+	l.values[n] = value{buf: out}
+}
+
+// place is the buffer of a value; a constant gets one of its own, filled once a step.
+func (l *lowering) place(v value) int {
+	if !v.constant {
+		return v.buf
+	}
+	i, ok := l.fills[v.c]
+	if !ok {
+		i = l.buffer(fmt.Sprintf("constant %v", v.c), program.Temp, program.F32, []int{1})
+		l.emit(program.Fill, program.Attr{Scale: v.c}, "", nil, []int{i})
+		l.fills[v.c] = i
+	}
+	return i
+}
+
+// foreign lowers one of Gorgonia's own ops. Constants are folded.
+func (l *lowering) foreign(n *Node, f foreign, args []value) error {
+	fold := len(args) > 0
+	for _, a := range args {
+		fold = fold && a.constant
+	}
+	switch f.kind {
+	case constant:
+		l.values[n] = value{constant: true, c: f.value}
+		return nil
+	case negation:
+		if fold {
+			l.values[n] = value{constant: true, c: -args[0].c}
+			return nil
+		}
+		l.result(n, program.Scale, program.Attr{Scale: -1}, args[0].buf)
+		return nil
+	case addition:
+		if fold {
+			l.values[n] = value{constant: true, c: args[0].c + args[1].c}
+			return nil
+		}
+		if !l.alike(args[0], args[1]) {
+			return fmt.Errorf("graph: node %s: sum of different shapes or with a constant cannot be lowered; "+
+				"use Builder.Dense for a bias", n.Name())
+		}
+		l.result(n, program.Add, program.Attr{}, args[0].buf, args[1].buf)
+		return nil
+	case elementwise:
+		if fold {
+			l.values[n] = value{constant: true, c: args[0].c * args[1].c}
+			return nil
+		}
+		if args[0].constant {
+			args[0], args[1] = args[1], args[0]
+		}
+		if !args[1].constant {
+			return fmt.Errorf("graph: node %s: elementwise product of two nodes cannot be lowered; only by a constant", n.Name())
+		}
+		l.result(n, program.Scale, program.Attr{Scale: args[1].c}, args[0].buf)
+		return nil
+	case product:
+		l.result(n, program.MatMul, program.Attr{TransA: f.transA, TransB: f.transB}, args[0].buf, args[1].buf)
+		return nil
+	}
+	return fmt.Errorf("graph: node %s: foreign op %d has no lowering", n.Name(), f.kind)
+}
+
+func (l *lowering) alike(a, b value) bool {
+	return !a.constant && !b.constant && slices.Equal(l.p.Buffers[a.buf].Shape, l.p.Buffers[b.buf].Shape)
+}
+
+// accumulate adds a mean over the batch to a slot, weighted by the rows of the batch: divided by slot
+// "rows" it is the mean over a whole run.
+func (l *lowering) accumulate(slot string, n *Node) error {
+	v := l.values[n]
+	if l.p.Buffers[l.place(v)].Len() != 1 {
+		return fmt.Errorf("graph: %s: node %s is %v, want a scalar", slot, n.Name(), dims(n))
+	}
+	out := l.buffer(slot, program.Slot, program.F64, []int{1})
+	l.emit(program.Accumulate, program.Attr{Scale: float32(l.b.rows)}, slot, []int{l.place(v)}, []int{out})
+	return nil
+}
+
+func (l *lowering) countRows() {
+	out := l.buffer(slotRows, program.Slot, program.F64, []int{1})
+	l.emit(program.Accumulate, program.Attr{Scale: float32(l.b.rows)}, slotRows, nil, []int{out})
+}
+
+// update puts the optimizer's pass over a parameter right behind the last instruction that makes its
+// gradient or reads it: the gradient is still in the cache, and its memory is free the soonest.
+func (l *lowering) update(spec program.TensorSpec, param, grad int, opt AdamW) {
+	m, v := momentNames(spec.Name)
+	outs := []int{param,
+		l.buffer(m, program.State, program.F32, spec.Shape),
+		l.buffer(v, program.State, program.F32, spec.Shape)}
+	attr := program.Attr{Beta1: opt.Beta1, Beta2: opt.Beta2, Eps: opt.Eps}
+	if len(spec.Shape) > 1 {
+		attr.Decay = opt.Decay
+	}
+	at := 0
+	for i, in := range l.p.Instrs {
+		if slices.Contains(in.Args, param) || slices.Contains(in.Outs, grad) {
+			at = i + 1
+		}
+	}
+	l.p.Instrs = slices.Insert(l.p.Instrs, at,
+		program.Instr{Op: program.AdamW, Args: []int{grad}, Outs: outs, Attr: attr, Node: spec.Name})
+}
+
+// output turns the buffer of the node into the program's output.
+func (l *lowering) output(n *Node) error {
+	v := l.values[n]
+	if v.constant || l.p.Buffers[v.buf].Kind != program.Temp {
+		return fmt.Errorf("graph: output %s is an input, a parameter or a constant; the model computes nothing", n.Name())
+	}
+	f := &l.p.Buffers[v.buf]
+	f.Kind, f.Name = program.Output, outputName
+	return nil
+}

@@ -1,0 +1,240 @@
+package graph
+
+import (
+	"fmt"
+	"hash"
+	"slices"
+
+	"github.com/chewxy/hm"
+	"github.com/onmart/onmart/train/program"
+	"gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+)
+
+// op is every operation of ours: a gorgonia.Op and SDOp that stands for one instruction. Shape,
+// derivative and reference of an instruction are each a case in one function: shape, pullback and
+// reference. Adding an operation means adding to those three.
+type op struct {
+	b    *Builder
+	id   uint32 // unique in the graph, from 1
+	kind program.Op
+	attr program.Attr
+	// width of the result of SliceGrad: not part of Attr, since the program has it in the buffer.
+	width  int
+	ranks  []int  // of the operands
+	wants  []bool // operands that get a gradient
+	output tensor.Shape
+}
+
+// differentiable lists for each kind the operands that a gradient can flow to; the others have none.
+func differentiable(kind program.Op, operand int) bool {
+	switch kind {
+	case program.MatMul, program.Add, program.Scale, program.Dropout, program.Concat, program.Slice:
+		return true
+	case program.BCE:
+		return operand == 0
+	}
+	return false
+}
+
+// apply makes a node of one of our ops. An empty name makes one from the kind.
+func (b *Builder) apply(name string, kind program.Op, attr program.Attr, width int, args ...*Node) *Node {
+	if b.err != nil {
+		return nil
+	}
+	n, err := b.node(name, kind, attr, width, args...)
+	if err != nil {
+		return b.failf("%w", err)
+	}
+	return n
+}
+
+func (b *Builder) node(name string, kind program.Op, attr program.Attr, width int, args ...*Node) (*Node, error) {
+	b.lastOp++
+	if name == "" {
+		name = fmt.Sprintf("%s#%d", kind, b.lastOp)
+	}
+	b.at = name
+	o := &op{b: b, id: b.lastOp, kind: kind, attr: attr, width: width}
+	var shapes [][]int
+	for i, a := range args {
+		rank := len(dims(a))
+		if a.IsScalar() {
+			rank = 0
+		}
+		o.ranks = append(o.ranks, rank)
+		reaches, err := b.reachesParam(a)
+		if err != nil {
+			return nil, err
+		}
+		o.wants = append(o.wants, differentiable(kind, i) && reaches)
+		shapes = append(shapes, dims(a))
+	}
+	out, err := o.shape(shapes)
+	if err != nil {
+		return nil, fmt.Errorf("graph: %s: %w", name, err)
+	}
+	o.output = out
+	n, err := gorgonia.ApplyOp(o, slices.Clone(args)...)
+	if err != nil {
+		return nil, fmt.Errorf("graph: %s: %w", name, err)
+	}
+	gorgonia.WithName(name)(n)
+	return n, b.adopt(n, args...)
+}
+
+// shape of the result. A scalar is the empty shape here, and one element in a program.
+func (o *op) shape(in [][]int) (tensor.Shape, error) {
+	switch o.kind {
+	case program.MatMul:
+		m, k := in[0][0], in[0][1]
+		if o.attr.TransA {
+			m, k = k, m
+		}
+		k2, n := in[1][0], in[1][1]
+		if o.attr.TransB {
+			k2, n = n, k2
+		}
+		if k != k2 || len(in) == 3 && !slices.Equal(in[2], []int{n}) {
+			return nil, fmt.Errorf("%s of shapes %v does not fit", o.kind, in)
+		}
+		return tensor.Shape{m, n}, nil
+	case program.ColSum:
+		return tensor.Shape{in[0][1]}, nil
+	case program.Concat:
+		w := 0
+		for _, s := range in {
+			w += s[1]
+		}
+		return tensor.Shape{in[0][0], w}, nil
+	case program.Slice:
+		return tensor.Shape{in[0][0], o.attr.To - o.attr.From}, nil
+	case program.SliceGrad:
+		return tensor.Shape{in[0][0], o.width}, nil
+	case program.BCE:
+		return tensor.Shape{}, nil
+	case program.ActGrad, program.Scale, program.Fill, program.Dropout, program.BCEGrad:
+		if len(o.ranks) > 0 && o.ranks[0] == 0 {
+			return tensor.Shape{}, nil
+		}
+		return slices.Clone(in[0]), nil
+	}
+	return nil, fmt.Errorf("no operation of the graph is called %s", o.kind)
+}
+
+// pullback makes the gradients of the operands from that of the result. Only those that are wanted.
+func (o *op) pullback(in []*Node, out, grad *Node) ([]*Node, error) {
+	grads := make([]*Node, len(in))
+	name := out.Name()
+	var err error
+	makeNode := func(to *Node, suffix string, kind program.Op, attr program.Attr, args ...*Node) *Node {
+		if err != nil {
+			return nil
+		}
+		width := 0
+		if kind == program.SliceGrad {
+			width = dims(to)[1]
+		}
+		var n *Node
+		n, err = o.b.node(name+" "+suffix, kind, attr, width, args...)
+		return n
+	}
+	switch o.kind {
+	case program.MatMul:
+		dz := grad
+		if o.attr.Act != program.None {
+			dz = makeNode(out, "dz", program.ActGrad, program.Attr{Act: o.attr.Act}, grad, out)
+		}
+		// The operand first: then W is no longer read when its own gradient is there.
+		if o.wants[0] {
+			grads[0] = makeNode(in[0], "dx", program.MatMul, program.Attr{TransB: true}, dz, in[1])
+		}
+		if len(in) == 3 && o.wants[2] {
+			grads[2] = makeNode(in[2], "db", program.ColSum, program.Attr{}, dz)
+		}
+		if o.wants[1] {
+			grads[1] = makeNode(in[1], "dw", program.MatMul, program.Attr{TransA: true}, in[0], dz)
+		}
+	case program.Scale, program.Dropout:
+		if o.wants[0] {
+			grads[0] = makeNode(in[0], "dx", o.kind, o.attr, grad)
+		}
+	case program.Concat:
+		at := 0
+		for i, x := range in {
+			w := dims(x)[1]
+			if o.wants[i] {
+				grads[i] = makeNode(x, fmt.Sprintf("dx%d", i), program.Slice, program.Attr{From: at, To: at + w}, grad)
+			}
+			at += w
+		}
+	case program.Slice:
+		if o.wants[0] {
+			grads[0] = makeNode(in[0], "dx", program.SliceGrad, program.Attr{From: o.attr.From, To: o.attr.To}, grad)
+		}
+	case program.BCE:
+		if o.wants[0] {
+			grads[0] = makeNode(in[0], "dz", program.BCEGrad, program.Attr{}, in[0], in[1], in[2], grad)
+		}
+	default:
+		return nil, fmt.Errorf("graph: %s (%s) has no gradient", name, o.kind)
+	}
+	return grads, err
+}
+
+// What follows fulfils gorgonia.Op and gorgonia.SDOp.
+
+// Arity is the number of operands.
+func (o *op) Arity() int { return len(o.ranks) }
+
+// Type takes matrices, vectors and scalars of one element type, by rank.
+func (o *op) Type() hm.Type {
+	a := hm.TypeVariable('a')
+	of := func(rank int) hm.Type {
+		if rank == 0 {
+			return a
+		}
+		return gorgonia.TensorType{Dims: rank, Of: a}
+	}
+	var ts []hm.Type
+	for _, r := range o.ranks {
+		ts = append(ts, of(r))
+	}
+	return hm.NewFnType(append(ts, of(len(o.output)))...)
+}
+
+// InferShape was done when the op was made: an op is applied once, to operands it knows.
+func (o *op) InferShape(...gorgonia.DimSizer) (tensor.Shape, error) { return o.output.Clone(), nil }
+
+// Do computes the op for Gorgonia's machines, see reference.
+func (o *op) Do(args ...gorgonia.Value) (gorgonia.Value, error) { return o.reference(args) }
+
+// ReturnsPtr tells Gorgonia that a result is fresh memory.
+func (o *op) ReturnsPtr() bool { return false }
+
+// CallsExtern is false: there is no cgo.
+func (o *op) CallsExtern() bool { return false }
+
+// OverwritesInput is -1: Do never writes in place.
+func (o *op) OverwritesInput() int { return -1 }
+
+// WriteHash writes every attribute in full, and the id, so that no two of our nodes agree.
+func (o *op) WriteHash(h hash.Hash) {
+	fmt.Fprintf(h, "onmart %s %d %#v %d %v", o.kind, o.id, o.attr, o.width, o.output)
+}
+
+// Hashcode is the id itself: Gorgonia takes ops with one hash code for the same op.
+func (o *op) Hashcode() uint32 { return o.id }
+
+// String is the kind.
+func (o *op) String() string { return string(o.kind) }
+
+// DiffWRT says which operands get a gradient.
+func (o *op) DiffWRT(int) []bool { return slices.Clone(o.wants) }
+
+// SymDiff is the pullback, kept for verify.
+func (o *op) SymDiff(in gorgonia.Nodes, out, grad *Node) (gorgonia.Nodes, error) {
+	grads, err := o.pullback(in, out, grad)
+	o.b.pulled[out] = grads
+	return grads, err
+}

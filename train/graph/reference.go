@@ -1,0 +1,180 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/onmart/onmart/train/program"
+	"gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+)
+
+// matrix is an operand of a reference: vectors are one row, scalars 1 x 1.
+type matrix struct {
+	rows, cols int
+	x          []float64
+}
+
+func newMatrix(shape []int) matrix {
+	m := matrix{rows: 1, cols: 1}
+	if n := len(shape); n > 0 {
+		m.cols = shape[n-1]
+		if n > 1 {
+			m.rows = shape[0]
+		}
+	}
+	m.x = make([]float64, m.rows*m.cols)
+	return m
+}
+
+func (m *matrix) at(i, j int) *float64 { return &m.x[i*m.cols+j] }
+
+// transposed is element (i,j) of m or, where t, of its transpose.
+func (m *matrix) transposed(t bool, i, j int) float64 {
+	if t {
+		i, j = j, i
+	}
+	return *m.at(i, j)
+}
+
+// reference computes an op in float64, in the plainest way: Gorgonia's TapeMachine runs it where tests
+// hold programs to account. No product path comes here.
+func (o *op) reference(args []gorgonia.Value) (gorgonia.Value, error) {
+	in := make([]matrix, len(args))
+	for i, a := range args {
+		in[i] = newMatrix(a.Shape())
+		switch x := a.Data().(type) {
+		case []float32:
+			for k := range in[i].x {
+				in[i].x[k] = float64(x[k])
+			}
+		case []float64:
+			copy(in[i].x, x)
+		case float32:
+			in[i].x[0] = float64(x)
+		case float64:
+			in[i].x[0] = x
+		default:
+			return nil, fmt.Errorf("graph: %s: operand %d is %T", o.kind, i, x)
+		}
+	}
+	y := newMatrix(o.output)
+	if err := o.compute(in, &y); err != nil {
+		return nil, err
+	}
+	return o.value(y)
+}
+
+func (o *op) value(y matrix) (gorgonia.Value, error) {
+	if o.b.dtype == tensor.Float64 {
+		if len(o.output) == 0 {
+			return gorgonia.NewF64(y.x[0]), nil
+		}
+		return tensor.New(tensor.WithShape(o.output...), tensor.WithBacking(y.x)), nil
+	}
+	f := make([]float32, len(y.x))
+	for i, v := range y.x {
+		f[i] = float32(v)
+	}
+	if len(o.output) == 0 {
+		return gorgonia.NewF32(f[0]), nil
+	}
+	return tensor.New(tensor.WithShape(o.output...), tensor.WithBacking(f)), nil
+}
+
+func (o *op) compute(in []matrix, y *matrix) error {
+	scale := float64(o.attr.Scale)
+	switch o.kind {
+	case program.MatMul:
+		o.product(in, y)
+	case program.ActGrad:
+		for i := range y.x {
+			if in[1].x[i] > 0 { // Relu is the only activation that has one
+				y.x[i] = in[0].x[i]
+			}
+		}
+	case program.ColSum:
+		for i := range in[0].rows {
+			for j := range in[0].cols {
+				y.x[j] += *in[0].at(i, j)
+			}
+		}
+	case program.Scale:
+		for i := range y.x {
+			y.x[i] = scale * in[0].x[i]
+		}
+	case program.Fill:
+		for i := range y.x {
+			y.x[i] = scale
+		}
+	case program.Dropout:
+		o.drop(in[0], y)
+	case program.Concat:
+		at := 0
+		for _, m := range in {
+			for i := range m.rows {
+				for j := range m.cols {
+					*y.at(i, at+j) = *m.at(i, j)
+				}
+			}
+			at += m.cols
+		}
+	case program.Slice:
+		for i := range y.rows {
+			for j := range y.cols {
+				*y.at(i, j) = *in[0].at(i, o.attr.From+j)
+			}
+		}
+	case program.SliceGrad:
+		for i := range in[0].rows {
+			for j := range in[0].cols {
+				*y.at(i, o.attr.From+j) = *in[0].at(i, j)
+			}
+		}
+	case program.BCE:
+		z, t, w := in[0].x, in[1].x, in[2].x
+		for i := range z {
+			l := math.Max(z[i], 0) - z[i]*t[i] + math.Log1p(math.Exp(-math.Abs(z[i])))
+			y.x[0] += w[i] * l / float64(len(z))
+		}
+	case program.BCEGrad:
+		z, t, w, d := in[0].x, in[1].x, in[2].x, in[3].x[0]
+		for i := range z {
+			y.x[i] = d * w[i] * (1/(1+math.Exp(-z[i])) - t[i]) / float64(len(z))
+		}
+	default:
+		return fmt.Errorf("graph: no reference for %s", o.kind)
+	}
+	return nil
+}
+
+func (o *op) product(in []matrix, y *matrix) {
+	inner := in[0].cols
+	if o.attr.TransA {
+		inner = in[0].rows
+	}
+	for i := range y.rows {
+		for j := range y.cols {
+			s := 0.0
+			for k := range inner {
+				s += in[0].transposed(o.attr.TransA, i, k) * in[1].transposed(o.attr.TransB, k, j)
+			}
+			if len(in) == 3 {
+				s += in[2].x[j]
+			}
+			if o.attr.Act == program.Relu {
+				s = math.Max(s, 0)
+			}
+			*y.at(i, j) = s
+		}
+	}
+}
+
+func (o *op) drop(x matrix, y *matrix) {
+	for i := range y.x {
+		u := program.Uniforms4(o.b.clock.seed, o.b.clock.step, o.attr.Site, uint64(i/4))[i%4]
+		if u >= o.attr.Rate {
+			y.x[i] = x.x[i] / float64(1-o.attr.Rate)
+		}
+	}
+}
