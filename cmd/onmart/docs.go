@@ -1,0 +1,87 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+func newDocsCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:    "docs",
+		Short:  "Print docs/CLI.md",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(cliReference(cmd.Root()))
+			return err
+		},
+	}
+}
+
+// cliReference is docs/CLI.md: every visible command with its flags, from the commands themselves.
+func cliReference(root *cobra.Command) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# Commands of onmart\n\nMade from the commands by `go test ./cmd/onmart -run TestCLIReference -update`; do not edit.\n\n%s\n\n", root.Long)
+	b.WriteString("Exit codes: 0 good, 1 failed, 2 used wrongly. Results go to standard output, progress, logs and errors to\nstandard error. Ctrl-C leaves the old output or none; a second one stops at once.\n\n")
+	b.WriteString("## Flags of every command\n\n")
+	referenceFlags(&b, root.PersistentFlags(), nil)
+	for _, cmd := range root.Commands() {
+		referenceCommand(&b, cmd)
+	}
+	return b.Bytes()
+}
+
+func referenceCommand(b *bytes.Buffer, cmd *cobra.Command) {
+	if cmd.Hidden || cmd.Name() == "help" {
+		return
+	}
+	if !cmd.HasSubCommands() {
+		text := cmd.Long
+		if text == "" {
+			text = cmd.Short + "."
+		}
+		fmt.Fprintf(b, "\n## %s\n\n    %s\n\n%s\n", cmd.CommandPath(), cmd.UseLine(), text)
+		if cmd.Example != "" {
+			fmt.Fprintf(b, "\n```\n%s\n```\n", strings.Trim(cmd.Example, "\n"))
+		}
+		global := cmd.Root().PersistentFlags()
+		if cmd.LocalFlags().HasAvailableFlags() {
+			b.WriteByte('\n')
+			referenceFlags(b, cmd.Flags(), global)
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		referenceCommand(b, sub)
+	}
+}
+
+// referenceFlags prints a table of the flags that are not in except.
+func referenceFlags(b *bytes.Buffer, flags, except *pflag.FlagSet) {
+	first := true
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden || f.Name == "help" || f.Name == "version" || except != nil && except.Lookup(f.Name) != nil {
+			return
+		}
+		if first {
+			b.WriteString("| flag | default | meaning |\n| --- | --- | --- |\n")
+			first = false
+		}
+		arg, text := pflag.UnquoteUsage(f)
+		name := "--" + f.Name
+		if f.Shorthand != "" {
+			name = "-" + f.Shorthand + ", " + name
+		}
+		if arg != "" {
+			name += " " + strings.ToUpper(arg)
+		}
+		value := strings.Trim(f.DefValue, "[]")
+		if value != "" {
+			value = "`" + value + "`"
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", name, value, strings.ReplaceAll(strings.ReplaceAll(text, "\n", " "), "|", "\\|"))
+	})
+}

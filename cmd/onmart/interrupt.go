@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+)
+
+// errInterrupted is the cause of a context cancelled by Ctrl-C or SIGTERM.
+var errInterrupted = errors.New("interrupted")
+
+// interruptible returns a context that the first SIGINT or SIGTERM cancels, so that deferred clean-up
+// runs and a training run writes its checkpoint. The second signal ends the process at once: what it
+// leaves half-made is hidden and removed by the next run.
+func interruptible(parent context.Context, stderr io.Writer) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 2)
+	quit := make(chan struct{})
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+		case <-quit:
+			return
+		}
+		fmt.Fprintln(stderr, "\nonmart: stopping cleanly; once more to stop at once")
+		cancel(errInterrupted)
+		select {
+		case <-signals:
+			os.Exit(exitFailed)
+		case <-quit:
+		}
+	}()
+	return ctx, sync.OnceFunc(func() {
+		signal.Stop(signals)
+		close(quit)
+		cancel(nil)
+	})
+}
