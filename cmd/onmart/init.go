@@ -47,8 +47,8 @@ commented out, with its meaning and its default. Commands run in that directory 
 	return cmd
 }
 
-// configTemplate is onmart.yaml with every setting commented out, in the order of the commands. Lines
-// that start with "#" and no space are settings, the others are prose.
+// configTemplate is onmart.yaml with every setting commented out, in the order of the commands. A "#"
+// before a letter hides a setting, one before a space starts prose.
 func configTemplate(root *cobra.Command) []byte {
 	var b bytes.Buffer
 	b.WriteString(`# Settings of onmart. Flags win over ONMART_* variables, which win over this file.
@@ -70,7 +70,7 @@ func templateSection(b *bytes.Buffer, indent string, cmd *cobra.Command) {
 	if indent == "" {
 		b.WriteByte('\n')
 	}
-	fmt.Fprintf(b, "# %s%s\n#%s%s:\n", indent, cmd.Short, indent, cmd.Name())
+	fmt.Fprintf(b, "%s# %s\n%s%s:\n", indent, cmd.Short, indent, cmd.Name())
 	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
 		if cmd.Root().PersistentFlags().Lookup(f.Name) == nil {
 			templateFlag(b, indent+"  ", f)
@@ -97,8 +97,8 @@ func templateFlag(b *bytes.Buffer, indent string, f *pflag.Flag) {
 		return
 	}
 	_, text := pflag.UnquoteUsage(f)
-	fmt.Fprintf(b, "# %s%s\n", indent, strings.ReplaceAll(text, "\n", " "))
-	fmt.Fprintf(b, "#%s%s: %s\n", indent, f.Name, templateValue(f))
+	fmt.Fprintf(b, "%s# %s\n", indent, strings.ReplaceAll(text, "\n", " "))
+	fmt.Fprintf(b, "%s#%s: %s\n", indent, f.Name, templateValue(f))
 }
 
 // templateValue is a flag's default in YAML.

@@ -164,12 +164,10 @@ func describe(cmd *cobra.Command, err error) string {
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { flags = append(flags, "--"+f.Name) })
 		return err.Error() + suggest("--"+e.GetSpecifiedName(), flags)
 	}
-	text, _, _ := strings.Cut(err.Error(), "\n") // cobra appends its own suggestions in paragraphs
-	if rest, ok := strings.CutPrefix(text, "unknown command "); ok {
-		typed := strings.Trim(strings.SplitN(rest, " ", 2)[0], `"`)
-		if !strings.Contains(rest, "did you mean") {
-			return fmt.Sprintf("unknown command %q%s", typed, suggest(typed, childNames(cmd)))
-		}
+	rest, ok := strings.CutPrefix(err.Error(), `unknown command "`)
+	if ok && !strings.Contains(rest, "did you mean") { // cobra's own, with its suggestions in paragraphs
+		typed, _, _ := strings.Cut(rest, `"`)
+		return fmt.Sprintf("unknown command %q%s", typed, suggest(typed, childNames(cmd)))
 	}
-	return text
+	return err.Error()
 }
