@@ -1,0 +1,179 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/onmart/onmart/train/program"
+)
+
+// kernels are the inner loops of one path. Every path gives the same bits.
+type kernels struct {
+	name string
+	// tile is the micro-kernel of the matrix product: c[i*ldc+j] for i < rows <= tileRows and
+	// j < cols <= tileCols gets a chain of k fused multiply-adds of a[i*rs+p*cs] and b[p*ldb+j], p ascending.
+	// The chain starts at c itself with load, else at 0. Then, unless nil, bias[j] is added, and with relu
+	// what is below 0 becomes 0. A kernel may read 16 columns of b and write 16 of c whatever cols is; bias
+	// has 16.
+	tile func(t *tile)
+	// actGrad: dz[i] = dy[i] where y[i] > 0, else 0.
+	actGrad func(dz, dy, y []float32)
+	// colSum: s[j] = x[j] + x[stride+j] + ... over rows, in that order from 0.
+	colSum func(s, x []float32, rows, stride int)
+	// adamw is one update of equally long slices, with the arithmetic of adamwScalar.
+	adamw func(p, m, v, g []float32, c *adamCoef)
+	// dropout: y[i] = x[i] / keep where the uniform of element first+i is at least rate, else 0.
+	dropout func(y, x []float32, first int, d *dropCoef)
+	// transpose: dst[p*tileCols+j] = src[j*ld+p] for p < k and j < cols, and 0 for cols <= j < tileCols.
+	transpose func(dst, src []float32, ld, k, cols int)
+}
+
+// The micro-kernel's tile: 6 x 16 fills 12 of the 16 vector registers of AVX2 with sums, which hides the
+// latency of the multiply-add (4 cycles, 2 a cycle: at least 8 are needed).
+const (
+	tileRows = 6
+	tileCols = 16
+)
+
+// tile is the argument of the micro-kernel; its layout is known to the assembly.
+type tile struct {
+	a, b, c, bias []float32
+	rows, cols, k int
+	rs, cs        int // strides of a over rows and over k, in elements
+	ldb, ldc      int
+	load, relu    bool
+}
+
+// adamCoef are the numbers of one AdamW step, in the order that the assembly reads them.
+type adamCoef struct {
+	b1, ob1, b2, ob2 float32 // b1, 1-b1, b2, 1-b2
+	c1, c2           float32 // 1 / (1-b1^t), 1 / (1-b2^t)
+	lr, eps, decay   float32
+}
+
+// dropCoef are the numbers of one Dropout instruction in one step.
+type dropCoef struct {
+	seed       uint64
+	step, site uint32
+	rate, keep float32 // keep = 1 - rate
+}
+
+// portableKernels are plain Go: the reference of every other path.
+func portableKernels() *kernels {
+	return &kernels{
+		name: "cpu-portable", tile: tilePortable, actGrad: actGradPortable, colSum: colSumPortable,
+		adamw: adamwPortable, dropout: dropoutPortable, transpose: transposePortable,
+	}
+}
+
+// fma32 is x*y + z rounded once to float32. The product of two float32 is exact in float64; the sum is
+// rounded to 53 bits and then to 24, and the second rounding can differ from a single one only where the
+// first one ended on a tie, which fmaTie looks into.
+func fma32(x, y, z float32) float32 {
+	s := float64(x)*float64(y) + float64(z)
+	if math.Float64bits(s)<<36 != 0 {
+		return float32(s)
+	}
+	return fmaTie(x, y, z)
+}
+
+// fmaTie is fma32 where the low 28 bits of the float64 sum are 0: it may be a tie of the rounding to float32
+// that the exact sum is not. Then the sum is moved off the tie, towards the exact one (rounding to odd,
+// Boldo & Melquiond 2008).
+func fmaTie(x, y, z float32) float32 {
+	p, c := float64(x)*float64(y), float64(z)
+	s := p + c
+	b := s - p
+	err := (p - (s - b)) + (c - b) // exact: Knuth's two-sum
+	if err > 0 || err < 0 {        // false for NaN, which an infinite s gives
+		if (err > 0) == (s > 0) {
+			s = math.Float64frombits(math.Float64bits(s) + 1)
+		} else {
+			s = math.Float64frombits(math.Float64bits(s) - 1)
+		}
+	}
+	return float32(s)
+}
+
+func tilePortable(t *tile) {
+	for i := range t.rows {
+		c := t.c[i*t.ldc : i*t.ldc+t.cols]
+		var sums [tileCols]float32
+		acc := sums[:t.cols]
+		if t.load {
+			copy(acc, c)
+		}
+		for p := range t.k {
+			x := t.a[i*t.rs+p*t.cs]
+			for j, y := range t.b[p*t.ldb : p*t.ldb+len(acc)] {
+				acc[j] = fma32(x, y, acc[j])
+			}
+		}
+		for j := range acc {
+			if t.bias != nil {
+				acc[j] += t.bias[j]
+			}
+			if t.relu && acc[j] < 0 {
+				acc[j] = 0
+			}
+		}
+		copy(c, acc)
+	}
+}
+
+func actGradPortable(dz, dy, y []float32) {
+	dy, y = dy[:len(dz)], y[:len(dz)]
+	for i := range dz {
+		if y[i] > 0 {
+			dz[i] = dy[i]
+		} else {
+			dz[i] = 0
+		}
+	}
+}
+
+func colSumPortable(s, x []float32, rows, stride int) {
+	clear(s)
+	for r := range rows {
+		for j, v := range x[r*stride : r*stride+len(s)] {
+			s[j] += v
+		}
+	}
+}
+
+// adamwPortable is AdamW as documented: every product, sum, quotient and root rounded to float32 in the order
+// written here, none fused (the conversions forbid it), with the corrections of the means as factors.
+func adamwPortable(p, m, v, g []float32, c *adamCoef) {
+	p, m, v = p[:len(g)], m[:len(g)], v[:len(g)]
+	for i, g := range g {
+		m1 := float32(c.b1*m[i]) + float32(c.ob1*g)
+		v1 := float32(c.b2*v[i]) + float32(c.ob2*float32(g*g))
+		root := float32(math.Sqrt(float64(float32(v1 * c.c2)))) // correctly rounded, like the instruction
+		update := float32(float32(m1*c.c1)/float32(root+c.eps)) + float32(c.decay*p[i])
+		m[i], v[i], p[i] = m1, v1, p[i]-float32(c.lr*update)
+	}
+}
+
+func dropoutPortable(y, x []float32, first int, d *dropCoef) {
+	var u [4]float32
+	for i := range y {
+		at := first + i
+		if i == 0 || at%4 == 0 {
+			u = program.Uniforms4(d.seed, d.step, d.site, uint64(at/4))
+		}
+		if u[at%4] >= d.rate {
+			y[i] = x[i] / d.keep
+		} else {
+			y[i] = 0
+		}
+	}
+}
+
+func transposePortable(dst, src []float32, ld, k, cols int) {
+	for p := range k {
+		row := dst[p*tileCols : (p+1)*tileCols]
+		for j := range cols {
+			row[j] = src[j*ld+p]
+		}
+		clear(row[cols:])
+	}
+}

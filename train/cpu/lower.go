@@ -1,0 +1,363 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/onmart/onmart/train/program"
+)
+
+// lowering makes steps of one instruction.
+type lowering struct {
+	*machine
+	in *program.Instr
+}
+
+func (m *machine) lower(in *program.Instr) {
+	l := lowering{m, in}
+	switch in.Op {
+	case program.Gather:
+		l.gather()
+	case program.MatMul:
+		l.matmul()
+	case program.ActGrad:
+		l.actGrad()
+	case program.ColSum:
+		l.colSum()
+	case program.Add:
+		l.add()
+	case program.Scale:
+		l.scale()
+	case program.Fill:
+		l.fill()
+	case program.Dropout:
+		l.dropout()
+	case program.Concat:
+		l.concat()
+	case program.Slice:
+		l.slice()
+	case program.SliceGrad:
+		l.sliceGrad()
+	case program.BCE:
+		l.bce()
+	case program.BCEGrad:
+		l.bceGrad()
+	case program.Accumulate:
+		l.accumulate()
+	case program.AdamW:
+		l.adamw()
+	case program.Standardize:
+		l.standardize()
+	case program.Calibrate:
+		l.calibrate()
+	default:
+		panic("cpu: no kernel for " + string(in.Op)) // Validate refuses what is not in Ops
+	}
+}
+
+func (l lowering) buf(id int) *program.Buffer { return &l.p.Buffers[id] }
+func (l lowering) arg(k int) []float32        { return l.mem[l.in.Args[k]].f32 }
+func (l lowering) out(k int) []float32        { return l.mem[l.in.Outs[k]].f32 }
+
+// width is the number of elements in one row of a buffer.
+func (l lowering) width(id int) int { return l.buf(id).Len() / l.buf(id).Shape[0] }
+
+// whole is a read or write of all of a buffer by whoever runs the step.
+func (l lowering) whole(id int, write bool) access {
+	a := l.place[id]
+	a.write = write
+	return a
+}
+
+// units is an access of a buffer where each worker keeps to its own units.
+func (l lowering) units(id, unitBytes int, write bool) access {
+	a := l.whole(id, write)
+	a.unitBytes = unitBytes
+	return a
+}
+
+// rows is an access of a buffer by rows.
+func (l lowering) rows(id int, write bool) access {
+	return l.units(id, l.width(id)*l.buf(id).DType.Size(), write)
+}
+
+func (l lowering) emit(p partition, run func(w *worker, lo, hi int), touches ...access) {
+	l.machine.steps = append(l.machine.steps, step{partition: p, run: run, touches: touches})
+}
+
+// byRow divides the rows of a buffer, in whole tiles of the micro-kernel.
+func (l lowering) byRow(id int) partition {
+	return partition{units: l.buf(id).Shape[0], perRow: l.buf(id).PerRow && l.varying, quantum: tileRows}
+}
+
+// byElement divides n elements, in whole cache lines.
+func byElement(n int) partition { return partition{units: n, quantum: lineBytes / 4} }
+
+// elementwise emits a step that does the same to every element of equally shaped buffers: by row where the
+// buffer is one row a row of the batch, so that it fits its neighbours, else by element.
+func (l lowering) elementwise(run func(w *worker, lo, hi int)) {
+	out := l.in.Outs[0]
+	b := l.buf(out)
+	var touches []access
+	if b.PerRow || len(b.Shape) > 1 && b.Shape[0] == l.p.Rows {
+		for _, a := range l.in.Args {
+			touches = append(touches, l.rows(a, false))
+		}
+		width := l.width(out)
+		l.emit(l.byRow(out), func(w *worker, lo, hi int) { run(w, lo*width, hi*width) }, append(touches, l.rows(out, true))...)
+		return
+	}
+	for _, a := range l.in.Args {
+		touches = append(touches, l.units(a, 4, false))
+	}
+	l.emit(byElement(b.Len()), run, append(touches, l.units(out, 4, true))...)
+}
+
+func (l lowering) gather() {
+	out := l.in.Outs[0]
+	if l.order == nil { // once a batch, for all columns
+		l.machine.order, l.machine.orderAt = make([]int32, l.p.Rows), access{space: l.spaces, hi: 4 * l.p.Rows, unitBytes: 4}
+		l.machine.spaces++
+		order, written := l.order, l.orderAt
+		written.write = true
+		l.emit(l.byRow(out), func(w *worker, lo, hi int) {
+			for i := lo; i < hi; i++ {
+				order[i] = int32(w.train.From + w.order.At(w.first+i))
+			}
+		}, written)
+	}
+	order, x, width, column := l.order, l.out(0), l.width(out), l.in.Attr.Column
+	l.emit(l.byRow(out), func(w *worker, lo, hi int) {
+		src := w.data.find(column).F32
+		for i := lo; i < hi; i++ {
+			at := int(order[i]) * width
+			copy(x[i*width:(i+1)*width], src[at:at+width])
+		}
+	}, l.orderAt, l.rows(out, true))
+}
+
+func (l lowering) matmul() {
+	a, b, out := l.in.Args[0], l.in.Args[1], l.in.Outs[0]
+	mm := matmul{
+		a: l.arg(0), b: l.arg(1), y: l.out(0), m: l.buf(out).Shape[0], n: l.buf(out).Shape[1], k: l.buf(a).Shape[1],
+		transA: l.in.Attr.TransA, transB: l.in.Attr.TransB, relu: l.in.Attr.Act == program.Relu,
+	}
+	touches := []access{l.whole(b, false)}
+	if len(l.in.Args) == 3 {
+		mm.bias = l.arg(2)
+		touches = append(touches, l.whole(l.in.Args[2], false))
+	}
+	if mm.transA {
+		mm.k = l.buf(a).Shape[0]
+	}
+	l.machine.macs += mm.m * mm.n * mm.k
+	s, swapped := mm.swapped()
+	if swapped {
+		mm = s
+	}
+	if kind := l.buf(b).Kind; l.store.frozen && !swapped && (kind == program.Param || kind == program.Const) {
+		mm.packed = l.store.panels(l.buf(b).Name, &mm, l.kernels)
+	} else {
+		l.machine.pack = max(l.pack, min(mm.k, kBlock)*min(mm.panels(), panelBlock)*tileCols)
+	}
+	if mm.transA || mm.m == 1 && !l.buf(out).PerRow {
+		l.emit(partition{units: mm.panels(), quantum: 1}, func(w *worker, lo, hi int) { mm.run(w, 0, mm.m, lo, hi) },
+			append(touches, l.whole(a, false), l.whole(out, true))...)
+		return
+	}
+	l.emit(l.byRow(out), func(w *worker, lo, hi int) { mm.run(w, lo, hi, 0, mm.panels()) },
+		append(touches, l.rows(a, false), l.rows(out, true))...)
+}
+
+func (l lowering) actGrad() {
+	dy, y, dz := l.arg(0), l.arg(1), l.out(0)
+	if l.in.Attr.Act == program.None {
+		l.elementwise(func(_ *worker, lo, hi int) { copy(dz[lo:hi], dy[lo:hi]) })
+		return
+	}
+	l.elementwise(func(w *worker, lo, hi int) { w.kernels.actGrad(dz[lo:hi], dy[lo:hi], y[lo:hi]) })
+}
+
+func (l lowering) colSum() {
+	x, s := l.arg(0), l.out(0)
+	rows, n := l.buf(l.in.Args[0]).Shape[0], len(s)
+	l.emit(byElement(n), func(w *worker, lo, hi int) { w.kernels.colSum(s[lo:hi], x[lo:], rows, n) },
+		l.whole(l.in.Args[0], false), l.units(l.in.Outs[0], 4, true))
+}
+
+func (l lowering) add() {
+	a, b, y := l.arg(0), l.arg(1), l.out(0)
+	l.elementwise(func(_ *worker, lo, hi int) {
+		y, a, b := y[lo:hi], a[lo:hi], b[lo:hi]
+		for i := range y {
+			y[i] = a[i] + b[i]
+		}
+	})
+}
+
+func (l lowering) scale() {
+	x, y, s := l.arg(0), l.out(0), l.in.Attr.Scale
+	l.elementwise(func(_ *worker, lo, hi int) {
+		y, x := y[lo:hi], x[lo:hi]
+		for i := range y {
+			y[i] = s * x[i]
+		}
+	})
+}
+
+func (l lowering) fill() {
+	y, s := l.out(0), l.in.Attr.Scale
+	l.elementwise(func(_ *worker, lo, hi int) {
+		y := y[lo:hi]
+		for i := range y {
+			y[i] = s
+		}
+	})
+}
+
+func (l lowering) dropout() {
+	x, y, at := l.arg(0), l.out(0), l.in.Attr
+	l.elementwise(func(w *worker, lo, hi int) {
+		w.drop = dropCoef{seed: w.data.Seed, step: w.step, site: at.Site, rate: at.Rate, keep: 1 - at.Rate}
+		w.kernels.dropout(y[lo:hi], x[lo:hi], lo, &w.drop)
+	})
+}
+
+// columns emits a step that copies columns between matrices of equally many rows.
+func (l lowering) columns(id int, run func(row int)) {
+	touches := []access{l.rows(l.in.Outs[0], true)}
+	for _, a := range l.in.Args {
+		touches = append(touches, l.rows(a, false))
+	}
+	l.emit(l.byRow(id), func(_ *worker, lo, hi int) {
+		for r := lo; r < hi; r++ {
+			run(r)
+		}
+	}, touches...)
+}
+
+func (l lowering) concat() {
+	y, n := l.out(0), l.width(l.in.Outs[0])
+	var parts [][]float32
+	var widths []int
+	for k, a := range l.in.Args {
+		parts = append(parts, l.arg(k))
+		widths = append(widths, l.width(a))
+	}
+	l.columns(l.in.Outs[0], func(r int) {
+		row := y[r*n : (r+1)*n]
+		for k, q := range widths {
+			copy(row, parts[k][r*q:(r+1)*q])
+			row = row[q:]
+		}
+	})
+}
+
+func (l lowering) slice() {
+	x, y, from, to, n := l.arg(0), l.out(0), l.in.Attr.From, l.in.Attr.To, l.width(l.in.Args[0])
+	q := to - from
+	l.columns(l.in.Outs[0], func(r int) { copy(y[r*q:(r+1)*q], x[r*n+from:r*n+to]) })
+}
+
+func (l lowering) sliceGrad() {
+	dy, dx, from, to, n := l.arg(0), l.out(0), l.in.Attr.From, l.in.Attr.To, l.width(l.in.Outs[0])
+	q := to - from
+	l.columns(l.in.Outs[0], func(r int) {
+		row := dx[r*n : (r+1)*n]
+		clear(row[:from])
+		copy(row[from:to], dy[r*q:(r+1)*q])
+		clear(row[to:])
+	})
+}
+
+// bce is two steps: the terms by row, then their sum by one worker.
+func (l lowering) bce() {
+	z, t, wt, loss := l.arg(0), l.arg(1), l.arg(2), l.out(0)
+	terms, place := l.scratch(len(z))
+	written := place
+	written.write, written.unitBytes = true, 4
+	l.emit(l.byRow(l.in.Args[0]), func(_ *worker, lo, hi int) {
+		for i := lo; i < hi; i++ {
+			terms[i] = float32(float64(wt[i]) * bceTerm(float64(z[i]), float64(t[i])))
+		}
+	}, l.rows(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false), written)
+	l.emit(alone, func(*worker, int, int) {
+		loss[0] = program.LaneSum(terms) / float32(len(terms))
+	}, place, l.whole(l.in.Outs[0], true))
+}
+
+// bceTerm is max(z,0) - z t + log(1 + exp(-|z|)), which neither overflows nor cancels.
+func bceTerm(z, t float64) float64 {
+	return max(z, 0) - z*t + math.Log1p(math.Exp(-math.Abs(z)))
+}
+
+func (l lowering) bceGrad() {
+	z, t, wt, dloss, dz := l.arg(0), l.arg(1), l.arg(2), l.arg(3), l.out(0)
+	rows := float64(len(z))
+	l.emit(l.byRow(l.in.Args[0]), func(_ *worker, lo, hi int) {
+		for i := lo; i < hi; i++ {
+			dz[i] = float32(float64(dloss[0]) * float64(wt[i]) * (sigmoid(float64(z[i])) - float64(t[i])) / rows)
+		}
+	}, l.rows(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false),
+		l.whole(l.in.Args[3], false), l.rows(l.in.Outs[0], true))
+}
+
+func sigmoid(z float64) float64 { return 1 / (1 + math.Exp(-z)) }
+
+func (l lowering) accumulate() {
+	slot, scale := l.mem[l.in.Outs[0]].f64, float64(l.in.Attr.Scale)
+	out := l.whole(l.in.Outs[0], true)
+	if len(l.in.Args) == 0 {
+		l.emit(alone, func(*worker, int, int) { slot[0] += scale }, out)
+		return
+	}
+	x := l.arg(0)
+	l.emit(alone, func(*worker, int, int) { slot[0] += float64(x[0]) * scale }, l.whole(l.in.Args[0], false), out)
+}
+
+func (l lowering) adamw() {
+	g, p, m, v, at := l.arg(0), l.out(0), l.out(1), l.out(2), l.in.Attr
+	touches := []access{l.units(l.in.Args[0], 4, false)}
+	for _, o := range l.in.Outs {
+		touches = append(touches, l.units(o, 4, true))
+	}
+	l.emit(byElement(len(g)), func(w *worker, lo, hi int) {
+		w.adam = newAdamCoef(&at, w.step, w.rate)
+		w.kernels.adamw(p[lo:hi], m[lo:hi], v[lo:hi], g[lo:hi], &w.adam)
+	}, touches...)
+}
+
+// newAdamCoef rounds each coefficient to float32 once; step counts from 0.
+func newAdamCoef(at *program.Attr, step uint32, rate float32) adamCoef {
+	t := float64(step) + 1
+	return adamCoef{
+		b1: float32(at.Beta1), ob1: float32(1 - at.Beta1), b2: float32(at.Beta2), ob2: float32(1 - at.Beta2),
+		c1: float32(1 / (1 - math.Pow(at.Beta1, t))), c2: float32(1 / (1 - math.Pow(at.Beta2, t))),
+		lr: rate, eps: float32(at.Eps), decay: float32(at.Decay),
+	}
+}
+
+func (l lowering) standardize() {
+	x, mean, scale, log := l.mem[l.in.Args[0]].f64, l.mem[l.in.Args[1]].f64, l.mem[l.in.Args[2]].f64, l.mem[l.in.Args[3]].f64
+	y, n := l.out(0), len(mean)
+	l.emit(l.byRow(l.in.Outs[0]), func(_ *worker, lo, hi int) {
+		for r := lo; r < hi; r++ {
+			in, out := x[r*n:(r+1)*n], y[r*n:(r+1)*n]
+			for j, u := range in {
+				if log[j] == 1 {
+					u = math.Log1p(max(u, 0))
+				}
+				out[j] = float32((u - mean[j]) * scale[j])
+			}
+		}
+	}, l.rows(l.in.Args[0], false), l.whole(l.in.Args[1], false), l.whole(l.in.Args[2], false), l.whole(l.in.Args[3], false),
+		l.rows(l.in.Outs[0], true))
+}
+
+func (l lowering) calibrate() {
+	z, ab, p := l.arg(0), l.mem[l.in.Args[1]].f64, l.mem[l.in.Outs[0]].f64
+	l.emit(l.byRow(l.in.Outs[0]), func(_ *worker, lo, hi int) {
+		for i := lo; i < hi; i++ {
+			p[i] = sigmoid(ab[0]*float64(z[i]) + ab[1])
+		}
+	}, l.rows(l.in.Args[0], false), l.whole(l.in.Args[1], false), l.rows(l.in.Outs[0], true))
+}

@@ -1,0 +1,163 @@
+package cpu
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"github.com/onmart/onmart/train/program"
+)
+
+// lineBytes is the alignment of every buffer: a cache line, which no two threads then share by accident.
+const lineBytes = 64
+
+// aligned takes zeroed memory that begins at a multiple of lineBytes. It is made of float64 so that both types
+// may lie in it.
+func aligned(bytes int) []float64 {
+	raw := make([]float64, (bytes+7)/8+lineBytes/8)
+	skip := (lineBytes - int(uintptr(unsafe.Pointer(&raw[0]))%lineBytes)) % lineBytes
+	return raw[skip/8 : skip/8+(bytes+7)/8]
+}
+
+// alignedF32 takes n zeroed elements.
+func alignedF32(n int) []float32 {
+	if n == 0 {
+		return nil
+	}
+	return unsafe.Slice((*float32)(unsafe.Pointer(&aligned(4 * n)[0])), n)
+}
+
+// tensor is the memory of one buffer: one of the two slices is set.
+type tensor struct {
+	f32 []float32
+	f64 []float64
+}
+
+func newTensor(d program.DType, n int) tensor {
+	if d == program.F64 {
+		return tensor{f64: aligned(8 * n)[:n]}
+	}
+	return tensor{f32: alignedF32(n)}
+}
+
+// view is the tensor at a byte offset of an arena.
+func view(arena []float64, d program.DType, offset, n int) tensor {
+	if d == program.F64 {
+		return tensor{f64: arena[offset/8 : offset/8+n : offset/8+n]}
+	}
+	return tensor{f32: unsafe.Slice((*float32)(unsafe.Pointer(&arena[offset/8])), n)}
+}
+
+// named is a tensor of the store: shared by name between the programs of a set.
+type named struct {
+	name  string
+	dtype program.DType
+	shape []int
+	tensor
+}
+
+// store holds what outlives a step, and the panels of weights that do not change.
+type store struct {
+	tensors []*named
+	frozen  bool
+	packs   map[packKey][]float32
+}
+
+type packKey struct {
+	name   string
+	transB bool
+}
+
+// find is the tensor of that name, or nil.
+func (s *store) find(name string) *named {
+	i, ok := slices.BinarySearchFunc(s.tensors, name, func(t *named, name string) int { return strings.Compare(t.name, name) })
+	if !ok {
+		return nil
+	}
+	return s.tensors[i]
+}
+
+// panels returns the packed right-hand side of a product with a weight that does not change.
+func (s *store) panels(name string, mm *matmul, k *kernels) []float32 {
+	key := packKey{name, mm.transB}
+	if s.packs[key] == nil {
+		s.packs[key] = mm.packAll(k)
+	}
+	return s.packs[key]
+}
+
+// newStore takes memory for every tensor of the set; a const has the type that the programs give it.
+func newStore(s *program.Set) *store {
+	st := &store{}
+	add := func(specs []program.TensorSpec, dtype func(name string) program.DType) {
+		for _, t := range specs {
+			n := 1
+			for _, d := range t.Shape {
+				n *= d
+			}
+			st.tensors = append(st.tensors, &named{t.Name, dtype(t.Name), slices.Clone(t.Shape), newTensor(dtype(t.Name), n)})
+		}
+	}
+	f32 := func(string) program.DType { return program.F32 }
+	add(s.Params, f32)
+	add(s.State, f32)
+	add(s.Consts, func(name string) program.DType {
+		for _, p := range []*program.Program{s.Train, s.Rest, s.Forward} {
+			for i := 0; p != nil && i < len(p.Buffers); i++ {
+				if b := &p.Buffers[i]; b.Kind == program.Const && b.Name == name {
+					return b.DType
+				}
+			}
+		}
+		return program.F32
+	})
+	slices.SortFunc(st.tensors, func(a, b *named) int { return strings.Compare(a.name, b.name) })
+	return st
+}
+
+// fill copies tensors in by name, all or, where one is missing or misshapen, none.
+func (s *store) fill(ts program.Tensors, extra bool) error {
+	byName := map[string]*program.Tensor{}
+	for i := range ts {
+		if byName[ts[i].Name] != nil {
+			return fmt.Errorf("cpu: tensor %q is given twice", ts[i].Name)
+		}
+		byName[ts[i].Name] = &ts[i]
+	}
+	for _, t := range s.tensors {
+		g := byName[t.name]
+		delete(byName, t.name)
+		if g == nil {
+			return fmt.Errorf("cpu: tensor %q %v is missing", t.name, t.shape)
+		}
+		if g.DType != t.dtype || !slices.Equal(g.Shape, t.shape) {
+			return fmt.Errorf("cpu: tensor %q is %s %v, want %s %v", t.name, g.DType, g.Shape, t.dtype, t.shape)
+		}
+		if len(g.F32) != len(t.f32) || len(g.F64) != len(t.f64) {
+			return fmt.Errorf("cpu: tensor %q has %d F32 and %d F64 elements for %s %v", t.name, len(g.F32), len(g.F64), t.dtype, t.shape)
+		}
+	}
+	for i := range ts {
+		if !extra && byName[ts[i].Name] != nil {
+			return fmt.Errorf("cpu: tensor %q is not part of the set", ts[i].Name)
+		}
+	}
+	for i := range ts {
+		if t := s.find(ts[i].Name); t != nil {
+			copy(t.f32, ts[i].F32)
+			copy(t.f64, ts[i].F64)
+		}
+	}
+	return nil
+}
+
+// export copies all tensors out, sorted by name.
+func (s *store) export() program.Tensors {
+	ts := make(program.Tensors, 0, len(s.tensors))
+	for _, t := range s.tensors {
+		ts = append(ts, program.Tensor{Name: t.name, DType: t.dtype, Shape: slices.Clone(t.shape), F32: slices.Clone(t.f32), F64: slices.Clone(t.f64)})
+	}
+	ts.Sort()
+	return ts
+}
