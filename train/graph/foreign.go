@@ -36,9 +36,9 @@ var remedies = map[string]string{
 	"dropoutOp":      "Gorgonia merges two dropouts; use Builder.Dropout",
 	"randomOp":       "its numbers cannot be repeated on a device; use Builder.Dropout",
 	"constantTensor": "Gorgonia merges tensor constants that print alike; use an input or Builder.Scale",
-	"sizeOp":         "broadcasting is not lowered; use Builder.Dense for a bias",
-	"repeatOp":       "broadcasting is not lowered; use Builder.Dense for a bias",
-	"reshapeOp":      "reshaping is not lowered; give inputs their final shape",
+	"sizeOp":         "reshaping and broadcasting are not lowered; use Builder.Dense for a bias",
+	"repeatOp":       "reshaping and broadcasting are not lowered; use Builder.Dense for a bias",
+	"reshapeOp":      "reshaping and broadcasting are not lowered; use Builder.Dense for a bias",
 }
 
 // recognise says what a Gorgonia op is, or why it cannot be lowered.

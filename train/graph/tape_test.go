@@ -1,0 +1,232 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/onmart/onmart/train/program"
+	"gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+)
+
+// tape trains a model with Gorgonia's TapeMachine: forward and backward pass by the machine, AdamW by
+// the formula.
+type tape struct {
+	b      *Builder
+	m      Model
+	grads  []*Node
+	values map[string][]float64
+	state  map[string][]float64
+}
+
+func newTape(t *testing.T, build func(*Builder) (Model, error), rows int, dtype tensor.Dtype, seed uint64, weights map[string][]float64) *tape {
+	t.Helper()
+	b := newBuilder(rows, true, dtype)
+	b.clock.seed = seed
+	m, err := b.run(build)
+	if err != nil {
+		t.Fatal(err)
+	}
+	grads, err := b.gradients(m.Loss)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tp := &tape{b: b, m: m, grads: grads, values: map[string][]float64{}, state: map[string][]float64{}}
+	for _, p := range b.params {
+		tp.values[p.spec.Name] = slices.Clone(weights[p.spec.Name])
+		mom, vel := momentNames(p.spec.Name)
+		tp.state[mom] = make([]float64, len(weights[p.spec.Name]))
+		tp.state[vel] = make([]float64, len(weights[p.spec.Name]))
+	}
+	return tp
+}
+
+// pass runs the machine once and returns the loss and the gradients.
+func (tp *tape) pass(t *testing.T, step int) (float64, [][]float64) {
+	t.Helper()
+	tp.b.clock.step = uint32(step)
+	for name, n := range tp.b.names {
+		x := tp.values[name]
+		var v gorgonia.Value
+		if tp.b.dtype == tensor.Float64 {
+			v = tensor.New(tensor.WithShape(n.Shape()...), tensor.WithBacking(slices.Clone(x)))
+		} else {
+			f := make([]float32, len(x))
+			for i := range x {
+				f[i] = float32(x[i])
+			}
+			v = tensor.New(tensor.WithShape(n.Shape()...), tensor.WithBacking(f))
+		}
+		if err := gorgonia.Let(n, v); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	machine := gorgonia.NewTapeMachine(tp.b.g, gorgonia.TraceExec())
+	defer machine.Close()
+	if err := machine.RunAll(); err != nil {
+		t.Fatal(err)
+	}
+	var grads [][]float64
+	for _, g := range tp.grads {
+		grads = append(grads, slices.Clone(numbers(g.Value())))
+	}
+	return numbers(tp.m.Loss.Value())[0], grads
+}
+
+// step is a whole optimizer step.
+func (tp *tape) step(t *testing.T, step int, rate float64) float64 {
+	loss, grads := tp.pass(t, step)
+	for i, p := range tp.b.params {
+		attr := program.Attr{Beta1: adam.Beta1, Beta2: adam.Beta2, Eps: adam.Eps}
+		if len(p.spec.Shape) == 2 {
+			attr.Decay = adam.Decay
+		}
+		mom, vel := momentNames(p.spec.Name)
+		adamw(attr, rate, step+1, grads[i], tp.values[p.spec.Name], tp.state[mom], tp.state[vel])
+	}
+	return loss
+}
+
+// towers is k towers of equal shapes, their losses added and their logits averaged.
+func towers(k int) func(b *Builder) (Model, error) {
+	return func(b *Builder) (Model, error) {
+		x, y, w := b.Input("x", 3), b.Input("y", 1), b.Input("w", 1)
+		var losses, logits []*Node
+		for i := range k {
+			path := fmt.Sprintf("tower%d/", i)
+			h := b.Dropout(b.Dense(path+"l1", x, 8, program.Relu, "he_uniform"), .25)
+			h = b.Dropout(b.Dense(path+"l2", h, 8, program.Relu, "he_uniform"), .25)
+			z := b.Dense(path+"out", h, 1, program.None, "glorot_uniform")
+			losses, logits = append(losses, b.BCEWithLogits(z, y, w)), append(logits, z)
+		}
+		loss := b.Add(losses...)
+		return Model{Loss: loss, Output: b.Mean(logits...), Metrics: map[string]*Node{"tower0": losses[0]}}, nil
+	}
+}
+
+// everything uses each layer at least once, and reads nodes many times.
+func everything(b *Builder) (Model, error) {
+	x, y := b.Input("x", 3), b.Input("y", 1)
+	p := b.Param("shared", "he_uniform", 6, 6)
+	h := b.Dense("l1", x, 6, program.Relu, "he_uniform")
+	wide := b.Concat(h, x, b.MatMul(h, p), b.Slice(h, 1, 3))
+	left, right := b.Slice(wide, 0, 6), b.Slice(wide, 5, 11)
+	sum := b.Add(left, b.Dropout(right, .1), b.Scale(b.MatMul(left, p), .5), left)
+	z := b.Dense("out", b.Mean(sum, b.Dense("l2", sum, 6, program.Relu, "he_uniform")), 1, program.None, "glorot_uniform")
+	extra := b.BCEWithLogits(b.Scale(z, .5), y, nil)
+	return Model{Loss: b.Add(b.BCEWithLogits(z, y, b.Input("w", 1)), b.Scale(extra, .3)), Output: z,
+		Metrics: map[string]*Node{"extra": extra}}, nil
+}
+
+var models = map[string]func(*Builder) (Model, error){
+	"mlp": mlp, "towers1": towers(1), "towers2": towers(2), "towers5": towers(5), "towers8": towers(8), "everything": everything,
+}
+
+// data is rows of the columns x, y and w.
+func data(rows int) map[string][]float64 {
+	rng := rand.New(rand.NewPCG(3, 4))
+	m := map[string][]float64{}
+	for range rows {
+		x := []float64{float64(float32(rng.NormFloat64())), float64(float32(rng.NormFloat64())), float64(float32(rng.NormFloat64()))}
+		y := 0.0
+		if x[0]+x[1]*x[2]+.3*rng.NormFloat64() > 0 {
+			y = 1
+		}
+		m["x"] = append(m["x"], x...)
+		m["y"] = append(m["y"], y)
+		m["w"] = append(m["w"], float64(float32(.5+rng.Float64())))
+	}
+	return m
+}
+
+func batch(all map[string][]float64, first, rows int) map[string][]float64 {
+	m := map[string][]float64{}
+	for name, x := range all {
+		w := len(x) / (len(all["y"]))
+		m[name] = x[first*w : (first+rows)*w]
+	}
+	return m
+}
+
+// TestAgainstTapeMachine trains every model for three epochs, the last batch of each a short one, by the
+// programs and by Gorgonia's own machine.
+func TestAgainstTapeMachine(t *testing.T) {
+	const rows, size, seed, rate = 40, 16, 11, .01
+	for name, build := range models {
+		t.Run(name, func(t *testing.T) {
+			set, err := Compile(build, Options{Batch: size, Rows: rows, Tile: 8, Optimizer: adam})
+			if err != nil {
+				t.Fatal(err)
+			}
+			it := newInterp(set, seed)
+			it.cols, it.rate = data(rows), rate
+			initial := map[string][]float64{}
+			for n, x := range it.store {
+				initial[n] = slices.Clone(x)
+			}
+			full := newTape(t, build, size, tensor.Float64, seed, initial)
+			rest := newTape(t, build, rows%size, tensor.Float64, seed, initial)
+			single := newTape(t, build, size, tensor.Float32, seed, initial)
+			rest.state = full.state
+			step := 0
+			for epoch := range 3 {
+				want := 0.0
+				clear(it.slots)
+				for first := 0; first < rows; first += size {
+					p, tp, n := set.Train, full, size
+					if rows-first < size {
+						p, tp, n = set.Rest, rest, rows-first
+					}
+					it.first, it.step = first, step
+					before := it.slots["loss"]
+					it.run(t, p, nil)
+					for c, x := range batch(it.cols, first, n) {
+						tp.values[c], single.values[c] = x, x
+					}
+					if step == 0 {
+						loss, grads := single.pass(t, step)
+						near(t, "float32 loss", []float64{(it.slots["loss"] - before) / size}, []float64{loss}, 1e-5)
+						for i, p := range single.b.params {
+							mom, _ := momentNames(p.spec.Name)
+							g := slices.Clone(it.store[mom])
+							for k := range g {
+								g[k] /= 1 - adam.Beta1
+							}
+							near(t, "float32 gradient of "+p.spec.Name, g, grads[i], 1e-5)
+						}
+					}
+					want += tp.step(t, step, rate) * float64(n)
+					for _, p := range tp.b.params { // one set of weights for both sizes
+						full.values[p.spec.Name], rest.values[p.spec.Name] = tp.values[p.spec.Name], tp.values[p.spec.Name]
+						near(t, p.spec.Name, it.store[p.spec.Name], tp.values[p.spec.Name], 1e-9)
+					}
+					step++
+				}
+				if it.slots["rows"] != rows {
+					t.Errorf("epoch %d counted %v rows, want %d", epoch, it.slots["rows"], rows)
+				}
+				near(t, "loss", []float64{it.slots["loss"]}, []float64{want}, 1e-9)
+			}
+		})
+	}
+}
+
+// near compares with a tolerance relative to the largest element.
+func near(t *testing.T, what string, got, want []float64, tol float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d elements, want %d", what, len(got), len(want))
+	}
+	scale := 0.0
+	for _, w := range want {
+		scale = math.Max(scale, math.Abs(w))
+	}
+	for i := range want {
+		if !(math.Abs(got[i]-want[i]) <= tol*scale+1e-300) {
+			t.Fatalf("%s[%d]: %g, want %g within %g of %g", what, i, got[i], want[i], tol, scale)
+		}
+	}
+}
