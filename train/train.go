@@ -3,5 +3,304 @@
 //
 // A lowered model (program.Set) and its bound data enter; trained weights leave. It knows no task and no
 // model; the machine is a program.Backend that the caller chose. It may not be assumed that a training
-// ran in one process: state that matters is in the checkpoint.
+// ran in one process: everything that decides what comes next is in the checkpoint.
 package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/onmart/onmart/train/program"
+)
+
+// chunkRows is how many rows are trained on between two looks at the clock and at Ctrl-C: some
+// hundredths of a second for a small model. The cut does not change the weights.
+const chunkRows = 1 << 14
+
+// Task is one training.
+type Task struct {
+	// Set is the model; Data its columns and schedule. Data.Rates says how many epochs there are at most:
+	// its length is a whole number of them.
+	Set  *program.Set
+	Data program.Data
+	// Init are the weights that the training starts from, such as Set.Initial.
+	Init program.Tensors
+
+	// Valid are the rows of Data that choose the epoch; empty trains all epochs and keeps the last.
+	// Judge gives the figure of merit (greater is better, finite) of the model's outputs on them.
+	Valid program.Range
+	Judge func(outputs []float32) float64
+	// Patience is how many epochs without a better figure end the training; 0 never ends it early.
+	Patience int
+
+	// Checkpoint is the directory that holds the last finished epoch; empty keeps none. Identity names
+	// what the training depends on and may not differ when it is resumed. Where Checkpoint exists it is
+	// taken up if Resume is set and replaced if not.
+	Checkpoint string
+	Identity   []Fact
+	Resume     bool
+
+	// Progress is told after each piece of work; nil is told nothing.
+	Progress func(Progress)
+}
+
+// Fact is one named thing that a training depends on.
+type Fact struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Progress is how far a training has come.
+type Progress struct {
+	Rows, Total int64   // rows trained on so far and at most, over all epochs
+	Epoch       int     // finished epochs
+	Epochs      int     // at most
+	Loss        float64 // mean over the rows of this epoch so far
+	Figure      float64 // of the last finished epoch, NaN where there is none
+	Resumed     bool    // the rows up to here come from a checkpoint
+}
+
+// Epoch is what one epoch came to.
+type Epoch struct {
+	Loss   float64  `json:"loss"`             // mean of the training loss over the epoch
+	Figure *float64 `json:"figure,omitempty"` // on the validation rows
+}
+
+// Result is a finished training.
+type Result struct {
+	// Weights are the parameters after epoch Best, counted from 1: the best on the validation rows, the
+	// last where there are none.
+	Weights program.Tensors
+	Best    int
+	Epochs  []Epoch
+	// Early tells that patience ended it.
+	Early bool
+	// From is the epoch that a checkpoint brought, 0 for a fresh start.
+	From int
+}
+
+// Interrupted is the error of a training that was told to stop; Epoch epochs are in Checkpoint.
+type Interrupted struct {
+	Epoch      int
+	Checkpoint string
+	cause      error
+}
+
+func (e *Interrupted) Error() string {
+	if e.Checkpoint == "" || e.Epoch == 0 {
+		return "the training was stopped before its first checkpoint; nothing was left behind"
+	}
+	return fmt.Sprintf("the training was stopped; epoch %d is kept in %s: the same command with --resume goes on from there", e.Epoch, e.Checkpoint)
+}
+
+func (e *Interrupted) Unwrap() error { return e.cause }
+
+// Diverged is the error of a loss that is not a number any more.
+type Diverged struct {
+	Epoch int // the epoch it happened in, counted from 1
+	Step  int
+	Rate  float32 // the learning rate of that step
+}
+
+func (e *Diverged) Error() string {
+	return fmt.Sprintf("the loss left the numbers in epoch %d, by step %d: the training diverged; take a smaller learning rate (it was %g there)",
+		e.Epoch, e.Step, e.Rate)
+}
+
+// Run trains. It stops within a fraction of a second after ctx is done, with an *Interrupted.
+func (t *Task) Run(ctx context.Context, b program.Backend) (*Result, error) {
+	r, err := t.start(b)
+	if err != nil {
+		return nil, err
+	}
+	defer r.exec.Close()
+	for !r.finished() {
+		if err := r.epoch(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return r.result(), nil
+}
+
+// run is a training under way.
+type run struct {
+	*Task
+	exec   program.Exec
+	batch  int
+	steps  int // of an epoch
+	epochs int // at most
+	loss   int // places of the slots "loss" and "rows"
+	rows   int
+	from   int
+	// identity is what a checkpoint of this run belongs to.
+	identity []Fact
+	state    state
+	best     program.Tensors // parameters after epoch state.Best
+	outputs  []float32       // of the validation rows
+}
+
+// state is what decides how a training goes on, beside the tensors.
+type state struct {
+	Epochs []Epoch `json:"epochs"`
+	Best   int     `json:"best"` // 0 before the first epoch
+}
+
+func (t *Task) start(b program.Backend) (*run, error) {
+	r := &run{Task: t, batch: t.Set.Train.Rows}
+	if t.Data.Train.Len() <= 0 {
+		return nil, errors.New("train: no rows to train on")
+	}
+	r.steps = t.Data.StepsPerEpoch(r.batch)
+	r.epochs = len(t.Data.Rates) / r.steps
+	if r.epochs < 1 || len(t.Data.Rates)%r.steps != 0 {
+		return nil, fmt.Errorf("train: %d learning rates for epochs of %d steps: want a whole number of epochs", len(t.Data.Rates), r.steps)
+	}
+	r.loss, r.rows = slices.Index(t.Set.Slots, "loss"), slices.Index(t.Set.Slots, "rows")
+	if r.loss < 0 || r.rows < 0 {
+		return nil, fmt.Errorf("train: the model has slots %v, want loss and rows", t.Set.Slots)
+	}
+	r.identity = t.facts(b)
+	tensors := t.Init
+	if t.Checkpoint != "" && t.Resume {
+		saved, err := readCheckpoint(t.Checkpoint, r.identity, t.Set)
+		if err != nil {
+			return nil, err
+		}
+		if saved != nil {
+			tensors, r.state, r.best = saved.tensors, saved.state, saved.best
+			r.from = len(r.state.Epochs)
+		}
+	}
+	exec, err := b.Compile(t.Set)
+	if err != nil {
+		return nil, err
+	}
+	r.exec = exec
+	if err := errors.Join(exec.Bind(t.Data), exec.Import(tensors)); err != nil {
+		exec.Close()
+		return nil, err
+	}
+	if r.from > 0 {
+		r.report(int64(r.from)*int64(t.Data.Train.Len()), r.state.Epochs[r.from-1].Loss)
+	}
+	return r, nil
+}
+
+// facts are those of the task and those that the loop knows itself.
+func (t *Task) facts(b program.Backend) []Fact {
+	return append(slices.Clone(t.Identity),
+		Fact{"model", digestJSON(t.Set)},
+		Fact{"learning rates", digestJSON(t.Data.Rates)},
+		Fact{"rows trained on", fmt.Sprint(t.Data.Train)},
+		Fact{"rows validated on", fmt.Sprint(t.Valid)},
+		Fact{"patience", fmt.Sprint(t.Patience)},
+		Fact{"backend", b.Name()},
+	)
+}
+
+func (r *run) finished() bool {
+	n := len(r.state.Epochs)
+	return n == r.epochs || r.exhausted()
+}
+
+// exhausted tells whether patience is at its end.
+func (r *run) exhausted() bool {
+	return r.Valid.Len() > 0 && r.Patience > 0 && len(r.state.Epochs)-r.state.Best >= r.Patience
+}
+
+// epoch trains one epoch, judges it and writes the checkpoint.
+func (r *run) epoch(ctx context.Context) error {
+	done := len(r.state.Epochs)
+	first, chunk := done*r.steps, max(1, chunkRows/r.batch)
+	slots := make([]float64, len(r.Set.Slots))
+	var loss float64
+	for at := 0; at < r.steps; at += chunk {
+		if err := ctx.Err(); err != nil {
+			return &Interrupted{done, r.Checkpoint, context.Cause(ctx)}
+		}
+		n := min(chunk, r.steps-at)
+		if err := r.exec.Run(first+at, n, slots); err != nil {
+			return fmt.Errorf("epoch %d: %w", done+1, err)
+		}
+		loss = slots[r.loss] / slots[r.rows]
+		if math.IsNaN(loss) || math.IsInf(loss, 0) {
+			last := first + at + n
+			return &Diverged{done + 1, last, r.Data.Rates[last-1]}
+		}
+		r.report(int64(done)*int64(r.Data.Train.Len())+int64(min((at+n)*r.batch, r.Data.Train.Len())), loss)
+	}
+	e := Epoch{Loss: loss}
+	tensors, err := r.exec.Export()
+	if err != nil {
+		return err
+	}
+	better := true
+	if r.Valid.Len() > 0 {
+		figure, err := r.judge()
+		if err != nil {
+			return err
+		}
+		better = r.state.Best == 0 || figure > *r.state.Epochs[r.state.Best-1].Figure
+		e.Figure = &figure
+	}
+	r.state.Epochs = append(r.state.Epochs, e)
+	if better {
+		r.state.Best, r.best = done+1, params(r.Set, tensors)
+	}
+	if r.Checkpoint == "" {
+		return nil
+	}
+	return writeCheckpoint(r.Checkpoint, checkpoint{r.identity, r.state, tensors, r.best})
+}
+
+// judge runs the model over the validation rows.
+func (r *run) judge() (float64, error) {
+	if r.outputs == nil {
+		r.outputs = make([]float32, r.Valid.Len())
+	}
+	if err := r.exec.Eval(r.Valid, r.outputs); err != nil {
+		return 0, err
+	}
+	figure := r.Judge(r.outputs)
+	if math.IsNaN(figure) || math.IsInf(figure, 0) {
+		return 0, fmt.Errorf("train: the validation figure is %v in epoch %d", figure, len(r.state.Epochs)+1)
+	}
+	return figure, nil
+}
+
+func (r *run) report(rows int64, loss float64) {
+	if r.Progress == nil {
+		return
+	}
+	p := Progress{
+		Rows: rows, Total: int64(r.epochs) * int64(r.Data.Train.Len()),
+		Epoch: len(r.state.Epochs), Epochs: r.epochs, Loss: loss, Figure: math.NaN(),
+		Resumed: rows == int64(r.from)*int64(r.Data.Train.Len()),
+	}
+	if n := len(r.state.Epochs); n > 0 && r.state.Epochs[n-1].Figure != nil {
+		p.Figure = *r.state.Epochs[n-1].Figure
+	}
+	r.Progress(p)
+}
+
+func (r *run) result() *Result {
+	return &Result{
+		Weights: r.best, Best: r.state.Best, Epochs: r.state.Epochs, From: r.from,
+		Early: len(r.state.Epochs) < r.epochs,
+	}
+}
+
+// params picks the parameters of the set out of an export.
+func params(set *program.Set, tensors program.Tensors) program.Tensors {
+	out := make(program.Tensors, 0, len(set.Params))
+	for _, p := range set.Params {
+		if t := tensors.Find(p.Name); t != nil {
+			out = append(out, *t)
+		}
+	}
+	out.Sort()
+	return out
+}

@@ -1,0 +1,183 @@
+package train
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/onmart/onmart/internal/atomicdir"
+	"github.com/onmart/onmart/train/program"
+)
+
+// A checkpoint is a directory that is complete or does not exist: the tensors of the last finished epoch
+// with the optimizer's state, the parameters of the best one, and the state of the loop.
+const (
+	checkpointKind   = "checkpoint"
+	checkpointFormat = 1
+	lastFile         = "last.safetensors"
+	bestFile         = "best.safetensors"
+	// checkpointLimit bounds the manifest, which grows by some 60 bytes an epoch.
+	checkpointLimit = 16 << 20
+)
+
+type checkpoint struct {
+	identity []Fact
+	state    state
+	tensors  program.Tensors // parameters and optimizer state
+	best     program.Tensors // parameters
+}
+
+type checkpointManifest struct {
+	Kind          string            `json:"kind"`
+	FormatVersion int               `json:"format_version"`
+	Identity      []Fact            `json:"identity"`
+	State         state             `json:"state"`
+	SHA256        map[string]string `json:"sha256"`
+}
+
+func writeCheckpoint(dir string, c checkpoint) error {
+	d, err := atomicdir.Create(dir, true)
+	if err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	defer d.Abort()
+	m := checkpointManifest{checkpointKind, checkpointFormat, c.identity, c.state, map[string]string{}}
+	for name, ts := range map[string]program.Tensors{lastFile: c.tensors, bestFile: c.best} {
+		var b bytes.Buffer
+		if err := program.WriteSafetensors(&b, ts, nil); err != nil {
+			return fmt.Errorf("checkpoint %s: %w", dir, err)
+		}
+		m.SHA256[name] = digest(b.Bytes())
+		f, err := d.Create(name)
+		if err != nil {
+			return fmt.Errorf("checkpoint: %w", err)
+		}
+		_, err = f.Write(b.Bytes())
+		if err := errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("checkpoint: %w", d.Err(err))
+		}
+	}
+	text, err := json.MarshalIndent(m, "", " ")
+	if err != nil {
+		return fmt.Errorf("checkpoint %s: %w", dir, err)
+	}
+	if err := d.Commit(atomicdir.ManifestName, append(text, '\n')); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return nil
+}
+
+// readCheckpoint returns the checkpoint in dir, nil where there is none. One that belongs to another
+// training is refused with what differs.
+func readCheckpoint(dir string, identity []Fact, set *program.Set) (*checkpoint, error) {
+	text, err := readBounded(filepath.Join(dir, atomicdir.ManifestName), checkpointLimit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	damaged := func(err error) error {
+		return fmt.Errorf("checkpoint %s cannot be taken up: %w; train without --resume", dir, err)
+	}
+	if err != nil {
+		return nil, damaged(err)
+	}
+	var m checkpointManifest
+	if err := json.Unmarshal(text, &m); err != nil {
+		return nil, damaged(err)
+	}
+	if m.Kind != checkpointKind || m.FormatVersion != checkpointFormat {
+		return nil, damaged(fmt.Errorf("it is %q of format %d, want %q of format %d", m.Kind, m.FormatVersion, checkpointKind, checkpointFormat))
+	}
+	if diff := differences(m.Identity, identity); diff != "" {
+		return nil, fmt.Errorf("checkpoint %s belongs to another training: %s; give the same settings and data, or train without --resume", dir, diff)
+	}
+	if n := len(m.State.Epochs); n == 0 || m.State.Best < 1 || m.State.Best > n {
+		return nil, damaged(fmt.Errorf("best epoch %d of %d", m.State.Best, n))
+	}
+	c := &checkpoint{identity: m.Identity, state: m.State}
+	for name, to := range map[string]*program.Tensors{lastFile: &c.tensors, bestFile: &c.best} {
+		b, err := readBounded(filepath.Join(dir, name), tensorLimit(set))
+		if err != nil {
+			return nil, damaged(err)
+		}
+		if digest(b) != m.SHA256[name] {
+			return nil, damaged(fmt.Errorf("%s does not match its checksum", name))
+		}
+		if *to, _, err = program.ReadSafetensors(bytes.NewReader(b)); err != nil {
+			return nil, damaged(err)
+		}
+	}
+	return c, nil
+}
+
+// tensorLimit is what the tensors of a set can take on disk, with room for their names.
+func tensorLimit(set *program.Set) int64 {
+	limit := int64(1 << 20)
+	for _, t := range slices.Concat(set.Params, set.State) {
+		n := int64(4)
+		for _, d := range t.Shape {
+			n *= int64(d)
+		}
+		limit += n + 1024
+	}
+	return limit
+}
+
+// readBounded reads a file of at most limit bytes.
+func readBounded(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > limit {
+		return nil, fmt.Errorf("%s has %d bytes, more than the %d it can have", path, info.Size(), limit)
+	}
+	return os.ReadFile(path)
+}
+
+// differences names the facts that are not the same, or "".
+func differences(saved, now []Fact) string {
+	var out []string
+	find := func(facts []Fact, name string) (string, bool) {
+		for _, f := range facts {
+			if f.Name == name {
+				return f.Value, true
+			}
+		}
+		return "", false
+	}
+	for _, f := range now {
+		if was, ok := find(saved, f.Name); !ok {
+			out = append(out, fmt.Sprintf("%s is %s now and was not there", f.Name, f.Value))
+		} else if was != f.Value {
+			out = append(out, fmt.Sprintf("%s was %s and is %s now", f.Name, was, f.Value))
+		}
+	}
+	for _, f := range saved {
+		if _, ok := find(now, f.Name); !ok {
+			out = append(out, fmt.Sprintf("%s was %s and is not there now", f.Name, f.Value))
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// digestJSON is a short digest of a value's JSON.
+func digestJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprintf("%v (%v)", v, err) // not a number somewhere: never equal to a good one
+	}
+	return digest(b)[:12]
+}
