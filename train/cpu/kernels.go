@@ -23,6 +23,8 @@ type kernels struct {
 	adamw func(p, m, v, g []float32, c *adamCoef)
 	// dropout: y[i] = x[i] / keep where the uniform of element first+i is at least rate, else 0.
 	dropout func(y, x []float32, first int, d *dropCoef)
+	// permute: order[i] = p.At(first+i).
+	permute func(order []int32, first int, p *program.Permutation)
 	// transpose: dst[p*tileCols+j] = src[j*ld+p] for p < k and j < cols, and 0 for cols <= j < tileCols.
 	transpose func(dst, src []float32, ld, k, cols int)
 }
@@ -61,7 +63,7 @@ type dropCoef struct {
 func portableKernels() *kernels {
 	return &kernels{
 		name: "cpu-portable", tile: tilePortable, actGrad: actGradPortable, colSum: colSumPortable,
-		adamw: adamwPortable, dropout: dropoutPortable, transpose: transposePortable,
+		adamw: adamwPortable, dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
 	}
 }
 
@@ -165,6 +167,12 @@ func dropoutPortable(y, x []float32, first int, d *dropCoef) {
 		} else {
 			y[i] = 0
 		}
+	}
+}
+
+func permutePortable(order []int32, first int, p *program.Permutation) {
+	for i := range order {
+		order[i] = int32(p.At(first + i))
 	}
 }
 

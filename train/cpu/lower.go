@@ -120,16 +120,14 @@ func (l lowering) gather() {
 		order, written := l.order, l.orderAt
 		written.write = true
 		l.emit(l.byRow(out), func(w *worker, lo, hi int) {
-			for i := lo; i < hi; i++ {
-				order[i] = int32(w.train.From + w.order.At(w.first+i))
-			}
+			w.kernels.permute(order[lo:hi], w.first+lo, &w.order)
 		}, written)
 	}
 	order, x, width, column := l.order, l.out(0), l.width(out), l.in.Attr.Column
 	l.emit(l.byRow(out), func(w *worker, lo, hi int) {
 		src := w.data.find(column).F32
 		for i := lo; i < hi; i++ {
-			at := int(order[i]) * width
+			at := (w.train.From + int(order[i])) * width
 			copy(x[i*width:(i+1)*width], src[at:at+width])
 		}
 	}, l.orderAt, l.rows(out, true))

@@ -74,6 +74,20 @@ func (p Permutation) At(i int) int {
 	}
 }
 
+// Feistel are the numbers of a Permutation, for a backend that computes many indices at a time: index x of N
+// is split into L = x / B and R = x % B; rounds 0 and 2 add to L modulo A, rounds 1 and 3 to R modulo B, what
+// Philox(Key, {other half, round, Epoch, Site})[0] gives, scaled down by a multiplication; L*B + R is
+// the image, and where it is N or more, At must be asked.
+type Feistel struct {
+	N, A, B, Epoch, Site uint32
+	Key                  [2]uint32
+}
+
+// Feistel returns the numbers of p.
+func (p Permutation) Feistel() Feistel {
+	return Feistel{N: p.n, A: p.a, B: p.b, Epoch: p.epoch, Site: sitePermutation, Key: p.key}
+}
+
 func (p *Permutation) round(half, round uint32) uint32 {
 	return Philox(p.key, [4]uint32{half, round, p.epoch, sitePermutation})[0]
 }

@@ -1,0 +1,132 @@
+package cpu
+
+import (
+	"golang.org/x/sys/cpu"
+
+	"github.com/onmart/onmart/train/program"
+)
+
+//go:generate go run ./internal/asm -out kernels_amd64.s -stubs kernels_amd64.go -pkg cpu
+
+func hasAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasFMA }
+
+// avx2Kernels hand whole vectors to the assembly and what is left over to the portable kernels.
+func avx2Kernels() *kernels {
+	return &kernels{
+		name: "cpu-avx2", tile: tileAVX2, actGrad: actGradAVX2, colSum: colSumAVX2,
+		adamw: adamwAVX2, dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
+	}
+}
+
+func tileAVX2(t *tile) {
+	// The assembly trusts its arguments: these panic where the last element is out of reach.
+	_ = t.a[(t.rows-1)*t.rs+(t.k-1)*t.cs]
+	_ = t.b[(t.k-1)*t.ldb+tileCols-1]
+	_ = t.c[(t.rows-1)*t.ldc+tileCols-1]
+	var bias *float32
+	if t.bias != nil {
+		bias = &t.bias[:tileCols][0]
+	}
+	a, b, c, rs, cs, ldb, ldc := &t.a[0], &t.b[0], &t.c[0], 4*t.rs, 4*t.cs, 4*t.ldb, 4*t.ldc
+	switch t.rows {
+	case 6:
+		tile6(a, rs, cs, b, ldb, c, ldc, bias, t.k, t.load, t.relu)
+	case 5:
+		tile5(a, rs, cs, b, ldb, c, ldc, bias, t.k, t.load, t.relu)
+	case 4:
+		tile4(a, rs, cs, b, ldb, c, ldc, bias, t.k, t.load, t.relu)
+	case 3:
+		tile3(a, rs, cs, b, ldb, c, ldc, bias, t.k, t.load, t.relu)
+	case 2:
+		tile2(a, rs, cs, b, ldb, c, ldc, bias, t.k, t.load, t.relu)
+	case 1:
+		tile1(a, rs, cs, b, ldb, c, ldc, bias, t.k, t.load, t.relu)
+	default:
+		panic("cpu: a tile has 1 to 6 rows")
+	}
+}
+
+func actGradAVX2(dz, dy, y []float32) {
+	dy, y = dy[:len(dz)], y[:len(dz)]
+	n := len(dz) &^ 7
+	if n > 0 {
+		actGrad8(&dz[0], &dy[0], &y[0], n)
+	}
+	actGradPortable(dz[n:], dy[n:], y[n:])
+}
+
+func colSumAVX2(s, x []float32, rows, stride int) {
+	if rows == 0 || len(s) == 0 {
+		clear(s)
+		return
+	}
+	_ = x[(rows-1)*stride+len(s)-1]
+	j := 0
+	for ; len(s)-j >= 32; j += 32 {
+		colSum32(&s[j], &x[j], rows, 4*stride)
+	}
+	for ; len(s)-j >= 8; j += 8 {
+		colSum8(&s[j], &x[j], rows, 4*stride)
+	}
+	if j < len(s) {
+		colSumPortable(s[j:], x[j:], rows, stride)
+	}
+}
+
+func adamwAVX2(p, m, v, g []float32, c *adamCoef) {
+	p, m, v = p[:len(g)], m[:len(g)], v[:len(g)]
+	n := len(g) &^ 7
+	if n > 0 {
+		adamw8(&p[0], &m[0], &v[0], &g[0], n, &c.b1)
+	}
+	adamwPortable(p[n:], m[n:], v[n:], g[n:], c)
+}
+
+func dropoutAVX2(y, x []float32, first int, d *dropCoef) {
+	x = x[:len(y)]
+	head := min((4-first%4)%4, len(y))
+	dropoutPortable(y[:head], x[:head], first, d)
+	groups, block := (len(y)-head)/32, (first+head)/4
+	if groups == 0 || block+8*groups >= 1<<32 {
+		groups = 0
+	} else {
+		dropout32(&y[head], &x[head], groups, uint32(block), uint32(d.seed), uint32(d.seed>>32), d.step, d.site, d.rate, d.keep)
+	}
+	tail := head + 32*groups
+	dropoutPortable(y[tail:], x[tail:], first+tail, d)
+}
+
+func permuteAVX2(order []int32, first int, p *program.Permutation) {
+	f := p.Feistel()
+	var l, r [8]uint32
+	i := 0
+	for ; len(order)-i >= 8; i += 8 {
+		for k := range l {
+			x := uint32(first + i + k)
+			l[k], r[k] = x/f.B, x%f.B
+		}
+		permute8(&l[0], &r[0], f.A, f.B, f.Epoch, f.Site, f.Key[0], f.Key[1])
+		for k := range l {
+			x := l[k]*f.B + r[k]
+			if x >= f.N {
+				x = uint32(p.At(first + i + k))
+			}
+			order[i+k] = int32(x)
+		}
+	}
+	permutePortable(order[i:], first+i, p)
+}
+
+func transposeAVX2(dst, src []float32, ld, k, cols int) {
+	if cols < tileCols || k < 8 {
+		transposePortable(dst, src, ld, k, cols)
+		return
+	}
+	whole := k &^ 7
+	_, _ = src[(tileCols-1)*ld+k-1], dst[k*tileCols-1]
+	transpose8(&dst[0], &src[0], 4*ld, whole/8)
+	transpose8(&dst[8], &src[8*ld], 4*ld, whole/8)
+	if whole < k {
+		transposePortable(dst[whole*tileCols:], src[whole:], ld, k-whole, cols)
+	}
+}

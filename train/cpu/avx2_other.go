@@ -1,0 +1,7 @@
+//go:build !amd64
+
+package cpu
+
+func hasAVX2() bool { return false }
+
+func avx2Kernels() *kernels { panic("cpu: AVX2 is for amd64") }

@@ -1,0 +1,441 @@
+// Command asm writes the AVX2 kernels of train/cpu: run it by `go generate ./train/cpu`. What each kernel
+// computes is defined by its portable counterpart in kernels.go.
+package main
+
+import (
+	"fmt"
+	"math"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+func main() {
+	ConstraintExpr("amd64")
+	for rows := 1; rows <= 6; rows++ {
+		tile(rows)
+	}
+	actGrad()
+	colSum(4)
+	colSum(1)
+	adamw()
+	dropout()
+	permute()
+	transpose()
+	Generate()
+}
+
+// tile is the micro-kernel for a fixed number of rows and 16 columns; strides are in bytes. The sums stay in
+// registers for all of k; each is one chain of fused multiply-adds.
+func tile(rows int) {
+	TEXT(fmt.Sprintf("tile%d", rows), NOSPLIT, "func(a *float32, rs, cs int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, load, relu bool)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("tile%d is kernels.tile for %d rows and 16 columns. Strides are in bytes.", rows, rows))
+	a := Load(Param("a"), GP64())
+	rs := Load(Param("rs"), GP64())
+	cs := Load(Param("cs"), GP64())
+	b := Load(Param("b"), GP64())
+	ldb := Load(Param("ldb"), GP64())
+	c := Load(Param("c"), GP64())
+	ldc := Load(Param("ldc"), GP64())
+	k := Load(Param("k"), GP64())
+	// a3 points at row 3, so that every row is reached by a base and a scaled rs.
+	a3 := a
+	if rows > 3 {
+		a3 = GP64()
+		LEAQ(Mem{Base: a, Index: rs, Scale: 2}, a3)
+		ADDQ(rs, a3)
+	}
+	row := func(r int) Mem {
+		base := a
+		if r >= 3 {
+			base = a3
+		}
+		switch r % 3 {
+		case 1:
+			return Mem{Base: base, Index: rs, Scale: 1}
+		case 2:
+			return Mem{Base: base, Index: rs, Scale: 2}
+		}
+		return Mem{Base: base}
+	}
+	var acc [6][2]reg.VecVirtual
+	for r := range rows {
+		acc[r] = [2]reg.VecVirtual{YMM(), YMM()}
+	}
+	flag := GP8()
+	Load(Param("load"), flag)
+	TESTB(flag, flag)
+	JZ(LabelRef("zero"))
+	at := GP64()
+	MOVQ(c, at)
+	for r := range rows {
+		VMOVUPS(Mem{Base: at}, acc[r][0])
+		VMOVUPS(Mem{Base: at, Disp: 32}, acc[r][1])
+		if r < rows-1 {
+			ADDQ(ldc, at)
+		}
+	}
+	JMP(LabelRef("loop"))
+	Label("zero")
+	for r := range rows {
+		VXORPS(acc[r][0], acc[r][0], acc[r][0])
+		VXORPS(acc[r][1], acc[r][1], acc[r][1])
+	}
+	Label("loop")
+	b0, b1, x := YMM(), YMM(), YMM()
+	VMOVUPS(Mem{Base: b}, b0)
+	VMOVUPS(Mem{Base: b, Disp: 32}, b1)
+	for r := range rows {
+		VBROADCASTSS(row(r), x)
+		VFMADD231PS(b0, x, acc[r][0])
+		VFMADD231PS(b1, x, acc[r][1])
+	}
+	ADDQ(cs, a)
+	if rows > 3 {
+		ADDQ(cs, a3)
+	}
+	ADDQ(ldb, b)
+	DECQ(k)
+	JNZ(LabelRef("loop"))
+
+	bias := Load(Param("bias"), GP64())
+	TESTQ(bias, bias)
+	JZ(LabelRef("activate"))
+	VMOVUPS(Mem{Base: bias}, b0)
+	VMOVUPS(Mem{Base: bias, Disp: 32}, b1)
+	for r := range rows {
+		VADDPS(b0, acc[r][0], acc[r][0])
+		VADDPS(b1, acc[r][1], acc[r][1])
+	}
+	Label("activate")
+	Load(Param("relu"), flag)
+	TESTB(flag, flag)
+	JZ(LabelRef("store"))
+	VXORPS(x, x, x)
+	for r := range rows {
+		// Of two zeros, or where one is NaN, the instruction gives its last source, here the sum.
+		VMAXPS(acc[r][0], x, acc[r][0])
+		VMAXPS(acc[r][1], x, acc[r][1])
+	}
+	Label("store")
+	for r := range rows {
+		VMOVUPS(acc[r][0], Mem{Base: c})
+		VMOVUPS(acc[r][1], Mem{Base: c, Disp: 32})
+		if r < rows-1 {
+			ADDQ(ldc, c)
+		}
+	}
+	VZEROUPPER()
+	RET()
+}
+
+func actGrad() {
+	TEXT("actGrad8", NOSPLIT, "func(dz, dy, y *float32, n int)")
+	Pragma("noescape")
+	Doc("actGrad8 is kernels.actGrad for n elements, a positive multiple of 8.")
+	dz, dy, y, n := Load(Param("dz"), GP64()), Load(Param("dy"), GP64()), Load(Param("y"), GP64()), Load(Param("n"), GP64())
+	zero, m := YMM(), YMM()
+	VXORPS(zero, zero, zero)
+	i := GP64()
+	XORQ(i, i)
+	Label("loop")
+	VMOVUPS(Mem{Base: y, Index: i, Scale: 4}, m)
+	VCMPPS(U8(0x1e), zero, m, m) // y > 0, false for NaN
+	VANDPS(Mem{Base: dy, Index: i, Scale: 4}, m, m)
+	VMOVUPS(m, Mem{Base: dz, Index: i, Scale: 4})
+	ADDQ(U8(8), i)
+	CMPQ(i, n)
+	JLT(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+func colSum(vectors int) {
+	TEXT(fmt.Sprintf("colSum%d", 8*vectors), NOSPLIT, "func(s, x *float32, rows, stride int)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("colSum%d is kernels.colSum for %d columns; stride is in bytes.", 8*vectors, 8*vectors))
+	s, x, rows, stride := Load(Param("s"), GP64()), Load(Param("x"), GP64()), Load(Param("rows"), GP64()), Load(Param("stride"), GP64())
+	acc := make([]reg.VecVirtual, vectors)
+	for v := range acc {
+		acc[v] = YMM()
+		VXORPS(acc[v], acc[v], acc[v])
+	}
+	Label("loop")
+	for v := range acc {
+		VADDPS(Mem{Base: x, Disp: 32 * v}, acc[v], acc[v])
+	}
+	ADDQ(stride, x)
+	DECQ(rows)
+	JNZ(LabelRef("loop"))
+	for v := range acc {
+		VMOVUPS(acc[v], Mem{Base: s, Disp: 32 * v})
+	}
+	VZEROUPPER()
+	RET()
+}
+
+func adamw() {
+	TEXT("adamw8", NOSPLIT, "func(p, m, v, grad *float32, n int, c *float32)")
+	Pragma("noescape")
+	Doc("adamw8 is kernels.adamw for n elements, a positive multiple of 8; c are the nine fields of adamCoef.")
+	p, m, v, g := Load(Param("p"), GP64()), Load(Param("m"), GP64()), Load(Param("v"), GP64()), Load(Param("grad"), GP64())
+	n, c := Load(Param("n"), GP64()), Load(Param("c"), GP64())
+	var k [9]reg.VecVirtual
+	for i := range k {
+		k[i] = YMM()
+		VBROADCASTSS(Mem{Base: c, Disp: 4 * i}, k[i])
+	}
+	b1, ob1, b2, ob2, c1, c2, lr, eps, decay := k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8]
+	i := GP64()
+	XORQ(i, i)
+	at := func(base reg.Register) Mem { return Mem{Base: base, Index: i, Scale: 4} }
+	x, m1, v1, w, t := YMM(), YMM(), YMM(), YMM(), YMM()
+	Label("loop")
+	VMOVUPS(at(g), x)
+	VMULPS(at(m), b1, m1)
+	VMULPS(x, ob1, t)
+	VADDPS(t, m1, m1)
+	VMOVUPS(m1, at(m))
+	VMULPS(x, x, t)
+	VMULPS(t, ob2, t)
+	VMULPS(at(v), b2, v1)
+	VADDPS(t, v1, v1)
+	VMOVUPS(v1, at(v))
+	VMULPS(c2, v1, v1)
+	VSQRTPS(v1, v1)
+	VADDPS(eps, v1, v1)
+	VMULPS(c1, m1, m1)
+	VDIVPS(v1, m1, m1)
+	VMOVUPS(at(p), w)
+	VMULPS(w, decay, t)
+	VADDPS(t, m1, m1)
+	VMULPS(lr, m1, m1)
+	VSUBPS(m1, w, w)
+	VMOVUPS(w, at(p))
+	ADDQ(U8(8), i)
+	CMPQ(i, n)
+	JLT(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// constant32 fills a vector with a 32-bit constant.
+func constant32(x uint32) reg.VecVirtual {
+	r, y := GP32(), YMM()
+	MOVL(U32(x), r)
+	VMOVD(r, y.AsX())
+	VPBROADCASTD(y.AsX(), y)
+	return y
+}
+
+// mul32 gives the high and low halves of the 32-bit products of a and m; m is the same in all lanes or, at
+// least, in each pair.
+func mul32(a, m, hi, lo, t reg.VecVirtual) {
+	VPSRLQ(U8(32), a, t)
+	VPMULUDQ(a, m, hi) // even lanes
+	VPMULUDQ(t, m, t)  // odd lanes
+	if lo != nil {
+		VPSLLQ(U8(32), t, lo)
+		VPBLENDD(U8(0xaa), lo, hi, lo)
+	}
+	VPSRLQ(U8(32), hi, hi)
+	VPBLENDD(U8(0xaa), t, hi, hi)
+}
+
+// philox runs ten rounds of Philox4x32 on eight counters at a time. Keys k0, k1 are used up. It takes three
+// vectors more than its operands, so little else can live in registers beside it.
+func philox(c [4]reg.VecVirtual, k0, k1 reg.VecVirtual, consts Mem) {
+	hi, lo, t := YMM(), YMM(), YMM()
+	m := YMM()
+	for round := range 10 {
+		if round > 0 {
+			VPADDD(consts.Offset(64), k0, k0)
+			VPADDD(consts.Offset(96), k1, k1)
+		}
+		// c = {hi1^c1^k0, lo1, hi0^c3^k1, lo0} with hi0,lo0 = m0*c0 and hi1,lo1 = m1*c2.
+		VMOVDQU(consts, m)
+		mul32(c[0], m, hi, lo, t)
+		VPXOR(c[3], hi, hi)
+		VPXOR(k1, hi, hi) // the new c2
+		VMOVDQA(lo, c[3]) // the new c3
+		VMOVDQU(consts.Offset(32), m)
+		mul32(c[2], m, c[0], lo, t)
+		VMOVDQA(hi, c[2])
+		VPXOR(c[1], c[0], c[0])
+		VPXOR(k0, c[0], c[0])
+		VMOVDQA(lo, c[1])
+	}
+}
+
+// philoxConsts is a table of the two multipliers and the two key increments, eight times each.
+func philoxConsts() Mem {
+	table := GLOBL("philoxConsts", RODATA|NOPTR)
+	for i, x := range []uint32{0xD2511F53, 0xCD9E8D57, 0x9E3779B9, 0xBB67AE85} {
+		for lane := range 8 {
+			DATA(32*i+4*lane, U32(x))
+		}
+	}
+	lanes := []uint32{0, 2, 4, 6, 1, 3, 5, 7}
+	for lane, x := range lanes {
+		DATA(128+4*lane, U32(x))
+	}
+	return table
+}
+
+var philoxTable Mem
+
+func dropout() {
+	philoxTable = philoxConsts()
+	TEXT("dropout32", NOSPLIT, "func(y, x *float32, groups int, block, key0, key1, step, site uint32, rate, keep float32)")
+	Pragma("noescape")
+	Doc("dropout32 is kernels.dropout for groups of 32 elements, the first of which is element 4*block; block+8*groups",
+		"stays within 32 bits.")
+	y, x, groups := Load(Param("y"), GP64()), Load(Param("x"), GP64()), Load(Param("groups"), GP64())
+	var c [4]reg.VecVirtual
+	for i := range c {
+		c[i] = YMM()
+	}
+	block := GP32()
+	Load(Param("block"), block)
+	Label("loop")
+	// Lanes hold blocks 0 2 4 6 1 3 5 7, so that the transposition below leaves them in order.
+	VMOVD(block, c[0].AsX())
+	VPBROADCASTD(c[0].AsX(), c[0])
+	VPADDD(philoxTable.Offset(128), c[0], c[0])
+	VPXOR(c[1], c[1], c[1])
+	broadcastArg("step", c[2])
+	broadcastArg("site", c[3])
+	k0, k1 := YMM(), YMM()
+	broadcastArg("key0", k0)
+	broadcastArg("key1", k1)
+	philox(c, k0, k1, philoxTable)
+	t0, t1, t2, t3 := YMM(), YMM(), YMM(), YMM()
+	VUNPCKLPS(c[1], c[0], t0)
+	VUNPCKHPS(c[1], c[0], t1)
+	VUNPCKLPS(c[3], c[2], t2)
+	VUNPCKHPS(c[3], c[2], t3)
+	VUNPCKLPD(t2, t0, c[0])
+	VUNPCKHPD(t2, t0, c[1])
+	VUNPCKLPD(t3, t1, c[2])
+	VUNPCKHPD(t3, t1, c[3])
+	unit := constant32(math.Float32bits(0x1p-24))
+	rate, keep := YMM(), YMM()
+	broadcastArg("rate", rate)
+	broadcastArg("keep", keep)
+	for i := range c {
+		VPSRLD(U8(8), c[i], c[i])
+		VCVTDQ2PS(c[i], c[i])
+		VMULPS(unit, c[i], c[i])
+		VCMPPS(U8(0x1d), rate, c[i], c[i]) // u >= rate
+		q := YMM()
+		VMOVUPS(Mem{Base: x, Disp: 32 * i}, q)
+		VDIVPS(keep, q, q)
+		VANDPS(q, c[i], c[i])
+		VMOVUPS(c[i], Mem{Base: y, Disp: 32 * i})
+	}
+	ADDQ(U32(128), x)
+	ADDQ(U32(128), y)
+	ADDL(U8(8), block)
+	DECQ(groups)
+	JNZ(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// broadcastArg fills a vector with a 32-bit argument straight from the stack frame; go vet takes the D of VPBROADCASTD for
+// eight bytes, so it is the instruction for floats, which moves the same bits.
+func broadcastArg(name string, y reg.VecVirtual) {
+	r, err := Param(name).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	VBROADCASTSS(r.Addr, y)
+}
+
+func permute() {
+	TEXT("permute8", NOSPLIT, "func(l, r *uint32, a, b, epoch, site, key0, key1 uint32)")
+	Pragma("noescape")
+	Doc("permute8 runs the four rounds of program.Permutation on eight indices, split into halves l and r.")
+	lp, rp := Load(Param("l"), GP64()), Load(Param("r"), GP64())
+	l, r := YMM(), YMM()
+	VMOVDQU(Mem{Base: lp}, l)
+	VMOVDQU(Mem{Base: rp}, r)
+	var c [4]reg.VecVirtual
+	for i := range c {
+		c[i] = YMM()
+	}
+	k0, k1 := YMM(), YMM()
+	for round := range 4 {
+		to, from, side := l, r, "a"
+		if round%2 == 1 {
+			to, from, side = r, l, "b"
+		}
+		VMOVDQA(from, c[0])
+		n := GP32()
+		MOVL(U32(uint32(round)), n)
+		VMOVD(n, c[1].AsX())
+		VPBROADCASTD(c[1].AsX(), c[1])
+		broadcastArg("epoch", c[2])
+		broadcastArg("site", c[3])
+		broadcastArg("key0", k0)
+		broadcastArg("key1", k1)
+		philox(c, k0, k1, philoxTable)
+		// to = (to + f*m>>32) mod m; where it is below m, subtracting wraps around and the minimum is itself.
+		m, t := YMM(), YMM()
+		broadcastArg(side, m)
+		mul32(c[0], m, c[1], nil, t)
+		VPADDD(c[1], to, to)
+		VPSUBD(m, to, t)
+		VPMINUD(t, to, to)
+	}
+	VMOVDQU(l, Mem{Base: lp})
+	VMOVDQU(r, Mem{Base: rp})
+	VZEROUPPER()
+	RET()
+}
+
+func transpose() {
+	TEXT("transpose8", NOSPLIT, "func(dst, src *float32, ld, blocks int)")
+	Pragma("noescape")
+	Doc("transpose8 turns 8 rows of 8*blocks elements, ld bytes apart, into rows of 8, 64 bytes apart.")
+	dst, src, ld, blocks := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("ld"), GP64()), Load(Param("blocks"), GP64())
+	Label("loop")
+	at := GP64()
+	MOVQ(src, at)
+	var x, y [8]reg.VecVirtual
+	for i := range x {
+		x[i] = YMM()
+		VMOVUPS(Mem{Base: at}, x[i])
+		if i < 7 {
+			ADDQ(ld, at)
+		}
+	}
+	for i := 0; i < 8; i += 2 {
+		y[i], y[i+1] = YMM(), YMM()
+		VUNPCKLPS(x[i+1], x[i], y[i])
+		VUNPCKHPS(x[i+1], x[i], y[i+1])
+	}
+	// x[c+4h] holds column c of rows 4h..4h+3 in its low half and column c+4 in its high half.
+	for h := range 2 {
+		q := y[4*h:]
+		VUNPCKLPD(q[2], q[0], x[4*h])
+		VUNPCKHPD(q[2], q[0], x[4*h+1])
+		VUNPCKLPD(q[3], q[1], x[4*h+2])
+		VUNPCKHPD(q[3], q[1], x[4*h+3])
+	}
+	for c := range 4 {
+		lo := YMM()
+		VPERM2F128(U8(0x20), x[c+4], x[c], lo)
+		VMOVUPS(lo, Mem{Base: dst, Disp: 64 * c})
+		VPERM2F128(U8(0x31), x[c+4], x[c], lo)
+		VMOVUPS(lo, Mem{Base: dst, Disp: 64 * (c + 4)})
+	}
+	ADDQ(U8(32), src)
+	ADDQ(U32(512), dst)
+	DECQ(blocks)
+	JNZ(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
