@@ -1,0 +1,64 @@
+// Package features is the feature spec and the one engine that computes it, for backfill, replay and live.
+//
+// What enters: batches of transactions and labels in log order. What leaves: one row of features for each
+// transaction, and a state that can be written down and taken up again. A transaction's features are
+// computed from what stands before it in the log and never from what comes after it; nothing may be
+// assumed about how the log is cut into batches, over how many threads a batch is computed, or how often
+// the engine was stopped: the bits of the result do not depend on them.
+//
+// # Entries
+//
+// Every windowed feature is a count or a sum over entries. An entry has an instant K from which it counts
+// and an integer value. For counts, sums and means over transactions K is the event time plus the feature's
+// shift. For features over labels (risk, its denominator too) K is when the label could be known. An entry
+// counts for an event at time t when t-w < K <= t. Because K = t counts, a label known at t comes before a
+// transaction at t. Among transactions of one instant the log decides: each sees those that stand before it.
+//
+// The features of an event are read first, and the event is folded into the state afterwards. A feature
+// with include_current adds the event's own value to what it read, which folds nothing.
+//
+// # Labels
+//
+// A transaction counts in label features from t+delay on, with the label that is known by then, or as
+// negative (0) if none is. A row that carries its label is a transaction and a label known at t+delay. A
+// label that comes as an event of its own names its transaction (trans_id, and line; without a line it is
+// meant for every line) and has its own instant K':
+//
+//   - K' <= t+delay: it takes the place of the negative; the transaction counts from K' on.
+//   - K' > t+delay: the negative counts in [t+delay, K') and the label from K' on, in the window that ends
+//     at K'+w.
+//   - Several labels form a chain in the order (K', partition, position); the last with K' <= t counts.
+//
+// A label for a transaction that has not been seen waits for it. A label known later than
+// t+delay+accept_for, or earlier than t-accept_for, is not applied (LabelExpired). What an engine holds is
+// therefore a function of the set of events and not of the order in which they came.
+//
+// # What is forgotten
+//
+// W is the greatest event time of the transactions up to and including the current one, in log order. H is
+// the longest window of the spec plus its lateness. An entry is visible only while K > W-H. An entry that is
+// not visible can never be visible again, so that it may be dropped from memory at any time and nobody can
+// tell. A transaction with t < W-lateness is Late: it is computed and folded like any other, counted, and
+// may miss entries beyond H. Recent events themselves (transactions and labels) are kept while
+// T > W-H-retain, T being t or K' and retain the greater of the longest shift and delay+accept_for: past
+// that neither a label nor a duplicate can make a difference to anything visible. Everything else in memory
+// is computed from these events, and a snapshot is these events in the order (T, partition, position).
+//
+// # Numbers
+//
+// Sums are integers in the declared scale of their column (amounts: 1e-4) and divided once: a mean is
+// float64(sum) / (float64(n) * 10^scale). Amounts were rounded to that scale when they were imported, and
+// rounded nowhere else. A sum that might leave 64 bits is done again in arbitrary precision. A window
+// without entries has count, sum, mean and risk 0.
+//
+// # What is not obvious
+//
+//   - Inside a ring, entries carry exclusive prefix sums that may wrap around; their differences are exact
+//     modulo 2^64, and the bound on their size says when that is enough.
+//   - Cursors into a ring are hints: every read moves them to their exact places from wherever they are.
+//   - Entries with equal K and value are interchangeable, so a ring is a multiset and needs no event ids.
+//   - The index from trans_id to recent events is built when first needed, by a label event or by
+//     DetectDuplicates; backfill of rows that carry their labels does not pay for it.
+//   - A transaction whose key is null (a purchase without a card) sees empty windows and is folded nowhere
+//     under that key.
+package features
