@@ -3,6 +3,7 @@ package graph
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -181,4 +182,66 @@ func TestVerifySeesAMergedGradient(t *testing.T) {
 	if err := b.verify(m.Loss, all); err != nil {
 		t.Errorf("restored: %v", err)
 	}
+}
+
+// collide finds two parameter names for which Gorgonia's 32-bit hash agrees, by the birthday paradox.
+func collide(t *testing.T, dims ...int) (p, q string) {
+	t.Helper()
+	b := newBuilder(4, true, tensor.Float32)
+	n := b.Param("n", "zero", dims...)
+	prefix := fmt.Sprintf("%v%v", n.Type(), n.Shape())
+	seen := map[uint32]string{}
+	for i := range 1 << 20 {
+		name := fmt.Sprintf("p%d", i)
+		h := fnv.New32a()
+		fmt.Fprint(h, prefix, name, "\x00")
+		other, dup := seen[h.Sum32()]
+		if !dup {
+			seen[h.Sum32()] = name
+			continue
+		}
+		if b.Param(name, "zero", dims...).Hashcode() != b.Param(other, "zero", dims...).Hashcode() {
+			t.Fatal("Gorgonia hashes in another way than this test")
+		}
+		return other, name
+	}
+	t.Fatal("no collision found")
+	return "", ""
+}
+
+// TestCollisions: parameters whose hashes agree make Gorgonia merge what is computed from them. That is
+// seen where a layer makes the node, and where Grad does; our own ops are not touched by it.
+func TestCollisions(t *testing.T) {
+	p, q := collide(t, 3, 3)
+	end := func(b *Builder, h *Node) (Model, error) {
+		z := b.Dense("out", h, 1, program.None, "he_uniform")
+		return Model{Loss: b.BCEWithLogits(z, b.Input("y", 1), b.Input("w", 1)), Output: z}, nil
+	}
+	opts := Options{Batch: 4, Rows: 4, Tile: 2, Optimizer: adam}
+	for name, c := range map[string]struct {
+		build func(b *Builder) (Model, error)
+		want  string
+	}{
+		"layer": {func(b *Builder) (Model, error) {
+			x := b.Input("x", 3)
+			return end(b, b.Add(b.MatMul(x, b.Param(p, "he_uniform", 3, 3)), b.MatMul(x, b.Param(q, "he_uniform", 3, 3))))
+		}, "matmul of x and " + q},
+		"gradient": {func(b *Builder) (Model, error) {
+			x := b.Dense("l", b.Input("x", 3), 3, program.None, "he_uniform")
+			left := b.MatMul(x, b.Param(p, "he_uniform", 3, 3))
+			right := b.MatMul(b.Scale(x, 2), b.Param(q, "he_uniform", 3, 3))
+			return end(b, b.Add(left, right))
+		}, "gradient of "},
+	} {
+		_, err := Compile(c.build, opts)
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "rename a layer") {
+			t.Errorf("%s: got %v, want %q and what to do", name, err, c.want)
+		}
+	}
+	holdToGraph(t, func(b *Builder) (Model, error) {
+		x := b.Input("x", 3)
+		left := b.Scale(b.Param(p, "he_uniform", 3, 3), 2)
+		right := b.Scale(b.Param(q, "he_uniform", 3, 3), 2)
+		return end(b, b.Concat(b.MatMul(x, left), b.MatMul(x, right)))
+	}, 4)
 }

@@ -54,11 +54,7 @@ func (tp *tape) pass(t *testing.T, step int) (float64, [][]float64) {
 		if tp.b.dtype == tensor.Float64 {
 			v = tensor.New(tensor.WithShape(n.Shape()...), tensor.WithBacking(slices.Clone(x)))
 		} else {
-			f := make([]float32, len(x))
-			for i := range x {
-				f[i] = float32(x[i])
-			}
-			v = tensor.New(tensor.WithShape(n.Shape()...), tensor.WithBacking(f))
+			v = tensor.New(tensor.WithShape(n.Shape()...), tensor.WithBacking(narrow(x)))
 		}
 		if err := gorgonia.Let(n, v); err != nil {
 			t.Fatalf("%s: %v", name, err)
