@@ -393,7 +393,7 @@ func check(m *Manifest, plan *features.Plan, set *program.Set, weights program.T
 }
 
 func checkFeatures(m *Manifest, plan *features.Plan) error {
-	if err := sameNodes(m.Nodes, plan); err != nil {
+	if err := sameNodes(m.Nodes, plan.Nodes()); err != nil {
 		return fmt.Errorf("%s and %s disagree: %w; the artifact belongs to another version of onmart or its spec was replaced: train again", specFile, manifestFile, err)
 	}
 	if m.SpecFingerprint != plan.Fingerprint() {
@@ -414,9 +414,9 @@ func checkFeatures(m *Manifest, plan *features.Plan) error {
 }
 
 // sameNodes compares nodes as a set, and names the first few that differ.
-func sameNodes(want []features.Node, plan *features.Plan) error {
+func sameNodes(want, nodes []features.Node) error {
 	have := map[string]string{}
-	for _, n := range plan.Nodes() {
+	for _, n := range nodes {
 		have[n.Name] = n.Fingerprint
 	}
 	var faults []string
@@ -536,14 +536,10 @@ func checkWeights(set *program.Set, ts program.Tensors) error {
 	return nil
 }
 
-// CheckNodes tells whether the features of a plan, or of a data set made with one, are those the model was
-// trained on.
-func (a *Artifact) CheckNodes(plan *features.Plan) error {
-	err := sameNodes(a.manifest.Nodes, plan)
-	if err == nil {
-		err = sameFeatures(a.manifest.Features, plan.Features())
-	}
-	if err != nil {
+// CheckNodes tells whether features, by the nodes of the plan or data set that has them, are those the model
+// was trained on. Features of a data set may stand in another order.
+func (a *Artifact) CheckNodes(nodes []features.Node) error {
+	if err := sameNodes(a.manifest.Nodes, nodes); err != nil {
 		return fmt.Errorf("model %s was trained on other features: %w; make the features with the model's own spec, %s", a.dir, err, filepath.Join(a.dir, specFile))
 	}
 	return nil

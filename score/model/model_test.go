@@ -129,7 +129,7 @@ func TestPrune(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := modeltest.Open(t, dir)
-	if a.Weights().Find("m") != nil || a.Program().Train != nil || len(a.Program().Params) != 4 {
+	if a.Weights().Find("m") != nil || a.Program().Train != nil || len(a.Program().Params) != 6 {
 		t.Error("training was saved")
 	}
 }
@@ -410,14 +410,14 @@ func TestCheckNodes(t *testing.T) {
 		}
 		return p
 	}
-	if err := a.CheckNodes(plan(a.Spec())); err != nil {
+	if err := a.CheckNodes(plan(a.Spec()).Nodes()); err != nil {
 		t.Error(err)
 	}
 	other, err := a.Spec().WithDelay(3 * datasets.Day)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = a.CheckNodes(plan(other))
+	err = a.CheckNodes(plan(other).Nodes())
 	if err == nil || !strings.Contains(err.Error(), "was trained on other features") || !strings.Contains(err.Error(), "spec.yaml") {
 		t.Errorf("another delay: %v", err)
 	}
@@ -427,7 +427,8 @@ func TestCheckNodes(t *testing.T) {
 func forward(w program.Tensors, x []float64) float64 {
 	mean, scale, log, ab := w.Find("standardize.mean").F64, w.Find("standardize.scale").F64, w.Find("standardize.log").F64, w.Find("calibrate.ab").F64
 	w1, b1, w2, b2 := w.Find("hidden.weight").F32, w.Find("hidden.bias").F32, w.Find("out.weight").F32, w.Find("out.bias").F32
-	z := float64(b2[0])
+	w3, b3 := w.Find("other.weight").F32, w.Find("other.bias").F32
+	z := float64(b2[0]+b3[0]) / 2
 	for j := range b1 {
 		h := float64(b1[j])
 		for i, v := range x {
@@ -436,7 +437,7 @@ func forward(w program.Tensors, x []float64) float64 {
 			}
 			h += (v - mean[i]) * scale[i] * float64(w1[i*len(b1)+j])
 		}
-		z += max(h, 0) * float64(w2[j])
+		z += max(h, 0) * float64(w2[j]+w3[j]) / 2
 	}
 	return 1 / (1 + math.Exp(-(ab[0]*z + ab[1])))
 }

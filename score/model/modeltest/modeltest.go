@@ -94,7 +94,7 @@ func Open(t testing.TB, dir string) *model.Artifact {
 	return a
 }
 
-// Program is standardise, one hidden layer, calibrate, by hand, with its weights.
+// Program is standardise, one hidden layer, two outputs of it averaged, calibrate, by hand, with its weights.
 func Program(fs []features.Feature, seed uint64) (*program.Set, program.Tensors) {
 	width := len(fs)
 	p := &program.Program{Name: "forward", Rows: Tile}
@@ -121,13 +121,21 @@ func Program(fs []features.Feature, seed uint64) (*program.Set, program.Tensors)
 	h := buffer("h", program.Temp, program.F32, Tile, hidden)
 	w2 := buffer("out.weight", program.Param, program.F32, hidden, 1)
 	b2 := buffer("out.bias", program.Param, program.F32, 1)
+	w3 := buffer("other.weight", program.Param, program.F32, hidden, 1)
+	b3 := buffer("other.bias", program.Param, program.F32, 1)
 	z := buffer("z", program.Temp, program.F32, Tile, 1)
+	z2 := buffer("z2", program.Temp, program.F32, Tile, 1)
+	sum := buffer("sum", program.Temp, program.F32, Tile, 1)
+	half := buffer("half", program.Temp, program.F32, Tile, 1)
 	ab := buffer("calibrate.ab", program.Const, program.F64, 2)
 	y := buffer("probability", program.Output, program.F64, Tile, 1)
 	instr(program.Standardize, program.Attr{}, u, x, mean, scale, log)
 	instr(program.MatMul, program.Attr{Act: program.Relu}, h, u, w1, b1)
 	instr(program.MatMul, program.Attr{}, z, h, w2, b2)
-	instr(program.Calibrate, program.Attr{}, y, z, ab)
+	instr(program.MatMul, program.Attr{}, z2, h, w3, b3)
+	instr(program.Add, program.Attr{}, sum, z, z2)
+	instr(program.Scale, program.Attr{Scale: 0.5}, half, sum)
+	instr(program.Calibrate, program.Attr{}, y, half, ab)
 
 	set := &program.Set{Forward: p}
 	weights := program.Tensors{}
