@@ -74,6 +74,8 @@ type Decoder struct {
 	scratch []byte    // unescaped texts of the current row
 	columns []binding // of m.columns, then m.logExtra
 
+	labels  bool // every event is a label
+
 	lines   []int64
 	rejects []Reject
 	rounded int64
@@ -86,10 +88,10 @@ type Decoder struct {
 func (m *Mapping) NewDecoder(r io.Reader, file string, f Format) (*Decoder, error) {
 	d := &Decoder{m: m, file: file, format: f, clock: newClock(m.loc)}
 	for i := range m.columns {
-		d.columns = append(d.columns, binding{column: &m.columns[i], src: -1, own: -1, words: map[string]string{}})
+		d.columns = append(d.columns, binding{column: &m.columns[i], src: -1, own: -1})
 	}
 	for i := range m.logExtra {
-		d.columns = append(d.columns, binding{column: &m.logExtra[i], src: -1, own: -1, words: map[string]string{}})
+		d.columns = append(d.columns, binding{column: &m.logExtra[i], src: -1, own: -1})
 	}
 	switch f {
 	case CSV:
@@ -105,6 +107,9 @@ func (m *Mapping) NewDecoder(r io.Reader, file string, f Format) (*Decoder, erro
 	}
 	return d, nil
 }
+
+// LabelsOnly makes the Decoder take every event for a label, named so or not; a transaction is a reject.
+func (d *Decoder) LabelsOnly() { d.labels = true }
 
 // Rejects returns the rows that were not usable since the last call. The slice is the caller's.
 func (d *Decoder) Rejects() []Reject {
@@ -197,14 +202,12 @@ func (d *Decoder) row(rec []byte, b *Batch, log bool) (column string, err error)
 	if err != nil {
 		return column, err
 	}
-	label := false
-	if event := &d.columns[len(d.columns)-3]; event.src >= 0 {
-		if label, err = isLabel(d.cells[event.src]); err != nil {
-			return event.from, err
-		}
-		if label && !log {
-			return event.from, errors.New("is a label, where only transactions are read")
-		}
+	label, err := d.isLabel()
+	if err != nil {
+		return Event, err
+	}
+	if label && !log {
+		return Event, errors.New("is a label, where only transactions are read")
 	}
 	n := len(d.m.columns)
 	if log {
@@ -248,12 +251,22 @@ func truncate(b *Batch) {
 	}
 }
 
-func isLabel(x cell) (bool, error) {
+// isLabel tells a label from a transaction by the cell of Event, which is the third column from the end.
+func (d *Decoder) isLabel() (bool, error) {
+	var x cell
+	if event := &d.columns[len(d.columns)-3]; event.src >= 0 {
+		x = d.cells[event.src]
+	}
 	switch {
-	case x.kind == cellAbsent || x.kind == cellNull || x.kind == cellText && (string(x.b) == EventTransaction || len(x.b) == 0):
-		return false, nil
+	case x.kind <= cellNull || x.kind == cellText && len(x.b) == 0:
+		return d.labels, nil
 	case x.kind == cellText && string(x.b) == EventLabel:
 		return true, nil
+	case x.kind == cellText && string(x.b) == EventTransaction:
+		if d.labels {
+			return false, errors.New("is a transaction, where only labels are read")
+		}
+		return false, nil
 	}
 	return false, fmt.Errorf("%s is not %s or %s", quote(x), EventTransaction, EventLabel)
 }
@@ -438,6 +451,9 @@ func (d *Decoder) textValue(c *binding, x cell, dst *Column) error {
 	if !ok {
 		s = string(x.b)
 		if len(c.words) < internLimit && !oneOff(c.Name) {
+			if c.words == nil {
+				c.words = map[string]string{}
+			}
 			c.words[s] = s
 		}
 	}

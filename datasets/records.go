@@ -14,8 +14,10 @@ const (
 	// quotedLimit is how far a quoted field that spans lines is looked for its closing quote. Longer would
 	// let one stray quote swallow the rows after it.
 	quotedLimit = 64 << 10
-	// readChunk is how much is read at once.
-	readChunk = 256 << 10
+	// readChunk is how much of a file is read at once, and firstChunk how much at first: a decoder of one
+	// event over HTTP must cost little.
+	readChunk  = 256 << 10
+	firstChunk = 4 << 10
 )
 
 var (
@@ -33,12 +35,13 @@ type records struct {
 	start int   // of the record that comes next
 	end   int   // of what was read
 	line  int64 // number of the line at start, from 1
+	full  bool  // the last read filled the buffer, and a larger one would be better
 	skip  bool  // the rest of a line that was too long comes first
 	err   error // of the source, io.EOF at its end
 }
 
 func newRecords(r io.Reader, comma byte) *records {
-	return &records{r: r, comma: comma, line: 1, buf: make([]byte, readChunk)}
+	return &records{r: r, comma: comma, line: 1, buf: make([]byte, firstChunk)}
 }
 
 // next returns the next record without its line end, valid until the next call, and its first line's
@@ -165,12 +168,13 @@ func (s *records) fill(wait bool) error {
 		s.end = copy(s.buf, s.buf[s.start:s.end])
 		s.start = 0
 	}
-	if s.end == len(s.buf) {
-		s.buf = append(s.buf, make([]byte, max(readChunk, len(s.buf)))...)
+	if s.full || s.end == len(s.buf) {
+		s.buf = append(s.buf, make([]byte, max(len(s.buf), min(readChunk, 8*len(s.buf))))...)
 	}
 	for range 100 {
 		n, err := s.r.Read(s.buf[s.end:])
 		s.end += n
+		s.full = s.end == len(s.buf) && len(s.buf) < readChunk
 		s.err = err
 		if n > 0 || err == io.EOF {
 			return nil
