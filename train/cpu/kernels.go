@@ -67,33 +67,27 @@ func portableKernels() *kernels {
 	}
 }
 
-// fma32 is x*y + z rounded once to float32. The product of two float32 is exact in float64; the sum is
-// rounded to 53 bits and then to 24, and the second rounding can differ from a single one only where the
-// first one ended on a tie, which fmaTie looks into.
-func fma32(x, y, z float32) float32 {
-	s := float64(x)*float64(y) + float64(z)
-	if math.Float64bits(s)<<36 != 0 {
-		return float32(s)
-	}
-	return fmaTie(x, y, z)
-}
+// subnormal32 is the bits of the smallest normal float32, 2^-126, as a float64.
+const subnormal32 = (1023 - 126) << 52
 
-// fmaTie is fma32 where the low 28 bits of the float64 sum are 0: it may be a tie of the rounding to float32
-// that the exact sum is not. Then the sum is moved off the tie, towards the exact one (rounding to odd,
-// Boldo & Melquiond 2008).
-func fmaTie(x, y, z float32) float32 {
+// fma32 is x*y + z rounded once to float32, which Go has no instruction for. The product of two float32 is exact
+// in float64. Where the sum had to be rounded, to an even last bit, it is moved one unit towards the exact
+// one; then rounding it again, to 24 bits, gives what one rounding gives (rounding to odd, Boldo &
+// Melquiond 2008).
+func fma32(x, y, z float32) float32 {
 	p, c := float64(x)*float64(y), float64(z)
 	s := p + c
 	b := s - p
 	err := (p - (s - b)) + (c - b) // exact: Knuth's two-sum
-	if err > 0 || err < 0 {        // false for NaN, which an infinite s gives
+	u := math.Float64bits(s)
+	if (err > 0 || err < 0) && u&1 == 0 { // false for NaN, which an infinite s gives
 		if (err > 0) == (s > 0) {
-			s = math.Float64frombits(math.Float64bits(s) + 1)
+			u++
 		} else {
-			s = math.Float64frombits(math.Float64bits(s) - 1)
+			u--
 		}
 	}
-	return float32(s)
+	return float32(math.Float64frombits(u))
 }
 
 func tilePortable(t *tile) {
@@ -106,8 +100,18 @@ func tilePortable(t *tile) {
 		}
 		for p := range t.k {
 			x := t.a[i*t.rs+p*t.cs]
-			for j, y := range t.b[p*t.ldb : p*t.ldb+len(acc)] {
-				acc[j] = fma32(x, y, acc[j])
+			wide := float64(x)
+			b := t.b[p*t.ldb:][:len(acc)]
+			for j, z := range acc {
+				// fma32 in two: rounding twice can differ from rounding once only where the float64 sum is
+				// a tie, by its low 29 bits, or below the normal range, which has fewer bits. The rest
+				// needs no call.
+				s := wide*float64(b[j]) + float64(z)
+				if u := math.Float64bits(s); u<<35 != 1<<63 && u<<1 >= 2*subnormal32 {
+					acc[j] = float32(s)
+				} else {
+					acc[j] = fma32(x, b[j], z)
+				}
 			}
 		}
 		for j := range acc {

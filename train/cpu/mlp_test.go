@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"math"
+	"os"
 	"testing"
 
 	"github.com/onmart/onmart/train/program"
@@ -253,7 +254,7 @@ func same(a, b []float32) error {
 func benchTrain(b *testing.B, batch, threads int, dropout float32) {
 	s := mlp{widths: []int{15, 128, 128}, batch: batch, evalRows: 256, dropout: dropout}.set()
 	d := planted(batch*64, 15, 1<<20, 1e-3)
-	k, err := chooseKernels("")
+	k, err := chooseKernels(os.Getenv("ONMART_CPU"))
 	if err != nil {
 		b.Fatal(err)
 	}
