@@ -1,0 +1,211 @@
+package fraud
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/onmart/onmart/train"
+)
+
+// Config is everything about a training that is not data. DefaultConfig has the defaults, Set changes
+// them by name.
+type Config struct {
+	Hidden         []int   // widths of the hidden layers
+	Dropout        float64 // after each hidden layer
+	Towers         int     // networks trained side by side, their logits averaged
+	Batch          int     // rows of a step
+	Epochs         int     // at most
+	Patience       int     // epochs without a better validation figure; 0: no early end
+	LearningRate   float64 // the greatest
+	Schedule       string  // of the learning rate over Epochs: one-cycle, cosine or constant
+	WarmUp         float64 // share of the steps in which the rate rises
+	Beta1, Beta2   float64
+	Epsilon        float64
+	WeightDecay    float64
+	PositiveWeight float64 // how much a fraud counts in the loss
+	Log            bool    // log1p on the features whose spec says log
+}
+
+// DefaultConfig was chosen on the fraud handbook's data; docs/BENCHMARKS.md has the figures.
+func DefaultConfig() Config {
+	return Config{
+		Hidden: []int{128, 128}, Dropout: .2, Towers: 4, Batch: 256, Epochs: 20, Patience: 8,
+		LearningRate: 2e-3, Schedule: "one-cycle", WarmUp: .1,
+		Beta1: .9, Beta2: .999, Epsilon: 1e-8, WeightDecay: .01, PositiveWeight: 1, Log: true,
+	}
+}
+
+var schedules = []string{"one-cycle", "cosine", "constant"}
+
+// Setting is one name that --set takes.
+type Setting struct {
+	Name, Words string
+	get         func(*Config) string
+	set         func(*Config, string) error
+}
+
+// Value is the setting's value in a config, as --set would read it.
+func (s *Setting) Value(c *Config) string { return s.get(c) }
+
+// Settings lists what --set takes, in the order of the documentation.
+func Settings() []Setting {
+	return []Setting{
+		{"hidden", "widths of the hidden layers, such as 128,128",
+			func(c *Config) string { return joinInts(c.Hidden) },
+			func(c *Config, v string) (err error) { c.Hidden, err = splitInts(v); return err }},
+		number("dropout", "share of hidden units left out in a training step", 0, .95, func(c *Config) *float64 { return &c.Dropout }),
+		count("towers", "networks trained side by side; their logits are averaged", 1, 64, func(c *Config) *int { return &c.Towers }),
+		count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
+		count("epochs", "passes over the training rows, at most", 1, 10_000, func(c *Config) *int { return &c.Epochs }),
+		count("patience", "epochs without a better validation figure before the training ends; 0 for never", 0, 10_000, func(c *Config) *int { return &c.Patience }),
+		number("learning_rate", "the greatest learning rate", 1e-8, 10, func(c *Config) *float64 { return &c.LearningRate }),
+		{"schedule", "course of the learning rate: " + strings.Join(schedules, ", "),
+			func(c *Config) string { return c.Schedule },
+			func(c *Config, v string) error {
+				for _, s := range schedules {
+					if v == s {
+						c.Schedule = v
+						return nil
+					}
+				}
+				return fmt.Errorf("want one of %s", strings.Join(schedules, ", "))
+			}},
+		number("warm_up", "share of the steps in which the learning rate rises", 0, .9, func(c *Config) *float64 { return &c.WarmUp }),
+		number("beta1", "AdamW's decay of the mean gradient", 0, .9999, func(c *Config) *float64 { return &c.Beta1 }),
+		number("beta2", "AdamW's decay of the mean squared gradient", 0, .999999, func(c *Config) *float64 { return &c.Beta2 }),
+		number("epsilon", "AdamW's floor of the denominator", 1e-12, 1, func(c *Config) *float64 { return &c.Epsilon }),
+		number("weight_decay", "AdamW's decay of the weights, per step times the learning rate", 0, 10, func(c *Config) *float64 { return &c.WeightDecay }),
+		number("positive_weight", "how often a fraud counts in the loss", 1e-3, 1e6, func(c *Config) *float64 { return &c.PositiveWeight }),
+		{"log", "take the logarithm of counts and amounts: true or false",
+			func(c *Config) string { return strconv.FormatBool(c.Log) },
+			func(c *Config, v string) (err error) {
+				if c.Log, err = strconv.ParseBool(v); err != nil {
+					return errors.New("want true or false")
+				}
+				return nil
+			}},
+	}
+}
+
+func number(name, words string, least, most float64, at func(*Config) *float64) Setting {
+	return Setting{name, words,
+		func(c *Config) string { return strconv.FormatFloat(*at(c), 'g', -1, 64) },
+		func(c *Config, v string) error {
+			x, err := strconv.ParseFloat(v, 64)
+			if err != nil || !(x >= least && x <= most) {
+				return fmt.Errorf("want a number from %g to %g", least, most)
+			}
+			*at(c) = x
+			return nil
+		}}
+}
+
+func count(name, words string, least, most int, at func(*Config) *int) Setting {
+	return Setting{name, words,
+		func(c *Config) string { return strconv.Itoa(*at(c)) },
+		func(c *Config, v string) error {
+			x, err := strconv.Atoi(v)
+			if err != nil || x < least || x > most {
+				return fmt.Errorf("want a whole number from %d to %d", least, most)
+			}
+			*at(c) = x
+			return nil
+		}}
+}
+
+func joinInts(xs []int) string {
+	s := make([]string, len(xs))
+	for i, x := range xs {
+		s[i] = strconv.Itoa(x)
+	}
+	return strings.Join(s, ",")
+}
+
+// Bounds of the hidden layers: far above what pays on one workstation.
+const (
+	maxLayers = 16
+	maxWidth  = 8192
+)
+
+func splitInts(v string) ([]int, error) {
+	parts := strings.Split(v, ",")
+	var xs []int
+	for _, p := range parts {
+		x, err := strconv.Atoi(strings.TrimSpace(p))
+		if err != nil || x < 1 || x > maxWidth || len(parts) > maxLayers {
+			return nil, fmt.Errorf("want up to %d widths from 1 to %d with commas between, such as 128,128", maxLayers, maxWidth)
+		}
+		xs = append(xs, x)
+	}
+	return xs, nil
+}
+
+// Set applies NAME=VALUE pairs in order and reports every fault.
+func (c *Config) Set(pairs []string) error {
+	settings := Settings()
+	var faults []error
+	for _, pair := range pairs {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			faults = append(faults, fmt.Errorf("--set %s: want NAME=VALUE", pair))
+			continue
+		}
+		found := false
+		for _, s := range settings {
+			if s.Name != strings.TrimSpace(name) {
+				continue
+			}
+			found = true
+			if err := s.set(c, strings.TrimSpace(value)); err != nil {
+				faults = append(faults, fmt.Errorf("--set %s: %w", pair, err))
+			}
+		}
+		if !found {
+			names := make([]string, len(settings))
+			for i, s := range settings {
+				names[i] = s.Name
+			}
+			faults = append(faults, fmt.Errorf("--set %s: there is no setting %q; there are %s", pair, name, strings.Join(names, ", ")))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// facts are the settings for a checkpoint's identity.
+func (c *Config) facts() []train.Fact {
+	var out []train.Fact
+	for _, s := range Settings() {
+		out = append(out, train.Fact{Name: s.Name, Value: s.get(c)})
+	}
+	return out
+}
+
+// oneCycleStart is how far below the greatest rate a one-cycle begins: Smith & Topin 2018 take 1/25.
+const oneCycleStart = 25
+
+// rates is the learning rate of each step of the first n epochs out of c.Epochs: a training that keeps fewer
+// epochs repeats the rates of the longer one that it was chosen from.
+func (c *Config) rates(stepsPerEpoch, n int) []float32 {
+	total := float64(stepsPerEpoch * c.Epochs)
+	rise := c.WarmUp * total
+	out := make([]float32, stepsPerEpoch*n)
+	for i := range out {
+		at := float64(i) + .5 // the middle of the step
+		up := 1.0
+		if at < rise {
+			up = at / rise
+		}
+		down := 1.0
+		if at >= rise && c.Schedule != "constant" {
+			down = (1 + math.Cos(math.Pi*(at-rise)/(total-rise))) / 2
+		}
+		if c.Schedule == "one-cycle" && at < rise {
+			up = 1/float64(oneCycleStart) + (1-1/float64(oneCycleStart))*(1-math.Cos(math.Pi*up))/2
+		}
+		out[i] = float32(c.LearningRate * up * down)
+	}
+	return out
+}

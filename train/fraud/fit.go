@@ -1,0 +1,149 @@
+package fraud
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/onmart/onmart/train"
+	"github.com/onmart/onmart/train/cpu"
+	"github.com/onmart/onmart/train/program"
+)
+
+// fitting is one training of the network, of which a run has one or two.
+type fitting struct {
+	config     *Config
+	backend    program.Backend
+	seed       uint64
+	threads    int
+	log        []bool
+	checkpoint string
+	resume     bool
+	identity   []train.Fact
+	progress   func(train.Progress)
+	explain    func(string)
+}
+
+// fitted is a trained network.
+type fitted struct {
+	set      *program.Set
+	weights  program.Tensors
+	standard *standard
+	result   *train.Result
+	// logits of the validation rows at the chosen epoch.
+	logits []float64
+}
+
+// run trains on the rows of fit for at most epochs, choosing the epoch on valid where there is one.
+func (f *fitting) run(ctx context.Context, fit, valid *Rows, epochs int) (*fitted, error) {
+	out := &fitted{standard: newStandard(fit, f.log)}
+	width := len(fit.Features)
+	var err error
+	if out.set, err = f.config.compile(width, fit.Len()); err != nil {
+		return nil, err
+	}
+	if f.explain != nil {
+		f.explain(out.set.Train.String())
+	}
+	all := fit
+	if valid != nil {
+		all = joined(fit, valid)
+	}
+	x, err := out.standard.matrix(all.Values, all.Len(), f.threads)
+	if err != nil {
+		return nil, err
+	}
+	data := program.Data{
+		Columns: f.columns(x, all),
+		Schedule: program.Schedule{
+			Seed:  f.seed,
+			Train: program.Range{To: fit.Len()},
+		},
+	}
+	data.Rates = f.config.rates(data.StepsPerEpoch(out.set.Train.Rows), epochs)
+	task := train.Task{
+		Set: out.set, Data: data, Init: out.set.Initial(f.seed), Patience: f.config.Patience,
+		Checkpoint: f.checkpoint, Identity: f.identity, Resume: f.resume, Progress: f.progress,
+	}
+	if valid != nil {
+		task.Valid = program.Range{From: fit.Len(), To: all.Len()}
+		scores := make([]float64, valid.Len())
+		task.Judge = func(z []float32) float64 {
+			for i, v := range z {
+				scores[i] = float64(v)
+			}
+			return train.AveragePrecision(valid.Y, scores)
+		}
+	}
+	if out.result, err = task.Run(ctx, f.backend); err != nil {
+		return nil, err
+	}
+	out.weights = out.result.Weights
+	if valid != nil {
+		out.logits, err = out.logitsOf(x[fit.Len()*width:], valid.Len())
+	}
+	return out, err
+}
+
+// logitsOf runs the chosen weights over standardised rows, as the training's own Eval does.
+func (m *fitted) logitsOf(x []float32, rows int) ([]float64, error) {
+	f, err := cpu.NewForward(m.set.Forward, m.weights)
+	if err != nil {
+		return nil, err
+	}
+	wide := make([]float64, len(x))
+	for i, v := range x {
+		wide[i] = float64(v)
+	}
+	z := make([]float64, rows)
+	return z, f.Run(wide, rows, z)
+}
+
+// columns binds features, labels and weights of the rows.
+func (f *fitting) columns(x []float32, rows *Rows) []program.Column {
+	n := rows.Len()
+	y := make([]float32, n)
+	for i, v := range rows.Y {
+		y[i] = float32(btoi(v))
+	}
+	columns := []program.Column{
+		{Name: columnX, Rows: n, Width: len(rows.Features), F32: x},
+		{Name: columnY, Rows: n, Width: 1, F32: y},
+	}
+	if f.config.PositiveWeight != 1 {
+		w := make([]float32, n)
+		for i, v := range rows.Y {
+			w[i] = 1
+			if v {
+				w[i] = float32(f.config.PositiveWeight)
+			}
+		}
+		columns = append(columns, program.Column{Name: columnWeight, Rows: n, Width: 1, F32: w})
+	}
+	return columns
+}
+
+// joined is the rows of a and then of b, which have the same Cards.
+func joined(a, b *Rows) *Rows {
+	r := &Rows{Cards: a.Cards, Features: a.Features, Values: make([][]float64, len(a.Values))}
+	r.Time = append(append(r.Time, a.Time...), b.Time...)
+	r.Card = append(append(r.Card, a.Card...), b.Card...)
+	r.Y = append(append(r.Y, a.Y...), b.Y...)
+	for f := range r.Values {
+		r.Values[f] = append(append(r.Values[f], a.Values[f]...), b.Values[f]...)
+	}
+	return r
+}
+
+// checkClasses refuses rows of one class with what to do about it.
+func checkClasses(what string, rows *Rows) error {
+	n, pos := rows.Len(), rows.Positives()
+	switch {
+	case n == 0:
+		return fmt.Errorf("%s: no rows", what)
+	case pos == 0:
+		return fmt.Errorf("%s: none of the %d rows is a fraud (%d have no label): nothing can be learned from one class; take a longer range", what, n, rows.Unlabelled())
+	case pos == n:
+		return fmt.Errorf("%s: all %d rows are frauds: nothing can be learned from one class; take a longer range", what, n)
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+package fraud
+
+import (
+	"fmt"
+
+	"github.com/onmart/onmart/train/graph"
+	"github.com/onmart/onmart/train/program"
+)
+
+// Names of the columns that a training binds.
+const (
+	columnX      = "x"      // standardised features
+	columnY      = "y"      // 1 for a fraud
+	columnWeight = "weight" // PositiveWeight for a fraud, 1 otherwise; absent where that is 1 too
+)
+
+// tile is the rows that the forward program takes at once: enough to reuse weights in cache, few enough
+// that the activations of a tile stay there.
+const tile = 256
+
+// compile lowers the classifier for rows of width features: Towers networks that share nothing but the
+// rows, each with its own loss, so that each trains as if alone; their mean logit is the output. Averaging
+// independently started networks is the deep ensemble of Lakshminarayanan et al. 2017.
+func (c *Config) compile(width, rows int) (*program.Set, error) {
+	build := func(b *graph.Builder) (graph.Model, error) {
+		x, y := b.Input(columnX, width), b.Input(columnY, 1)
+		var weight *graph.Node
+		if c.PositiveWeight != 1 {
+			weight = b.Input(columnWeight, 1)
+		}
+		var losses, logits []*graph.Node
+		for t := range c.Towers {
+			h := x
+			for l, units := range c.Hidden {
+				h = b.Dense(fmt.Sprintf("tower%d/layer%d", t, l), h, units, program.Relu, "he_uniform")
+				h = b.Dropout(h, c.Dropout)
+			}
+			z := b.Dense(fmt.Sprintf("tower%d/out", t), h, 1, program.None, "glorot_uniform")
+			losses, logits = append(losses, b.BCEWithLogits(z, y, weight)), append(logits, z)
+		}
+		return graph.Model{Loss: b.Add(losses...), Output: b.Mean(logits...)}, nil
+	}
+	return graph.Compile(build, graph.Options{
+		Batch: min(c.Batch, rows), Rows: rows, Tile: tile,
+		Optimizer: graph.AdamW{Beta1: c.Beta1, Beta2: c.Beta2, Eps: c.Epsilon, Decay: c.WeightDecay},
+	})
+}
+
+// artifact wraps a trained forward program so that raw features enter and probabilities leave.
+func artifact(set *program.Set, width int) (*program.Set, error) {
+	p, err := program.WrapStandardize(set.Forward, columnX, width)
+	if err != nil {
+		return nil, err
+	}
+	if p, err = program.WrapCalibrate(p); err != nil {
+		return nil, err
+	}
+	return &program.Set{Params: set.Params, Consts: p.Consts(), Forward: p}, nil
+}

@@ -1,0 +1,474 @@
+package fraud
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/features"
+	"github.com/onmart/onmart/internal/atomicdir"
+	"github.com/onmart/onmart/internal/progress"
+	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/train"
+	"github.com/onmart/onmart/train/program"
+)
+
+// DefaultAlertsPerDay is the budget of alerts where none is given: the k of the handbook's card precision.
+const DefaultAlertsPerDay = 100
+
+// Options of Train.
+type Options struct {
+	Source Source
+	Out    string // directory of the artifact
+	Force  bool
+	Resume bool
+
+	// Train is the rows to learn from. Valid are the rows that choose the epoch, calibrate and set the
+	// threshold; nil takes the latest part of Train for that and then learns from all of it. Test, where
+	// given, is judged with the baselines beside the model.
+	Train       datasets.Range
+	Valid, Test *datasets.Range
+
+	AlertsPerDay float64
+	Config       Config
+	Seed         uint64
+	Threads      int
+	Backend      program.Backend
+	Created      model.Created
+
+	// Note takes lines for people, Bar starts a progress bar, Explain takes the listing of the training
+	// program. All may be nil.
+	Note    func(format string, args ...any)
+	Bar     func(label string, total int64, unit string) *progress.Bar
+	Explain func(listing string)
+}
+
+// Summary is what a training came to, for --json.
+type Summary struct {
+	Out           string             `json:"out"`
+	Version       string             `json:"version"`
+	Backend       string             `json:"backend"`
+	Seed          uint64             `json:"seed"`
+	Train         string             `json:"train"`
+	Fit           string             `json:"fit"` // rows the epoch was chosen with
+	Valid         string             `json:"valid"`
+	Refitted      bool               `json:"refitted"`
+	Resumed       bool               `json:"resumed"`
+	Rows          int                `json:"rows"`
+	Positives     int                `json:"positives"`
+	Unlabelled    int                `json:"unlabelled"`
+	Epochs        int                `json:"epochs"`
+	Threshold     float64            `json:"threshold"`
+	AlertsPerDay  float64            `json:"alerts_per_day"`
+	Validation    map[string]float64 `json:"validation"`
+	Test          *TestSummary       `json:"test,omitempty"`
+	Context       bool               `json:"context"`
+	TrainSeconds  float64            `json:"train_seconds"`
+	Seconds       float64            `json:"seconds"`
+	RowsPerSecond float64            `json:"rows_per_second"` // of the training loops
+}
+
+// TestSummary is the model and the baselines on the test rows.
+type TestSummary struct {
+	Range     string             `json:"range"`
+	Model     map[string]float64 `json:"model"`
+	Baselines []BaselineResult   `json:"baselines"`
+	// LosesTo lists every figure in which a baseline is better than the model.
+	LosesTo []Loss `json:"loses_to"`
+}
+
+// CheckpointDir is where a training to out keeps what --resume takes up.
+func CheckpointDir(out string) string { return filepath.Clean(out) + ".checkpoint" }
+
+// trainer is a training under way.
+type trainer struct {
+	Options
+	features []features.Feature
+	names    []string
+	log      []bool
+	rows     *Rows // of Train
+	valid    *Rows // of Valid, where given
+	span     datasets.Range
+	split    Split
+	start    time.Time
+	fitting  time.Duration
+	trained  int64 // rows that steps of this process were made of
+	resumed  bool
+}
+
+// Train trains a classifier and writes its artifact to Out.
+func Train(ctx context.Context, o Options) (*Summary, error) {
+	t := &trainer{Options: o, start: time.Now(), features: o.Source.Plan.Features()}
+	if t.Note == nil {
+		t.Note = func(string, ...any) {}
+	}
+	if t.Bar == nil {
+		t.Bar = func(string, int64, string) *progress.Bar { return nil }
+	}
+	for _, f := range t.features {
+		t.names, t.log = append(t.names, f.Name), append(t.log, f.Log && o.Config.Log)
+	}
+	if err := t.checkOutput(); err != nil {
+		return nil, err
+	}
+	if err := t.load(ctx); err != nil {
+		return nil, err
+	}
+	m, c, err := t.fit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return t.finish(ctx, m, c)
+}
+
+// checkOutput fails early on what would fail at the end, and on a checkpoint that would be lost.
+func (t *trainer) checkOutput() error {
+	if !(t.AlertsPerDay > 0) || math.IsInf(t.AlertsPerDay, 0) {
+		return fmt.Errorf("alerts per day: %v, want more than 0", t.AlertsPerDay)
+	}
+	probe, err := atomicdir.Create(t.Out, t.Force)
+	if err != nil {
+		return err
+	}
+	probe.Abort()
+	dir := CheckpointDir(t.Out)
+	_, err = os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && t.Resume:
+		return fmt.Errorf("there is nothing to resume: no %s; run without --resume", dir)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !t.Resume && !t.Force:
+		return fmt.Errorf("%s holds a training that was stopped: --resume goes on with it, --force starts anew", dir)
+	case !t.Resume:
+		return os.RemoveAll(dir)
+	}
+	return nil
+}
+
+// load reads the rows to learn from and decides which of them choose the epoch.
+func (t *trainer) load(ctx context.Context) error {
+	s := &t.Source
+	var err error
+	if t.rows, err = Load(ctx, s.Features, t.Train, t.names, t.Threads); err != nil {
+		return err
+	}
+	if t.rows.Len() == 0 {
+		return t.noRows("--train", t.Train)
+	}
+	t.span = clip(t.Train, t.rows)
+	if n := t.rows.Unlabelled(); n > 0 {
+		t.Note("%s of %s rows have no label and count as no fraud", progress.Count(int64(n)), progress.Count(int64(t.rows.Len())))
+	}
+	if err := checkClasses("--train "+t.Train.String(), t.rows); err != nil {
+		return err
+	}
+	if t.Valid == nil {
+		return t.splitTrain()
+	}
+	if t.valid, err = Load(ctx, s.Features, *t.Valid, t.names, t.Threads); err != nil {
+		return err
+	}
+	if t.valid.Len() == 0 {
+		return t.noRows("--valid", *t.Valid)
+	}
+	t.split = Split{Fit: t.span, Valid: clip(*t.Valid, t.valid)}
+	if t.split.Valid.From < t.span.To && t.split.Valid.To > t.span.From {
+		return fmt.Errorf("--valid %s overlaps --train %s: rows that were learned from cannot judge", t.split.Valid, t.span)
+	}
+	t.Note("training on %s (%s); epochs chosen on %s (%s)", t.span, describe(t.rows), t.split.Valid, describe(t.valid))
+	return checkClasses("--valid "+t.Valid.String(), t.valid)
+}
+
+func (t *trainer) splitTrain() error {
+	var err error
+	delay := t.Source.Delay
+	if t.split, err = split(t.span, delay); err != nil {
+		return err
+	}
+	fit, valid := t.rows.In(t.split.Fit), t.rows.In(t.split.Valid)
+	why := ""
+	if t.split.Gap < delay {
+		why = fmt.Sprintf("; the range is too short for the delay of %s between them, the gap is %s", datasets.FormatDuration(delay), datasets.FormatDuration(t.split.Gap))
+	}
+	t.Note("epochs are chosen by training on %s (%s) and judging on %s (%s)%s; then all of %s (%s) is trained on",
+		t.split.Fit, describe(fit), t.split.Valid, describe(valid), why, t.span, describe(t.rows))
+	for what, rows := range map[string]*Rows{"fitted on": fit, "judged on": valid} {
+		if err := checkClasses(fmt.Sprintf("--train %s, the part that is %s to choose the epoch", t.span, what), rows); err != nil {
+			return fmt.Errorf("%w, or give --valid", err)
+		}
+	}
+	return nil
+}
+
+func describe(r *Rows) string {
+	return fmt.Sprintf("%s rows, %s frauds", progress.Count(int64(r.Len())), progress.Count(int64(r.Positives())))
+}
+
+func (t *trainer) noRows(flag string, r datasets.Range) error {
+	m := t.Source.Features.Manifest()
+	if m.Rows == 0 {
+		return fmt.Errorf("%s has no rows", t.Source.Features.Dir())
+	}
+	return fmt.Errorf("%s %s: no rows there; %s has rows from %s to %s", flag, r, t.Source.Features.Dir(),
+		datasets.FormatTime(m.From), datasets.FormatTime(m.To))
+}
+
+// clip takes off a range what lies before the first day and after the last day of its rows.
+func clip(r datasets.Range, rows *Rows) datasets.Range {
+	first, last := rows.Time[0], rows.Time[0]
+	for _, t := range rows.Time {
+		first, last = min(first, t), max(last, t)
+	}
+	from, to := r.Bounds()
+	return datasets.Range{From: max(from, startOfDay(first)), To: min(to, startOfDay(last)+datasets.Day)}
+}
+
+// chosen is what the validation rows decided.
+type chosen struct {
+	a, b      float64 // of the calibration
+	threshold float64
+	metrics   map[string]float64
+	epochs    int
+}
+
+// fit trains the network, once with --valid and twice without.
+func (t *trainer) fit(ctx context.Context) (*fitted, *chosen, error) {
+	fit, valid := t.rows, t.valid
+	if t.Valid == nil {
+		fit, valid = t.rows.In(t.split.Fit), t.rows.In(t.split.Valid)
+	}
+	if fit.Len() < t.Config.Batch {
+		t.Note("a batch of %d is more than the %d rows there are: all rows make one step", t.Config.Batch, fit.Len())
+	}
+	m, err := t.phase(ctx, "choose", "training", fit, valid, t.Config.Epochs)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := &chosen{epochs: m.result.Best}
+	if c.a, c.b, err = platt(m.logits, valid.Y); err != nil {
+		return nil, nil, err
+	}
+	p := make([]float64, len(m.logits))
+	for i, z := range m.logits {
+		p[i] = 1 / (1 + math.Exp(-(c.a*z + c.b)))
+	}
+	c.threshold = threshold(p, t.AlertsPerDay, dayCount(t.split.Valid))
+	e := Evaluate(valid, p, Protocol{AlertsPerDay: t.AlertsPerDay, Threshold: c.threshold})
+	c.metrics = e.Metrics()
+	if m.result.Best == t.Config.Epochs && t.Config.Patience > 0 && t.Config.Schedule == "constant" {
+		t.Note("the last epoch was the best: more epochs may be better still (--set epochs=%d)", 2*t.Config.Epochs)
+	}
+	if t.Valid == nil {
+		if m, err = t.phase(ctx, "refit", fmt.Sprintf("refit, %d epochs", c.epochs), t.rows, nil, c.epochs); err != nil {
+			return nil, nil, err
+		}
+	}
+	if names := m.standard.constant; names != nil {
+		t.Note("never varies in the training rows and is left out: %s", strings.Join(names, ", "))
+	}
+	return m, c, nil
+}
+
+// phase is one training loop with its progress bar and its checkpoint.
+func (t *trainer) phase(ctx context.Context, name, label string, fit, valid *Rows, epochs int) (*fitted, error) {
+	var bar *progress.Bar
+	towers := float64(t.Config.Towers)
+	began, first := time.Now(), int64(-1)
+	var done int64
+	f := fitting{
+		config: &t.Config, backend: t.Backend, seed: t.Seed, threads: t.Threads, log: t.log,
+		checkpoint: filepath.Join(CheckpointDir(t.Out), name), resume: t.Resume, identity: t.identity(),
+		explain: t.Explain,
+		progress: func(p train.Progress) {
+			if bar == nil {
+				bar = t.Bar(label, p.Total, "rows")
+			}
+			if first < 0 {
+				first = 0
+				if p.Resumed {
+					first, t.resumed = p.Rows, true
+					t.Note("%s: goes on after epoch %d of %d", label, p.Epoch, p.Epochs)
+				}
+			}
+			done = p.Rows
+			extra := fmt.Sprintf("epoch %d/%d, loss %.4f", min(p.Epoch+1, p.Epochs), p.Epochs, p.Loss/towers)
+			if !math.IsNaN(p.Figure) {
+				extra += fmt.Sprintf(", average precision %.3f", p.Figure)
+			}
+			bar.Set(p.Rows, extra)
+		},
+	}
+	m, err := f.run(ctx, fit, valid, epochs)
+	bar.Done()
+	if err != nil {
+		return nil, err
+	}
+	t.Explain = nil // once is enough
+	t.fitting += time.Since(began)
+	t.trained += done - max(first, 0)
+	return m, nil
+}
+
+// identity is what decides the weights, beside what the loop itself knows.
+func (t *trainer) identity() []train.Fact {
+	valid := "the latest part of --train"
+	if t.Valid != nil {
+		valid = t.Valid.String()
+	}
+	return append([]train.Fact{
+		{Name: "data", Value: t.Source.Features.ID()},
+		{Name: "features", Value: t.Source.Plan.Fingerprint()},
+		{Name: "--train", Value: t.Train.String()},
+		{Name: "--valid", Value: valid},
+		{Name: "--delay", Value: datasets.FormatDuration(t.Source.Delay)},
+		{Name: "--seed", Value: fmt.Sprint(t.Seed)},
+	}, t.Config.facts()...)
+}
+
+// finish wraps the network, judges it and writes the artifact.
+func (t *trainer) finish(ctx context.Context, m *fitted, c *chosen) (*Summary, error) {
+	set, err := artifact(m.set, len(t.names))
+	if err != nil {
+		return nil, err
+	}
+	weights := append(append(program.Tensors{}, m.weights...), m.standard.tensors()...)
+	weights = append(weights, program.Tensor{Name: program.CalibrateAB, DType: program.F64, Shape: []int{2}, F64: []float64{c.a, c.b}})
+	weights.Sort()
+	s := &Summary{
+		Out: t.Out, Backend: t.Backend.Name(), Seed: t.Seed, Train: t.span.String(),
+		Fit: t.split.Fit.String(), Valid: t.split.Valid.String(), Refitted: t.Valid == nil, Resumed: t.resumed,
+		Rows: t.rows.Len(), Positives: t.rows.Positives(), Unlabelled: t.rows.Unlabelled(),
+		Epochs: c.epochs, Threshold: c.threshold, AlertsPerDay: t.AlertsPerDay, Validation: c.metrics,
+		TrainSeconds: t.fitting.Seconds(),
+	}
+	if seconds := t.fitting.Seconds(); seconds > 0 {
+		s.RowsPerSecond = float64(t.trained) / seconds
+	}
+	content := model.Contents{
+		Manifest: t.manifest(m, c), Spec: t.Source.Spec, Input: t.Source.Input, Program: set, Weights: weights,
+	}
+	if t.Test != nil {
+		if s.Test, content.Manifest.Test, err = t.test(ctx, set, weights, c); err != nil {
+			return nil, err
+		}
+	}
+	if content.Context, err = t.context(ctx); err != nil {
+		return nil, err
+	}
+	s.Context = content.Context != nil
+	if err := model.Save(t.Out, content, t.Force); err != nil {
+		return nil, err
+	}
+	a, err := model.Open(t.Out)
+	if err != nil {
+		return nil, err
+	}
+	s.Version = a.Manifest().Version
+	if err := os.RemoveAll(CheckpointDir(t.Out)); err != nil {
+		t.Note("the checkpoint is no longer needed and could not be removed: %v", err)
+	}
+	s.Seconds = time.Since(t.start).Seconds()
+	return s, nil
+}
+
+func (t *trainer) manifest(m *fitted, c *chosen) model.Manifest {
+	settings := map[string]string{}
+	for _, f := range t.Config.facts() {
+		settings[f.Name] = f.Value
+	}
+	settings["epochs_trained"] = fmt.Sprint(c.epochs)
+	created := t.Created
+	created.Backend = t.Backend.Name()
+	valid := model.Span{Range: t.split.Valid}
+	lineage := model.Lineage{
+		Data: t.Source.Features.ID(), From: t.Source.From, Train: model.Span{Range: t.span},
+		Delay: model.Duration(t.Source.Delay), Rows: int64(t.rows.Len()), Seen: int64(t.rows.Positives()),
+	}
+	if t.Valid != nil {
+		lineage.Valid = &valid
+	}
+	return model.Manifest{
+		Task: "fraud", Created: created, Typical: medians(t.rows), Lineage: lineage, Seed: t.Seed,
+		Threshold: c.threshold, AlertsPerDay: t.AlertsPerDay,
+		Calibration: model.Calibration{A: c.a, B: c.b}, Settings: settings,
+		Validation: &model.Evaluation{
+			Data: t.Source.Features.ID(), Range: valid, Delay: model.Duration(t.Source.Delay), Metrics: c.metrics,
+		},
+	}
+}
+
+// test judges the model and the baselines on the test rows.
+func (t *trainer) test(ctx context.Context, set *program.Set, weights program.Tensors, c *chosen) (*TestSummary, *model.Evaluation, error) {
+	rows, err := Load(ctx, t.Source.Features, *t.Test, t.names, t.Threads)
+	if err != nil {
+		return nil, nil, err
+	}
+	if rows.Len() == 0 {
+		return nil, nil, t.noRows("--test", *t.Test)
+	}
+	span := clip(*t.Test, rows)
+	if span.From < t.span.To+t.Source.Delay {
+		t.Note("--test begins %s after --train ends, less than the delay of %s: labels of the last training days were not known then, so these figures are too good",
+			datasets.FormatDuration(max(0, span.From-t.span.To)), datasets.FormatDuration(t.Source.Delay))
+	}
+	known, err := LoadKnown(ctx, t.Source.Features, datasets.Range{From: t.span.From, To: span.To}, t.Threads)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := Protocol{Known: known, Delay: t.Source.Delay, AlertsPerDay: t.AlertsPerDay, Threshold: c.threshold}
+	scores, err := score(set.Forward, weights, rows.Values, rows.Len(), t.Threads)
+	if err != nil {
+		return nil, nil, err
+	}
+	e := Evaluate(rows, scores, p)
+	if e.Unlabelled > 0 {
+		t.Note("%s test rows have no label and count as no fraud", progress.Count(int64(e.Unlabelled)))
+	}
+	out := &TestSummary{Range: span.String(), Model: e.Metrics()}
+	if out.Baselines, err = Baselines(t.rows, rows, t.log, t.Seed, p, t.Threads, t.Note); err != nil {
+		return nil, nil, err
+	}
+	out.LosesTo = losses(out.Model, out.Baselines)
+	for _, l := range out.LosesTo {
+		t.Note("warning: the model loses to %s: %s %.4f against %.4f", l.Name, l.Metric, l.Model, l.Baseline)
+	}
+	stored := &model.Evaluation{
+		Data: t.Source.Features.ID(), Range: model.Span{Range: span}, Delay: model.Duration(t.Source.Delay), Metrics: out.Model,
+	}
+	for _, b := range out.Baselines {
+		stored.Baselines = append(stored.Baselines, model.Baseline{Name: b.Name, Metrics: b.Metrics})
+	}
+	return out, stored, nil
+}
+
+// context runs the feature engine over the transactions up to the end of training: with its state the
+// artifact can score the next event alone.
+func (t *trainer) context(ctx context.Context) (*features.Engine, error) {
+	d := t.Source.Transactions
+	if d == nil {
+		t.Note("the artifact carries no feature state: %s", t.Source.NoTransactions)
+		return nil, nil
+	}
+	e := t.Source.Plan.NewEngine(t.Threads)
+	bar := t.Bar("feature state", 0, "rows")
+	var out features.Rows
+	var done int64
+	_, to := t.span.Bounds()
+	err := d.Read(ctx, datasets.ReadOptions{Range: datasets.Range{From: math.MinInt64, To: to}, Threads: t.Threads}, func(b *datasets.Batch) error {
+		done += int64(b.N)
+		bar.Set(done, "")
+		return e.Process(b, &out)
+	})
+	bar.Done()
+	return e, err
+}
