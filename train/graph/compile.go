@@ -30,9 +30,13 @@ type AdamW struct {
 
 // Options say for which sizes a model is compiled.
 type Options struct {
-	Batch     int // rows of a training step
-	Rows      int // rows that are trained on; where Batch does not divide them there is a Rest program
-	Tile      int // most rows of one call of the forward program
+	// Batch is the rows of a training step.
+	Batch int
+	// Rows that are trained on. Where Batch does not divide them there is a Rest program, which is the
+	// whole of an epoch where there are fewer of them than Batch.
+	Rows int
+	// Tile is the most rows of one pass of the forward program.
+	Tile      int
 	Optimizer AdamW
 }
 
@@ -78,7 +82,10 @@ func Compile(build func(*Builder) (Model, error), opts Options) (*program.Set, e
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(markRows(train, twin, false), markRows(twin, train, false)); err != nil {
+	if err := markRows(train, twin, false); err != nil {
+		return nil, err
+	}
+	if err := markRows(twin, train, false); err != nil {
 		return nil, err
 	}
 	forward, err := c.forward("forward", opts.Tile)

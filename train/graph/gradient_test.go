@@ -194,7 +194,7 @@ func samples(n int, rng *rand.Rand) []int {
 			is = append(is, i)
 		}
 	}
-	for range 6 {
+	for range 3 {
 		is = append(is, rng.IntN(n))
 	}
 	return is

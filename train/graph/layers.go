@@ -76,7 +76,7 @@ func (b *Builder) Slice(x *Node, from, to int) *Node {
 		return nil
 	}
 	if from < 0 || to <= from || to > dims(x)[1] {
-		return b.failf("graph: slice of %s %v: columns %d:%d", x.Name(), dims(x), from, to)
+		return b.failf("graph: slice of %s %v: columns %d:%d are outside it or none", x.Name(), dims(x), from, to)
 	}
 	return b.apply("", program.Slice, program.Attr{From: from, To: to}, 0, x)
 }

@@ -29,12 +29,18 @@ func newMatrix(shape []int) matrix {
 
 func (m *matrix) at(i, j int) *float64 { return &m.x[i*m.cols+j] }
 
-// transposed is element (i,j) of m or, where t, of its transpose.
-func (m *matrix) transposed(t bool, i, j int) float64 {
-	if t {
-		i, j = j, i
+// transpose of m, or m itself.
+func (m matrix) transpose(t bool) matrix {
+	if !t {
+		return m
 	}
-	return *m.at(i, j)
+	y := newMatrix([]int{m.cols, m.rows})
+	for i := range m.rows {
+		for j := range m.cols {
+			*y.at(j, i) = *m.at(i, j)
+		}
+	}
+	return y
 }
 
 // reference computes an op in float64, in the plainest way: Gorgonia's TapeMachine runs it where tests
@@ -149,15 +155,14 @@ func (o *op) compute(in []matrix, y *matrix) error {
 }
 
 func (o *op) product(in []matrix, y *matrix) {
-	inner := in[0].cols
-	if o.attr.TransA {
-		inner = in[0].rows
-	}
+	a, b := in[0].transpose(o.attr.TransA), in[1].transpose(!o.attr.TransB)
 	for i := range y.rows {
+		row := a.x[i*a.cols:][:a.cols]
 		for j := range y.cols {
+			column := b.x[j*b.cols:][:b.cols]
 			s := 0.0
-			for k := range inner {
-				s += in[0].transposed(o.attr.TransA, i, k) * in[1].transposed(o.attr.TransB, k, j)
+			for k, v := range row {
+				s += v * column[k]
 			}
 			if len(in) == 3 {
 				s += in[2].x[j]
