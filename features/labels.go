@@ -48,44 +48,55 @@ func chain(dst []entry, t, delay int64, links []link) []entry {
 	return dst
 }
 
-// op is a change to the label entries of one key, due before the row numbered at is computed.
+// op is a change that a label event makes to the label entries of one key, due before row `at` is computed.
 type op struct {
-	at     int32
-	key    int32
-	remove bool
-	e      entry
-	bound  int64 // the horizon then
+	at    int32
+	key   int32
+	sign  int8 // +1: the entry is put in, -1: taken out
+	e     entry
+	bound int64 // the horizon then
 }
 
-// side is the entries of one shard that are replaced at some time, by key. They stand in the ring too, and
-// are taken off what the ring gives from their `until` on. Expected to be few: labels later than the delay.
-type side map[int32][]entry
-
-func (s side) insert(key int32, e entry, drop int64) {
-	list := s[key]
-	if len(list) == cap(list) {
-		list = slices.DeleteFunc(list, func(o entry) bool { return o.k <= drop })
-	}
-	s[key] = append(list, e)
+// delta is what label events have changed under one key. The ring of transactions stands for rows as they
+// came, with their own label or none, and is only ever appended to; delta is added to what it gives.
+type delta struct {
+	ring         // by K: entries put in less those taken out, and their labels
+	side []entry // entries put in that are replaced at `until`: taken off from then on. Few: a label after
+	// the delay or a second label makes one.
 }
 
-func (s side) remove(key int32, e entry) {
-	list := s[key]
-	if i := slices.Index(list, e); i >= 0 {
-		list[i] = list[len(list)-1]
-		s[key] = list[:len(list)-1]
+// deltaLayout is the count and the sum of labels.
+var deltaLayout = layout{stride: 3}
+
+func (d *delta) apply(o *op) {
+	v := [2]int64{int64(o.sign), int64(o.sign) * int64(o.e.y)}
+	deltaLayout.insert(&d.ring, o.e.k, v[:], o.bound)
+	if o.e.until == never {
+		return
 	}
-	if len(s[key]) == 0 {
-		delete(s, key)
+	if o.sign < 0 {
+		if i := slices.Index(d.side, o.e); i >= 0 {
+			d.side = slices.Delete(d.side, i, i+1)
+		}
+		return
 	}
+	if len(d.side) == cap(d.side) {
+		d.side = slices.DeleteFunc(d.side, func(e entry) bool { return e.k <= o.bound })
+	}
+	d.side = append(d.side, o.e)
 }
 
-// replaced counts the entries with K in (bound, t] that are replaced by t, and sums their labels.
-func (s side) replaced(key int32, bound, t int64) (n, sum int64) {
-	for _, e := range s[key] {
-		if e.k > bound && e.until <= t {
-			n++
-			sum += int64(e.y)
+// read counts the changes in window w, (start, t], and sums their labels.
+func (d *delta) read(w int, start, t int64) (n, sum int64) {
+	d.hi = deltaLayout.seek(&d.ring, d.hi, t)
+	lo := deltaLayout.seek(&d.ring, d.lo[w], start)
+	d.lo[w] = lo
+	lo = min(lo, d.hi)
+	n, sum = deltaLayout.sum(&d.ring, lo, d.hi, 0), deltaLayout.sum(&d.ring, lo, d.hi, 1)
+	for _, e := range d.side {
+		if e.k > start && e.until <= t {
+			n--
+			sum -= int64(e.y)
 		}
 	}
 	return n, sum

@@ -84,11 +84,14 @@ type directFeature struct {
 type group struct {
 	layout
 	key   int   // key column
-	label bool  // K is when the label is known; else event time plus shift
-	shift int64 // microseconds
-	cols  []int // value columns that are summed; of a label group the label, unnumbered
+	shift int64 // microseconds from event time to K; of label features the delay
+	label bool  // some feature is over labels: label events are applied
+	cols  []int // value columns that are summed, labelValue for the label
 	wins  []window
 }
+
+// labelValue stands for the label among the value columns of a group.
+const labelValue = -1
 
 type window struct {
 	span int64
@@ -119,7 +122,7 @@ func (s *Spec) Plan(in *datasets.Schema) (*Plan, error) {
 	}
 	p := b.p
 	for _, g := range p.groups {
-		g.layout = layout{header: 2 + len(g.wins), stride: 1 + max(len(g.cols), btoi(g.label))}
+		g.layout = layout{stride: 1 + len(g.cols)}
 		if g.label && !slices.Contains(p.labelKeys, g.key) {
 			p.labelKeys = append(p.labelKeys, g.key)
 		}
@@ -311,7 +314,7 @@ func (b *binder) template(f *featureDef) {
 		return
 	}
 	key, ok := b.key(what, f.key)
-	val := -1
+	val := none
 	d := definition{Kind: f.kind, Key: f.key.s, Shift: p.shift(f), Current: f.includeCurrent, Horizon: p.horizon}
 	switch f.kind {
 	case Risk:
@@ -329,19 +332,22 @@ func (b *binder) template(f *featureDef) {
 		return
 	}
 	d.KeyText = p.keys[key].text
-	g := b.group(key, d.Shift, f.kind == Risk)
 	o := output{kind: f.kind, scale: 1, current: f.includeCurrent}
-	if val >= 0 {
+	shift := d.Shift
+	switch {
+	case f.kind == Risk:
+		val, shift = labelValue, p.delay
+	case val >= 0:
 		o.scale = p.vals[val].scale
-		if o.col = slices.Index(g.cols, val); o.col < 0 {
-			o.col = len(g.cols)
-			g.cols = append(g.cols, val)
-		}
 	}
 	for i, x := range f.expand() {
 		d.Window = span(f.windows[i].s)
+		g, w := b.window(key, shift, d.Window)
 		o.dest = len(p.features)
-		w := g.window(d.Window)
+		if f.kind != Count {
+			o.col = g.column(val)
+		}
+		g.label = g.label || f.kind == Risk
 		w.outs = append(w.outs, o)
 		b.node(x, d)
 	}
@@ -370,25 +376,38 @@ func (b *binder) value(c int) int {
 	return i
 }
 
-func (b *binder) group(key int, shift int64, label bool) *group {
+// window finds or makes the window of a group of that key and shift.
+func (b *binder) window(key int, shift, span int64) (*group, *window) {
+	var open *group
 	for _, g := range b.p.groups {
-		if g.key == key && g.shift == shift && g.label == label {
-			return g
+		if g.key != key || g.shift != shift {
+			continue
+		}
+		for i := range g.wins {
+			if g.wins[i].span == span {
+				return g, &g.wins[i]
+			}
+		}
+		if len(g.wins) < maxWindows {
+			open = g
 		}
 	}
-	g := &group{key: key, shift: shift, label: label}
-	b.p.groups = append(b.p.groups, g)
-	return g
+	if open == nil {
+		open = &group{key: key, shift: shift}
+		b.p.groups = append(b.p.groups, open)
+	}
+	open.wins = append(open.wins, window{span: span})
+	return open, &open.wins[len(open.wins)-1]
 }
 
-func (g *group) window(span int64) *window {
-	for i := range g.wins {
-		if g.wins[i].span == span {
-			return &g.wins[i]
-		}
+// column finds or makes the place of a value column among those that are summed.
+func (g *group) column(val int) int {
+	i := slices.Index(g.cols, val)
+	if i < 0 {
+		i = len(g.cols)
+		g.cols = append(g.cols, val)
 	}
-	g.wins = append(g.wins, window{span: span})
-	return &g.wins[len(g.wins)-1]
+	return i
 }
 
 // definition is what a node computes, for its fingerprint. Times in microseconds.

@@ -7,20 +7,23 @@ import (
 	"sort"
 )
 
-// ring is the entries of one key in one group, ascending by K, in one block of memory:
-//
-//	d[0]            number of entries n
-//	d[1]            hint: index of the first entry with K > t
-//	d[2:2+windows]  hints: index of the first entry inside each window
-//	then n entries and a sentinel of stride words each: K, and for each summed column the sum of all
-//	entries before this one, modulo 2^64. The sentinel has K = MaxInt64.
-//
-// A nil d is an empty ring.
-type ring struct{ d []int64 }
+// maxWindows is how many windows read one ring; a group with more is cut in two. Five cursors let a ring's
+// head fit in a cache line of 64 bytes.
+const maxWindows = 5
+
+// ring is the entries of one key in one group, ascending by K. The zero ring is empty.
+type ring struct {
+	// n entries and a sentinel of stride words each: K, and for each summed column the sum of all entries
+	// before this one, modulo 2^64. The sentinel has K = MaxInt64.
+	d []int64
+	n int32
+	// Hints: index of the first entry with K > t, and of the first entry inside each window.
+	hi int32
+	lo [maxWindows]int32
+}
 
 // layout is what the rings of a group have in common.
 type layout struct {
-	header int // words before the first entry: 2 + windows
 	stride int // words of an entry: 1 + summed columns
 }
 
@@ -31,17 +34,9 @@ const ringStart = 6
 // cursor moves by about one entry an event.
 const walk = 8
 
-func (l layout) at(i int) int { return l.header + i*l.stride }
-
-func (l layout) alloc() []int64 {
-	d := make([]int64, l.header+l.stride, l.header+(ringStart+1)*l.stride)
-	d[l.header] = math.MaxInt64
-	return d
-}
-
 // seek returns the index of the first entry with K > bound, starting from cur.
-func (l layout) seek(d []int64, cur int, bound int64) int {
-	o := l.header + cur*l.stride
+func (l layout) seek(r *ring, cur int32, bound int64) int32 {
+	d, o := r.d, int(cur)*l.stride
 	if d[o] <= bound {
 		for range walk {
 			cur++
@@ -50,7 +45,7 @@ func (l layout) seek(d []int64, cur int, bound int64) int {
 				return cur
 			}
 		}
-		return l.bisect(d, cur, int(d[0]), bound)
+		return l.bisect(r, cur, r.n, bound)
 	}
 	for range walk {
 		if cur == 0 || d[o-l.stride] <= bound {
@@ -59,117 +54,92 @@ func (l layout) seek(d []int64, cur int, bound int64) int {
 		cur--
 		o -= l.stride
 	}
-	return l.bisect(d, 0, cur, bound)
+	return l.bisect(r, 0, cur, bound)
 }
 
 // bisect finds the first index in [lo, hi] with K > bound; the entry at hi is known to have it.
-func (l layout) bisect(d []int64, lo, hi int, bound int64) int {
-	return lo + sort.Search(hi-lo, func(i int) bool { return d[l.at(lo+i)] > bound })
+func (l layout) bisect(r *ring, lo, hi int32, bound int64) int32 {
+	return lo + int32(sort.Search(int(hi-lo), func(i int) bool { return r.d[(int(lo)+i)*l.stride] > bound }))
 }
+
+// last is the greatest K; the ring is not empty.
+func (l layout) last(r *ring) int64 { return r.d[(int(r.n)-1)*l.stride] }
 
 // insert puts in an entry; v has a value for each summed column. Entries with K <= drop are forgotten when
 // room is needed.
 func (l layout) insert(r *ring, k int64, v []int64, drop int64) {
-	if r.d == nil {
-		r.d = l.alloc()
-	}
 	if len(r.d)+l.stride > cap(r.d) {
 		l.makeRoom(r, drop)
 	}
-	n := int(r.d[0])
-	d := r.d[:len(r.d)+l.stride]
-	r.d = d
-	d[0] = int64(n + 1)
-	end := l.at(n) // the sentinel, which moves up by one entry
-	if n == 0 || d[end-l.stride] <= k {
+	s := l.stride
+	end := int(r.n) * s // the sentinel, which moves up by one entry
+	r.d = r.d[:end+2*s]
+	d := r.d
+	if r.n == 0 || d[end-s] <= k {
+		r.n++
 		d[end] = k
-		next := end + l.stride
-		d[next] = math.MaxInt64
+		d[end+s] = math.MaxInt64
 		for c, x := range v {
-			d[next+1+c] = d[end+1+c] + x
+			d[end+s+1+c] = d[end+1+c] + x
 		}
 		return
 	}
-	i := l.bisect(d, 0, n-1, k) // the last entry has K > k
-	o := l.at(i)
-	copy(d[o+l.stride:], d[o:end+l.stride])
+	i := l.bisect(r, 0, r.n-1, k) // the last entry has K > k
+	r.n++
+	o := int(i) * s
+	copy(d[o+s:], d[o:end+s])
 	d[o] = k
-	for p := o + l.stride; p < len(d); p += l.stride {
+	for p := o + s; p < len(d); p += s {
 		for c, x := range v {
 			d[p+1+c] += x
 		}
 	}
-	for c := 1; c < l.header; c++ {
-		if int(d[c]) > i {
-			d[c]++
+	if r.hi > i {
+		r.hi++
+	}
+	for w := range r.lo {
+		if r.lo[w] > i {
+			r.lo[w]++
 		}
 	}
-}
-
-// remove takes out one entry with that K and that value in the single summed column.
-// It reports whether there was one.
-func (l layout) remove(r *ring, k, v int64) bool {
-	d := r.d
-	if d == nil {
-		return false
-	}
-	n := int(d[0])
-	for i := l.bisect(d, 0, n, k) - 1; i >= 0; i-- {
-		o := l.at(i)
-		if d[o] != k {
-			return false
-		}
-		if d[o+l.stride+1]-d[o+1] != v {
-			continue
-		}
-		copy(d[o:], d[o+l.stride:])
-		d = d[:len(d)-l.stride]
-		// The entry behind came down with a sum that still counts the removed value.
-		for p := o; p < len(d); p += l.stride {
-			d[p+1] -= v
-		}
-		d[0] = int64(n - 1)
-		for c := 1; c < l.header; c++ {
-			if int(d[c]) > i {
-				d[c]--
-			}
-		}
-		r.d = d
-		return true
-	}
-	return false
 }
 
 // makeRoom forgets entries with K <= drop if they are a quarter or more, else takes more memory.
 func (l layout) makeRoom(r *ring, drop int64) {
-	d := r.d
-	n := int(d[0])
-	if gone := l.bisect(d, 0, n, drop); gone*4 >= n && gone > 0 {
-		copy(d[l.header:], d[l.at(gone):])
-		r.d = d[:len(d)-gone*l.stride]
-		d[0] = int64(n - gone)
-		for c := 1; c < l.header; c++ {
-			d[c] = max(0, d[c]-int64(gone))
+	if r.d == nil {
+		r.d = make([]int64, l.stride, (ringStart+1)*l.stride)
+		r.d[0] = math.MaxInt64
+		return
+	}
+	if gone := l.bisect(r, 0, r.n, drop); gone > 0 && gone >= r.n/4 {
+		r.d = r.d[:copy(r.d, r.d[int(gone)*l.stride:])]
+		r.n -= gone
+		r.hi = max(0, r.hi-gone)
+		for w := range r.lo {
+			r.lo[w] = max(0, r.lo[w]-gone)
 		}
 		return
 	}
-	r.d = make([]int64, len(d), len(d)+(n+1)*l.stride)
-	copy(r.d, d)
+	d := make([]int64, len(r.d), 2*len(r.d))
+	copy(d, r.d)
+	r.d = d
 }
 
-// total is the sum of column c over entries [lo, hi) plus extra, as a float64. Every |value| is at most
-// bound. It is the correctly rounded value of the exact sum.
-func (l layout) total(d []int64, lo, hi, c int, extra int64, bound uint64) float64 {
+// sum is the sum of column c over entries [lo, hi), modulo 2^64.
+func (l layout) sum(r *ring, lo, hi int32, c int) int64 {
+	return r.d[int(hi)*l.stride+1+c] - r.d[int(lo)*l.stride+1+c]
+}
+
+// total is the sum of column c over entries [lo, hi) plus extra, as the nearest float64 of the exact sum.
+// No |value| is greater than bound.
+func (l layout) total(r *ring, lo, hi int32, c int, extra int64, bound uint64) float64 {
 	over, size := bits.Mul64(uint64(hi-lo+1), bound)
 	if over == 0 && size <= math.MaxInt64 {
-		if lo == hi {
-			return float64(extra)
-		}
-		return float64(d[l.at(hi)+1+c] - d[l.at(lo)+1+c] + extra)
+		return float64(l.sum(r, lo, hi, c) + extra)
 	}
 	sum, x := big.NewInt(extra), new(big.Int)
 	for i := lo; i < hi; i++ {
-		sum.Add(sum, x.SetInt64(d[l.at(i+1)+1+c]-d[l.at(i)+1+c]))
+		sum.Add(sum, x.SetInt64(l.sum(r, i, i+1, c)))
 	}
 	f, _ := new(big.Float).SetInt(sum).Float64()
 	return f

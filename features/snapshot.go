@@ -200,10 +200,6 @@ func (r *records) put(p *Plan, ev *stored, keys []int32, vals []int64) {
 func (p *Plan) refold(st *state) {
 	rec := st.rec
 	bound := p.horizonAt(st.watermark)
-	if slices.Contains(rec.isLab, true) {
-		rec.buildIndex(p.idText)
-	}
-	e := Engine{p: p, st: st}
 	for g := range st.groups {
 		gs := &st.groups[g]
 		gs.grow(st.names[gs.key].len())
@@ -213,30 +209,40 @@ func (p *Plan) refold(st *state) {
 			if rec.isLab[i] || key == none {
 				continue
 			}
-			if gs.label {
-				var links []link
-				if rec.indexed() {
-					links, _ = e.linksOf(i, bound)
-				} else if y := rec.label[i]; y != none {
-					links = append(e.sc.links[:0], link{k: rec.t[i] + p.delay, y: y})
-					e.sc.links = links
-				}
-				e.sc.new = chain(e.sc.new[:0], rec.t[i], p.delay, links)
-				for _, n := range e.sc.new {
-					if n.k > bound {
-						gs.apply(&op{key: key, e: n, bound: bound}, -1)
-					}
-				}
-				continue
-			}
 			for c, col := range gs.cols {
-				v[c] = rec.vals[col][i]
+				if col == labelValue {
+					v[c] = int64(max(rec.label[i], 0))
+				} else {
+					v[c] = rec.vals[col][i]
+				}
 			}
 			sh := &gs.shards[key&shardMask]
 			gs.fold(sh, &sh.rings[key/shards], rec.t[i]+gs.shift, v, bound)
 		}
 	}
+	if p.hasLabel && slices.Contains(rec.isLab[rec.gone:], true) {
+		p.refoldLabels(st, bound)
+	}
 	st.keysSwept = st.keyCount()
+}
+
+// refoldLabels applies the label events in the records.
+func (p *Plan) refoldLabels(st *state, bound int64) {
+	rec := st.rec
+	rec.buildIndex(p.idText)
+	e := Engine{p: p, st: st, sc: scratch{ops: make([][]op, len(p.keys))}}
+	for i := rec.gone; i < len(rec.t); i++ {
+		if !rec.isLab[i] {
+			e.applyWaiting(0, i, bound)
+		}
+	}
+	for g := range st.groups {
+		if gs := &st.groups[g]; gs.label {
+			for o := range e.sc.ops[gs.key] {
+				gs.apply(&e.sc.ops[gs.key][o], -1)
+			}
+		}
+	}
 }
 
 // rebuild makes a state anew from the events of another, with only the keys that they use.
