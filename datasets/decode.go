@@ -74,7 +74,7 @@ type Decoder struct {
 	scratch []byte    // unescaped texts of the current row
 	columns []binding // of m.columns, then m.logExtra
 
-	labels  bool // every event is a label
+	labels bool // every event is a label
 
 	lines   []int64
 	rejects []Reject
@@ -319,13 +319,16 @@ func (d *Decoder) append(i int, b *Batch, log, label bool, rounded *int64) (stri
 	if err != nil {
 		return name, err
 	}
-	if !label && c.Name == KnownAt && x.kind > cellNull {
+	if !label && c.Name == KnownAt && !d.isNull(c, x) {
 		return name, errors.New("is of a label, and this is a transaction")
 	}
 	if d.isNull(c, x) {
 		if !nullable {
 			if x.kind == cellText {
 				return name, errEmpty
+			}
+			if c.own >= 0 {
+				return name, fmt.Errorf("is missing, and so is %s", c.Name)
 			}
 			return name, errMissing
 		}
@@ -354,7 +357,7 @@ func (d *Decoder) cell(c *binding) (cell, string, error) {
 	if !d.isOwn(c) {
 		return x, c.from, nil
 	}
-	if x.kind != cellAbsent {
+	if x.kind != cellAbsent && c.prefix == "" { // the source of a prefix is a column of its own
 		return x, c.Name, fmt.Errorf("is given twice: as %s and as %s", c.from, c.Name)
 	}
 	return d.cells[c.own], c.Name, nil
@@ -401,7 +404,7 @@ func (d *Decoder) value(c *binding, x cell, dst *Column) (rounded bool, err erro
 	b := trimSpace(x.b)
 	var v int64
 	switch {
-	case c.prefix != "" && x.kind == cellText && !d.isOwn(c):
+	case c.prefix != "" && x.kind != cellBool && !d.isOwn(c):
 		if bytes.HasPrefix(x.b, []byte(c.prefix)) {
 			v = 1
 		}
@@ -425,11 +428,14 @@ func (d *Decoder) value(c *binding, x cell, dst *Column) (rounded bool, err erro
 	default:
 		v, err = parseInt(b)
 	}
-	if err == nil && v < 0 && c.Type != Time && !c.signed && !c.id && (!d.m.returns || c.Name == Line) {
-		err = errNegative
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return false, err
+	case v >= 0 || c.signed || c.id || c.Type == Time:
+	case c.Name == Line:
+		return false, errNegativeLine
+	case !d.m.returns:
+		return false, errNegative
 	}
 	dst.Ints = append(dst.Ints, v)
 	return rounded, nil

@@ -14,15 +14,16 @@ import (
 // and their errors are the reasons that stand in rejects: short, without the value.
 
 var (
-	errNotInt     = errors.New("is not a whole number")
-	errNotNumber  = errors.New("is not a number")
-	errNotFinite  = errors.New("is not a finite number")
-	errTooLarge   = errors.New("is too large")
-	errNotFlag    = errors.New("is not 0, 1, true or false")
-	errNotTime    = errors.New("is not a time that the mapping's layouts or RFC 3339 describe")
-	errNoSuchTime = errors.New("does not exist in the mapping's time zone: clocks were set forward over it")
-	errTimeFar    = errors.New("is outside the years 1677 to 2262")
-	errNegative   = errors.New("is negative; returns: true in the mapping allows it")
+	errNotInt       = errors.New("is not a whole number")
+	errNotNumber    = errors.New("is not a number")
+	errNotFinite    = errors.New("is not a finite number")
+	errTooLarge     = errors.New("is too large")
+	errNotFlag      = errors.New("is not 0, 1, true or false")
+	errNotTime      = errors.New("is not a time that the mapping's layouts or RFC 3339 describe")
+	errNoSuchTime   = errors.New("does not exist in the mapping's time zone: clocks were set forward over it")
+	errTimeFar      = errors.New("is outside the years 1677 to 2262")
+	errNegative     = errors.New("is negative; returns: true in the mapping allows it")
+	errNegativeLine = errors.New("is negative, and lines count from 0")
 )
 
 // decimalLimit is one past the greatest value of a DECIMAL(18) column.
