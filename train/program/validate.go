@@ -506,8 +506,11 @@ func (c *programChecker) shapes(in *Instr) {
 	// rowwise: these operands are all per row, or none is.
 	rowwise := func(ids ...int) {
 		for _, id := range ids {
-			if c.forward && c.buf(id).PerRow != c.buf(ids[0]).PerRow {
-				c.bad("%s is per row and %s is not", c.label(id), c.label(ids[0]))
+			if is, isNot := id, ids[0]; c.forward && c.buf(is).PerRow != c.buf(isNot).PerRow {
+				if !c.buf(is).PerRow {
+					is, isNot = isNot, is
+				}
+				c.bad("%s is per row and %s is not", c.label(is), c.label(isNot))
 			}
 		}
 	}
