@@ -190,6 +190,28 @@ func TestSettingsFaults(t *testing.T) {
 	}
 }
 
+// Any text gives settings or errors that name the file, never a panic.
+func FuzzParseConfig(f *testing.F) {
+	for _, seed := range []string{"", "a: b", "try:\n  show:\n    delay: 2d\n    set: [a, b]\n", "- x", "max-rows: &a 1\nneeded: *a", "? [a]\n: b", "try: {show: {set: [[1]]}}", "{", "a: |\n  b", "<<: {delay: 1d}", "null: 1", "---\n...\n---\ndelay: 1"} {
+		f.Add([]byte(seed))
+	}
+	known := settable(testRoot())
+	f.Fuzz(func(t *testing.T, src []byte) {
+		found, err := parseConfig("onmart.yaml", src, known)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "onmart.yaml:") {
+				t.Errorf("no place in %q", err)
+			}
+			return
+		}
+		for key := range found {
+			if _, ok := known[key]; !ok {
+				t.Errorf("unknown key %q went through", key)
+			}
+		}
+	})
+}
+
 // What init writes must load, as it is and with every setting taken out of its comment.
 func TestInitWritesSettingsThatLoad(t *testing.T) {
 	dir := t.TempDir()
