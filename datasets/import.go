@@ -74,10 +74,10 @@ func Import(ctx context.Context, o ImportOptions) (*Manifest, error) {
 		return nil, err
 	}
 	if err := im.checkRejects(true); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("import: %w", err)
 	}
 	if im.rows.N == 0 {
-		return nil, fmt.Errorf("%s: no rows: there is a header and nothing after it", o.Files[0])
+		return nil, errors.New("import: none of the rows can be used")
 	}
 	im.sort()
 	im.dropEmpty()
@@ -189,8 +189,11 @@ func (im *importer) readFile(ctx context.Context, path string) error {
 			return fmt.Errorf("import: %w", err)
 		}
 	}
-	if im.readRows() == before && format == JSONL {
-		return fmt.Errorf("import: %s is empty: want one JSON object a line", path)
+	if im.readRows() == before {
+		if format == JSONL {
+			return fmt.Errorf("import: %s is empty: want one JSON object a line", path)
+		}
+		return fmt.Errorf("import: %s has a header and no rows", path)
 	}
 	im.rounded += d.Rounded()
 	im.sources = append(im.sources, Source{Path: path, SHA256: hex.EncodeToString(raw.h.Sum(nil)), Rows: im.readRows() - before})
@@ -235,7 +238,7 @@ func (im *importer) checkRejects(last bool) error {
 	if first.Column != "" {
 		column = first.Column + ": "
 	}
-	return fmt.Errorf("import: %s, more than --max-rejects %g allows; the first is %s:%d: %s%s; %s; nothing was imported",
+	return fmt.Errorf("%s, more than --max-rejects %g allows; the first is %s:%d: %s%s; %s; nothing was imported",
 		what, im.o.MaxRejects, first.File, first.Line, column, first.Reason, where)
 }
 
