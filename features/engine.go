@@ -238,7 +238,6 @@ func (e *Engine) resolve(in *datasets.Batch, out *Rows) {
 		if p.seq >= 0 {
 			ev.seq = in.Columns[p.seq].Ints[i]
 		}
-		st.position = max(st.position, ev.seq+1)
 		if p.part >= 0 {
 			ev.part = int32(in.Columns[p.part].Ints[i])
 		}
@@ -250,6 +249,9 @@ func (e *Engine) resolve(in *datasets.Batch, out *Rows) {
 			s = e.labelEvent(in, ev)
 		default:
 			s = Invalid
+		}
+		if s != Duplicate { // a recorded log leaves it out and must give the same state
+			st.position = max(st.position, ev.seq+1)
 		}
 		out.Status = append(out.Status, s)
 		e.count(s)

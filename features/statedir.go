@@ -1,0 +1,147 @@
+package features
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/internal/atomicdir"
+)
+
+const (
+	// StateKind is what the manifest of a state directory calls it.
+	StateKind = "state"
+	// StartStateFile lies beside a log that was not begun from an empty state: the snapshot it begins from.
+	// Run takes it up, so that the log's features can be computed again from the log alone.
+	StartStateFile = "start-state.bin"
+
+	stateFile    = "state.bin"
+	stateVersion = 1
+)
+
+// StateManifest is manifest.json of a state directory.
+type StateManifest struct {
+	FormatVersion int                    `json:"format_version"`
+	Kind          string                 `json:"kind"`
+	Nodes         []Node                 `json:"nodes"`
+	Watermark     string                 `json:"watermark,omitempty"` // RFC 3339; none before the first transaction
+	Positions     map[string]int64       `json:"positions"`           // by source: where to go on
+	Counts        Counts                 `json:"counts"`
+	Files         map[string]FileSummary `json:"files"`
+}
+
+// FileSummary is a file's size and checksum.
+type FileSummary struct {
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"`
+}
+
+// SaveState writes the engine's state to a directory, complete or not at all. Positions are, by source, where
+// to go on reading.
+func SaveState(dir string, e *Engine, positions map[string]int64, force bool) error {
+	d, err := atomicdir.Create(dir, force)
+	if err != nil {
+		return err
+	}
+	defer d.Abort()
+	f, err := d.Create(stateFile)
+	if err != nil {
+		return err
+	}
+	sum := sha256.New()
+	counted := &countWriter{w: io.MultiWriter(f, sum)}
+	if err := errors.Join(e.Snapshot(counted), f.Close()); err != nil {
+		return d.Err(err)
+	}
+	m := StateManifest{
+		FormatVersion: stateVersion, Kind: StateKind, Nodes: e.p.nodes, Positions: positions, Counts: e.counts,
+		Files: map[string]FileSummary{stateFile: {counted.n, hex.EncodeToString(sum.Sum(nil))}},
+	}
+	if e.st.watermark != beginning {
+		m.Watermark = datasets.FormatTime(e.st.watermark)
+	}
+	text, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", dir, err)
+	}
+	return d.Commit(atomicdir.ManifestName, append(text, '\n'))
+}
+
+type countWriter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *countWriter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// OpenState reads a state directory's manifest.
+func OpenState(dir string) (*StateManifest, error) {
+	path := filepath.Join(dir, atomicdir.ManifestName)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s is not a state: it has no %s; onmart features --state-out or onmart score --state-out writes one", dir, atomicdir.ManifestName)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open state: %w", err)
+	}
+	var m StateManifest
+	if err := json.Unmarshal(text, &m); err != nil {
+		return nil, fmt.Errorf("open state: %s: %w", path, err)
+	}
+	if m.Kind != StateKind {
+		return nil, fmt.Errorf("%s is not a state but %q; onmart features --state-out or onmart score --state-out writes one", dir, m.Kind)
+	}
+	if m.FormatVersion > stateVersion {
+		return nil, fmt.Errorf("state %s has format %d, newer than the %d this onmart reads: update onmart", dir, m.FormatVersion, stateVersion)
+	}
+	return &m, nil
+}
+
+// LoadState takes up the state of a directory and its counts, and returns where to go on in each source. A
+// state of other features is refused, naming them; after an error the engine is as it was.
+func LoadState(dir string, e *Engine) (map[string]int64, error) {
+	m, err := OpenState(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.p.sameNodes(m.Nodes, nil); err != nil {
+		return nil, fmt.Errorf("state %s cannot be taken up: %w", dir, err)
+	}
+	if err := loadFile(filepath.Join(dir, stateFile), m.Files[stateFile], e); err != nil {
+		return nil, fmt.Errorf("state %s: %w; make it again", dir, err)
+	}
+	e.counts = m.Counts
+	return m.Positions, nil
+}
+
+// loadFile restores a snapshot whose checksum is known.
+func loadFile(path string, want FileSummary, e *Engine) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	n, err := io.Copy(sum, f)
+	if err != nil {
+		return err
+	}
+	if n != want.Bytes || hex.EncodeToString(sum.Sum(nil)) != want.SHA256 {
+		return fmt.Errorf("%s was changed or damaged: its size or checksum differs from the manifest's", filepath.Base(path))
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return e.Restore(f)
+}
