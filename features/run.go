@@ -31,13 +31,16 @@ type RunOptions struct {
 
 // Made is what a features data set says of how it was made; it stands in the manifest under "features".
 type Made struct {
-	Spec        string    `json:"spec"` // YAML
-	Fingerprint string    `json:"fingerprint"`
-	Data        string    `json:"data"` // id of the data set they were computed from
-	Nodes       []Node    `json:"nodes"`
-	Features    []Feature `json:"features"`
-	Range       string    `json:"range"`
-	Delay       string    `json:"delay,omitempty"`
+	Spec        string `json:"spec"` // YAML
+	Fingerprint string `json:"fingerprint"`
+	Data        string `json:"data"` // id of the data set they were computed from
+	// Input is the columns that the spec reads of that data set: a model trained on the features plans its
+	// spec on them when the data set itself is gone.
+	Input    *datasets.Schema `json:"input"`
+	Nodes    []Node           `json:"nodes"`
+	Features []Feature        `json:"features"`
+	Range    string           `json:"range"`
+	Delay    string           `json:"delay,omitempty"`
 }
 
 const extraKey = "features"
@@ -374,7 +377,7 @@ func (b *backfill) fillLabels(in *datasets.Batch, c *datasets.Column) {
 // describe fills in the manifest.
 func (b *backfill) describe(m *datasets.Manifest) error {
 	made := Made{
-		Spec: string(b.Spec.YAML()), Fingerprint: b.plan.Fingerprint(), Data: b.In.ID(), Nodes: b.plan.Nodes(),
+		Spec: string(b.Spec.YAML()), Fingerprint: b.plan.Fingerprint(), Data: b.In.ID(), Input: b.plan.in, Nodes: b.plan.Nodes(),
 		Features: b.plan.Features(), Range: b.Range.String(),
 	}
 	if b.plan.hasLabel {
