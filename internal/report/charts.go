@@ -79,8 +79,8 @@ const (
 	// A phone's page is 330 units wide, so that text keeps its size there.
 	narrowWidth, normalWidth, wideWidth = 330.0, 460.0, 960.0
 	plotHeight                          = 300.0
-	textHeight             = 12.0
-	colours                = 6
+	textHeight                          = 12.0
+	colours                             = 6
 )
 
 // plot is the frame that Line and Histogram share.

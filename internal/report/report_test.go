@@ -154,7 +154,7 @@ func TestOddData(t *testing.T) {
 			}
 			for _, log := range []bool{false, true} {
 				l := Line{Title: name, X: Axis{Unit: u}, Y: Axis{Unit: u, Log: log}, Series: []Series{{Name: "a", Points: points, Markers: true, Band: true, Steps: log}}}
-				s := string(l.figure().SVG+l.figure().Narrow)
+				s := string(l.figure().SVG + l.figure().Narrow)
 				if strings.Contains(s, "NaN") || strings.Contains(s, "Inf") {
 					t.Errorf("%s, unit %d: %s", name, u, s)
 				}
