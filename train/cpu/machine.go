@@ -66,7 +66,6 @@ type position struct {
 	order program.Permutation
 	rate  float32 // learning rate
 	data  *bound
-	tile  program.Range // Eval: the rows of the data that are run
 }
 
 // worker is one of the goroutines that run a machine, with memory of its own.
