@@ -375,11 +375,13 @@ func wants(k Kind, field string) need {
 // check is what concerns the spec as a whole: names used twice, labels needed and not declared.
 func (r *reader) check(s *Spec) {
 	used := map[string]bool{}
-	name := func(p position, n string) {
-		if n != "" && used[n] {
+	name := func(p position, n string) bool {
+		twice := n != "" && used[n]
+		if twice {
 			r.faults.add(p, "the column %s is there twice: names of kept columns and features must differ (put {w} or {n} for the window into a feature's name)", n)
 		}
 		used[n] = true
+		return twice
 	}
 	for _, k := range s.keep {
 		name(k.pos, k.s)
@@ -387,7 +389,9 @@ func (r *reader) check(s *Spec) {
 	for i := range s.features {
 		f := &s.features[i]
 		for _, x := range f.expand() {
-			name(f.name.pos, x.Name)
+			if name(f.name.pos, x.Name) {
+				break
+			}
 		}
 		if s.label == nil && f.kind == Risk {
 			r.faults.add(f.name.pos, "feature %s: a risk needs the spec's label (column and delay)", f.name.s)
