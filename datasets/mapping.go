@@ -269,7 +269,7 @@ func (d *yamlDoc) column(e yamlEntry) (c column, product []string) {
 	case !columnName.MatchString(e.key):
 		d.fault(e.node, "columns: %q: a name has letters, digits, _ and dots, and starts with a letter", e.key)
 	}
-	typed, scaled := known, false
+	typed, scaled := known || slices.Contains(reserved, e.key), false
 	for _, o := range d.entries(e.value, e.key, "from", "type", "scale", "layout", "null_values", "optional", "prefix", "product") {
 		switch o.key {
 		case "from":
@@ -351,7 +351,7 @@ func (d *yamlDoc) columnType(c *column, o yamlEntry, known bool) {
 		was.id && (c.Type == Int64 && !c.flag || c.Type == String) ||
 		was.Name == Quantity && c.Type == Decimal
 	if !ok {
-		d.fault(o.value, "%s: type: it is %s and cannot be %s", c.Name, typeWords(&was), typeWords(c))
+		d.fault(o.value, "%s: type: it is %s and cannot be %s", c.Name, typeWords(&was), name)
 	}
 }
 

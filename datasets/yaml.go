@@ -13,7 +13,12 @@ import (
 // yamlDoc walks a YAML document and gathers faults with their lines, so that a user sees all at once.
 type yamlDoc struct {
 	name   string
-	faults []error
+	faults []yamlFault
+}
+
+type yamlFault struct {
+	line int // 0 is of the whole document
+	err  error
 }
 
 func (d *yamlDoc) fault(n ast.Node, format string, args ...any) {
@@ -21,28 +26,40 @@ func (d *yamlDoc) fault(n ast.Node, format string, args ...any) {
 	if n != nil && n.GetToken() != nil && n.GetToken().Position != nil {
 		line = n.GetToken().Position.Line
 	}
-	d.faults = append(d.faults, fmt.Errorf("%s:%d: %s", d.name, line, fmt.Sprintf(format, args...)))
+	d.faults = append(d.faults, yamlFault{line, fmt.Errorf("%s:%d: %s", d.name, line, fmt.Sprintf(format, args...))})
 }
 
-// err joins the faults in the order of their lines in the walk.
-func (d *yamlDoc) err() error { return errors.Join(d.faults...) }
+// whole records a fault of the document.
+func (d *yamlDoc) whole(format string, args ...any) {
+	d.faults = append(d.faults, yamlFault{0, fmt.Errorf("%s: "+format, append([]any{d.name}, args...)...)})
+}
 
-// parseYAML returns the document's root. The library is known to panic on some malformed input; that
+// err joins the faults in the order of their lines.
+func (d *yamlDoc) err() error {
+	slices.SortStableFunc(d.faults, func(a, b yamlFault) int { return a.line - b.line })
+	errs := make([]error, len(d.faults))
+	for i := range d.faults {
+		errs[i] = d.faults[i].err
+	}
+	return errors.Join(errs...)
+}
+
+// parse returns the document's root. The library is known to panic on some malformed input; that
 // comes back as a fault.
 func (d *yamlDoc) parse(src []byte) (root ast.Node) {
 	defer func() {
 		if p := recover(); p != nil {
 			root = nil
-			d.faults = append(d.faults, fmt.Errorf("%s: not YAML: %v", d.name, p))
+			d.whole("not YAML: %v", p)
 		}
 	}()
 	f, err := parser.ParseBytes(src, 0)
 	if err != nil {
-		d.faults = append(d.faults, fmt.Errorf("%s: not YAML: %w", d.name, err))
+		d.whole("not YAML: %w", err)
 		return nil
 	}
 	if len(f.Docs) == 0 || f.Docs[0].Body == nil {
-		d.faults = append(d.faults, fmt.Errorf("%s: is empty", d.name))
+		d.whole("is empty")
 		return nil
 	}
 	return f.Docs[0].Body
