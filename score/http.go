@@ -1,0 +1,220 @@
+package score
+
+import (
+	"bytes"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/onmart/onmart/datasets"
+)
+
+// maxBody bounds one request: about 5,000 events.
+const maxBody = 1 << 20
+
+// httpSource names HTTP requests among the sources of a state.
+const httpSource = "http"
+
+// Server answers over HTTP from a Scorer.
+//
+//	POST /v1/score   one event, or one a line (labels among them); answers one JSON line for each transaction
+//	                 and for each event that could not be read (400 where that is all there was)
+//	POST /v1/labels  labels, one a line: trans_id, is_fraud, known_at; answers {"labels":N,"waiting":N,...}
+//	GET  /v1/models  the model in service
+//	GET  /healthz    200 while the process lives
+//	GET  /readyz     200 while events are accepted
+//	GET  /metrics    Prometheus text
+type Server struct {
+	scorer  *Scorer
+	mapping *datasets.Mapping
+	token   string
+	next    atomic.Int64 // position of the next event that comes over HTTP
+}
+
+// NewServer serves a scorer whose schema is the mapping's LogSchema. Where token is not empty, /v1 requests
+// must carry it as a bearer token.
+func NewServer(s *Scorer, m *datasets.Mapping, token string) *Server {
+	h := &Server{scorer: s, mapping: m, token: token}
+	h.next.Store(s.Position(httpSource))
+	return h
+}
+
+// Handler routes the requests.
+func (h *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/score", h.authorised(h.score))
+	mux.HandleFunc("POST /v1/labels", h.authorised(h.labels))
+	mux.HandleFunc("GET /v1/models", h.authorised(h.models))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", h.ready)
+	mux.Handle("GET /metrics", h.scorer.metrics.handler())
+	return mux
+}
+
+// HTTPServer is an http.Server with bounds on header size and time.
+func (h *Server) HTTPServer() *http.Server {
+	return &http.Server{
+		Handler: h.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
+	}
+}
+
+func (h *Server) authorised(f http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		got, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if h.token != "" && subtle.ConstantTimeCompare([]byte(got), []byte(h.token)) != 1 {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			httpError(w, http.StatusUnauthorized, "missing or wrong bearer token: send the header Authorization: Bearer TOKEN")
+			return
+		}
+		f(w, r)
+	}
+}
+
+func (h *Server) score(w http.ResponseWriter, r *http.Request) {
+	ev, ok := h.decode(w, r, false)
+	if !ok {
+		return
+	}
+	out, _, err := h.scorer.Process(ev, nil)
+	if err != nil {
+		httpError(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	status := http.StatusOK
+	if ev.Rows.N == 0 && len(ev.Rejects) > 0 {
+		status = http.StatusBadRequest
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if bytes.Count(out, []byte("\n")) == 1 {
+		w.Header().Set("Content-Type", "application/json")
+	}
+	w.WriteHeader(status)
+	w.Write(out)
+}
+
+func (h *Server) labels(w http.ResponseWriter, r *http.Request) {
+	ev, ok := h.decode(w, r, true)
+	if !ok {
+		return
+	}
+	out, counts, err := h.scorer.Process(ev, nil)
+	if err != nil {
+		httpError(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	if len(out) > 0 {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		w.WriteHeader(http.StatusBadRequest)
+		w.Write(out)
+		return
+	}
+	writeJSON(w, map[string]int64{"labels": counts.Labels, "waiting": counts.LabelsWaiting, "expired": counts.LabelsExpired})
+}
+
+// decode reads the events of a request and gives them positions.
+func (h *Server) decode(w http.ResponseWriter, r *http.Request, labels bool) (Events, bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			httpError(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("body over %d bytes: send fewer events at a time", maxBody))
+		} else {
+			httpError(w, http.StatusBadRequest, "body: "+err.Error())
+		}
+		return Events{}, false
+	}
+	ev := Events{Source: httpSource, Rows: datasets.NewBatch(h.mapping.LogSchema(), 1)}
+	d, err := h.mapping.NewDecoder(bytes.NewReader(body), httpSource, datasets.JSONL)
+	if err != nil {
+		httpError(w, http.StatusBadRequest, err.Error())
+		return Events{}, false
+	}
+	if labels {
+		d.LabelsOnly()
+	}
+	for {
+		_, err := d.Next(ev.Rows, 1024)
+		ev.Positions = append(ev.Positions, d.Lines()...)
+		ev.Rejects = append(ev.Rejects, d.Rejects()...)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			httpError(w, http.StatusBadRequest, err.Error())
+			return Events{}, false
+		}
+	}
+	if ev.Rows.N+len(ev.Rejects) == 0 {
+		httpError(w, http.StatusBadRequest, "the body holds no event: send one JSON object, or one a line")
+		return Events{}, false
+	}
+	h.place(&ev)
+	return ev, true
+}
+
+// place turns the line numbers of one body into positions that no other request has.
+func (h *Server) place(ev *Events) {
+	var last int64
+	for _, l := range ev.Positions {
+		last = max(last, l)
+	}
+	for i := range ev.Rejects {
+		last = max(last, ev.Rejects[i].Line)
+	}
+	base := h.next.Add(last) - last
+	for i := range ev.Positions {
+		ev.Positions[i] += base - 1
+	}
+	for i := range ev.Rejects {
+		ev.Rejects[i].Line += base - 1
+	}
+}
+
+func (h *Server) models(w http.ResponseWriter, _ *http.Request) {
+	m := h.scorer.o.Artifact.Manifest()
+	writeJSON(w, map[string]any{"models": []any{map[string]any{
+		"version": m.Version, "task": m.Task, "threshold": m.Threshold, "alerts_per_day": m.AlertsPerDay,
+		"features": m.Features, "train": m.Lineage.Train, "validation": m.Validation, "test": m.Test,
+	}}})
+}
+
+func (h *Server) ready(w http.ResponseWriter, _ *http.Request) {
+	if err := h.scorer.Err(); err != nil {
+		httpError(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v)
+}
+
+func httpError(w http.ResponseWriter, code int, reason string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	json.NewEncoder(w).Encode(map[string]any{"error": map[string]string{"reason": reason}})
+}
+
+// CheckListen refuses an address that other machines can reach unless both a token and TLS guard it.
+func CheckListen(addr string, token, tls bool) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("--listen %s: want HOST:PORT, such as 127.0.0.1:8080", addr)
+	}
+	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() || token && tls {
+		return nil
+	}
+	return fmt.Errorf("--listen %s: other machines can reach this address: give --token-file, --tls-cert and --tls-key, or listen on 127.0.0.1", addr)
+}

@@ -1,0 +1,404 @@
+// Package score is the scorer: events in, scores out, with the features and the model that training had.
+//
+// What enters: decoded events in the order of their log (score/source reads files and streams, the HTTP
+// handler reads requests). What leaves: one line of JSON for each transaction, one error object for each
+// event that could not be read, and, where asked, the log itself as a data set. Features come from the
+// feature engine that makes the training data and scores from the program in the artifact, so a replayed
+// log gives the scores of predict to the last bit, however it is cut into batches. Features are taken before
+// their event is folded into the state.
+package score
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/features"
+	"github.com/onmart/onmart/score/model"
+)
+
+// Explain says for which transactions reasons are computed; each costs one forward pass a feature.
+type Explain string
+
+const (
+	ExplainOff    Explain = "off"
+	ExplainAlerts Explain = "alerts" // those at or above the threshold
+	ExplainAll    Explain = "all"
+)
+
+// Options of a Scorer. Artifact and Schema are required.
+type Options struct {
+	Artifact *model.Artifact
+	// Schema of the events, a mapping's LogSchema.
+	Schema *datasets.Schema
+	// Threads that a batch may use; 0 means one.
+	Threads int
+	// Job is part of every score's id: two jobs over one stream give different ids.
+	Job string
+	// Explain and Reasons: when reasons are given, and how many. Zero values mean off.
+	Explain Explain
+	Reasons int
+	// Features writes the feature vector into each line.
+	Features bool
+	// Range limits what is scored; events outside are skipped and counted, not folded.
+	Range datasets.Range
+	// Record, if not nil, receives every event that was folded, in order; the caller commits it.
+	Record *Recorder
+}
+
+// Events is a piece of a source's log: rows of the scorer's schema with the position of each, and what could
+// not be read between them. Positions ascend.
+type Events struct {
+	Source    string
+	Rows      *datasets.Batch
+	Positions []int64
+	Rejects   []datasets.Reject
+}
+
+// Counts of a Scorer since it was made.
+type Counts struct {
+	Scored        int64 `json:"scored"`
+	Alerts        int64 `json:"alerts"`
+	Late          int64 `json:"late"`
+	Labels        int64 `json:"labels"`
+	LabelsWaiting int64 `json:"labels_waiting"`
+	LabelsExpired int64 `json:"labels_expired"`
+	Duplicates    int64 `json:"duplicates"`
+	Skipped       int64 `json:"skipped"`
+	Rejected      int64 `json:"rejected"`
+}
+
+func (c Counts) plus(d Counts) Counts {
+	return Counts{
+		c.Scored + d.Scored, c.Alerts + d.Alerts, c.Late + d.Late, c.Labels + d.Labels,
+		c.LabelsWaiting + d.LabelsWaiting, c.LabelsExpired + d.LabelsExpired, c.Duplicates + d.Duplicates,
+		c.Skipped + d.Skipped, c.Rejected + d.Rejected,
+	}
+}
+
+// Scorer holds the state of one job. Its methods may be called from several goroutines; batches are
+// processed one after the other.
+type Scorer struct {
+	o         Options
+	plan      *features.Plan
+	feats     []features.Feature
+	predictor *model.Predictor
+	threshold float64
+	task      string
+	version   string
+	time      int // column of event time
+	echo      []int
+	eventID   int
+	metrics   *metrics
+
+	mu        sync.Mutex
+	engine    *features.Engine
+	rows      features.Rows
+	scores    []float64
+	positions map[string]int64 // next position of each source
+	counts    Counts
+	failed    error
+}
+
+// echoed are the columns a score repeats, so that it can be joined without the input.
+var echoed = []string{datasets.TransID, datasets.Line, datasets.TransDatetime, datasets.UserID, datasets.StoreID}
+
+// New checks that the artifact's features can be computed from the events and starts from an empty state.
+func New(o Options) (*Scorer, error) {
+	if o.Threads < 1 {
+		o.Threads = 1
+	}
+	plan, err := o.Artifact.Spec().Plan(o.Schema)
+	if err != nil {
+		return nil, fmt.Errorf("the model's features cannot be computed from these events: %w", err)
+	}
+	predictor, err := o.Artifact.NewPredictor(o.Threads)
+	if err != nil {
+		return nil, err
+	}
+	m := o.Artifact.Manifest()
+	s := &Scorer{
+		o: o, plan: plan, feats: plan.Features(), predictor: predictor, threshold: m.Threshold, task: m.Task,
+		version: m.Version, time: o.Schema.Index(datasets.TransDatetime), eventID: o.Schema.Index(datasets.EventID),
+		engine: plan.NewEngine(o.Threads), positions: map[string]int64{}, metrics: newMetrics(),
+	}
+	s.engine.DetectDuplicates = true
+	for _, name := range echoed {
+		if i := o.Schema.Index(name); i >= 0 {
+			s.echo = append(s.echo, i)
+		}
+	}
+	s.registerCounts()
+	return s, nil
+}
+
+// UseContext starts from the state that the artifact carries: the purchases its training had seen. It is
+// model.ErrNoContext where there is none.
+func (s *Scorer) UseContext() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.o.Artifact.RestoreContext(s.engine)
+}
+
+// Warm starts from a state directory that features --state-out or a scorer wrote.
+func (s *Scorer) Warm(dir string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	positions, err := features.LoadState(dir, s.engine)
+	if err != nil {
+		return err
+	}
+	if positions != nil {
+		s.positions = positions
+	}
+	return nil
+}
+
+// Begin ends the preparation: a recorder notes the state that the log begins from. It is called once, before
+// the first event.
+func (s *Scorer) Begin() error {
+	if s.o.Record == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.o.Record.start(s.engine)
+}
+
+// SaveState writes the state and each source's next position to a directory that Warm reads.
+func (s *Scorer) SaveState(dir string, force bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		return s.failed
+	}
+	return features.SaveState(dir, s.engine, s.positions, force)
+}
+
+// Position is where a source goes on: one more than the last position folded from it, 0 at first.
+func (s *Scorer) Position(source string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.positions[source]
+}
+
+// Watermark is the greatest event time folded, microseconds since 1970 UTC.
+func (s *Scorer) Watermark() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.engine.Watermark()
+}
+
+// Err is the error that stopped the scorer, nil while it accepts events.
+func (s *Scorer) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
+// Counts since the scorer was made.
+func (s *Scorer) Counts() Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts
+}
+
+// Process scores a piece of a log, folds it, and appends one line of JSON for each transaction and each
+// event that could not be read to dst, in the order of their positions, with the counts of this piece. An error is final: state and output no
+// longer agree, and the scorer must be started again from a saved state.
+func (s *Scorer) Process(ev Events, dst []byte) ([]byte, Counts, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		return dst, Counts{}, s.failed
+	}
+	start, total := time.Now(), s.counts
+	s.counts = Counts{}
+	out, err := s.process(ev, dst)
+	if err != nil {
+		s.failed = fmt.Errorf("%s: the scorer stopped: %w; restart it from its last saved state", ev.Source, err)
+		return dst, Counts{}, s.failed
+	}
+	s.metrics.observe(time.Since(start))
+	piece := s.counts
+	s.counts = total.plus(piece)
+	return out, piece, nil
+}
+
+func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
+	rows, pos := s.inRange(ev.Rows, ev.Positions)
+	if err := s.engine.Process(rows, &s.rows); err != nil {
+		return nil, err
+	}
+	if cap(s.scores) < s.rows.N {
+		s.scores = make([]float64, s.rows.N)
+	}
+	scores := s.scores[:s.rows.N]
+	if err := s.predictor.Predict(s.rows.Values, s.rows.N, scores); err != nil {
+		return nil, err
+	}
+	if s.o.Record != nil {
+		if err := s.o.Record.write(rows, s.rows.Status, ev.Rejects); err != nil {
+			return nil, err
+		}
+	}
+	rejects, k := ev.Rejects, 0
+	for i := range rows.N {
+		for len(rejects) > 0 && rejects[0].Line < pos[i] {
+			dst = s.appendReject(dst, ev.Source, &rejects[0])
+			rejects = rejects[1:]
+		}
+		switch s.rows.Status[i] {
+		case features.Scored, features.Late:
+			dst = s.appendScore(dst, ev.Source, rows, i, pos[i], k, scores[k])
+			k++
+		case features.Duplicate:
+			s.counts.Duplicates++
+			dst = s.appendDuplicate(dst, ev.Source, rows, i, pos[i])
+		case features.LabelApplied:
+			s.counts.Labels++
+		case features.LabelWaiting:
+			s.counts.Labels++
+			s.counts.LabelsWaiting++
+		case features.LabelExpired:
+			s.counts.Labels++
+			s.counts.LabelsExpired++
+		}
+	}
+	for i := range rejects {
+		dst = s.appendReject(dst, ev.Source, &rejects[i])
+	}
+	next := s.positions[ev.Source]
+	if n := len(ev.Positions); n > 0 {
+		next = max(next, ev.Positions[n-1]+1)
+	}
+	if n := len(ev.Rejects); n > 0 {
+		next = max(next, ev.Rejects[n-1].Line+1)
+	}
+	s.positions[ev.Source] = next
+	return dst, nil
+}
+
+// inRange drops the events outside Options.Range; labels stay, since they belong to transactions of any time.
+func (s *Scorer) inRange(b *datasets.Batch, pos []int64) (*datasets.Batch, []int64) {
+	if s.o.Range == (datasets.Range{}) {
+		return b, pos
+	}
+	times := b.Columns[s.time]
+	keep := make([]int, 0, b.N)
+	for i := range b.N {
+		if times.IsNull(i) || s.o.Range.Contains(times.Ints[i]) {
+			keep = append(keep, i)
+		}
+	}
+	if len(keep) == b.N {
+		return b, pos
+	}
+	s.counts.Skipped += int64(b.N - len(keep))
+	kept := datasets.NewBatch(b.Schema, len(keep))
+	p := make([]int64, len(keep))
+	for k, i := range keep {
+		appendRow(kept, b, i)
+		p[k] = pos[i]
+	}
+	return kept, p
+}
+
+func (s *Scorer) appendScore(dst []byte, source string, b *datasets.Batch, row int, pos int64, k int, score float64) []byte {
+	alert := score >= s.threshold
+	s.counts.Scored++
+	dst = append(dst, `{"score_id":"`...)
+	dst = s.appendID(dst, source, b, row, pos)
+	dst = append(dst, '"')
+	for _, c := range s.echo {
+		f := &b.Schema.Fields[c]
+		dst = append(dst, `,"`...)
+		dst = append(dst, f.Name...)
+		dst = append(dst, `":`...)
+		dst = appendValue(dst, f, &b.Columns[c], row)
+	}
+	dst = append(dst, `,"scores":{"`...)
+	dst = append(dst, s.task...)
+	dst = append(dst, `":`...)
+	dst = appendFloat(dst, score)
+	dst = append(dst, `},"decision":"`...)
+	if alert {
+		s.counts.Alerts++
+		dst = append(dst, `alert"`...)
+	} else {
+		dst = append(dst, `pass"`...)
+	}
+	if s.rows.Status[row] == features.Late {
+		s.counts.Late++
+		dst = append(dst, `,"late":true`...)
+	}
+	if s.o.Explain == ExplainAll || s.o.Explain == ExplainAlerts && alert {
+		dst = append(dst, `,"reasons":[`...)
+		for i, r := range s.predictor.Reasons(s.rows.Values, k, s.o.Reasons) {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = append(dst, `{"feature":`...)
+			dst = appendString(dst, r.Feature)
+			dst = append(dst, `,"value":`...)
+			dst = appendFloat(dst, r.Value)
+			dst = append(dst, `,"typical":`...)
+			dst = appendFloat(dst, r.Typical)
+			dst = append(dst, `,"contribution":`...)
+			dst = appendFloat(dst, r.Contribution)
+			dst = append(dst, `,"text":`...)
+			dst = appendString(dst, r.Words)
+			dst = append(dst, '}')
+		}
+		dst = append(dst, ']')
+	}
+	if s.o.Features {
+		dst = append(dst, `,"features":{`...)
+		for i := range s.feats {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = appendString(dst, s.feats[i].Name)
+			dst = append(dst, ':')
+			dst = appendFloat(dst, s.rows.Values[i][k])
+		}
+		dst = append(dst, '}')
+	}
+	dst = append(dst, `,"model":"`...)
+	dst = append(dst, s.version...)
+	return append(dst, "\"}\n"...)
+}
+
+// appendID writes the caller's event id, or a digest that a replay of the same source gives again.
+func (s *Scorer) appendID(dst []byte, source string, b *datasets.Batch, row int, pos int64) []byte {
+	if s.eventID >= 0 && !b.Columns[s.eventID].IsNull(row) {
+		q := appendString(nil, b.Columns[s.eventID].Strings[row])
+		return append(dst, q[1:len(q)-1]...)
+	}
+	var buf [256]byte
+	key := append(buf[:0], s.o.Job...)
+	key = append(key, 0)
+	key = append(key, s.task...)
+	key = append(key, 0)
+	key = append(key, source...)
+	key = append(key, 0)
+	key = strconv.AppendInt(key, pos, 10)
+	sum := sha256.Sum256(key)
+	return hex.AppendEncode(dst, sum[:16])
+}
+
+func (s *Scorer) appendReject(dst []byte, source string, r *datasets.Reject) []byte {
+	s.counts.Rejected++
+	return appendError(dst, source, r.Line, r.Column, r.Reason)
+}
+
+func (s *Scorer) appendDuplicate(dst []byte, source string, b *datasets.Batch, row int, pos int64) []byte {
+	c := b.Schema.Index(datasets.TransID)
+	id := appendValue(nil, &b.Schema.Fields[c], &b.Columns[c], row)
+	return appendError(dst, source, pos, datasets.TransID,
+		fmt.Sprintf("transaction %s was scored before; it is not counted again", id))
+}
