@@ -15,6 +15,7 @@ import (
 type Config struct {
 	Hidden         []int   // widths of the hidden layers
 	Dropout        float64 // after each hidden layer
+	InitScale      float64 // spread of the first weights as a share of He's
 	Towers         int     // networks trained side by side, their logits averaged
 	Batch          int     // rows of a step
 	Epochs         int     // at most
@@ -32,7 +33,7 @@ type Config struct {
 // DefaultConfig was chosen on the fraud handbook's data; docs/BENCHMARKS.md has the figures.
 func DefaultConfig() Config {
 	return Config{
-		Hidden: []int{128, 128}, Dropout: .2, Towers: 4, Batch: 256, Epochs: 20, Patience: 8,
+		Hidden: []int{128, 128}, Dropout: .2, InitScale: .41, Towers: 4, Batch: 256, Epochs: 20, Patience: 8,
 		LearningRate: 2e-3, Schedule: "one-cycle", WarmUp: .1,
 		Beta1: .9, Beta2: .999, Epsilon: 1e-8, WeightDecay: .01, PositiveWeight: 1, Log: true,
 	}
@@ -57,6 +58,7 @@ func Settings() []Setting {
 			func(c *Config) string { return joinInts(c.Hidden) },
 			func(c *Config, v string) (err error) { c.Hidden, err = splitInts(v); return err }},
 		number("dropout", "share of hidden units left out in a training step", 0, .95, func(c *Config) *float64 { return &c.Dropout }),
+		number("init_scale", "spread of the first weights, as a share of He et al.'s sqrt(6/inputs); PyTorch's is 0.41", .01, 2, func(c *Config) *float64 { return &c.InitScale }),
 		count("towers", "networks trained side by side; their logits are averaged", 1, 64, func(c *Config) *int { return &c.Towers }),
 		count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
 		count("epochs", "passes over the training rows, at most", 1, 10_000, func(c *Config) *int { return &c.Epochs }),

@@ -456,19 +456,12 @@ func (t *trainer) test(ctx context.Context, set *program.Set, weights program.Te
 func (t *trainer) context(ctx context.Context) (*features.Engine, error) {
 	d := t.Source.Transactions
 	if d == nil {
-		t.Note("the artifact carries no feature state: %s", t.Source.NoTransactions)
+		t.Note("the artifact carries no feature state: %s; onmart score wants --warm-from", t.Source.NoTransactions)
 		return nil, nil
 	}
-	e := t.Source.Plan.NewEngine(t.Threads)
-	bar := t.Bar("feature state", 0, "rows")
-	var out features.Rows
-	var done int64
+	bar := t.Bar("feature state", d.Manifest().Rows, "rows")
 	_, to := t.span.Bounds()
-	err := d.Read(ctx, datasets.ReadOptions{Range: datasets.Range{From: math.MinInt64, To: to}, Threads: t.Threads}, func(b *datasets.Batch) error {
-		done += int64(b.N)
-		bar.Set(done, "")
-		return e.Process(b, &out)
-	})
+	e, err := features.StateAt(ctx, t.Source.Spec, d, to, t.Threads, func(done, _ int64) { bar.Set(done, "") })
 	bar.Done()
 	return e, err
 }

@@ -1,0 +1,534 @@
+package fraud
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/datasets/mock"
+	"github.com/onmart/onmart/features"
+	"github.com/onmart/onmart/internal/testkit"
+	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/train"
+	"github.com/onmart/onmart/train/cpu"
+	"github.com/onmart/onmart/train/program"
+)
+
+// mockDays of purchases from 2026-01-05 are what the tests train on.
+const mockDays = 40
+
+var (
+	mockTrain = mustRange("2026-01-14..2026-01-31")
+	mockTest  = mustRange("2026-02-08..2026-02-13")
+)
+
+func mustRange(s string) datasets.Range {
+	r, err := datasets.ParseRange(s)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+var (
+	mockOnce sync.Once
+	mockDir  string
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if mockDir != "" {
+		os.RemoveAll(mockDir)
+	}
+	os.Exit(code)
+}
+
+// mockSource is a small generated stream with its features, made once for all tests.
+func mockSource(t testing.TB) Source {
+	t.Helper()
+	mockOnce.Do(func() {
+		dir, err := os.MkdirTemp("", "onmart-fraud-test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		mockDir = dir
+		writeMock(t, filepath.Join(dir, "data"))
+		writeFeatures(t, filepath.Join(dir, "data"), filepath.Join(dir, "features"))
+	})
+	return openMock(t)
+}
+
+// writeMock writes the mock stream with labels that a small network can learn in seconds: four in five large
+// amounts are fraud, and one in 500 others.
+func writeMock(t testing.TB, dir string) {
+	s, err := mock.New(mock.Options{Rows: 24_000, Users: 1500, Days: mockDays, Seed: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := datasets.Create(dir, datasets.KindTransactions, mock.Schema(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	r := rand.New(rand.NewPCG(1, 1))
+	for b := s.Next(); b != nil; b = s.Next() {
+		amount, label := b.Column(datasets.Amount).Ints, b.Column(datasets.IsFraud)
+		for i := range label.Ints {
+			chance := .002
+			if amount[i] > 250_0000 {
+				chance = .8
+			}
+			label.Ints[i] = int64(btoi(r.Float64() < chance))
+		}
+		if err := w.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Commit(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeFeatures computes the built-in spec's features, rows in the order of the log.
+func writeFeatures(t testing.TB, in, out string) {
+	d, plan := planOf(t, in)
+	w, err := datasets.Create(out, datasets.KindFeatures, plan.Schema(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	e := plan.NewEngine(1)
+	var rows features.Rows
+	err = d.Read(t.Context(), datasets.ReadOptions{}, func(b *datasets.Batch) error {
+		if err := e.Process(b, &rows); err != nil {
+			return err
+		}
+		if rows.N != b.N {
+			return fmt.Errorf("%d rows of features for %d", rows.N, b.N)
+		}
+		next := 0
+		o := &datasets.Batch{Schema: plan.Schema(), N: b.N, Columns: make([]datasets.Column, len(plan.Schema().Fields))}
+		for i, f := range plan.Schema().Fields {
+			if c := b.Column(f.Name); c != nil {
+				o.Columns[i] = *c
+			} else {
+				o.Columns[i].Floats = rows.Values[next]
+				next++
+			}
+		}
+		return w.Write(o)
+	})
+	if err := errors.Join(err, w.Commit()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func planOf(t testing.TB, dir string) (*datasets.Dataset, *features.Plan) {
+	t.Helper()
+	d, err := datasets.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := mockSpec(t).Plan(d.Schema())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d, plan
+}
+
+func mockSpec(t testing.TB) *features.Spec {
+	t.Helper()
+	spec, err := features.Builtin("fraud-handbook")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return spec
+}
+
+func openMock(t testing.TB) Source {
+	t.Helper()
+	d, plan := planOf(t, filepath.Join(mockDir, "data"))
+	f, err := datasets.Open(filepath.Join(mockDir, "features"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := mockSpec(t)
+	return Source{Features: f, Spec: spec, Input: d.Schema(), Plan: plan, Delay: spec.Delay(), From: d.ID(), Transactions: d}
+}
+
+// notes collects what a training says.
+type notes struct{ lines []string }
+
+func (n *notes) note(format string, args ...any) {
+	n.lines = append(n.lines, fmt.Sprintf(format, args...))
+}
+
+func (n *notes) has(t testing.TB, want string) {
+	t.Helper()
+	if !slices.ContainsFunc(n.lines, func(s string) bool { return strings.Contains(s, want) }) {
+		t.Errorf("nothing says %q in:\n%s", want, strings.Join(n.lines, "\n"))
+	}
+}
+
+// small is a quick training of the mock stream.
+func small(t testing.TB, n *notes) Options {
+	t.Helper()
+	b, err := cpu.New(cpu.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Config{
+		Hidden: []int{16}, Dropout: .05, InitScale: .41, Towers: 2, Batch: 64, Epochs: 6, Patience: 8,
+		LearningRate: 2e-2, Schedule: "one-cycle", WarmUp: .1,
+		Beta1: .9, Beta2: .999, Epsilon: 1e-8, WeightDecay: .01, PositiveWeight: 1, Log: true,
+	}
+	return Options{
+		Source: mockSource(t), Out: filepath.Join(t.TempDir(), "model"), Train: mockTrain, AlertsPerDay: 5,
+		Config: c, Seed: 1, Threads: 1, Backend: b, Note: n.note,
+	}
+}
+
+func weightsOf(t testing.TB, dir string) string {
+	t.Helper()
+	a, err := model.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := program.WriteSafetensors(&b, a.Weights(), nil); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestPlantedFraudIsFound(t *testing.T) {
+	n := &notes{}
+	o := small(t, n)
+	o.Test = &mockTest
+	s, err := Train(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%v\n%s", s.Test.Model, strings.Join(n.lines, "\n"))
+	if auc := s.Test.Model["auc"]; !(auc >= .85) {
+		t.Errorf("AUC %v on planted fraud", auc)
+	}
+	if len(s.Test.Baselines) != 3 || !s.Refitted || !s.Context || s.Version == "" || s.Positives == 0 {
+		t.Errorf("%+v", s)
+	}
+	n.has(t, "then all of 2026-01-14..2026-01-31")
+	n.has(t, "too short for the delay of 7d between them, the gap is 5d")
+	if names := testkit.Names(t, filepath.Dir(o.Out)); !slices.Equal(names, []string{"model"}) {
+		t.Errorf("left behind %v", names)
+	}
+
+	a, err := model.Open(o.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := a.Manifest()
+	if m.Task != "fraud" || m.Test == nil || m.Validation == nil || len(m.Test.Baselines) != 3 || m.Lineage.Data != o.Source.Features.ID() || m.Created.Backend != o.Backend.Name() {
+		t.Errorf("%+v", m)
+	}
+	// The artifact's own scores of the test rows have the figures that training reported, and about as many
+	// alerts as were asked for.
+	rows, err := Load(t.Context(), o.Source.Features, mockTest, m.Features, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := a.NewPredictor(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scores := make([]float64, rows.Len())
+	if err := p.Predict(rows.Values, rows.Len(), scores); err != nil {
+		t.Fatal(err)
+	}
+	known, err := LoadKnown(t.Context(), o.Source.Features, datasets.Range{From: mockTrain.From, To: mockTest.To}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := Evaluate(rows, scores, Protocol{Known: known, Delay: o.Source.Delay, AlertsPerDay: m.AlertsPerDay, Threshold: m.Threshold})
+	for name, v := range e.Metrics() {
+		if v != m.Test.Metrics[name] {
+			t.Errorf("%s is %v, the manifest says %v", name, v, m.Test.Metrics[name])
+		}
+	}
+	if !(e.Alerts.PerDay > 1 && e.Alerts.PerDay < 15) {
+		t.Errorf("%v alerts a day for a budget of 5", e.Alerts.PerDay)
+	}
+	// The state is that of an engine that saw everything before the end of training.
+	engine := o.Source.Plan.NewEngine(1)
+	if err := a.RestoreContext(engine); err != nil {
+		t.Fatal(err)
+	}
+	if w := engine.Watermark(); w >= mockTrain.To || w < mockTrain.To-datasets.Hour {
+		t.Errorf("the state ends at %s", datasets.FormatTime(w))
+	}
+}
+
+// Threads and the path of the processor are not in the weights; the seed is.
+func TestSameWeightsForAnyThreads(t *testing.T) {
+	weights := map[string]string{}
+	for _, c := range []struct {
+		name    string
+		threads int
+		seed    uint64
+	}{{"one thread", 1, 1}, {"two threads", 2, 1}, {"another seed", 1, 2}} {
+		o := small(t, &notes{})
+		b, err := cpu.New(cpu.Options{Threads: c.threads})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Backend, o.Threads, o.Seed, o.Config.Epochs = b, c.threads, c.seed, 2
+		if _, err := Train(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		weights[c.name] = weightsOf(t, o.Out)
+	}
+	if weights["one thread"] != weights["two threads"] {
+		t.Error("two threads give other weights than one")
+	}
+	if weights["one thread"] == weights["another seed"] {
+		t.Error("the seed does nothing")
+	}
+}
+
+// A training stopped after any epoch of either loop and resumed ends in the same artifact.
+func TestResumeEndsInTheSameArtifact(t *testing.T) {
+	configure := func(o *Options) {
+		o.Config.Epochs, o.Config.Patience = 3, 0
+		o.Config.Schedule = "constant"
+	}
+	whole := small(t, &notes{})
+	configure(&whole)
+	done, err := Train(t.Context(), whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := weightsOf(t, whole.Out)
+	for stop := 1; stop <= 3+done.Epochs; stop++ {
+		o := small(t, &notes{})
+		configure(&o)
+		ctx, cancel := context.WithCancel(t.Context())
+		o.Backend = &stopping{Backend: o.Backend, after: stop, cancel: cancel}
+		_, err := Train(ctx, o)
+		cancel()
+		var stopped *train.Interrupted
+		if !errors.As(err, &stopped) && stop < 3+done.Epochs {
+			t.Fatalf("stopped after %d epochs: %v", stop, err)
+		}
+		if _, err := os.Stat(o.Out); err == nil && stop < 3+done.Epochs {
+			t.Fatal("a stopped training left an artifact")
+		}
+		again := small(t, &notes{})
+		configure(&again)
+		again.Out = o.Out
+		if _, err := os.Stat(CheckpointDir(o.Out)); err != nil {
+			if stop < 3+done.Epochs {
+				t.Fatal(err)
+			}
+			continue // it had ended
+		}
+		if _, err := Train(t.Context(), again); err == nil || !strings.Contains(err.Error(), "--resume goes on") {
+			t.Errorf("without --resume: %v", err)
+		}
+		n := &notes{}
+		again.Resume, again.Note = true, n.note
+		if stop == 1 {
+			again.Seed = 9
+			if _, err := Train(t.Context(), again); err == nil || !strings.Contains(err.Error(), "--seed was 1 and is 9 now") {
+				t.Errorf("another seed: %v", err)
+			}
+			again.Seed = 1
+		}
+		s, err := Train(t.Context(), again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if weightsOf(t, o.Out) != want || s.Version == "" || s.Epochs != done.Epochs || !s.Resumed {
+			t.Errorf("stopped after %d epochs and resumed: another artifact", stop)
+		}
+		n.has(t, "goes on after epoch")
+		if names := testkit.Names(t, filepath.Dir(o.Out)); !slices.Equal(names, []string{"model"}) {
+			t.Errorf("left behind %v", names)
+		}
+	}
+}
+
+// stopping cancels after a number of epochs: the first step of the next one sees it.
+type stopping struct {
+	program.Backend
+	after, epochs int
+	cancel        func()
+}
+
+type stoppingExec struct {
+	program.Exec
+	b *stopping
+}
+
+func (b *stopping) Compile(s *program.Set) (program.Exec, error) {
+	e, err := b.Backend.Compile(s)
+	return &stoppingExec{e, b}, err
+}
+
+// Export is called once an epoch, before the checkpoint is written.
+func (e *stoppingExec) Export() (program.Tensors, error) {
+	if e.b.epochs++; e.b.epochs == e.b.after {
+		e.b.cancel()
+	}
+	return e.Exec.Export()
+}
+
+func TestValidRangeIsUsedAsGiven(t *testing.T) {
+	n := &notes{}
+	o := small(t, n)
+	valid := mustRange("2026-02-01..2026-02-07")
+	o.Valid = &valid
+	s, err := Train(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Refitted || s.Valid != valid.String() || s.Fit != mockTrain.String() {
+		t.Errorf("%+v", s)
+	}
+	n.has(t, "epochs chosen on 2026-02-01..2026-02-07")
+	a, err := model.Open(o.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Manifest().Lineage.Valid == nil {
+		t.Error("the manifest does not name the validation rows")
+	}
+	overlap := mustRange("2026-01-31..2026-02-07")
+	o.Valid, o.Out = &overlap, o.Out+"2"
+	if _, err := Train(t.Context(), o); err == nil || !strings.Contains(err.Error(), "overlaps") {
+		t.Error(err)
+	}
+}
+
+func TestBadTrainings(t *testing.T) {
+	for want, change := range map[string]func(*Options){
+		"no rows there; ":     func(o *Options) { o.Train = mustRange("2031-01-01..2031-02-01") },
+		"--valid 2031":        func(o *Options) { r := mustRange("2031-01-01..2031-02-01"); o.Valid = &r },
+		"--test 2031":         func(o *Options) { r := mustRange("2031-01-01..2031-02-01"); o.Test = &r },
+		"one class":           func(o *Options) { o.Train = mustRange("2026-01-05T00:00:00Z..2026-01-05T02:00:00Z") },
+		"alerts per day":      func(o *Options) { o.AlertsPerDay = 0 },
+		"nothing to resume":   func(o *Options) { o.Resume = true },
+		"exists already":      func(o *Options) { o.Out = filepath.Join(mockDir, "data") },
+		"smaller learning":    func(o *Options) { o.Config.LearningRate = 1e9; o.Backend = blind{o.Backend} },
+		"the training diverg": func(o *Options) { o.Config.LearningRate = 1e30 },
+	} {
+		o := small(t, &notes{})
+		change(&o)
+		if _, err := Train(t.Context(), o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		if _, err := os.Stat(filepath.Join(filepath.Dir(o.Out), "model")); err == nil {
+			t.Errorf("%s: something was left", want)
+		}
+	}
+}
+
+// blind is a backend whose loss is not a number.
+type blind struct{ program.Backend }
+
+type blindExec struct{ program.Exec }
+
+func (b blind) Compile(s *program.Set) (program.Exec, error) {
+	e, err := b.Backend.Compile(s)
+	return blindExec{e}, err
+}
+
+func (e blindExec) Run(_, _ int, slots []float64) error {
+	slots[0] = math.NaN()
+	return nil
+}
+
+func TestFewerRowsThanABatch(t *testing.T) {
+	n := &notes{}
+	o := small(t, n)
+	o.Config.Batch = 1 << 20
+	if _, err := Train(t.Context(), o); err != nil && !strings.Contains(err.Error(), "has learned nothing") {
+		t.Fatal(err)
+	}
+	n.has(t, "all rows make one step")
+}
+
+// A loss curve that changes is a change of the training that has to be meant.
+func TestLossCurve(t *testing.T) {
+	o := small(t, &notes{})
+	rows, err := Load(t.Context(), o.Source.Features, mockTrain, featureNames(o.Source.Plan), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := make([]bool, len(rows.Features))
+	for i, f := range o.Source.Plan.Features() {
+		log[i] = f.Log
+	}
+	f := fitting{config: &o.Config, backend: o.Backend, seed: 1, threads: 1, log: log}
+	m, err := f.run(t.Context(), rows, nil, 6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []float64{.2272854, .0606211, .0517864, .0488970, .0454814, .0444498}
+	for i, e := range m.result.Epochs {
+		if got := e.Loss / 2; !(math.Abs(got-want[i]) <= 1e-5) {
+			t.Errorf("epoch %d: loss %.7f, want %.7f", i+1, got, want[i])
+		}
+	}
+}
+
+func featureNames(p *features.Plan) []string {
+	var names []string
+	for _, f := range p.Features() {
+		names = append(names, f.Name)
+	}
+	return names
+}
+
+// The handbook's protocol on the handbook's data has the handbook's rows.
+func TestHandbookRows(t *testing.T) {
+	path := testkit.SharedData(t, "fraud-handbook/transactions.csv.gz")
+	m, err := datasets.Preset("fraud-handbook")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "data")
+	if _, err := datasets.Import(t.Context(), datasets.ImportOptions{Mapping: m, Files: []string{path}, Out: dir}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := datasets.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trained, tested := mustRange("2018-07-25..2018-07-31"), mustRange("2018-08-08..2018-08-14")
+	known, err := LoadKnown(t.Context(), d, datasets.Range{From: trained.From, To: tested.To}, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	learn, err := Load(t.Context(), d, trained, nil, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	test, err := Load(t.Context(), d, tested, nil, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := Evaluate(test, make([]float64, test.Len()), Protocol{Known: known, Delay: 7 * datasets.Day})
+	if learn.Len() != 67_240 || learn.Positives() != 598 || e.Rows != 58_264 || e.Positives != 385 || len(e.Days) != 7 {
+		t.Errorf("train %d rows with %d frauds, test %d with %d; the book has 67240/598 and 58264/385",
+			learn.Len(), learn.Positives(), e.Rows, e.Positives)
+	}
+}
