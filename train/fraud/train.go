@@ -121,11 +121,28 @@ func Train(ctx context.Context, o Options) (*Summary, error) {
 	if err := t.load(ctx); err != nil {
 		return nil, err
 	}
+	s, err := t.run(ctx)
+	if err != nil && ctx.Err() != nil {
+		return nil, t.stopped(ctx)
+	}
+	return s, err
+}
+
+func (t *trainer) run(ctx context.Context) (*Summary, error) {
 	m, c, err := t.fit(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return t.finish(ctx, m, c)
+}
+
+// stopped says what a training that was told to stop has left, whichever part of it was under way.
+func (t *trainer) stopped(ctx context.Context) error {
+	dir := CheckpointDir(t.Out)
+	if _, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("the training was stopped before the end of its first epoch (%w); nothing was left behind", context.Cause(ctx))
+	}
+	return fmt.Errorf("the training was stopped (%w); what was finished is kept in %s: the same command with --resume goes on from there", context.Cause(ctx), dir)
 }
 
 // checkOutput fails early on what would fail at the end, and on a checkpoint that would be lost.

@@ -19,7 +19,6 @@ import (
 	"github.com/onmart/onmart/features"
 	"github.com/onmart/onmart/internal/testkit"
 	"github.com/onmart/onmart/score/model"
-	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/cpu"
 	"github.com/onmart/onmart/train/program"
 )
@@ -324,8 +323,7 @@ func TestResumeEndsInTheSameArtifact(t *testing.T) {
 		o.Backend = &stopping{Backend: o.Backend, after: stop, cancel: cancel}
 		_, err := Train(ctx, o)
 		cancel()
-		var stopped *train.Interrupted
-		if !errors.As(err, &stopped) && stop < 3+done.Epochs {
+		if stop < 3+done.Epochs && (!errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "--resume goes on")) {
 			t.Fatalf("stopped after %d epochs: %v", stop, err)
 		}
 		if _, err := os.Stat(o.Out); err == nil && stop < 3+done.Epochs {
@@ -389,6 +387,95 @@ func (e *stoppingExec) Export() (program.Tensors, error) {
 		e.b.cancel()
 	}
 	return e.Exec.Export()
+}
+
+func TestStoppedBeforeAnythingIsFinished(t *testing.T) {
+	o := small(t, &notes{})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("enough"))
+	_, err := Train(ctx, o)
+	if err == nil {
+		t.Fatal("it ran to the end")
+	}
+	if names := testkit.Names(t, filepath.Dir(o.Out)); len(names) != 0 {
+		t.Errorf("left behind %v", names)
+	}
+}
+
+// A source whose transactions are gone or were replaced gives an artifact without feature state, and says so.
+func TestSourceOfFeatures(t *testing.T) {
+	mockSource(t)
+	dir := t.TempDir()
+	data, made := filepath.Join(dir, "data"), filepath.Join(dir, "features")
+	if err := os.CopyFS(data, os.DirFS(filepath.Join(mockDir, "data"))); err != nil {
+		t.Fatal(err)
+	}
+	d, _ := planOf(t, data)
+	if _, err := features.Run(t.Context(), features.RunOptions{Spec: mockSpec(t), In: d, Out: made, Threads: 1}); err != nil {
+		t.Fatal(err)
+	}
+	open := func() (Source, error) {
+		f, err := datasets.Open(made)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return OpenSource(f)
+	}
+	s, err := open()
+	if err != nil || s.Transactions == nil || s.Delay != 7*datasets.Day || s.From != d.ID() {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if err := os.RemoveAll(data); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = open(); err != nil || s.Transactions != nil || !strings.Contains(s.NoTransactions, "cannot be read") {
+		t.Errorf("%+v, %v", s, err)
+	}
+	n := &notes{}
+	o := small(t, n)
+	o.Source = s
+	sum, err := Train(t.Context(), o)
+	if err != nil || sum.Context {
+		t.Fatalf("%+v, %v", sum, err)
+	}
+	n.has(t, "carries no feature state")
+	if a, err := model.Open(o.Out); err != nil || a.Manifest().Context != nil {
+		t.Error(err)
+	}
+	w, err := datasets.Create(data, datasets.KindTransactions, mock.Schema(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = open(); err != nil || s.Transactions != nil || !strings.Contains(s.NoTransactions, "not the data set any more") {
+		t.Errorf("%+v, %v", s, err)
+	}
+	foreign, err := datasets.Open(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenSource(foreign); err == nil || !strings.Contains(err.Error(), "onmart features did not make") {
+		t.Error(err)
+	}
+}
+
+func TestUnlabelledRowsAreCounted(t *testing.T) {
+	rows := makeRows([][3]int{{0, 0, 1}, {1, 1, 0}})
+	rows.Null = []bool{false, true}
+	if rows.Unlabelled() != 1 {
+		t.Error(rows.Unlabelled())
+	}
+	for want, r := range map[string]*Rows{
+		"no rows":                {},
+		"none of the 1":          makeRows([][3]int{{0, 0, 0}}),
+		"all 2 rows are frauds:": makeRows([][3]int{{0, 0, 1}, {0, 0, 1}}),
+	} {
+		if err := checkClasses("here", r); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
 }
 
 func TestValidRangeIsUsedAsGiven(t *testing.T) {
