@@ -13,7 +13,7 @@ func hasAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasFMA }
 // avx2Kernels hand whole vectors to the assembly and what is left over to the portable kernels.
 func avx2Kernels() *kernels {
 	return &kernels{
-		name: "cpu-avx2", tile: tileAVX2, actGrad: actGradAVX2, colSum: colSumAVX2,
+		name: "cpu-avx2", tile: tileAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
 		adamw: adamwAVX2, dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
 	}
 }
@@ -53,6 +53,36 @@ func actGradAVX2(dz, dy, y []float32) {
 		actGrad8(&dz[0], &dy[0], &y[0], n)
 	}
 	actGradPortable(dz[n:], dy[n:], y[n:])
+}
+
+// siluAVX2 pads what is left over to a vector.
+func siluAVX2(y, z []float32) {
+	z = z[:len(y)]
+	n := len(y) &^ 7
+	if n > 0 {
+		silu8(&y[0], &z[0], n)
+	}
+	if n < len(y) {
+		var pad [8]float32
+		copy(pad[:], z[n:])
+		silu8(&pad[0], &pad[0], 8)
+		copy(y[n:], pad[:])
+	}
+}
+
+func siluGradAVX2(dz, dy, z []float32) {
+	dy, z = dy[:len(dz)], z[:len(dz)]
+	n := len(dz) &^ 7
+	if n > 0 {
+		siluGrad8(&dz[0], &dy[0], &z[0], n)
+	}
+	if n < len(dz) {
+		var pad, padZ [8]float32
+		copy(pad[:], dy[n:])
+		copy(padZ[:], z[n:])
+		siluGrad8(&pad[0], &pad[0], &padZ[0], 8)
+		copy(dz[n:], pad[:])
+	}
 }
 
 func colSumAVX2(s, x []float32, rows, stride int) {

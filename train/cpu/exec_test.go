@@ -54,6 +54,7 @@ func TestTheSameBitsEverywhere(t *testing.T) {
 		{widths: []int{5, 33, 16}, batch: 64, rest: 37, evalRows: 10, dropout: 0.25, detour: true},
 		{widths: []int{3, 17}, batch: 257, rest: 1, evalRows: 7},
 		{widths: []int{19, 7, 5, 3}, batch: 3, rest: 2, evalRows: 300, dropout: 0.5},
+		{widths: []int{5, 33, 16}, batch: 64, rest: 37, evalRows: 10, dropout: 0.25, silu: true},
 	} {
 		const steps = 7
 		s := c.set()

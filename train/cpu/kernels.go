@@ -17,6 +17,10 @@ type kernels struct {
 	tile func(t *tile)
 	// actGrad: dz[i] = dy[i] where y[i] > 0, else 0.
 	actGrad func(dz, dy, y []float32)
+	// silu: y[i] = z[i] / (1 + exp(-z[i])), with the arithmetic of siluPortable. y may be z.
+	silu func(y, z []float32)
+	// siluGrad: dz[i] = dy[i] s (1 + z[i] (1-s)), s = 1 / (1 + exp(-z[i])). dz may be dy.
+	siluGrad func(dz, dy, z []float32)
 	// colSum: s[j] = x[j] + x[stride+j] + ... over rows, in that order from 0.
 	colSum func(s, x []float32, rows, stride int)
 	// adamw is one update of equally long slices, with the arithmetic of adamwScalar.
@@ -62,7 +66,7 @@ type dropCoef struct {
 // portableKernels are plain Go: the reference of every other path.
 func portableKernels() *kernels {
 	return &kernels{
-		name: "cpu-portable", tile: tilePortable, actGrad: actGradPortable, colSum: colSumPortable,
+		name: "cpu-portable", tile: tilePortable, actGrad: actGradPortable, silu: siluPortable, siluGrad: siluGradPortable, colSum: colSumPortable,
 		adamw: adamwPortable, dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
 	}
 }

@@ -39,6 +39,16 @@ func tile6(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int,
 //go:noescape
 func actGrad8(dz *float32, dy *float32, y *float32, n int)
 
+// silu8 is kernels.silu for n elements, a positive multiple of 8.
+//
+//go:noescape
+func silu8(y *float32, z *float32, n int)
+
+// siluGrad8 is kernels.siluGrad for n elements, a positive multiple of 8.
+//
+//go:noescape
+func siluGrad8(dz *float32, dy *float32, z *float32, n int)
+
 // colSum32 is kernels.colSum for 32 columns; stride is in bytes.
 //
 //go:noescape

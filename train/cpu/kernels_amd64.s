@@ -589,6 +589,198 @@ loop:
 	VZEROUPPER
 	RET
 
+DATA siluConsts<>+0(SB)/4, $0xc2ae0000
+DATA siluConsts<>+4(SB)/4, $0xc2ae0000
+DATA siluConsts<>+8(SB)/4, $0xc2ae0000
+DATA siluConsts<>+12(SB)/4, $0xc2ae0000
+DATA siluConsts<>+16(SB)/4, $0xc2ae0000
+DATA siluConsts<>+20(SB)/4, $0xc2ae0000
+DATA siluConsts<>+24(SB)/4, $0xc2ae0000
+DATA siluConsts<>+28(SB)/4, $0xc2ae0000
+DATA siluConsts<>+32(SB)/4, $0x42ae0000
+DATA siluConsts<>+36(SB)/4, $0x42ae0000
+DATA siluConsts<>+40(SB)/4, $0x42ae0000
+DATA siluConsts<>+44(SB)/4, $0x42ae0000
+DATA siluConsts<>+48(SB)/4, $0x42ae0000
+DATA siluConsts<>+52(SB)/4, $0x42ae0000
+DATA siluConsts<>+56(SB)/4, $0x42ae0000
+DATA siluConsts<>+60(SB)/4, $0x42ae0000
+DATA siluConsts<>+64(SB)/4, $0xbfb8aa3b
+DATA siluConsts<>+68(SB)/4, $0xbfb8aa3b
+DATA siluConsts<>+72(SB)/4, $0xbfb8aa3b
+DATA siluConsts<>+76(SB)/4, $0xbfb8aa3b
+DATA siluConsts<>+80(SB)/4, $0xbfb8aa3b
+DATA siluConsts<>+84(SB)/4, $0xbfb8aa3b
+DATA siluConsts<>+88(SB)/4, $0xbfb8aa3b
+DATA siluConsts<>+92(SB)/4, $0xbfb8aa3b
+DATA siluConsts<>+96(SB)/4, $0x4b400000
+DATA siluConsts<>+100(SB)/4, $0x4b400000
+DATA siluConsts<>+104(SB)/4, $0x4b400000
+DATA siluConsts<>+108(SB)/4, $0x4b400000
+DATA siluConsts<>+112(SB)/4, $0x4b400000
+DATA siluConsts<>+116(SB)/4, $0x4b400000
+DATA siluConsts<>+120(SB)/4, $0x4b400000
+DATA siluConsts<>+124(SB)/4, $0x4b400000
+DATA siluConsts<>+128(SB)/4, $0x3f317218
+DATA siluConsts<>+132(SB)/4, $0x3f317218
+DATA siluConsts<>+136(SB)/4, $0x3f317218
+DATA siluConsts<>+140(SB)/4, $0x3f317218
+DATA siluConsts<>+144(SB)/4, $0x3f317218
+DATA siluConsts<>+148(SB)/4, $0x3f317218
+DATA siluConsts<>+152(SB)/4, $0x3f317218
+DATA siluConsts<>+156(SB)/4, $0x3f317218
+DATA siluConsts<>+160(SB)/4, $0xb102e308
+DATA siluConsts<>+164(SB)/4, $0xb102e308
+DATA siluConsts<>+168(SB)/4, $0xb102e308
+DATA siluConsts<>+172(SB)/4, $0xb102e308
+DATA siluConsts<>+176(SB)/4, $0xb102e308
+DATA siluConsts<>+180(SB)/4, $0xb102e308
+DATA siluConsts<>+184(SB)/4, $0xb102e308
+DATA siluConsts<>+188(SB)/4, $0xb102e308
+DATA siluConsts<>+192(SB)/4, $0x3f800000
+DATA siluConsts<>+196(SB)/4, $0x3f800000
+DATA siluConsts<>+200(SB)/4, $0x3f800000
+DATA siluConsts<>+204(SB)/4, $0x3f800000
+DATA siluConsts<>+208(SB)/4, $0x3f800000
+DATA siluConsts<>+212(SB)/4, $0x3f800000
+DATA siluConsts<>+216(SB)/4, $0x3f800000
+DATA siluConsts<>+220(SB)/4, $0x3f800000
+DATA siluConsts<>+224(SB)/4, $0x3efffffe
+DATA siluConsts<>+228(SB)/4, $0x3efffffe
+DATA siluConsts<>+232(SB)/4, $0x3efffffe
+DATA siluConsts<>+236(SB)/4, $0x3efffffe
+DATA siluConsts<>+240(SB)/4, $0x3efffffe
+DATA siluConsts<>+244(SB)/4, $0x3efffffe
+DATA siluConsts<>+248(SB)/4, $0x3efffffe
+DATA siluConsts<>+252(SB)/4, $0x3efffffe
+DATA siluConsts<>+256(SB)/4, $0xbe2aaa49
+DATA siluConsts<>+260(SB)/4, $0xbe2aaa49
+DATA siluConsts<>+264(SB)/4, $0xbe2aaa49
+DATA siluConsts<>+268(SB)/4, $0xbe2aaa49
+DATA siluConsts<>+272(SB)/4, $0xbe2aaa49
+DATA siluConsts<>+276(SB)/4, $0xbe2aaa49
+DATA siluConsts<>+280(SB)/4, $0xbe2aaa49
+DATA siluConsts<>+284(SB)/4, $0xbe2aaa49
+DATA siluConsts<>+288(SB)/4, $0x3d2aac79
+DATA siluConsts<>+292(SB)/4, $0x3d2aac79
+DATA siluConsts<>+296(SB)/4, $0x3d2aac79
+DATA siluConsts<>+300(SB)/4, $0x3d2aac79
+DATA siluConsts<>+304(SB)/4, $0x3d2aac79
+DATA siluConsts<>+308(SB)/4, $0x3d2aac79
+DATA siluConsts<>+312(SB)/4, $0x3d2aac79
+DATA siluConsts<>+316(SB)/4, $0x3d2aac79
+DATA siluConsts<>+320(SB)/4, $0xbc091d10
+DATA siluConsts<>+324(SB)/4, $0xbc091d10
+DATA siluConsts<>+328(SB)/4, $0xbc091d10
+DATA siluConsts<>+332(SB)/4, $0xbc091d10
+DATA siluConsts<>+336(SB)/4, $0xbc091d10
+DATA siluConsts<>+340(SB)/4, $0xbc091d10
+DATA siluConsts<>+344(SB)/4, $0xbc091d10
+DATA siluConsts<>+348(SB)/4, $0xbc091d10
+DATA siluConsts<>+352(SB)/4, $0x3ab511e8
+DATA siluConsts<>+356(SB)/4, $0x3ab511e8
+DATA siluConsts<>+360(SB)/4, $0x3ab511e8
+DATA siluConsts<>+364(SB)/4, $0x3ab511e8
+DATA siluConsts<>+368(SB)/4, $0x3ab511e8
+DATA siluConsts<>+372(SB)/4, $0x3ab511e8
+DATA siluConsts<>+376(SB)/4, $0x3ab511e8
+DATA siluConsts<>+380(SB)/4, $0x3ab511e8
+GLOBL siluConsts<>(SB), RODATA|NOPTR, $384
+
+// func silu8(y *float32, z *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·silu8(SB), NOSPLIT, $0-24
+	MOVQ    y+0(FP), AX
+	MOVQ    z+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPS siluConsts<>+0(SB), Y0
+	VMOVUPS siluConsts<>+32(SB), Y1
+	VMOVUPS siluConsts<>+64(SB), Y2
+	VMOVUPS siluConsts<>+96(SB), Y3
+	VMOVUPS siluConsts<>+128(SB), Y4
+	VMOVUPS siluConsts<>+160(SB), Y5
+	VMOVUPS siluConsts<>+192(SB), Y6
+	XORQ    BX, BX
+
+loop:
+	VMOVUPS     (CX)(BX*4), Y7
+	VMAXPS      Y7, Y0, Y7
+	VMINPS      Y7, Y1, Y8
+	VMOVAPS     Y3, Y9
+	VFMADD231PS Y8, Y2, Y9
+	VSUBPS      Y3, Y9, Y10
+	VMOVAPS     Y8, Y8
+	VFMADD231PS Y10, Y4, Y8
+	VFMADD231PS Y10, Y5, Y8
+	VMOVUPS     siluConsts<>+352(SB), Y11
+	VFMADD213PS siluConsts<>+320(SB), Y8, Y11
+	VFMADD213PS siluConsts<>+288(SB), Y8, Y11
+	VFMADD213PS siluConsts<>+256(SB), Y8, Y11
+	VFMADD213PS siluConsts<>+224(SB), Y8, Y11
+	VMULPS      Y8, Y8, Y10
+	VFMSUB213PS Y8, Y10, Y11
+	VADDPS      Y6, Y11, Y11
+	VPSLLD      $0x17, Y9, Y9
+	VPADDD      Y6, Y9, Y9
+	VFMADD213PS Y6, Y9, Y11
+	VDIVPS      Y11, Y7, Y11
+	VMOVUPS     Y11, (AX)(BX*4)
+	ADDQ        $0x08, BX
+	CMPQ        BX, DX
+	JLT         loop
+	VZEROUPPER
+	RET
+
+// func siluGrad8(dz *float32, dy *float32, z *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·siluGrad8(SB), NOSPLIT, $0-32
+	MOVQ    dz+0(FP), AX
+	MOVQ    z+16(FP), CX
+	MOVQ    n+24(FP), DX
+	MOVQ    dy+8(FP), BX
+	VMOVUPS siluConsts<>+0(SB), Y0
+	VMOVUPS siluConsts<>+32(SB), Y1
+	VMOVUPS siluConsts<>+64(SB), Y2
+	VMOVUPS siluConsts<>+96(SB), Y3
+	VMOVUPS siluConsts<>+128(SB), Y4
+	VMOVUPS siluConsts<>+160(SB), Y5
+	VMOVUPS siluConsts<>+192(SB), Y6
+	XORQ    SI, SI
+
+loop:
+	VMOVUPS     (CX)(SI*4), Y7
+	VMAXPS      Y7, Y0, Y7
+	VMINPS      Y7, Y1, Y7
+	VMOVAPS     Y3, Y8
+	VFMADD231PS Y7, Y2, Y8
+	VSUBPS      Y3, Y8, Y11
+	VMOVAPS     Y7, Y9
+	VFMADD231PS Y11, Y4, Y9
+	VFMADD231PS Y11, Y5, Y9
+	VMOVUPS     siluConsts<>+352(SB), Y10
+	VFMADD213PS siluConsts<>+320(SB), Y9, Y10
+	VFMADD213PS siluConsts<>+288(SB), Y9, Y10
+	VFMADD213PS siluConsts<>+256(SB), Y9, Y10
+	VFMADD213PS siluConsts<>+224(SB), Y9, Y10
+	VMULPS      Y9, Y9, Y11
+	VFMSUB213PS Y9, Y11, Y10
+	VADDPS      Y6, Y10, Y10
+	VPSLLD      $0x17, Y8, Y8
+	VPADDD      Y6, Y8, Y8
+	VMULPS      Y8, Y10, Y10
+	VADDPS      Y6, Y10, Y11
+	VDIVPS      Y11, Y6, Y11
+	VMULPS      Y11, Y10, Y10
+	VFMADD213PS Y6, Y7, Y10
+	VMULPS      Y11, Y10, Y10
+	VMULPS      (BX)(SI*4), Y10, Y10
+	VMOVUPS     Y10, (AX)(SI*4)
+	ADDQ        $0x08, SI
+	CMPQ        SI, DX
+	JLT         loop
+	VZEROUPPER
+	RET
+
 // func colSum32(s *float32, x *float32, rows int, stride int)
 // Requires: AVX
 TEXT ·colSum32(SB), NOSPLIT, $0-32

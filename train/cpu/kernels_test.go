@@ -95,6 +95,12 @@ func TestKernelsAgreeToTheBit(t *testing.T) {
 			k.actGrad(got, x, y)
 			ref.actGrad(want, x, y)
 			compare("actGrad "+what, got, want)
+			k.silu(got, x)
+			ref.silu(want, x)
+			compare("silu "+what, got, want)
+			k.siluGrad(got, x, y)
+			ref.siluGrad(want, x, y)
+			compare("siluGrad "+what, got, want)
 
 			for _, rows := range []int{1, 2, 17, 300} {
 				stride := n + rows%3

@@ -19,6 +19,8 @@ func (m *machine) lower(in *program.Instr) {
 		l.gather()
 	case program.MatMul:
 		l.matmul()
+	case program.Activate:
+		l.activate()
 	case program.ActGrad:
 		l.actGrad()
 	case program.ColSum:
@@ -137,7 +139,7 @@ func (l lowering) matmul() {
 	a, b, out := l.in.Args[0], l.in.Args[1], l.in.Outs[0]
 	mm := matmul{
 		a: l.arg(0), b: l.arg(1), y: l.out(0), m: l.buf(out).Shape[0], n: l.buf(out).Shape[1], k: l.buf(a).Shape[1],
-		transA: l.in.Attr.TransA, transB: l.in.Attr.TransB, relu: l.in.Attr.Act == program.Relu,
+		transA: l.in.Attr.TransA, transB: l.in.Attr.TransB, act: l.in.Attr.Act,
 	}
 	touches := []access{l.whole(b, false)}
 	if len(l.in.Args) == 3 {
@@ -166,13 +168,39 @@ func (l lowering) matmul() {
 		append(touches, l.rows(a, false), l.rows(out, true))...)
 }
 
-func (l lowering) actGrad() {
-	dy, y, dz := l.arg(0), l.arg(1), l.out(0)
-	if l.in.Attr.Act == program.None {
-		l.elementwise(func(_ *worker, lo, hi int) { copy(dz[lo:hi], dy[lo:hi]) })
-		return
+func (l lowering) activate() {
+	z, y := l.arg(0), l.out(0)
+	switch l.in.Attr.Act {
+	case program.None:
+		l.elementwise(func(_ *worker, lo, hi int) { copy(y[lo:hi], z[lo:hi]) })
+	case program.Relu:
+		l.elementwise(func(_ *worker, lo, hi int) { reluTo(y[lo:hi], z[lo:hi]) })
+	case program.Silu:
+		l.elementwise(func(w *worker, lo, hi int) { w.kernels.silu(y[lo:hi], z[lo:hi]) })
 	}
-	l.elementwise(func(w *worker, lo, hi int) { w.kernels.actGrad(dz[lo:hi], dy[lo:hi], y[lo:hi]) })
+}
+
+// reluTo does as the micro-kernel does: -0 and NaN stay.
+func reluTo(y, z []float32) {
+	z = z[:len(y)]
+	for i, v := range z {
+		if v < 0 {
+			v = 0
+		}
+		y[i] = v
+	}
+}
+
+func (l lowering) actGrad() {
+	dy, of, dz := l.arg(0), l.arg(1), l.out(0)
+	switch l.in.Attr.Act {
+	case program.None:
+		l.elementwise(func(_ *worker, lo, hi int) { copy(dz[lo:hi], dy[lo:hi]) })
+	case program.Relu:
+		l.elementwise(func(w *worker, lo, hi int) { w.kernels.actGrad(dz[lo:hi], dy[lo:hi], of[lo:hi]) })
+	case program.Silu:
+		l.elementwise(func(w *worker, lo, hi int) { w.kernels.siluGrad(dz[lo:hi], dy[lo:hi], of[lo:hi]) })
+	}
 }
 
 func (l lowering) colSum() {

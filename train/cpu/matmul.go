@@ -1,5 +1,7 @@
 package cpu
 
+import "github.com/onmart/onmart/train/program"
+
 // Blocks of the matrix product. A panel is tileCols columns of b, for kBlock steps of k: 16 KiB, half of a
 // 32 KiB first-level cache, beside the rows of a. A block of rows stays in the second level while the
 // panels pass. A chain that is longer than kBlock goes through c, which loses nothing: c holds the sum so
@@ -19,7 +21,7 @@ type matmul struct {
 	a, b, y, bias  []float32
 	m, k, n        int
 	transA, transB bool
-	relu           bool
+	act            program.Act
 	packed         []float32 // b in panels, made once, where b does not change
 }
 
@@ -34,7 +36,7 @@ func (mm *matmul) swapped() (matmul, bool) {
 	if mm.n != 1 || !mm.transA || mm.transB || mm.bias != nil {
 		return matmul{}, false
 	}
-	return matmul{a: mm.b, b: mm.a, y: mm.y, m: 1, k: mm.k, n: mm.m, transA: true, relu: mm.relu}, true
+	return matmul{a: mm.b, b: mm.a, y: mm.y, m: 1, k: mm.k, n: mm.m, transA: true, act: mm.act}, true
 }
 
 // run computes rows lo..hi and panels p0..p1 of y. Nothing that it computes depends on these bounds.
@@ -45,11 +47,30 @@ func (mm *matmul) run(w *worker, lo, hi, p0, p1 int) {
 			kc := min(kBlock, mm.k-k0)
 			b, ldb, step := mm.panelBlock(w, k0, kc, pc, pEnd, hi-lo)
 			for r0 := lo; r0 < hi; r0 += rowBlock {
+				rEnd := min(r0+rowBlock, hi)
 				for p := pc; p < pEnd; p++ {
-					mm.column(w, b[(p-pc)*step:], ldb, k0, kc, r0, min(r0+rowBlock, hi), p)
+					mm.column(w, b[(p-pc)*step:], ldb, k0, kc, r0, rEnd, p)
+				}
+				if mm.act == program.Silu && k0+kc == mm.k {
+					mm.silu(w, r0, rEnd, pc, pEnd)
 				}
 			}
 		}
+	}
+}
+
+// silu activates the finished rows lo..hi of panels p0..p1 while they are in the cache. Relu costs the
+// micro-kernel one instruction a vector; this costs twenty, so it is a pass of its own.
+func (mm *matmul) silu(w *worker, lo, hi, p0, p1 int) {
+	from, to := p0*tileCols, min(p1*tileCols, mm.n)
+	if to-from == mm.n {
+		y := mm.y[lo*mm.n : hi*mm.n]
+		w.kernels.silu(y, y)
+		return
+	}
+	for i := lo; i < hi; i++ {
+		y := mm.y[i*mm.n+from : i*mm.n+to]
+		w.kernels.silu(y, y)
 	}
 }
 
@@ -104,7 +125,7 @@ func (mm *matmul) column(w *worker, b []float32, ldb, k0, kc, lo, hi, p int) {
 	t.b, t.ldb, t.k, t.cols = b, ldb, kc, min(tileCols, mm.n-j0)
 	t.load = k0 > 0
 	last := k0+kc == mm.k
-	t.relu = mm.relu && last
+	t.relu = mm.act == program.Relu && last
 	t.bias = nil
 	if mm.bias != nil && last {
 		t.bias = mm.bias[j0 : j0+t.cols]

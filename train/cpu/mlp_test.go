@@ -48,7 +48,15 @@ type mlp struct {
 	batch, rest int
 	evalRows    int
 	dropout     float32
+	silu        bool // hidden layers have silu instead of relu
 	detour      bool // the input passes Concat, Slice, Add and Scale first, to run those too
+}
+
+func (c mlp) act() program.Act {
+	if c.silu {
+		return program.Silu
+	}
+	return program.Relu
 }
 
 func (c mlp) set() *program.Set {
@@ -76,7 +84,7 @@ func (c mlp) set() *program.Set {
 		if i == len(widths)-2 {
 			f.do(program.MatMul, program.Attr{}, []int{h, w, b}, f.named(program.Output, "z", c.evalRows, 1))
 		} else {
-			h = f.do(program.MatMul, program.Attr{Act: program.Relu}, []int{h, w, b}, f.temp(true, c.evalRows, widths[i+1]))
+			h = f.do(program.MatMul, program.Attr{Act: c.act()}, []int{h, w, b}, f.temp(true, c.evalRows, widths[i+1]))
 		}
 	}
 	s.Forward = &f.p
@@ -101,19 +109,25 @@ func (c mlp) train(name string, rows int, widths []int) *program.Program {
 		sum := b.do(program.Add, program.Attr{}, []int{again, h}, again)
 		h = b.do(program.Scale, program.Attr{Scale: 0.5}, []int{sum}, sum)
 	}
-	type layer struct{ in, out, act, w, site, width int }
+	type layer struct{ in, out, act, grad, w, site, width int } // grad: what ActGrad reads
 	var layers []layer
 	for i := range len(widths) - 1 {
 		l := layer{in: h, site: 1000 + i, width: widths[i+1]}
 		l.w = b.named(program.Param, fmt.Sprintf("w%d", i), widths[i], widths[i+1])
 		bias := b.named(program.Param, fmt.Sprintf("b%d", i), widths[i+1])
-		at := program.Attr{Act: program.Relu}
+		at := program.Attr{Act: c.act()}
 		if i == len(widths)-2 {
 			at.Act = program.None
 		}
-		l.act = b.do(program.MatMul, at, []int{h, l.w, bias}, b.temp(true, rows, widths[i+1]))
+		if at.Act == program.Silu {
+			l.grad = b.do(program.MatMul, program.Attr{}, []int{h, l.w, bias}, b.temp(true, rows, widths[i+1]))
+			l.act = b.do(program.Activate, at, []int{l.grad}, b.temp(true, rows, widths[i+1]))
+		} else {
+			l.act = b.do(program.MatMul, at, []int{h, l.w, bias}, b.temp(true, rows, widths[i+1]))
+			l.grad = l.act
+		}
 		l.out = l.act
-		if c.dropout > 0 && at.Act == program.Relu {
+		if c.dropout > 0 && at.Act != program.None {
 			l.out = b.do(program.Dropout, program.Attr{Rate: c.dropout, Site: uint32(l.site)}, []int{l.act}, b.temp(true, rows, widths[i+1]))
 		}
 		h = l.out
@@ -141,7 +155,7 @@ func (c mlp) train(name string, rows int, widths []int) *program.Program {
 			if c.dropout > 0 {
 				dz = b.do(program.Dropout, program.Attr{Rate: c.dropout, Site: uint32(layers[i-1].site)}, []int{dz}, dz)
 			}
-			dz = b.do(program.ActGrad, program.Attr{Act: program.Relu}, []int{dz, layers[i-1].act}, dz)
+			dz = b.do(program.ActGrad, program.Attr{Act: c.act()}, []int{dz, layers[i-1].grad}, dz)
 		}
 	}
 	for _, g := range grads {

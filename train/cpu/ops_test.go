@@ -144,6 +144,7 @@ const ulp = 0x1p-24 // half a unit in the last place, relative: the error of one
 var opTests = map[program.Op]func(t *testing.T, run opRunner, r *rand.Rand, m, n int){
 	program.Gather:      testGather,
 	program.MatMul:      testMatMul,
+	program.Activate:    testActivate,
 	program.ActGrad:     testActGrad,
 	program.ColSum:      testColSum,
 	program.Add:         testAdd,
@@ -212,7 +213,7 @@ func testMatMul(t *testing.T, run opRunner, r *rand.Rand, m, n int) {
 		if m*n*k > 150_000 {
 			continue
 		}
-		for flags := range 16 {
+		for flags := range 24 {
 			at := program.Attr{TransA: flags&1 != 0, TransB: flags&2 != 0}
 			a, b := values(r, m, k), values(r, k, n)
 			ai, ak, bk, bj := k, 1, n, 1
@@ -226,7 +227,9 @@ func testMatMul(t *testing.T, run opRunner, r *rand.Rand, m, n int) {
 			if flags&4 != 0 {
 				args = append(args, values(r, n))
 			}
-			if flags&8 != 0 {
+			if flags >= 16 {
+				at.Act = program.Silu
+			} else if flags&8 != 0 {
 				at.Act = program.Relu
 			}
 			got := run(program.MatMul, at, args, []operand{values(r, m, n)}, false, nil)[0]
@@ -249,6 +252,12 @@ func testMatMul(t *testing.T, run opRunner, r *rand.Rand, m, n int) {
 					if flags&8 != 0 {
 						chain, sum = max(chain, 0), max(sum, 0)
 					}
+					if flags >= 16 {
+						y := []float32{chain}
+						siluPortable(y, y)
+						chain, sum = y[0], sum/(1+math.Exp(-sum))
+						size = 1.1*size + math.Abs(sum)*8 // the slope of silu is below 1.1
+					}
 					chains[i*n+j], want[i*n+j], tol[i*n+j] = chain, sum, float64(k+1)*ulp*size
 				}
 			}
@@ -261,18 +270,46 @@ func testMatMul(t *testing.T, run opRunner, r *rand.Rand, m, n int) {
 	}
 }
 
+func testActivate(t *testing.T, run opRunner, r *rand.Rand, m, n int) {
+	z := values(r, m, n)
+	for _, act := range []program.Act{program.Relu, program.Silu, program.None} {
+		for _, inPlace := range []bool{false, true} {
+			want, rel := z.wide(), 0.0
+			for i, x := range want {
+				if act == program.Relu {
+					want[i] = max(x, 0)
+				}
+				if act == program.Silu {
+					want[i], rel = x/(1+math.Exp(-x)), 6*ulp
+				}
+			}
+			got := run(program.Activate, program.Attr{Act: act}, []operand{z}, []operand{values(r, m, n)}, inPlace, nil)
+			near(t, string(act), got[0], want, within(want, rel))
+		}
+	}
+}
+
 func testActGrad(t *testing.T, run opRunner, r *rand.Rand, m, n int) {
 	dy, y := values(r, m, n), values(r, m, n)
-	for _, act := range []program.Act{program.Relu, program.None} {
+	for _, act := range []program.Act{program.Relu, program.Silu, program.None} {
 		for _, inPlace := range []bool{false, true} {
 			want := dy.wide()
 			for i := range want {
 				if act == program.Relu && !(y.f32[i] > 0) {
 					want[i] = 0
 				}
+				if act == program.Silu {
+					s := 1 / (1 + math.Exp(-float64(y.f32[i])))
+					want[i] *= s * (1 + float64(y.f32[i])*(1-s))
+				}
 			}
 			got := run(program.ActGrad, program.Attr{Act: act}, []operand{dy, y}, []operand{values(r, m, n)}, inPlace, nil)
-			near(t, string(act), got[0], want, within(want, 0))
+			near(t, string(act), got[0], want, func(i int) float64 {
+				if act == program.Silu {
+					return 16 * ulp * math.Abs(float64(dy.f32[i]))
+				}
+				return 0
+			})
 		}
 	}
 }

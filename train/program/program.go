@@ -85,8 +85,12 @@ const (
 	// transpose. Each y[i,j] is one chain of fused multiply-adds over k in ascending order starting
 	// from 0; the bias is added after the chain, then the activation.
 	MatMul Op = "matmul"
-	// ActGrad: (dy, y) -> (dz), all the same shape. dz = dy * act'(z) written in terms of y = act(z):
-	// for Relu dy where y > 0, else 0; for None dy.
+	// Activate: (z) -> (y) = act(z), elementwise, the same shape: to the bit what MatMul fuses. Training
+	// takes it where the gradient needs z.
+	Activate Op = "activate"
+	// ActGrad: (dy, y or z) -> (dz), all the same shape. dz = dy * act'(z). For Relu the second argument is
+	// y = act(z): dz is dy where y > 0, else 0. For Silu it is z: with s = 1 / (1 + exp(-z)),
+	// dz = dy * s * (1 + z (1-s)). For None dz is dy and the second argument is not looked at.
 	ActGrad Op = "act_grad"
 	// ColSum: (x [m,n]) -> (s [n]). Rows are added in ascending order, one chain a column.
 	ColSum Op = "col_sum"
@@ -130,17 +134,29 @@ const (
 
 // Ops lists every operation: a backend is complete when it runs all of them.
 func Ops() []Op {
-	return []Op{Gather, MatMul, ActGrad, ColSum, Add, Scale, Fill, Dropout, Concat, Slice, SliceGrad,
+	return []Op{Gather, MatMul, Activate, ActGrad, ColSum, Add, Scale, Fill, Dropout, Concat, Slice, SliceGrad,
 		BCE, BCEGrad, Accumulate, AdamW, Standardize, Calibrate}
 }
 
-// Act is an activation fused into MatMul or undone by ActGrad.
+// Act is the activation of MatMul, Activate and ActGrad.
 type Act string
 
 const (
 	None Act = ""
+	// Relu is max(z, 0); NaN stays NaN.
 	Relu Act = "relu"
+	// Silu is z / (1 + exp(-z)) (Hendrycks & Gimpel 2016, Elfwing et al. 2018). It is computed in float32
+	// with z clamped from below, at -87, and exp(-z) held to exp of -87..87: so no step overflows or
+	// leaves the normal range, silu(-Inf) is -87 exp(-87), below 2e-36 in size, silu(+Inf) is +Inf and NaN
+	// stays NaN. A backend is within 3 units in the last place of the exact value of the clamped z; the
+	// gradient within 6 units in the last place of s (1 + |z| (1-s)), its two terms without their
+	// cancellation near z = -1.28. Each backend writes its arithmetic down: it gives an element the same
+	// bits wherever it stands, in MatMul and in Activate.
+	Silu Act = "silu"
 )
+
+// known says whether it is one of the above.
+func (a Act) known() bool { return a == None || a == Relu || a == Silu }
 
 // Attr holds the attributes an operation names; the others stay zero.
 type Attr struct {
@@ -160,7 +176,7 @@ type Attr struct {
 }
 
 // Instr is one instruction; Args and Outs index Program.Buffers. Outs may not overlap Args, except that
-// Add, Scale, ActGrad and Dropout may write in place over Args[0].
+// Add, Scale, Activate, ActGrad and Dropout may write in place over Args[0].
 type Instr struct {
 	Op   Op    `json:"op"`
 	Args []int `json:"args,omitempty"`
@@ -183,8 +199,9 @@ type Program struct {
 type TensorSpec struct {
 	Name  string `json:"name"`
 	Shape []int  `json:"shape"`
-	// Init of a Param: "zero", "he_uniform" (He et al. 2015: U(-sqrt(6/fan_in), +)) or
-	// "glorot_uniform" (Glorot & Bengio 2010). State starts at zero.
+	// Init of a Param: "zero", "he_uniform" (He et al. 2015: U(-sqrt(6/fan_in), +)), "glorot_uniform"
+	// (Glorot & Bengio 2010) or "fan_in_uniform" (U(-1/sqrt(fan_in), +), which PyTorch gives linear
+	// layers, biases included; the fan_in of a bias is that of its layer). State starts at zero.
 	Init   string `json:"init,omitempty"`
 	FanIn  int    `json:"fan_in,omitempty"`
 	FanOut int    `json:"fan_out,omitempty"`

@@ -48,6 +48,8 @@ func (s *Set) Initial(seed uint64) Tensors {
 		switch p.Init {
 		case "he_uniform":
 			limit = math.Sqrt(6 / float64(p.FanIn))
+		case "fan_in_uniform":
+			limit = 1 / math.Sqrt(float64(p.FanIn))
 		case "glorot_uniform":
 			limit = math.Sqrt(6 / float64(p.FanIn+p.FanOut))
 		}

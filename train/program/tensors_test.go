@@ -152,6 +152,7 @@ func TestInitialIsPinned(t *testing.T) {
 			{Name: "w", Shape: []int{50, 40}, Init: "he_uniform", FanIn: 50, Site: 1},
 			{Name: "g", Shape: []int{2, 2}, Init: "glorot_uniform", FanIn: 2, FanOut: 4, Site: 2},
 			{Name: "b", Shape: []int{3}, Init: "zero"},
+			{Name: "p", Shape: []int{500}, Init: "fan_in_uniform", FanIn: 25, Site: 3},
 		},
 		State: []TensorSpec{{Name: "m", Shape: []int{2}}},
 	}
@@ -160,8 +161,8 @@ func TestInitialIsPinned(t *testing.T) {
 	for _, x := range ts {
 		names += x.Name
 	}
-	if names != "bgmw" {
-		t.Errorf("tensors %s, want sorted b g m w", names)
+	if names != "bgmpw" {
+		t.Errorf("tensors %s, want sorted b g m p w", names)
 	}
 	if got, want := fmt.Sprint(ts.Find("g").F32), "[-0.88526213 -0.09691405 -0.8340192 0.022609591]"; got != want {
 		t.Errorf("g is %s, want %s", got, want)
@@ -176,6 +177,13 @@ func TestInitialIsPinned(t *testing.T) {
 	}
 	if want := limit * limit / 3; !(math.Abs(square-want) < 0.1*want) {
 		t.Errorf("variance %v, want %v = 2/fan_in", square, want)
+	}
+	lo, hi := float32(0), float32(0)
+	for _, x := range ts.Find("p").F32 {
+		lo, hi = min(lo, x), max(hi, x)
+	}
+	if !(lo >= -0.2 && lo < -0.19 && hi <= 0.2 && hi > 0.19) {
+		t.Errorf("p lies in %v..%v, want nearly all of -0.2..0.2 = 1/sqrt(fan_in)", lo, hi)
 	}
 	for _, name := range []string{"b", "m"} {
 		for _, x := range ts.Find(name).F32 {

@@ -97,10 +97,12 @@ func (c *checker) specs(s *Set) {
 				c.fault("%s %q: init %q: only a param is initialised", kind, t.Name, t.Init)
 			case t.Init == "he_uniform" && t.FanIn < 1:
 				c.fault("param %q: he_uniform needs fan_in of 1 or more, not %d", t.Name, t.FanIn)
+			case t.Init == "fan_in_uniform" && t.FanIn < 1:
+				c.fault("param %q: fan_in_uniform needs fan_in of 1 or more, not %d", t.Name, t.FanIn)
 			case t.Init == "glorot_uniform" && (t.FanIn < 1 || t.FanOut < 1):
 				c.fault("param %q: glorot_uniform needs fan_in and fan_out of 1 or more, not %d and %d", t.Name, t.FanIn, t.FanOut)
-			case t.Init != "he_uniform" && t.Init != "glorot_uniform":
-				c.fault("param %q: init %q is not known (zero, he_uniform, glorot_uniform)", t.Name, t.Init)
+			case t.Init != "he_uniform" && t.Init != "fan_in_uniform" && t.Init != "glorot_uniform":
+				c.fault("param %q: init %q is not known (zero, he_uniform, fan_in_uniform, glorot_uniform)", t.Name, t.Init)
 			}
 			if t.Site >= siteInit {
 				c.fault("%s %q: site %d is reserved", kind, t.Name, t.Site)
@@ -271,7 +273,7 @@ func (c *programChecker) buffers() {
 type arity struct{ minArgs, maxArgs, outs int }
 
 var arities = map[Op]arity{
-	Gather: {0, 0, 1}, MatMul: {2, 3, 1}, ActGrad: {2, 2, 1}, ColSum: {1, 1, 1}, Add: {2, 2, 1}, Scale: {1, 1, 1},
+	Gather: {0, 0, 1}, MatMul: {2, 3, 1}, Activate: {1, 1, 1}, ActGrad: {2, 2, 1}, ColSum: {1, 1, 1}, Add: {2, 2, 1}, Scale: {1, 1, 1},
 	Fill: {0, 0, 1}, Dropout: {1, 1, 1}, Concat: {1, maxItems, 1}, Slice: {1, 1, 1}, SliceGrad: {1, 1, 1},
 	BCE: {3, 3, 1}, BCEGrad: {4, 4, 1}, Accumulate: {0, 1, 1}, AdamW: {1, 1, 3}, Standardize: {4, 4, 1}, Calibrate: {2, 2, 1},
 }
@@ -280,7 +282,7 @@ var arities = map[Op]arity{
 var trainOnly = map[Op]bool{Gather: true, Dropout: true, BCE: true, BCEGrad: true, Accumulate: true, AdamW: true}
 
 // inPlace are the operations whose output may lie exactly over Args[0].
-var inPlace = map[Op]bool{Add: true, Scale: true, ActGrad: true, Dropout: true}
+var inPlace = map[Op]bool{Add: true, Scale: true, Activate: true, ActGrad: true, Dropout: true}
 
 func (c *programChecker) bad(format string, args ...any) {
 	in := &c.p.Instrs[c.instr]
@@ -391,8 +393,8 @@ func (c *programChecker) attributes(in *Instr) {
 			c.bad("no column")
 		}
 		at.Column = ""
-	case MatMul, ActGrad:
-		if at.Act != None && at.Act != Relu {
+	case MatMul, Activate, ActGrad:
+		if !at.Act.known() {
 			c.bad("activation %q is not known", at.Act)
 		}
 		at.Act = None
@@ -539,7 +541,7 @@ func (c *programChecker) shapes(in *Instr) {
 		} else {
 			rowwise(arg(0), out)
 		}
-	case ActGrad, Add, Scale, Dropout:
+	case Activate, ActGrad, Add, Scale, Dropout:
 		for k, a := range in.Args {
 			want(fmt.Sprintf("argument %d", k), a, shape(out)...)
 			rowwise(out, a)

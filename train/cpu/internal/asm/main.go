@@ -17,6 +17,8 @@ func main() {
 		tile(rows)
 	}
 	actGrad()
+	silu(false)
+	silu(true)
 	colSum(4)
 	colSum(1)
 	adamw()
@@ -145,6 +147,88 @@ func actGrad() {
 	VCMPPS(U8(0x1e), zero, m, m) // y > 0, false for NaN
 	VANDPS(Mem{Base: dy, Index: i, Scale: 4}, m, m)
 	VMOVUPS(m, Mem{Base: dz, Index: i, Scale: 4})
+	ADDQ(U8(8), i)
+	CMPQ(i, n)
+	JLT(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// siluTable holds the constants of silu, eight times each, in the order of siluAt.
+func siluTable() Mem {
+	table := GLOBL("siluConsts", RODATA|NOPTR)
+	for i, x := range []float32{
+		-87, 87, -0x1.715476p0, 0x1.8p23, 0x1.62e43p-1, -0x1.05c61p-29, 1,
+		0x1.fffffcp-2, -0x1.555492p-3, 0x1.5558f2p-5, -0x1.123a2p-7, 0x1.6a23dp-10,
+	} {
+		for lane := range 8 {
+			DATA(32*i+4*lane, U32(math.Float32bits(x)))
+		}
+	}
+	return table
+}
+
+var siluConsts Mem
+
+// silu is the activation or its gradient; the roundings are those of siluExp, siluPortable and siluGradPortable.
+func silu(gradient bool) {
+	if gradient {
+		TEXT("siluGrad8", NOSPLIT, "func(dz, dy, z *float32, n int)")
+		Pragma("noescape")
+		Doc("siluGrad8 is kernels.siluGrad for n elements, a positive multiple of 8.")
+	} else {
+		siluConsts = siluTable()
+		TEXT("silu8", NOSPLIT, "func(y, z *float32, n int)")
+		Pragma("noescape")
+		Doc("silu8 is kernels.silu for n elements, a positive multiple of 8.")
+	}
+	out, z, n := Load(ParamIndex(0), GP64()), Load(Param("z"), GP64()), Load(Param("n"), GP64())
+	var dy reg.Register
+	if gradient {
+		dy = Load(Param("dy"), GP64())
+	}
+	var k [7]reg.VecVirtual
+	for i := range k {
+		k[i] = YMM()
+		VMOVUPS(siluConsts.Offset(32*i), k[i])
+	}
+	low, high, log2e, magic, ln2Hi, ln2Lo, one := k[0], k[1], k[2], k[3], k[4], k[5], k[6]
+	i := GP64()
+	XORQ(i, i)
+	at := func(base reg.Register) Mem { return Mem{Base: base, Index: i, Scale: 4} }
+	x, c, pow, r, q, t := YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
+	Label("loop")
+	VMOVUPS(at(z), x)
+	VMAXPS(x, low, x) // where one is NaN, the last source in Intel's order: x
+	VMINPS(x, high, c)
+	VMOVAPS(magic, pow)
+	VFMADD231PS(c, log2e, pow)
+	VSUBPS(magic, pow, t)
+	VMOVAPS(c, r)
+	VFMADD231PS(t, ln2Hi, r)
+	VFMADD231PS(t, ln2Lo, r)
+	VMOVUPS(siluConsts.Offset(32*11), q)
+	for j := 10; j >= 7; j-- {
+		VFMADD213PS(siluConsts.Offset(32*j), r, q)
+	}
+	VMULPS(r, r, t)
+	VFMSUB213PS(r, t, q)
+	VADDPS(one, q, q)
+	VPSLLD(U8(23), pow, pow)
+	VPADDD(one, pow, pow)
+	if gradient {
+		VMULPS(pow, q, q) // e
+		VADDPS(one, q, t)
+		VDIVPS(t, one, t) // s
+		VMULPS(t, q, q)
+		VFMADD213PS(one, c, q)
+		VMULPS(t, q, q)
+		VMULPS(at(dy), q, q)
+	} else {
+		VFMADD213PS(one, pow, q) // the product is exact
+		VDIVPS(q, x, q)
+	}
+	VMOVUPS(q, at(out))
 	ADDQ(U8(8), i)
 	CMPQ(i, n)
 	JLT(LabelRef("loop"))
