@@ -9,8 +9,9 @@ import "math"
 // |r| <= ln(2)/2: ln 2 is in two parts, each multiply-add rounds once. exp(-r) is 1 - r + r r Q(r), Q of degree
 // 4 by Remez's exchange, whose own error is 4e-9 relative.
 //
-// Against float64, over every 97th float32: forward within 1.6 units in the last place, gradient within 3.1
-// of s (1 + |z| (1-s)), see TestSilu.
+// Against float64, over every 37th float32: forward within 2.3 units in the last place, gradient within 3.7
+// units in the last place of s (1 + |z| (1-s)), see TestSilu. On an AMD EPYC (AVX2) an element costs 0.4 ns
+// and, in the gradient, 0.6 ns.
 const (
 	// siluBound clamps z, so that 2^n, exp and 1 + exp stay in the normal range: past it silu is 0 or z to
 	// float32 but for 2e-36.

@@ -25,7 +25,7 @@ func siluExact(z float64) (y, dz, size float64) {
 }
 
 // TestSilu walks through the float32 numbers of all sizes and both signs; the bounds are those of program.Silu.
-// Strides down to 1 gave the same: 2.0 units forward, 4.2 for the gradient.
+// A stride of 37 found 2.3 units forward and 3.7 for the gradient.
 func TestSilu(t *testing.T) {
 	const stride, bound, gradBound = 4999, 3, 6
 	var z, y, dz, ones []float32

@@ -108,9 +108,18 @@ func (b *Builder) Input(name string, width int) *Node {
 }
 
 // Param is a weight of shape [dims...], one or two of them. A matrix is [in, out]. Init is "zero",
-// "he_uniform" or "glorot_uniform". Names are paths such as "tower0/l1.weight"; a name used twice, by
+// "he_uniform", "glorot_uniform" or "fan_in_uniform", see program.TensorSpec; the fan-in is dims[0]. Names are paths such as "tower0/l1.weight"; a name used twice, by
 // parameters or inputs, is an error, since Gorgonia would make one node of the two.
 func (b *Builder) Param(name, init string, dims ...int) *Node {
+	fanIn := 0
+	if len(dims) > 0 {
+		fanIn = dims[0]
+	}
+	return b.param(name, init, fanIn, dims...)
+}
+
+// param is Param with a fan-in of its own: a bias has that of its layer.
+func (b *Builder) param(name, init string, fanIn int, dims ...int) *Node {
 	if b.err != nil {
 		return nil
 	}
@@ -123,16 +132,16 @@ func (b *Builder) Param(name, init string, dims ...int) *Node {
 		}
 	}
 	switch init {
-	case "zero", "he_uniform", "glorot_uniform":
+	case "zero", "he_uniform", "glorot_uniform", "fan_in_uniform":
 	default:
-		return b.failf("graph: parameter %q: unknown init %q, want zero, he_uniform or glorot_uniform", name, init)
+		return b.failf("graph: parameter %q: unknown init %q, want zero, he_uniform, glorot_uniform or fan_in_uniform", name, init)
 	}
 	n := b.leaf("parameter", name, dims...)
 	if n == nil {
 		return nil
 	}
 	spec := program.TensorSpec{Name: name, Shape: append([]int(nil), dims...), Init: init,
-		FanIn: dims[0], FanOut: dims[len(dims)-1], Site: uint32(len(b.params))}
+		FanIn: fanIn, FanOut: dims[len(dims)-1], Site: uint32(len(b.params))}
 	b.params = append(b.params, &param{n, spec})
 	b.needs[n] = true
 	return n

@@ -33,23 +33,25 @@ func mlp(b *Builder) (Model, error) {
 }
 
 func TestGolden(t *testing.T) {
-	set, err := Compile(mlp, Options{Batch: 16, Rows: 40, Tile: 4, Optimizer: adam})
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := set.Train.String() + set.Rest.String() + set.Forward.String()
-	path := filepath.Join("testdata", "mlp.golden")
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+	for _, name := range []string{"mlp", "silu"} {
+		set, err := Compile(models[name], Options{Batch: 16, Rows: 40, Tile: 4, Optimizer: adam})
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(string(want), got); d != "" {
-		t.Errorf("listing changed (-want +got; -update rewrites it):\n%s", d)
+		got := set.Train.String() + set.Rest.String() + set.Forward.String()
+		path := filepath.Join("testdata", name+".golden")
+		if *update {
+			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(string(want), got); d != "" {
+			t.Errorf("%s: listing changed (-want +got; -update rewrites it):\n%s", name, d)
+		}
 	}
 }
 
@@ -65,7 +67,9 @@ func randomModel(seed uint64, layers int) func(b *Builder) (Model, error) {
 		pick := func() *Node { return pool[rng.IntN(len(pool))] }
 		for i := range layers {
 			var n *Node
-			switch rng.IntN(9) {
+			switch rng.IntN(10) {
+			case 9:
+				n = b.Dense(fmt.Sprintf("d%d", i), pick(), width, program.Silu, "fan_in_uniform")
 			case 0:
 				n = b.Dense(fmt.Sprintf("d%d", i), pick(), width, program.Relu, "he_uniform")
 			case 1:
@@ -133,6 +137,40 @@ func TestArenaIsShared(t *testing.T) {
 	}
 	if two, ten := deep(2), deep(10); ten != two || two != 2*128*64*4 {
 		t.Errorf("forward arenas of 2 and 10 layers: %d and %d bytes, want 2 layers, %d", two, ten, 2*128*64*4)
+	}
+}
+
+// TestFanInOfABias: with fan_in_uniform a bias starts like its weight, elsewhere at zero.
+func TestFanInOfABias(t *testing.T) {
+	set, err := Compile(siluMLP, Options{Batch: 4, Rows: 4, Tile: 1, Optimizer: adam})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range set.Params {
+		want := map[string]int{"l1": 3, "l2": 8, "ou": 4}[p.Name[:2]]
+		if p.Init != "fan_in_uniform" || p.FanIn != want {
+			t.Errorf("%s: %s with fan-in %d, want %d", p.Name, p.Init, p.FanIn, want)
+		}
+	}
+	set, err = Compile(mlp, Options{Batch: 4, Rows: 4, Tile: 1, Optimizer: adam})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range set.Params {
+		if strings.HasSuffix(p.Name, ".bias") && p.Init != "zero" {
+			t.Errorf("%s: %s, want zero", p.Name, p.Init)
+		}
+	}
+}
+
+// TestFusedSiluHasNoGradient: a product that activates by silu keeps nothing that its gradient could use.
+func TestFusedSiluHasNoGradient(t *testing.T) {
+	_, err := Compile(func(b *Builder) (Model, error) {
+		z := b.apply("fused", program.MatMul, program.Attr{Act: program.Silu}, 0, b.Input("x", 3), b.Param("p", "zero", 3, 1))
+		return Model{Loss: b.BCEWithLogits(z, b.Input("y", 1), nil), Output: z}, nil
+	}, Options{Batch: 4, Rows: 4, Tile: 1, Optimizer: adam})
+	if err == nil || !strings.Contains(err.Error(), "fused: the gradient of silu") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -97,6 +97,18 @@ var layers = map[string]func(b *Builder, x *Node, width int) *Node{
 	"dense to width": func(b *Builder, x *Node, w int) *Node {
 		return b.Dense("wide", b.Dense("d", x, 2, program.None, "zero"), w, program.Relu, "zero")
 	},
+	"dense silu": func(b *Builder, x *Node, w int) *Node {
+		return b.Dense("d", x, 5, program.Silu, "zero")
+	},
+	"silu twice": func(b *Builder, x *Node, w int) *Node { // z and y are read again
+		h := b.Dense("wide", b.Dense("d", x, 3, program.Silu, "zero"), w, program.Silu, "zero")
+		return b.Add(h, x, b.Scale(h, .5))
+	},
+	"activate": func(b *Builder, x *Node, w int) *Node {
+		relu := b.apply("", program.Activate, program.Attr{Act: program.Relu}, 0, x)
+		silu := b.apply("", program.Activate, program.Attr{Act: program.Silu}, 0, x)
+		return b.Add(relu, silu, b.apply("", program.Activate, program.Attr{}, 0, x))
+	},
 	"matmul":  func(b *Builder, x *Node, w int) *Node { return b.MatMul(x, b.Param("p", "zero", w, 4)) },
 	"dropout": func(b *Builder, x *Node, w int) *Node { return b.Dropout(b.Dropout(x, .5), .25) },
 	"concat": func(b *Builder, x *Node, w int) *Node {

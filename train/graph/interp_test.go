@@ -135,13 +135,27 @@ func (it *interp) instr(in program.Instr, a, y []operand) error {
 				if at.Act == program.Relu && s < 0 {
 					s = 0
 				}
+				if at.Act == program.Silu {
+					s *= .5 + .5*math.Tanh(s/2)
+				}
 				out[i*n+j] = s
 			}
 		}
+	case program.Activate:
+		if at.Act != program.Silu {
+			return fmt.Errorf("no layer makes activation %q", at.Act)
+		}
+		for i, z := range a[0].x {
+			out[i] = z * (.5 + .5*math.Tanh(z/2))
+		}
 	case program.ActGrad:
 		for i := range out {
-			d := a[0].x[i]
-			if !(a[1].x[i] > 0) {
+			d, x := a[0].x[i], a[1].x[i]
+			switch {
+			case at.Act == program.Silu: // y' = s + y (1-s), s by another formula than the kernels'
+				s := .5 + .5*math.Tanh(x/2)
+				d *= s + x*s*(1-s)
+			case !(x > 0):
 				d = 0
 			}
 			out[i] = d

@@ -8,17 +8,26 @@ import (
 )
 
 // Dense is act(x W + bias) with W [width of x, units] and bias [units], named NAME.weight and
-// NAME.bias. The bias starts at zero, the weight by init (see Param).
+// NAME.bias. The weight starts by init (see Param), the bias at zero but with "fan_in_uniform", which it
+// then shares. Silu needs x W + bias for its gradient: in training it is an instruction of its own.
 func (b *Builder) Dense(name string, x *Node, units int, act program.Act, init string) *Node {
 	what := "dense " + name
 	if !b.usable(what, x) || !b.matrix(what, x) {
 		return nil
 	}
-	if act != program.None && act != program.Relu {
+	if act != program.None && act != program.Relu && act != program.Silu {
 		return b.failf("graph: %s: unknown activation %q", what, act)
 	}
 	w := b.Param(name+".weight", init, dims(x)[1], units)
-	bias := b.Param(name+".bias", "zero", units)
+	biasInit := "zero"
+	if init == "fan_in_uniform" {
+		biasInit = init
+	}
+	bias := b.param(name+".bias", biasInit, dims(x)[1], units)
+	if act == program.Silu && b.training {
+		z := b.apply(name+" z", program.MatMul, program.Attr{}, 0, x, w, bias)
+		return b.apply(name, program.Activate, program.Attr{Act: act}, 0, z)
+	}
 	return b.apply(name, program.MatMul, program.Attr{Act: act}, 0, x, w, bias)
 }
 

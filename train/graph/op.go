@@ -29,7 +29,7 @@ type op struct {
 // differentiable lists for each kind the operands that a gradient can flow to; the others have none.
 func differentiable(kind program.Op, operand int) bool {
 	switch kind {
-	case program.MatMul, program.Add, program.Scale, program.Dropout, program.Concat, program.Slice:
+	case program.MatMul, program.Activate, program.Add, program.Scale, program.Dropout, program.Concat, program.Slice:
 		return true
 	case program.BCE:
 		return operand == 0
@@ -113,7 +113,7 @@ func (o *op) shape(in [][]int) (tensor.Shape, error) {
 		return tensor.Shape{in[0][0], o.width}, nil
 	case program.BCE:
 		return tensor.Shape{}, nil
-	case program.ActGrad, program.Scale, program.Fill, program.Dropout, program.BCEGrad:
+	case program.Activate, program.ActGrad, program.Scale, program.Fill, program.Dropout, program.BCEGrad:
 		if len(o.ranks) > 0 && o.ranks[0] == 0 {
 			return tensor.Shape{}, nil
 		}
@@ -142,7 +142,10 @@ func (o *op) pullback(in []*Node, out, grad *Node) ([]*Node, error) {
 	switch o.kind {
 	case program.MatMul:
 		dz := grad
-		if o.attr.Act != program.None {
+		switch o.attr.Act {
+		case program.Silu:
+			return nil, fmt.Errorf("graph: %s: the gradient of silu needs what it was applied to; apply it as an operation of its own", name)
+		case program.Relu:
 			dz = makeNode(out, "dz", program.ActGrad, program.Attr{Act: o.attr.Act}, grad, out)
 		}
 		// The operand first: then W is no longer read when its own gradient is there.
@@ -154,6 +157,14 @@ func (o *op) pullback(in []*Node, out, grad *Node) ([]*Node, error) {
 		}
 		if o.wants[1] {
 			grads[1] = makeNode(in[1], "dw", program.MatMul, program.Attr{TransA: true}, in[0], dz)
+		}
+	case program.Activate:
+		of := in[0]
+		if o.attr.Act == program.Relu {
+			of = out
+		}
+		if o.wants[0] {
+			grads[0] = makeNode(in[0], "dz", program.ActGrad, o.attr, grad, of)
 		}
 	case program.Scale, program.Dropout:
 		if o.wants[0] {

@@ -33,14 +33,14 @@ func lastUse(p *program.Program) []int {
 	return last
 }
 
-// inPlace lets Add, Scale, ActGrad and Dropout write over their first operand where nothing reads it
-// later. Add commutes, to the bit, so that its operands are swapped where only the second is dead.
+// inPlace lets Add, Scale, Activate, ActGrad and Dropout write over their first operand where nothing
+// reads it later, as the gradient of silu does. Add commutes, to the bit, so that its operands are swapped where only the second is dead.
 func inPlace(p *program.Program) {
 	last := lastUse(p)
 	for i := range p.Instrs {
 		in := &p.Instrs[i]
 		switch in.Op {
-		case program.Add, program.Scale, program.ActGrad, program.Dropout:
+		case program.Add, program.Scale, program.Activate, program.ActGrad, program.Dropout:
 		default:
 			continue
 		}

@@ -32,6 +32,8 @@ func TestInPlace(t *testing.T) {
 		"second operand":     {hand(4, in(program.Fill, 0), in(program.Fill, 1), in(program.Add, 2, 0, 1), in(program.Add, 3, 2, 0)), [][]int{{0}, {1}, {1, 1, 0}, {1, 1, 0}}},
 		"both operands one":  {hand(2, in(program.Fill, 0), in(program.Add, 1, 0, 0)), [][]int{{0}, {1, 0, 0}}},
 		"act_grad's y stays": {hand(4, in(program.Fill, 0), in(program.Fill, 1), in(program.ActGrad, 2, 0, 1), in(program.Add, 3, 0, 2)), [][]int{{0}, {1}, {2, 0, 1}, {0, 0, 2}}},
+		"activate over z":    {hand(2, in(program.Fill, 0), in(program.Activate, 1, 0)), [][]int{{0}, {0, 0}}},
+		"z of the gradient":  {hand(4, in(program.Fill, 0), in(program.Activate, 1, 0), in(program.Fill, 2), in(program.ActGrad, 3, 2, 0)), [][]int{{0}, {1, 0}, {2}, {2, 2, 0}}},
 		"not this operation": {hand(2, in(program.Fill, 0), in(program.Slice, 1, 0)), [][]int{{0}, {1, 0}}},
 	} {
 		inPlace(c.p)

@@ -93,11 +93,13 @@ func (o *op) compute(in []matrix, y *matrix) error {
 	switch o.kind {
 	case program.MatMul:
 		o.product(in, y)
+	case program.Activate:
+		for i := range y.x {
+			y.x[i] = activated(o.attr.Act, in[0].x[i])
+		}
 	case program.ActGrad:
 		for i := range y.x {
-			if in[1].x[i] > 0 { // Relu is the only activation that has one
-				y.x[i] = in[0].x[i]
-			}
+			y.x[i] = in[0].x[i] * slope(o.attr.Act, in[1].x[i])
 		}
 	case program.ColSum:
 		for i := range in[0].rows {
@@ -167,12 +169,35 @@ func (o *op) product(in []matrix, y *matrix) {
 			if len(in) == 3 {
 				s += in[2].x[j]
 			}
-			if o.attr.Act == program.Relu {
-				s = math.Max(s, 0)
-			}
-			*y.at(i, j) = s
+			*y.at(i, j) = activated(o.attr.Act, s)
 		}
 	}
+}
+
+// activated is act(z).
+func activated(act program.Act, z float64) float64 {
+	switch act {
+	case program.Relu:
+		return math.Max(z, 0)
+	case program.Silu:
+		return z / (1 + math.Exp(-z))
+	}
+	return z
+}
+
+// slope is act'(z) from what ActGrad is given: act(z) for Relu, z for Silu.
+func slope(act program.Act, x float64) float64 {
+	switch act {
+	case program.Relu:
+		if x > 0 {
+			return 1
+		}
+		return 0
+	case program.Silu:
+		s := 1 / (1 + math.Exp(-x))
+		return s * (1 + x*(1-s))
+	}
+	return 1
 }
 
 func (o *op) drop(x matrix, y *matrix) {

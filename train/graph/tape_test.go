@@ -103,6 +103,16 @@ func towers(k int) func(b *Builder) (Model, error) {
 	}
 }
 
+// siluMLP is the network of the fraud task in small: silu and dropout on each hidden layer, PyTorch's
+// initial weights.
+func siluMLP(b *Builder) (Model, error) {
+	h := b.Input("x", 3)
+	h = b.Dropout(b.Dense("l1", h, 8, program.Silu, "fan_in_uniform"), .25)
+	h = b.Dropout(b.Dense("l2", h, 4, program.Silu, "fan_in_uniform"), .25)
+	z := b.Dense("out", h, 1, program.None, "fan_in_uniform")
+	return Model{Loss: b.BCEWithLogits(z, b.Input("y", 1), b.Input("w", 1)), Output: z}, nil
+}
+
 // everything uses each layer at least once, and reads nodes many times.
 func everything(b *Builder) (Model, error) {
 	x, y := b.Input("x", 3), b.Input("y", 1)
@@ -111,14 +121,14 @@ func everything(b *Builder) (Model, error) {
 	wide := b.Concat(h, x, b.MatMul(h, p), b.Slice(h, 1, 3))
 	left, right := b.Slice(wide, 0, 6), b.Slice(wide, 5, 11)
 	sum := b.Add(left, b.Dropout(right, .1), b.Scale(b.MatMul(left, p), .5), left)
-	z := b.Dense("out", b.Mean(sum, b.Dense("l2", sum, 6, program.Relu, "he_uniform")), 1, program.None, "glorot_uniform")
+	z := b.Dense("out", b.Mean(sum, b.Dense("l2", sum, 6, program.Relu, "he_uniform"), b.Dense("l3", left, 6, program.Silu, "fan_in_uniform")), 1, program.None, "glorot_uniform")
 	extra := b.BCEWithLogits(b.Scale(z, .5), y, nil)
 	return Model{Loss: b.Add(b.BCEWithLogits(z, y, b.Input("w", 1)), b.Scale(extra, .3)), Output: z,
 		Metrics: map[string]*Node{"extra": extra}}, nil
 }
 
 var models = map[string]func(*Builder) (Model, error){
-	"mlp": mlp, "towers1": towers(1), "towers2": towers(2), "towers5": towers(5), "towers8": towers(8), "everything": everything,
+	"mlp": mlp, "silu": siluMLP, "towers1": towers(1), "towers2": towers(2), "towers5": towers(5), "towers8": towers(8), "everything": everything,
 }
 
 // data is rows of the columns x, y and w.
