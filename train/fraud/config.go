@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/onmart/onmart/train"
+	"github.com/onmart/onmart/train/program"
 )
 
 // Config is everything about a training that is not data. DefaultConfig has the defaults, Set changes
@@ -15,7 +17,7 @@ import (
 type Config struct {
 	Hidden         []int   // widths of the hidden layers
 	Dropout        float64 // after each hidden layer
-	InitScale      float64 // spread of the first weights as a share of He's
+	Activation     string  // of the hidden layers: relu or silu
 	Towers         int     // networks trained side by side, their logits averaged
 	Batch          int     // rows of a step
 	Epochs         int     // at most
@@ -33,13 +35,16 @@ type Config struct {
 // DefaultConfig was chosen on the fraud handbook's data; docs/BENCHMARKS.md has the figures.
 func DefaultConfig() Config {
 	return Config{
-		Hidden: []int{128, 128}, Dropout: .2, InitScale: .41, Towers: 4, Batch: 256, Epochs: 20, Patience: 8,
+		Hidden: []int{128, 128}, Dropout: .2, Activation: "silu", Towers: 4, Batch: 256, Epochs: 20, Patience: 8,
 		LearningRate: 2e-3, Schedule: "one-cycle", WarmUp: .1,
 		Beta1: .9, Beta2: .999, Epsilon: 1e-8, WeightDecay: .01, PositiveWeight: 1, Log: true,
 	}
 }
 
-var schedules = []string{"one-cycle", "cosine", "constant"}
+var (
+	schedules   = []string{"one-cycle", "cosine", "constant"}
+	activations = []string{string(program.Relu), string(program.Silu)}
+)
 
 // Setting is one name that --set takes.
 type Setting struct {
@@ -58,23 +63,13 @@ func Settings() []Setting {
 			func(c *Config) string { return joinInts(c.Hidden) },
 			func(c *Config, v string) (err error) { c.Hidden, err = splitInts(v); return err }},
 		number("dropout", "share of hidden units left out in a training step", 0, .95, func(c *Config) *float64 { return &c.Dropout }),
-		number("init_scale", "spread of the first weights, as a share of He et al.'s sqrt(6/inputs); PyTorch's is 0.41", .01, 2, func(c *Config) *float64 { return &c.InitScale }),
+		choice("activation", "of the hidden layers", activations, func(c *Config) *string { return &c.Activation }),
 		count("towers", "networks trained side by side; their logits are averaged", 1, 64, func(c *Config) *int { return &c.Towers }),
 		count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
 		count("epochs", "passes over the training rows, at most", 1, 10_000, func(c *Config) *int { return &c.Epochs }),
 		count("patience", "epochs without a better validation figure before the training ends; 0 for never", 0, 10_000, func(c *Config) *int { return &c.Patience }),
 		number("learning_rate", "the greatest learning rate", 1e-8, 10, func(c *Config) *float64 { return &c.LearningRate }),
-		{"schedule", "course of the learning rate: " + strings.Join(schedules, ", "),
-			func(c *Config) string { return c.Schedule },
-			func(c *Config, v string) error {
-				for _, s := range schedules {
-					if v == s {
-						c.Schedule = v
-						return nil
-					}
-				}
-				return fmt.Errorf("want one of %s", strings.Join(schedules, ", "))
-			}},
+		choice("schedule", "course of the learning rate", schedules, func(c *Config) *string { return &c.Schedule }),
 		number("warm_up", "share of the steps in which the learning rate rises", 0, .9, func(c *Config) *float64 { return &c.WarmUp }),
 		number("beta1", "AdamW's decay of the mean gradient", 0, .9999, func(c *Config) *float64 { return &c.Beta1 }),
 		number("beta2", "AdamW's decay of the mean squared gradient", 0, .999999, func(c *Config) *float64 { return &c.Beta2 }),
@@ -114,6 +109,19 @@ func count(name, words string, least, most int, at func(*Config) *int) Setting {
 				return fmt.Errorf("want a whole number from %d to %d", least, most)
 			}
 			*at(c) = x
+			return nil
+		}}
+}
+
+func choice(name, words string, from []string, at func(*Config) *string) Setting {
+	list := strings.Join(from, ", ")
+	return Setting{name, words + ": " + list,
+		func(c *Config) string { return *at(c) },
+		func(c *Config, v string) error {
+			if !slices.Contains(from, v) {
+				return fmt.Errorf("want one of %s", list)
+			}
+			*at(c) = v
 			return nil
 		}}
 }

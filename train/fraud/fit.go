@@ -61,7 +61,7 @@ func (f *fitting) run(ctx context.Context, fit, valid *Rows, epochs int) (*fitte
 	}
 	data.Rates = f.config.rates(data.StepsPerEpoch(out.set.Train.Rows), epochs)
 	task := train.Task{
-		Set: out.set, Data: data, Init: f.initial(out.set), Patience: f.config.Patience,
+		Set: out.set, Data: data, Init: out.set.Initial(f.seed), Patience: f.config.Patience,
 		Checkpoint: f.checkpoint, Identity: f.identity, Resume: f.resume, Progress: f.progress,
 	}
 	if valid != nil {
@@ -82,18 +82,6 @@ func (f *fitting) run(ctx context.Context, fit, valid *Rows, epochs int) (*fitte
 		out.logits, err = out.logitsOf(x[fit.Len()*width:], valid.Len())
 	}
 	return out, err
-}
-
-// initial is the weights that the training starts from. Smaller ones than He's begin as a smoother function,
-// which generalises better from few frauds.
-func (f *fitting) initial(set *program.Set) program.Tensors {
-	ts := set.Initial(f.seed)
-	for _, t := range ts {
-		for i := range t.F32 {
-			t.F32[i] *= float32(f.config.InitScale)
-		}
-	}
-	return ts
 }
 
 // logitsOf runs the chosen weights over standardised rows, as the training's own Eval does.

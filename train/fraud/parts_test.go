@@ -19,12 +19,12 @@ func TestSettings(t *testing.T) {
 	if !slices.Equal(c.Hidden, []int{64, 32}) || c.Towers != 2 || c.Schedule != "cosine" || c.Log || c.LearningRate != 1e-3 {
 		t.Errorf("%+v", c)
 	}
-	err := c.Set([]string{"hiden=3", "dropout=1.5", "towers=0", "batch", "epochs=x", "hidden=0", "hidden=", "schedule=step", "log=maybe", "learning_rate=NaN"})
+	err := c.Set([]string{"hiden=3", "dropout=1.5", "towers=0", "batch", "epochs=x", "hidden=0", "hidden=", "schedule=step", "activation=tanh", "log=maybe", "learning_rate=NaN"})
 	if err == nil {
 		t.Fatal("no fault")
 	}
-	if lines := strings.Split(err.Error(), "\n"); len(lines) != 10 {
-		t.Errorf("%d faults of 10:\n%v", len(lines), err)
+	if lines := strings.Split(err.Error(), "\n"); len(lines) != 11 {
+		t.Errorf("%d faults of 11:\n%v", len(lines), err)
 	}
 	// Each setting reads back what it prints, and the default is in its bounds.
 	d, e := DefaultConfig(), DefaultConfig()

@@ -187,7 +187,7 @@ func small(t testing.TB, n *notes) Options {
 		t.Fatal(err)
 	}
 	c := Config{
-		Hidden: []int{16}, Dropout: .05, InitScale: .41, Towers: 2, Batch: 64, Epochs: 6, Patience: 8,
+		Hidden: []int{16}, Dropout: .05, Activation: "relu", Towers: 2, Batch: 64, Epochs: 6, Patience: 8,
 		LearningRate: 2e-2, Schedule: "one-cycle", WarmUp: .1,
 		Beta1: .9, Beta2: .999, Epsilon: 1e-8, WeightDecay: .01, PositiveWeight: 1, Log: true,
 	}
@@ -564,15 +564,20 @@ func TestLossCurve(t *testing.T) {
 	for i, f := range o.Source.Plan.Features() {
 		log[i] = f.Log
 	}
-	f := fitting{config: &o.Config, backend: o.Backend, seed: 1, threads: 1, log: log}
-	m, err := f.run(t.Context(), rows, nil, 6)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []float64{.2272854, .0606211, .0517864, .0488970, .0454814, .0444498}
-	for i, e := range m.result.Epochs {
-		if got := e.Loss / 2; !(math.Abs(got-want[i]) <= 1e-5) {
-			t.Errorf("epoch %d: loss %.7f, want %.7f", i+1, got, want[i])
+	for activation, want := range map[string][]float64{
+		"relu": {.2489487, .0609189, .0520101, .0490426, .0458674, .0443987},
+		"silu": {.2656576, .0588970, .0496380, .0462207, .0436791, .0413268},
+	} {
+		o.Config.Activation = activation
+		f := fitting{config: &o.Config, backend: o.Backend, seed: 1, threads: 1, log: log}
+		m, err := f.run(t.Context(), rows, nil, 6)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, e := range m.result.Epochs {
+			if got := e.Loss / 2; !(math.Abs(got-want[i]) <= 1e-5) {
+				t.Errorf("%s, epoch %d: loss %.7f, want %.7f", activation, i+1, got, want[i])
+			}
 		}
 	}
 }
