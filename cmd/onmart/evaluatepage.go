@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/onmart/onmart/internal/progress"
@@ -16,7 +17,7 @@ func (e *evaluated) page() *report.Page {
 	m := e.artifact.Manifest()
 	return &report.Page{
 		Title: "Fraud model " + e.Model,
-		Intro: "How well the model finds frauds among the transactions of " + e.Range.String() + ".",
+		Intro: "How well the model finds frauds among the transactions of " + strings.Replace(e.Range.String(), "..", " to ", 1) + ".",
 		Facts: []report.Fact{
 			{Name: "Transactions", Value: progress.Count(int64(e.ev.Rows))},
 			{Name: "Frauds", Value: fmt.Sprintf("%s (%.2f%%)", progress.Count(int64(e.ev.Positives)), 100*float64(e.ev.Positives)/float64(max(e.ev.Rows, 1)))},

@@ -36,7 +36,7 @@ func openFeatures(ctx context.Context, con *console, dir string, spec *features.
 	}
 	kept := filepath.Clean(dir) + ".features-" + plan.Fingerprint()[:8]
 	if old, err := datasets.Open(kept); err == nil {
-		if made, err := features.MadeFrom(old); err == nil && made.Data == d.ID() && made.Fingerprint == plan.Fingerprint() {
+		if made, err := features.MadeFrom(old); err == nil && made.Data == d.ID() && made.Fingerprint == plan.Fingerprint() && made.Range == (datasets.Range{}).String() {
 			con.notef("features of %s: taken from %s", dir, kept)
 			return old, nil
 		}

@@ -286,7 +286,7 @@ func (p *plot) cost(b box, own map[pixel]bool) float64 {
 			c += 500
 		}
 	}
-	const near = 9
+	const near = 15
 	around := box{b.x0 - near, b.y0 - near, b.x1 + near, b.y1 + near}
 	for _, q := range p.drawn {
 		switch {
@@ -335,24 +335,33 @@ func (h Histogram) draw(width float64) template.HTML {
 func (b Bars) figure() figure { return figureOf(b.Title, b.Caption, b.Wide, b.draw) }
 
 func (b Bars) draw(w float64) template.HTML {
-	const row, thick = 30.0, 18.0
+	const thick = 18.0
+	left, right := 0.0, 0.0
+	values := []float64{0}
+	for _, r := range b.Bars {
+		left, right = max(left, textWidth(r.Label)+12), max(right, textWidth(r.Text))
+		values = append(values, r.Value)
+	}
+	// Long labels stand above their bars, so that bars keep most of the width.
+	row, above := 30.0, left > w*0.45
+	if above {
+		row, left = 46, 2
+	}
 	h := row*float64(len(b.Bars)) + 10
 	if b.Axis.Label != "" {
 		h += 18
 	}
 	s := newSVG(w, h, b.Title)
-	left, right := 0.0, 0.0
-	values := []float64{0}
-	for _, r := range b.Bars {
-		left, right = max(left, textWidth(r.Label)), max(right, textWidth(r.Text))
-		values = append(values, r.Value)
-	}
-	left = min(left+12, w/2)
 	x := b.Axis.fit(values, left, w-right-14, 4)
 	zero := x.at(min(max(0, x.lo), x.hi))
 	for i, r := range b.Bars {
 		mid := row*float64(i) + row/2 + 4
-		s.text(left-8, mid+4, "end", ` class="val"`+bold(r.Lead), r.Label)
+		if above {
+			mid = row*float64(i) + 34
+			s.text(left, mid-thick/2-6, "start", ` class="val"`+bold(r.Lead), r.Label)
+		} else {
+			s.text(left-8, mid+4, "end", ` class="val"`+bold(r.Lead), r.Label)
+		}
 		colour := "var(--muted)"
 		if r.Lead {
 			colour = "var(--c0)"

@@ -61,7 +61,7 @@ func sample() *Page {
 					Rows: []Row{{[]string{"onmart MLP", "0.8762", "0.6790", "0.2910", "0.0213"}, true}, {[]string{"logistic regression", "0.8710", "0.6120", "0.2930", "0.0251"}, false},
 						{[]string{"decision tree", "0.8010", "0.5120", "0.2530", "0.0351"}, false}}}},
 				Charts: []Chart{Bars{Title: "Average precision", Caption: "Higher is better.", Axis: Axis{Max: 1},
-					Bars: []Bar{{"onmart MLP", .679, "0.679", true}, {"logistic regression", .612, "0.612", false}, {"decision tree", .512, "0.512", false}}}}},
+					Bars: []Bar{{"onmart MLP", .679, "0.679", true}, {"logistic regression", .612, "0.612", false}, {"decision tree of the golearn library", .512, "0.512", false}}}}},
 			{Heading: "Curves", Charts: []Chart{
 				Line{Title: "ROC", Caption: "Share of frauds found against share of good transactions flagged.", X: x("false positive rate"), Y: x("true positive rate"),
 					Series: []Series{{Name: "onmart MLP, AUC 0.876", Points: roc(.15)}, {Name: "logistic regression", Points: roc(.2)}, {Name: "guessing", Points: diagonal.Points, Muted: true}}},
