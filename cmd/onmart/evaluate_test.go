@@ -34,7 +34,11 @@ func makeShop(t *testing.T, tree float64) *shop {
 	dir := t.TempDir()
 	s := &shop{raw: filepath.Join(dir, "raw"), features: filepath.Join(dir, "features"), model: filepath.Join(dir, "model")}
 	ctx := context.Background()
-	if _, _, err := mock.Write(ctx, s.raw, mock.Options{Seed: 3, Rows: 6000, Days: 30}, false, datasets.Created{}, nil); err != nil {
+	stream, err := mock.New(mock.Options{Seed: 3, Rows: 6000, Days: 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Write(ctx, s.raw, false, datasets.Created{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	raw, err := datasets.Open(s.raw)

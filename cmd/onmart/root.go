@@ -22,7 +22,16 @@ const (
 // `go test ./cmd/onmart -run TestCLIReference -update`.
 func commands() []*cobra.Command {
 	return []*cobra.Command{
+		newDemoCmd(),
 		newInitCmd(),
+		newMockCmd(),
+		newImportCmd(),
+		newInspectCmd(),
+		newFeaturesCmd(),
+		newTrainCmd(),
+		newEvaluateCmd(),
+		newPredictCmd(),
+		newScoreCmd(),
 		newDevicesCmd(),
 		newDocsCmd(),
 	}

@@ -19,8 +19,8 @@ import (
 type Options struct {
 	Seed   uint64
 	Rows   int   // transaction lines, about; default 300,000
-	Users  int   // default Rows/200
-	Stores int   // default Users/3
+	Users  int   // default Rows/100
+	Stores int   // default Users/5
 	Days   int   // default 90
 	Start  int64 // first day, microseconds UTC, default 2026-01-05, a Monday
 }
@@ -32,7 +32,7 @@ const (
 	Genuine Kind = iota
 	// LargeAmount: a purchase far above what anybody buys.
 	LargeAmount
-	// BadStore: a store whose terminal is compromised for two weeks; a third of its purchases is fraud.
+	// BadStore: a store whose terminal is compromised for four weeks; most of its purchases are fraud.
 	BadStore
 	// StolenCard: a card in other hands for two weeks; a third of its purchases costs five times as much.
 	StolenCard
@@ -65,6 +65,7 @@ type user struct {
 	spend     float64 // scales the prices this user picks
 	hour      float64 // favourite hour
 	stores    []int   // within reach
+	likes     [2]int  // categories
 	stolenTo  int     // day until which the card is in other hands
 }
 
@@ -78,10 +79,11 @@ type product struct {
 	price    int64 // in 1e-4
 }
 
-var categories = []string{"grocery", "household", "clothing", "electronics", "toys", "garden", "books", "health"}
+// categories by rising price, then falling: neighbours cost about the same.
+var categories = []string{"grocery", "household", "books", "toys", "electronics", "clothing", "garden", "health"}
 
 // categoryPrice is the median price of each category, in currency units.
-var categoryPrice = []float64{4, 9, 30, 95, 18, 22, 12, 11}
+var categoryPrice = []float64{5, 9, 14, 22, 60, 34, 20, 11}
 
 // Stream generates day after day.
 type Stream struct {
@@ -91,14 +93,20 @@ type Stream struct {
 	products []product
 	day      int
 	truth    Truth
+	frauds   map[int64]Kind // by trans_id
 }
 
 const (
-	compromiseDays = 14
+	badStoreDays   = 28
+	badStoreShare  = 0.7 // of its purchases
+	stolenCardDays = 14
+	stolenShare    = 1.0 / 3
 	// The city is a square of about 40 km; users shop within reach of home.
 	cityLat, cityLong, citySize = 50.85, 4.35, 0.36
 	reachDegrees                = 0.045 // about 5 km
 	linesPerPurchase            = 1.7   // mean of lineCount
+	productCount                = 400
+	favouriteShare              = 0.85 // of lines are of the two categories that a user likes
 )
 
 // New plans a stream; errors name the option that is out of range.
@@ -110,8 +118,8 @@ func New(o Options) (*Stream, error) {
 	}
 	def(&o.Rows, 300_000)
 	def(&o.Days, 90)
-	def(&o.Users, max(o.Rows/200, 20))
-	def(&o.Stores, max(o.Users/3, 10))
+	def(&o.Users, max(o.Rows/100, 20))
+	def(&o.Stores, max(o.Users/5, 10))
 	if o.Start == 0 {
 		o.Start = 1767571200 * datasets.Second
 	}
@@ -123,7 +131,7 @@ func New(o Options) (*Stream, error) {
 			return nil, fmt.Errorf("mock: %s is %d: want 1 to %d", c.name, c.v, c.most)
 		}
 	}
-	s := &Stream{o: o, truth: Truth{Seed: o.Seed, FraudLines: map[string]int64{}}}
+	s := &Stream{o: o, truth: Truth{Seed: o.Seed, FraudLines: map[string]int64{}}, frauds: map[int64]Kind{}}
 	s.makeProducts(rand.New(rand.NewPCG(o.Seed, 1)))
 	s.makeStores(rand.New(rand.NewPCG(o.Seed, 2)))
 	s.makeUsers(rand.New(rand.NewPCG(o.Seed, 3)))
@@ -131,10 +139,10 @@ func New(o Options) (*Stream, error) {
 }
 
 func (s *Stream) makeProducts(r *rand.Rand) {
-	s.products = make([]product, 400)
+	s.products = make([]product, productCount)
 	for i := range s.products {
-		c := r.IntN(len(categories))
-		p := categoryPrice[c] * math.Exp(0.5*r.NormFloat64())
+		c := i % len(categories)
+		p := categoryPrice[c] * math.Exp(0.3*r.NormFloat64())
 		s.products[i] = product{c, int64(math.Round(p*100)) * 100}
 	}
 }
@@ -153,7 +161,10 @@ func (s *Stream) makeUsers(r *rand.Rand) {
 		u := &s.users[i]
 		u.lat, u.long = cityLat+citySize*(r.Float64()-.5), cityLong+citySize*(r.Float64()-.5)
 		u.perDay = perDay * (0.3 + 1.4*r.Float64())
-		u.spend = math.Exp(0.45 * r.NormFloat64())
+		u.spend = math.Exp(0.35 * r.NormFloat64())
+		// Two neighbours by price, so that what a user pays has a habit.
+		u.likes[0] = r.IntN(len(categories))
+		u.likes[1] = (u.likes[0] + 1) % len(categories)
 		u.hour = 9 + 10*r.Float64()
 		for j := range s.stores {
 			if math.Hypot(s.stores[j].lat-u.lat, s.stores[j].long-u.long) < reachDegrees {
@@ -230,17 +241,18 @@ func (s *Stream) number(lines []line) {
 	}
 }
 
-// compromise plants today's new causes: about one in 700 cards and one in 400 stores a day.
+// compromise plants today's new causes: about one in 900 cards and one in 2,500 stores a day, so that somewhat
+// more than one purchase in a hundred is fraud.
 func (s *Stream) compromise(r *rand.Rand) {
-	for range poisson(r, float64(len(s.users))/700) {
+	for range poisson(r, float64(len(s.users))/900) {
 		u := r.IntN(len(s.users))
-		s.users[u].stolenTo = s.day + compromiseDays
-		s.truth.Compromises = append(s.truth.Compromises, Compromise{StolenCard.String(), int64(u), s.day, s.day + compromiseDays})
+		s.users[u].stolenTo = s.day + stolenCardDays
+		s.truth.Compromises = append(s.truth.Compromises, Compromise{StolenCard.String(), int64(u), s.day, s.day + stolenCardDays})
 	}
-	for range poisson(r, float64(len(s.stores))/400) {
+	for range poisson(r, float64(len(s.stores))/2500) {
 		t := r.IntN(len(s.stores))
-		s.stores[t].badTo = s.day + compromiseDays
-		s.truth.Compromises = append(s.truth.Compromises, Compromise{BadStore.String(), int64(t), s.day, s.day + compromiseDays})
+		s.stores[t].badTo = s.day + badStoreDays
+		s.truth.Compromises = append(s.truth.Compromises, Compromise{BadStore.String(), int64(t), s.day, s.day + badStoreDays})
 	}
 }
 
@@ -257,18 +269,27 @@ func (s *Stream) purchase(r *rand.Rand, lines []line, u int) []line {
 	switch {
 	case r.Float64() < 0.0008:
 		kind, factor = LargeAmount, 12+8*r.Float64()
-	case s.stores[shop].badTo > s.day && r.Float64() < 1.0/3:
+	case s.stores[shop].badTo > s.day && r.Float64() < badStoreShare:
 		kind = BadStore
-	case me.stolenTo > s.day && r.Float64() < 1.0/3:
+	case me.stolenTo > s.day && r.Float64() < stolenShare:
 		kind, factor = StolenCard, 5
 	}
 	id := int64(len(lines)) // of the day, until number
 	for n := range lineCount(r) {
-		p := r.IntN(len(s.products))
+		p := s.pick(r, me)
 		price := math.Round(float64(s.products[p].price)*me.spend*factor/100) * 100
 		lines = append(lines, line{at, id, int64(n), p, u, shop, int64(1 + poisson(r, 0.3)), max(int64(price), 100), kind})
 	}
 	return lines
+}
+
+// pick chooses a product, mostly of the categories that the user likes.
+func (s *Stream) pick(r *rand.Rand, u *user) int {
+	if r.Float64() >= favouriteShare {
+		return r.IntN(productCount)
+	}
+	c := u.likes[r.IntN(2)]
+	return c + len(categories)*r.IntN(productCount/len(categories))
 }
 
 // lineCount is 1, 2, 3 or 4 with mean linesPerPurchase.
@@ -294,6 +315,7 @@ func (s *Stream) batch(lines []line) *datasets.Batch {
 		if l.kind != Genuine {
 			fraud = 1
 			s.truth.FraudLines[l.kind.String()]++
+			s.frauds[l.id] = l.kind
 		}
 		add(0, l.id)
 		add(1, l.line)
@@ -316,6 +338,9 @@ func productID(i int) string { return fmt.Sprintf("P%04d", i) }
 
 // Truth is what was planted in the days generated so far.
 func (s *Stream) Truth() Truth { return s.truth }
+
+// Frauds are the kinds of the fraudulent purchases generated so far, by trans_id.
+func (s *Stream) Frauds() map[int64]Kind { return s.frauds }
 
 // Days is how many days there are, Start the first one.
 func (s *Stream) Days() int    { return s.o.Days }

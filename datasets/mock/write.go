@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/onmart/onmart/datasets"
 )
@@ -12,24 +14,21 @@ import (
 // TruthFile stands beside the data set and says what was planted.
 const TruthFile = "truth.json"
 
-// Write generates a stream into the data set dir: purchases, users.parquet, stores.parquet, products.parquet
-// and truth.json. progress may be nil; it is given days. Nothing is left behind when ctx ends.
-func Write(ctx context.Context, dir string, o Options, force bool, created datasets.Created, progress func(done, total int)) (*datasets.Manifest, *Truth, error) {
-	s, err := New(o)
-	if err != nil {
-		return nil, nil, err
-	}
+// Write generates all days of the stream into the data set dir: purchases, with users.parquet, stores.parquet,
+// products.parquet, frauds.parquet (the kind of each fraudulent purchase) and truth.json beside them. progress
+// may be nil; it is given days. Nothing is left behind when ctx ends.
+func (s *Stream) Write(ctx context.Context, dir string, force bool, created datasets.Created, progress func(done, total int)) (*datasets.Manifest, error) {
 	w, err := datasets.Create(dir, datasets.KindTransactions, Schema(), force)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer w.Abort()
 	for b := s.Next(); b != nil; b = s.Next() {
 		if err := ctx.Err(); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if err := w.Write(b); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if progress != nil {
 			progress(s.day, s.o.Days)
@@ -37,20 +36,21 @@ func Write(ctx context.Context, dir string, o Options, force bool, created datas
 	}
 	for name, table := range map[string]*datasets.Batch{
 		"users.parquet": s.userTable(), "stores.parquet": s.storeTable(), "products.parquet": s.productTable(),
+		"frauds.parquet": s.fraudTable(),
 	} {
 		if err := sideTable(w, name, table); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	truth := s.Truth()
 	f, err := w.SideFile(TruthFile)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	enc := json.NewEncoder(f)
 	enc.SetIndent("", "  ")
 	if err := errors.Join(enc.Encode(truth), f.Close()); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", TruthFile, err)
+		return nil, fmt.Errorf("%s: %w", TruthFile, err)
 	}
 	created.Time = w.Manifest().Created.Time
 	w.Manifest().Created = created
@@ -58,9 +58,9 @@ func Write(ctx context.Context, dir string, o Options, force bool, created datas
 		w.Manifest().Counts["fraud_"+kind] = n
 	}
 	if err := w.Commit(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return w.Manifest(), &truth, nil
+	return w.Manifest(), nil
 }
 
 func sideTable(w *datasets.Writer, name string, b *datasets.Batch) error {
@@ -107,6 +107,16 @@ func (s *Stream) productTable() *datasets.Batch {
 		b.Columns[0].Strings = append(b.Columns[0].Strings, productID(i))
 		b.Columns[1].Strings = append(b.Columns[1].Strings, categories[p.category])
 		b.Columns[2].Ints = append(b.Columns[2].Ints, p.price)
+	}
+	return b
+}
+
+func (s *Stream) fraudTable() *datasets.Batch {
+	b := newTable(len(s.frauds),
+		datasets.Field{Name: datasets.TransID, Type: datasets.Int64}, datasets.Field{Name: "kind", Type: datasets.String})
+	for _, id := range slices.Sorted(maps.Keys(s.frauds)) {
+		b.Columns[0].Ints = append(b.Columns[0].Ints, id)
+		b.Columns[1].Strings = append(b.Columns[1].Strings, s.frauds[id].String())
 	}
 	return b
 }

@@ -1,0 +1,555 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/datasets/mock"
+	"github.com/onmart/onmart/features"
+	"github.com/onmart/onmart/internal/atomicdir"
+	"github.com/onmart/onmart/internal/progress"
+	"github.com/onmart/onmart/internal/report"
+	"github.com/onmart/onmart/score"
+	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/score/sink"
+	"github.com/onmart/onmart/score/source"
+	"github.com/onmart/onmart/train/fraud"
+)
+
+// The demo's calendar, in days of the stream: windows fill for 30 days and labels take 7 more, then five weeks
+// to learn from, the delay, and two weeks to judge on, of which the last two days are replayed live.
+const (
+	demoDays      = 90
+	demoTrainFrom = 37
+	demoTrainTo   = 69 // inclusive
+	demoTestFrom  = 77
+	demoReplay    = 88
+	demoAlerts    = 30 // a day
+)
+
+func newDemoCmd() *cobra.Command {
+	d := &demo{threads: runtime.GOMAXPROCS(0)}
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "All of it on generated data, with a report to look at",
+		Long: `demo generates a card stream with planted frauds, computes features, trains a classifier and baselines, judges them
+on days they have not seen, replays the last two days through the live scorer and compares every bit with the
+backfill. It writes everything to --out, with report.html to look at. A directory that a demo made is replaced.`,
+		Args: cobra.NoArgs,
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&d.out, "out", "onmart-demo", "`directory` for data, features, model, scores and report")
+	fl.IntVar(&d.mock.Rows, "rows", 300_000, "purchase lines to generate, about")
+	fl.Uint64Var(&d.mock.Seed, "seed", 1, "seed of the stream and of the training")
+	d.mock.Days = demoDays
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		d.con = consoleOf(cmd)
+		return d.run(cmd.Context())
+	}
+	return cmd
+}
+
+// demo is one run of the demonstration, and what its steps found.
+type demo struct {
+	out     string
+	mock    mock.Options
+	threads int
+	con     *console
+
+	start    time.Time
+	stream   *mock.Stream
+	lines    int64
+	features *datasets.Dataset
+	trained  *fraud.Summary
+	test     *evaluated
+	kinds    []kindFound
+	replay   replayed
+	took     time.Duration
+}
+
+// kindFound counts the test's purchases of one planted kind, and those that would have been alerts.
+type kindFound struct {
+	Kind  string `json:"kind"`
+	Found int    `json:"found"`
+	All   int    `json:"all"`
+}
+
+// replayed is what the live scorer did with the last days.
+type replayed struct {
+	Events    int     `json:"events"`
+	Differ    int     `json:"differ"` // features or scores that are not those of the backfill, to the bit
+	Seconds   float64 `json:"seconds"`
+	PerSecond float64 `json:"events_per_second"`
+	Median    float64 `json:"median_microseconds"` // one event at a time: decode, features, score, write
+	Alerts    int     `json:"alerts"`
+	worst     []alert
+}
+
+// alert is a line of the scorer, as the report shows it.
+type alert struct {
+	TransID  int64  `json:"trans_id"`
+	Datetime string `json:"trans_datetime"`
+	User     int64  `json:"user_id"`
+	Store    int64  `json:"store_id"`
+	Scores   struct {
+		Fraud float64 `json:"fraud"`
+	} `json:"scores"`
+	Decision string `json:"decision"`
+	Reasons  []struct {
+		Text         string  `json:"text"`
+		Contribution float64 `json:"contribution"`
+	} `json:"reasons"`
+	Features map[string]float64 `json:"features"`
+}
+
+// demoParts is what a demo writes into its directory; anything else there is somebody's own.
+var demoParts = []string{"transactions", "features", "state", "model", "events.jsonl", "scores.jsonl", "report.html"}
+
+func (d *demo) path(part string) string { return filepath.Join(d.out, part) }
+
+func (d *demo) run(ctx context.Context) error {
+	d.start = time.Now()
+	if err := d.checkOut(); err != nil {
+		return err
+	}
+	for i, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"a card stream with planted frauds", d.generate},
+		{"features, as they were at each moment", d.backfill},
+		{"training, with baselines beside it", d.train},
+		{"judging on days that training has not seen", d.judge},
+		{"replaying the last two days through the live scorer", d.live},
+		{"the report", d.write},
+	} {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		d.con.notef("[%d/6] %s", i+1, step.name)
+		if err := step.do(ctx); err != nil {
+			return err
+		}
+	}
+	return d.con.result(d.result(), d.print)
+}
+
+func (d *demo) checkOut() error {
+	entries, err := os.ReadDir(d.out)
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	for _, e := range entries {
+		if !slices.Contains(demoParts, e.Name()) && e.Name()[0] != '.' {
+			return usagef("--out %s: holds %s, which a demo did not make: name another directory", d.out, e.Name())
+		}
+	}
+	return nil
+}
+
+func (d *demo) day(n int) int64 { return d.stream.Start() + int64(n)*datasets.Day }
+
+// days is the range from day a to day b, both included.
+func (d *demo) days(a, b int) datasets.Range { return datasets.Range{From: d.day(a), To: d.day(b + 1)} }
+
+func (d *demo) created() datasets.Created {
+	return datasets.Created{Command: "demo", Version: buildVersion(), Args: os.Args[1:]}
+}
+
+func (d *demo) generate(ctx context.Context) (err error) {
+	if d.stream, err = mock.New(d.mock); err != nil {
+		return usage(err)
+	}
+	bar := d.con.bar("generate", demoDays, "days")
+	m, err := d.stream.Write(ctx, d.path("transactions"), true, d.created(), func(done, _ int) { bar.Set(int64(done), "") })
+	if err != nil {
+		return err
+	}
+	bar.Done()
+	d.lines = m.Rows
+	return nil
+}
+
+func (d *demo) backfill(ctx context.Context) error {
+	in, err := datasets.Open(d.path("transactions"))
+	if err != nil {
+		return err
+	}
+	spec, err := features.Builtin(defaultFraudSpec)
+	if err != nil {
+		return err
+	}
+	bar := d.con.bar("features", in.Manifest().Rows, "rows")
+	o := features.RunOptions{Spec: spec, In: in, Out: d.path("features"), Force: true, Threads: d.threads,
+		Created: d.created(), Progress: func(done, _ int64) { bar.Set(done, "") }}
+	if _, err := features.Run(ctx, o); err != nil {
+		return err
+	}
+	bar.Done()
+	// The state from which the replay starts: everything before its first day.
+	o.Out, o.StateOut, o.Progress = "", d.path("state"), nil
+	o.Range = datasets.Range{From: math.MinInt64, To: d.day(demoReplay)}
+	if _, err := features.Run(ctx, o); err != nil {
+		return err
+	}
+	d.features, err = datasets.Open(d.path("features"))
+	return err
+}
+
+func (d *demo) train(ctx context.Context) error {
+	backend, err := openBackend(d.con, "auto", d.threads)
+	if err != nil {
+		return err
+	}
+	src, err := fraud.OpenSource(d.features)
+	if err != nil {
+		return err
+	}
+	test := d.days(demoTestFrom, demoDays-1)
+	d.trained, err = fraud.Train(ctx, fraud.Options{
+		Source: src, Out: d.path("model"), Force: true, Train: d.days(demoTrainFrom, demoTrainTo), Test: &test,
+		AlertsPerDay: demoAlerts, Config: fraud.DefaultConfig(), Seed: d.mock.Seed, Threads: d.threads, Backend: backend,
+		Note: d.con.notef, Bar: d.con.bar,
+		Created: model.Created{Command: "demo", Onmart: buildVersion(), Args: os.Args[1:], Time: time.Now().UTC().Format(time.RFC3339)},
+	})
+	return err
+}
+
+func (d *demo) judge(ctx context.Context) (err error) {
+	d.test = &evaluated{}
+	if d.test.artifact, err = openFraud(d.path("model")); err != nil {
+		return err
+	}
+	if err := d.test.place(d.con, d.features, given{}); err != nil {
+		return err
+	}
+	if err := d.test.measure(ctx, d.con, d.features, d.threads); err != nil {
+		return err
+	}
+	d.test.compare()
+	return d.findKinds(ctx)
+}
+
+// findKinds counts, for each planted kind, the purchases in the test range with at least one alert.
+func (d *demo) findKinds(ctx context.Context) error {
+	names := d.test.artifact.Manifest().Features
+	p, err := d.test.artifact.NewPredictor(d.threads)
+	if err != nil {
+		return err
+	}
+	alerted := map[int64]bool{}
+	planted := d.stream.Frauds()
+	o := datasets.ReadOptions{Columns: append([]string{datasets.TransID}, names...), Range: d.days(demoTestFrom, demoDays-1)}
+	err = d.features.Read(ctx, o, func(b *datasets.Batch) error {
+		scores, err := predictBatch(p, b, names)
+		if err != nil {
+			return err
+		}
+		for i, id := range b.Column(datasets.TransID).Ints {
+			if _, fraud := planted[id]; fraud {
+				alerted[id] = alerted[id] || scores[i] >= d.test.artifact.Manifest().Threshold
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, k := range []mock.Kind{mock.LargeAmount, mock.BadStore, mock.StolenCard} {
+		f := kindFound{Kind: k.String()}
+		for id, found := range alerted {
+			if planted[id] == k {
+				f.All++
+				f.Found += btoi(found)
+			}
+		}
+		d.kinds = append(d.kinds, f)
+	}
+	return nil
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func predictBatch(p *model.Predictor, b *datasets.Batch, names []string) ([]float64, error) {
+	values := make([][]float64, len(names))
+	for i, n := range names {
+		values[i] = b.Column(n).Floats
+	}
+	scores := make([]float64, b.N)
+	return scores, p.Predict(values, b.N, scores)
+}
+
+// live writes the last days as events without labels, scores them one at a time through the decoder, the engine
+// and the program, and compares with the backfill.
+func (d *demo) live(ctx context.Context) error {
+	if err := d.writeEvents(ctx); err != nil {
+		return err
+	}
+	mapping, err := datasets.MappingFor(d.test.artifact.Manifest().Input)
+	if err != nil {
+		return err
+	}
+	s, err := score.New(score.Options{Artifact: d.test.artifact, Schema: mapping.LogSchema(), Job: "demo",
+		Explain: score.ExplainAlerts, Reasons: model.DefaultReasons, Features: true})
+	if err != nil {
+		return err
+	}
+	if err := s.Warm(d.path("state")); err != nil {
+		return err
+	}
+	src, err := source.Open(d.path("events.jsonl"), "", mapping, s.Position)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	out, err := sink.File(d.path("scores.jsonl"), true)
+	if err != nil {
+		return err
+	}
+	defer out.Abort()
+	if err := d.scoreOneByOne(ctx, s, src, out); err != nil {
+		return err
+	}
+	if err := out.Close(); err != nil {
+		return err
+	}
+	return d.compareReplay(ctx)
+}
+
+func (d *demo) scoreOneByOne(ctx context.Context, s *score.Scorer, src *source.File, out io.Writer) error {
+	bar := d.con.bar("replay", int64(d.replay.Events), "events")
+	var took []time.Duration
+	var line []byte
+	start := time.Now()
+	for {
+		begin := time.Now()
+		ev, err := src.Next(ctx, 1)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if line, _, err = s.Process(ev, line[:0]); err != nil {
+			return err
+		}
+		if _, err := out.Write(line); err != nil {
+			return err
+		}
+		took = append(took, time.Since(begin))
+		bar.Set(int64(len(took)), "")
+	}
+	bar.Done()
+	if len(took) == 0 {
+		return fmt.Errorf("%s has no events: ask for more --rows", d.path("events.jsonl"))
+	}
+	d.replay.Seconds = time.Since(start).Seconds()
+	d.replay.PerSecond = float64(len(took)) / d.replay.Seconds
+	slices.Sort(took)
+	d.replay.Median = float64(took[len(took)/2].Nanoseconds()) / 1e3
+	return nil
+}
+
+func (d *demo) writeEvents(ctx context.Context) error {
+	in, err := datasets.Open(d.path("transactions"))
+	if err != nil {
+		return err
+	}
+	f, err := atomicdir.CreateFile(d.path("events.jsonl"), true)
+	if err != nil {
+		return err
+	}
+	defer f.Abort()
+	err = in.Read(ctx, datasets.ReadOptions{Range: d.days(demoReplay, demoDays-1)}, func(b *datasets.Batch) error {
+		var text bytes.Buffer
+		for i := range b.N {
+			ints := func(name string) int64 { return b.Column(name).Ints[i] }
+			fmt.Fprintf(&text, `{"trans_id":%d,"line":%d,"trans_datetime":%q,"product_id":%q,"user_id":%d,"store_id":%d,"amount":%s}`+"\n",
+				ints(datasets.TransID), ints(datasets.Line), datasets.FormatTime(ints(datasets.TransDatetime)), b.Column(datasets.ProductID).Strings[i],
+				ints(datasets.UserID), ints(datasets.StoreID), strconv.FormatFloat(float64(ints(datasets.Amount))/1e4, 'f', -1, 64))
+		}
+		d.replay.Events += b.N
+		_, err := f.Write(text.Bytes())
+		return err
+	})
+	if err != nil {
+		return f.Err(err)
+	}
+	return f.Commit()
+}
+
+// compareReplay reads the scorer's lines again, counts values that are not those of the backfill, and keeps the
+// alerts with the highest scores.
+func (d *demo) compareReplay(ctx context.Context) error {
+	text, err := os.ReadFile(d.path("scores.jsonl"))
+	if err != nil {
+		return err
+	}
+	lines := bytes.Split(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
+	names := d.test.artifact.Manifest().Features
+	p, err := d.test.artifact.NewPredictor(d.threads)
+	if err != nil {
+		return err
+	}
+	o := datasets.ReadOptions{Columns: append([]string{datasets.TransID}, names...), Range: d.days(demoReplay, demoDays-1)}
+	at := 0
+	err = d.features.Read(ctx, o, func(b *datasets.Batch) error {
+		scores, err := predictBatch(p, b, names)
+		if err != nil {
+			return err
+		}
+		for i := range b.N {
+			if at >= len(lines) {
+				return fmt.Errorf("%s ends after %d scores", d.path("scores.jsonl"), at)
+			}
+			var a alert
+			if err := json.Unmarshal(lines[at], &a); err != nil {
+				return fmt.Errorf("%s:%d: %w", d.path("scores.jsonl"), at+1, err)
+			}
+			at++
+			same := a.TransID == b.Column(datasets.TransID).Ints[i] && math.Float64bits(a.Scores.Fraud) == math.Float64bits(scores[i])
+			for _, n := range names {
+				v, ok := a.Features[n]
+				same = same && ok && math.Float64bits(v) == math.Float64bits(b.Column(n).Floats[i])
+			}
+			d.replay.Differ += btoi(!same)
+			if a.Decision == "alert" {
+				d.replay.Alerts++
+				d.replay.worst = append(d.replay.worst, a)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if at != len(lines) {
+		return fmt.Errorf("%s has %d scores for %d transactions", d.path("scores.jsonl"), len(lines), at)
+	}
+	slices.SortStableFunc(d.replay.worst, func(a, b alert) int {
+		switch {
+		case a.Scores.Fraud > b.Scores.Fraud:
+			return -1
+		case a.Scores.Fraud < b.Scores.Fraud:
+			return 1
+		}
+		return 0
+	})
+	return nil
+}
+
+func (d *demo) write(context.Context) error {
+	f, err := atomicdir.CreateFile(d.path("report.html"), true)
+	if err != nil {
+		return err
+	}
+	defer f.Abort()
+	d.took = time.Since(d.start)
+	if err := report.Write(f, d.page()); err != nil {
+		return f.Err(err)
+	}
+	return f.Commit()
+}
+
+// page is the report: the evaluation's sections between what was planted and the live replay.
+func (d *demo) page() *report.Page {
+	truth, e := d.stream.Truth(), d.test
+	shown := d.replay.worst[:min(12, len(d.replay.worst))]
+	alerts := report.Table{Caption: fmt.Sprintf("The %d highest of %d alerts in the replay.", len(shown), d.replay.Alerts), Columns: []report.Column{
+		{Name: "time", Text: true}, {Name: "card"}, {Name: "store"}, {Name: "score"}, {Name: "why", Text: true}, {Name: "truth", Text: true}}}
+	planted := d.stream.Frauds()
+	for _, a := range shown {
+		why := ""
+		for i, r := range a.Reasons {
+			if i > 0 {
+				why += "; "
+			}
+			why += r.Text
+		}
+		t := "genuine"
+		if k, ok := planted[a.TransID]; ok {
+			t = plantedWords[k.String()]
+		}
+		when, _ := time.Parse(time.RFC3339, a.Datetime) // ours
+		alerts.Rows = append(alerts.Rows, report.Row{Cells: []string{when.Format("Jan 2 15:04"), strconv.FormatInt(a.User, 10),
+			strconv.FormatInt(a.Store, 10), fmt.Sprintf("%.3f", a.Scores.Fraud), why, t}})
+	}
+	kinds := report.Bars{Title: "Planted frauds found, by kind", Caption: "Share of the fraudulent purchases of the test days with at least one alert.",
+		Axis: report.Axis{Unit: report.Percent, Max: 1}, Wide: true}
+	for _, k := range d.kinds {
+		share := float64(k.Found) / float64(max(k.All, 1))
+		kinds.Bars = append(kinds.Bars, report.Bar{Label: plantedWords[k.Kind], Value: share, Text: fmt.Sprintf("%d of %d", k.Found, k.All), Lead: true})
+	}
+	sections := report.Sections{
+		{Heading: "What was planted", Text: []string{
+			fmt.Sprintf("%s lines of %s purchases over %d days, %s. A purchase with a large amount gives itself away; a compromised store or a stolen card shows only in the history of the store or the card, so that the features have to carry it.",
+				progress.Count(truth.Lines), progress.Count(truth.Purchases), demoDays, plantedText(&truth))},
+			Charts: []report.Chart{kinds}},
+		{Heading: "Live, bit by bit", Text: []string{
+			fmt.Sprintf("The last two days were written as events and scored one at a time by the live scorer, which started from the state of the backfill: %s events, of which %s differ from the backfill in any feature or in the score.",
+				progress.Count(int64(d.replay.Events)), progress.Count(int64(d.replay.Differ))),
+			fmt.Sprintf("Half of the events took less than %.0f microseconds on this machine: read, features, score, reasons for alerts, written.", d.replay.Median)},
+			Tables: []report.Table{alerts}},
+	}
+	return &report.Page{
+		Title: "Onmart demo",
+		Intro: fmt.Sprintf("A generated card stream, a fraud classifier trained on %s and judged on %s, and the live scorer beside it.", e.artifact.Manifest().Lineage.Train, e.Range),
+		Facts: []report.Fact{
+			{Name: "Transactions judged", Value: progress.Count(int64(e.ev.Rows))},
+			{Name: "Frauds among them", Value: progress.Count(int64(e.ev.Positives))},
+			{Name: "A fraud is known after", Value: text(e.Delay)},
+			{Name: "Seed", Value: strconv.FormatUint(d.mock.Seed, 10)},
+			{Name: "All of it took", Value: progress.Duration(d.took)},
+		},
+		Cards:    e.cards(),
+		Sections: append(sections, e.sections()...),
+		Footer:   fmt.Sprintf("onmart %s, model %s. The data are generated: the figures say nothing about real cards.", buildVersion(), e.Model),
+	}
+}
+
+var plantedWords = map[string]string{"large_amount": "large amount", "bad_store": "compromised store", "stolen_card": "stolen card"}
+
+func (d *demo) result() any {
+	return struct {
+		Out     string         `json:"out"`
+		Report  string         `json:"report"`
+		Rows    int64          `json:"rows"`
+		Test    *evaluated     `json:"test"`
+		Kinds   []kindFound    `json:"kinds"`
+		Replay  replayed       `json:"replay"`
+		Seconds float64        `json:"seconds"`
+		Train   *fraud.Summary `json:"train"`
+	}{d.out, d.path("report.html"), d.lines, d.test, d.kinds, d.replay, time.Since(d.start).Seconds(), d.trained}
+}
+
+func (d *demo) print(w io.Writer) error {
+	fmt.Fprintln(w)
+	if err := d.test.text(w); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	for _, k := range d.kinds {
+		fmt.Fprintf(w, "%-18s %d of %d fraudulent purchases found\n", plantedWords[k.Kind], k.Found, k.All)
+	}
+	_, err := fmt.Fprintf(w, "live replay        %s events, %d differ from the backfill, half took less than %.0f us\nreport             %s (all of it took %s)\n",
+		progress.Count(int64(d.replay.Events)), d.replay.Differ, d.replay.Median, d.path("report.html"), progress.Duration(time.Since(d.start)))
+	return err
+}

@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/score"
+	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/score/sink"
+	"github.com/onmart/onmart/score/source"
+)
+
+type scoreFlags struct {
+	model, source, format, sink, mapFile, preset   string
+	warmFrom, record, stateOut, listen, eventRange string
+	explain, job, tokenFile, tlsCert, tlsKey       string
+	reasons, batch, threads                        int
+	features                                       bool
+	force                                          *bool
+}
+
+func newScoreCmd() *cobra.Command {
+	var f scoreFlags
+	cmd := &cobra.Command{
+		Use:   "score --model DIR [--source FILE] [--sink FILE] [--listen ADDR]",
+		Short: "Score events as they come",
+		Long: `score computes the model's features for each event from a file, standard input or HTTP, with the same
+engine that made the training data, and writes one line of JSON for each transaction: score, decision,
+reasons. Labels are events too ("event":"label" with trans_id, is_fraud and known_at). An event that cannot be
+read gets an error object with its position, and the stream goes on.
+
+It starts with the purchases that the model's training had seen. --warm-from takes a state directory of
+"onmart features --state-out" or "onmart score --state-out" instead; --warm-from none starts from nothing, as a
+replay of a whole history must. A file goes on after the position that such a state has for it.
+
+Without --source, standard input is read, unless --listen is given. With --listen, HTTP answers on
+POST /v1/score, POST /v1/labels, GET /v1/models, /healthz, /readyz and /metrics until Ctrl-C.`,
+		Args: cobra.NoArgs,
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.model, "model", "", "artifact `directory` of onmart train")
+	fl.StringVar(&f.source, "source", "", "events: a `file` (.jsonl or .csv, also .gz or .zst) or - for standard input")
+	fl.StringVar(&f.format, "format", "", "csv or jsonl, where the source's name does not tell")
+	fl.StringVar(&f.mapFile, "map", "", "mapping `file` of the events' fields to canonical columns")
+	fl.StringVar(&f.preset, "preset", "", "built-in mapping: "+strings.Join(datasets.Presets(), ", ")+" (default: the canonical columns that the model was trained on)")
+	fl.StringVar(&f.sink, "sink", "-", "`file` for the scores; - is standard output")
+	fl.StringVar(&f.listen, "listen", "", "also answer HTTP on this `address`, such as 127.0.0.1:8080")
+	fl.StringVar(&f.warmFrom, "warm-from", "", "state `directory` to start from, or none (default: the model's own state)")
+	fl.StringVar(&f.stateOut, "state-out", "", "`directory` for the state when the events end")
+	fl.StringVar(&f.record, "record", "", "`directory` for a log of all events that were folded, which onmart features reads")
+	fl.StringVar(&f.eventRange, "range", "", "score only transactions of this range, FROM..TO; others are skipped")
+	fl.StringVar(&f.explain, "explain", "alerts", "give reasons for: off, alerts or all")
+	fl.IntVar(&f.reasons, "reasons", model.DefaultReasons, "how many reasons")
+	fl.BoolVar(&f.features, "features", false, "write the features into each line")
+	fl.StringVar(&f.job, "job", "score", "name that is part of every score_id")
+	fl.IntVar(&f.batch, "batch", 1024, "most events of a source that are scored together")
+	fl.IntVar(&f.threads, "threads", 1, "threads for a batch")
+	fl.StringVar(&f.tokenFile, "token-file", "", "`file` with the bearer token that HTTP requests must carry")
+	fl.StringVar(&f.tlsCert, "tls-cert", "", "certificate `file` for HTTPS")
+	fl.StringVar(&f.tlsKey, "tls-key", "", "key `file` for HTTPS")
+	f.force = addForce(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runScore(cmd, &f) }
+	return cmd
+}
+
+func (f *scoreFlags) check() (datasets.Range, string, error) {
+	var r datasets.Range
+	var token string
+	if f.model == "" {
+		return r, "", usagef("--model is missing: name the directory that onmart train wrote")
+	}
+	switch score.Explain(f.explain) {
+	case score.ExplainOff, score.ExplainAlerts, score.ExplainAll:
+	default:
+		return r, "", usagef("--explain %s: want off, alerts or all", f.explain)
+	}
+	if f.batch < 1 || f.threads < 1 || f.reasons < 1 {
+		return r, "", usagef("--batch, --threads and --reasons are at least 1")
+	}
+	if f.format != "" && f.format != string(datasets.CSV) && f.format != string(datasets.JSONL) {
+		return r, "", usagef("--format %s: want csv or jsonl", f.format)
+	}
+	if f.eventRange != "" {
+		var err error
+		if r, err = datasets.ParseRange(f.eventRange); err != nil {
+			return r, "", usagef("--range: %w", err)
+		}
+	}
+	if (f.tlsCert == "") != (f.tlsKey == "") {
+		return r, "", usagef("--tls-cert and --tls-key go together")
+	}
+	if f.tokenFile != "" {
+		b, err := os.ReadFile(f.tokenFile)
+		if err != nil {
+			return r, "", fmt.Errorf("--token-file: %w", err)
+		}
+		if token = strings.TrimSpace(string(b)); token == "" {
+			return r, "", fmt.Errorf("--token-file %s is empty", f.tokenFile)
+		}
+	}
+	if f.listen != "" {
+		if err := score.CheckListen(f.listen, token != "", f.tlsCert != ""); err != nil {
+			return r, "", usage(err)
+		}
+	}
+	if f.source == "" && f.listen == "" {
+		f.source = "-"
+	}
+	return r, token, nil
+}
+
+func runScore(cmd *cobra.Command, f *scoreFlags) error {
+	eventRange, token, err := f.check()
+	if err != nil {
+		return err
+	}
+	con := consoleOf(cmd)
+	artifact, err := model.Open(f.model)
+	if err != nil {
+		return err
+	}
+	mapping, err := f.mapping(artifact)
+	if err != nil {
+		return err
+	}
+	var rec *score.Recorder
+	if f.record != "" {
+		if rec, err = score.NewRecorder(f.record, mapping.LogSchema(), *f.force); err != nil {
+			return err
+		}
+		defer rec.Abort()
+		m := rec.Manifest()
+		m.Created.Command, m.Created.Version, m.Created.Args = "score", buildVersion(), os.Args[1:]
+	}
+	s, err := score.New(score.Options{
+		Artifact: artifact, Schema: mapping.LogSchema(), Threads: f.threads, Job: f.job,
+		Explain: score.Explain(f.explain), Reasons: f.reasons, Features: f.features, Range: eventRange, Record: rec,
+	})
+	if err != nil {
+		return err
+	}
+	if err := f.warm(s, con); err != nil {
+		return err
+	}
+	out, err := f.openSink(cmd.OutOrStdout())
+	if err != nil {
+		return err
+	}
+	defer out.Abort()
+	start := time.Now()
+	if err := f.serve(cmd.Context(), con, s, mapping, token, out); err != nil {
+		return err
+	}
+	if err := out.Close(); err != nil {
+		return err
+	}
+	if rec != nil {
+		if err := rec.Close(); err != nil {
+			return err
+		}
+	}
+	if f.stateOut != "" {
+		if err := s.SaveState(f.stateOut, *f.force); err != nil {
+			return err
+		}
+	}
+	return f.summary(con, s.Counts(), time.Since(start))
+}
+
+func (f *scoreFlags) mapping(a *model.Artifact) (*datasets.Mapping, error) {
+	if f.mapFile == "" && f.preset == "" {
+		return datasets.MappingFor(a.Manifest().Input)
+	}
+	return loadMapping(f.mapFile, f.preset)
+}
+
+// warm restores the state the scorer begins with and says which it was.
+func (f *scoreFlags) warm(s *score.Scorer, con *console) error {
+	switch f.warmFrom {
+	case "none":
+		return s.Begin()
+	case "":
+		err := s.UseContext()
+		if errors.Is(err, model.ErrNoContext) {
+			con.notef("the model carries no state: windows start empty (--warm-from DIR gives them their history)")
+			return s.Begin()
+		}
+		if err != nil {
+			return err
+		}
+	default:
+		if err := s.Warm(f.warmFrom); err != nil {
+			return err
+		}
+	}
+	con.notef("state up to %s", datasets.FormatTime(s.Watermark()))
+	return s.Begin()
+}
+
+func (f *scoreFlags) openSink(stdout io.Writer) (sink.Sink, error) {
+	if f.sink == "-" {
+		return sink.Stream(stdout), nil
+	}
+	return sink.File(f.sink, *f.force)
+}
+
+// serve runs the source to its end and HTTP until the context ends; whichever fails first ends both.
+func (f *scoreFlags) serve(ctx context.Context, con *console, s *score.Scorer, m *datasets.Mapping, token string, out sink.Sink) error {
+	if f.listen == "" {
+		return f.follow(ctx, con, s, m, out)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l, err := net.Listen("tcp", f.listen)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	srv := score.NewServer(s, m, token).HTTPServer()
+	served := make(chan error, 1)
+	go func() {
+		if f.tlsCert != "" {
+			served <- srv.ServeTLS(l, f.tlsCert, f.tlsKey)
+		} else {
+			served <- srv.Serve(l)
+		}
+		cancel()
+	}()
+	con.notef("listening on %s", l.Addr())
+	var followErr error
+	if f.source != "" {
+		followErr = f.follow(ctx, con, s, m, out)
+	}
+	if followErr == nil {
+		<-ctx.Done()
+	}
+	// Requests in hand get their answers.
+	drain, done := context.WithTimeout(context.Background(), 10*time.Second)
+	defer done()
+	shutdownErr := srv.Shutdown(drain)
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return errors.Join(followErr, shutdownErr, s.Err())
+}
+
+func (f *scoreFlags) follow(ctx context.Context, con *console, s *score.Scorer, m *datasets.Mapping, out sink.Sink) error {
+	src, err := source.Open(f.source, datasets.Format(f.format), m, s.Position)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	if n := src.Skipped(); n > 1 {
+		con.notef("%s: going on at line %d, the lines before are in the state", f.source, n)
+	}
+	return score.Run(ctx, s, src, out, f.batch)
+}
+
+func (f *scoreFlags) summary(con *console, c score.Counts, took time.Duration) error {
+	con.notef("%d scored, %d alerts, %d late, %d labels (%d waiting, %d expired), %d duplicates, %d rejected, %d skipped in %.1f s (%.0f/s)",
+		c.Scored, c.Alerts, c.Late, c.Labels, c.LabelsWaiting, c.LabelsExpired, c.Duplicates, c.Rejected, c.Skipped,
+		took.Seconds(), float64(c.Scored)/took.Seconds())
+	if !con.json || f.sink == "-" { // standard output carries the scores
+		return nil
+	}
+	return con.result(struct {
+		score.Counts
+		Seconds       float64 `json:"seconds"`
+		RowsPerSecond float64 `json:"rows_per_second"`
+	}{c, took.Seconds(), float64(c.Scored) / took.Seconds()}, nil)
+}
