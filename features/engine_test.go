@@ -219,6 +219,10 @@ func TestKeysAreForgotten(t *testing.T) {
 	const n = 40_000
 	for i := range int64(n) {
 		log = append(log, fact{id: i, t: i * hour / 100, user: i / 3, store: i / 50 % 7, y: -1})
+		if i%100 == 0 && i >= 400 { // a line that comes late, and a label for both when the first is forgotten
+			log = append(log, fact{id: i - 400, line: 1, t: i * hour / 100, user: i / 3, store: 3, y: -1},
+				fact{isLabel: true, id: i - 800, line: -1, t: i * hour / 100, y: 1, user: -1, store: -1})
+		}
 		if i%10 == 9 {
 			log = append(log, fact{isLabel: true, id: i - 5, line: -1, t: i*hour/100 + hour/2, y: 1, user: -1, store: -1})
 		}
@@ -269,6 +273,17 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations an event", n)
 	}
+}
+
+// Sums that leave 64 bits are still the nearest float64 of the exact sum.
+func TestSumsBeyond64Bits(t *testing.T) {
+	const spec = "name: b\nfeatures:\n  - {name: sum, kind: sum, of: amount, key: user_id, windows: [2h], include_current: true}\n  - {name: mean, kind: mean, of: amount, key: user_id, windows: [1h]}\n"
+	schema := logSchema(false, false)
+	log := []fact{{id: 1, amount: 5}, {id: 2, amount: math.MaxInt64}, {id: 3, amount: math.MaxInt64}, {id: 4, amount: math.MinInt64}, {id: 5}}
+	rows, _, _ := feed(t, mustPlan(t, spec, schema), toBatch(schema, log), []int{2}, 1, true, false)
+	const big = float64(1 << 63)
+	want := [][]float64{{5 / 1e4, 0}, {big / 1e4, 5 / 1e4}, {2 * big / 1e4, big / 2e4}, {big / 1e4, 2 * big / 3e4}, {big / 1e4, big / 4e4}}
+	sameRows(t, "huge", want, rows)
 }
 
 func TestOtherBatchIsRefused(t *testing.T) {
