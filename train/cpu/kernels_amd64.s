@@ -933,254 +933,196 @@ loop:
 	VBROADCASTSS site+40(FP), Y3
 	VBROADCASTSS key0+28(FP), Y4
 	VBROADCASTSS key1+32(FP), Y5
-	VMOVDQU      philoxConsts<>+0(SB), Y7
-	VPSRLQ       $0x20, Y0, Y8
-	VPMULUDQ     Y0, Y7, Y6
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y6, Y7
-	VPSRLQ       $0x20, Y6, Y6
-	VPBLENDD     $0xaa, Y8, Y6, Y6
-	VPXOR        Y3, Y6, Y6
-	VPXOR        Y5, Y6, Y6
-	VMOVDQA      Y7, Y3
-	VMOVDQU      philoxConsts<>+32(SB), Y7
+	VPSRLQ       $0x20, Y0, Y6
+	VPSRLQ       $0x20, Y1, Y7
 	VPSRLQ       $0x20, Y2, Y8
-	VPMULUDQ     Y2, Y7, Y0
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y0, Y7
-	VPSRLQ       $0x20, Y0, Y0
-	VPBLENDD     $0xaa, Y8, Y0, Y0
-	VMOVDQA      Y6, Y2
+	VPSRLQ       $0x20, Y3, Y9
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y11
+	VPXOR        Y4, Y1, Y1
+	VPXOR        Y5, Y3, Y3
+	VPSRLQ       $0x20, Y11, Y0
+	VPSRLQ       $0x20, Y10, Y2
 	VPXOR        Y1, Y0, Y0
-	VPXOR        Y4, Y0, Y0
-	VMOVDQA      Y7, Y1
+	VPXOR        Y3, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y1
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y3
+	VPXOR        Y4, Y7, Y7
+	VPXOR        Y5, Y9, Y9
+	VPSRLQ       $0x20, Y3, Y6
+	VPSRLQ       $0x20, Y1, Y8
+	VPXOR        Y7, Y6, Y6
+	VPXOR        Y9, Y8, Y8
 	VPADDD       philoxConsts<>+64(SB), Y4, Y4
 	VPADDD       philoxConsts<>+96(SB), Y5, Y5
-	VMOVDQU      philoxConsts<>+0(SB), Y7
-	VPSRLQ       $0x20, Y0, Y8
-	VPMULUDQ     Y0, Y7, Y6
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y6, Y7
-	VPSRLQ       $0x20, Y6, Y6
-	VPBLENDD     $0xaa, Y8, Y6, Y6
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y7
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y9
+	VPXOR        Y4, Y11, Y11
+	VPXOR        Y5, Y10, Y10
+	VPSRLQ       $0x20, Y9, Y0
+	VPSRLQ       $0x20, Y7, Y2
+	VPXOR        Y11, Y0, Y0
+	VPXOR        Y10, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y11
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y5, Y1, Y1
+	VPSRLQ       $0x20, Y11, Y6
+	VPSRLQ       $0x20, Y10, Y8
 	VPXOR        Y3, Y6, Y6
-	VPXOR        Y5, Y6, Y6
-	VMOVDQA      Y7, Y3
-	VMOVDQU      philoxConsts<>+32(SB), Y7
-	VPSRLQ       $0x20, Y2, Y8
-	VPMULUDQ     Y2, Y7, Y0
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y0, Y7
-	VPSRLQ       $0x20, Y0, Y0
-	VPBLENDD     $0xaa, Y8, Y0, Y0
-	VMOVDQA      Y6, Y2
-	VPXOR        Y1, Y0, Y0
-	VPXOR        Y4, Y0, Y0
-	VMOVDQA      Y7, Y1
+	VPXOR        Y1, Y8, Y8
 	VPADDD       philoxConsts<>+64(SB), Y4, Y4
 	VPADDD       philoxConsts<>+96(SB), Y5, Y5
-	VMOVDQU      philoxConsts<>+0(SB), Y7
-	VPSRLQ       $0x20, Y0, Y8
-	VPMULUDQ     Y0, Y7, Y6
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y6, Y7
-	VPSRLQ       $0x20, Y6, Y6
-	VPBLENDD     $0xaa, Y8, Y6, Y6
-	VPXOR        Y3, Y6, Y6
-	VPXOR        Y5, Y6, Y6
-	VMOVDQA      Y7, Y3
-	VMOVDQU      philoxConsts<>+32(SB), Y7
-	VPSRLQ       $0x20, Y2, Y8
-	VPMULUDQ     Y2, Y7, Y0
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y0, Y7
-	VPSRLQ       $0x20, Y0, Y0
-	VPBLENDD     $0xaa, Y8, Y0, Y0
-	VMOVDQA      Y6, Y2
-	VPXOR        Y1, Y0, Y0
-	VPXOR        Y4, Y0, Y0
-	VMOVDQA      Y7, Y1
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y1
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y3
+	VPXOR        Y4, Y9, Y9
+	VPXOR        Y5, Y7, Y7
+	VPSRLQ       $0x20, Y3, Y0
+	VPSRLQ       $0x20, Y1, Y2
+	VPXOR        Y9, Y0, Y0
+	VPXOR        Y7, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y7
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y9
+	VPXOR        Y4, Y11, Y11
+	VPXOR        Y5, Y10, Y10
+	VPSRLQ       $0x20, Y9, Y6
+	VPSRLQ       $0x20, Y7, Y8
+	VPXOR        Y11, Y6, Y6
+	VPXOR        Y10, Y8, Y8
 	VPADDD       philoxConsts<>+64(SB), Y4, Y4
 	VPADDD       philoxConsts<>+96(SB), Y5, Y5
-	VMOVDQU      philoxConsts<>+0(SB), Y7
-	VPSRLQ       $0x20, Y0, Y8
-	VPMULUDQ     Y0, Y7, Y6
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y6, Y7
-	VPSRLQ       $0x20, Y6, Y6
-	VPBLENDD     $0xaa, Y8, Y6, Y6
-	VPXOR        Y3, Y6, Y6
-	VPXOR        Y5, Y6, Y6
-	VMOVDQA      Y7, Y3
-	VMOVDQU      philoxConsts<>+32(SB), Y7
-	VPSRLQ       $0x20, Y2, Y8
-	VPMULUDQ     Y2, Y7, Y0
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y0, Y7
-	VPSRLQ       $0x20, Y0, Y0
-	VPBLENDD     $0xaa, Y8, Y0, Y0
-	VMOVDQA      Y6, Y2
-	VPXOR        Y1, Y0, Y0
-	VPXOR        Y4, Y0, Y0
-	VMOVDQA      Y7, Y1
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y11
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y5, Y1, Y1
+	VPSRLQ       $0x20, Y11, Y0
+	VPSRLQ       $0x20, Y10, Y2
+	VPXOR        Y3, Y0, Y0
+	VPXOR        Y1, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y1
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y3
+	VPXOR        Y4, Y9, Y9
+	VPXOR        Y5, Y7, Y7
+	VPSRLQ       $0x20, Y3, Y6
+	VPSRLQ       $0x20, Y1, Y8
+	VPXOR        Y9, Y6, Y6
+	VPXOR        Y7, Y8, Y8
 	VPADDD       philoxConsts<>+64(SB), Y4, Y4
 	VPADDD       philoxConsts<>+96(SB), Y5, Y5
-	VMOVDQU      philoxConsts<>+0(SB), Y7
-	VPSRLQ       $0x20, Y0, Y8
-	VPMULUDQ     Y0, Y7, Y6
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y6, Y7
-	VPSRLQ       $0x20, Y6, Y6
-	VPBLENDD     $0xaa, Y8, Y6, Y6
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y7
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y9
+	VPXOR        Y4, Y11, Y11
+	VPXOR        Y5, Y10, Y10
+	VPSRLQ       $0x20, Y9, Y0
+	VPSRLQ       $0x20, Y7, Y2
+	VPXOR        Y11, Y0, Y0
+	VPXOR        Y10, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y11
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y5, Y1, Y1
+	VPSRLQ       $0x20, Y11, Y6
+	VPSRLQ       $0x20, Y10, Y8
 	VPXOR        Y3, Y6, Y6
-	VPXOR        Y5, Y6, Y6
-	VMOVDQA      Y7, Y3
-	VMOVDQU      philoxConsts<>+32(SB), Y7
-	VPSRLQ       $0x20, Y2, Y8
-	VPMULUDQ     Y2, Y7, Y0
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y0, Y7
-	VPSRLQ       $0x20, Y0, Y0
-	VPBLENDD     $0xaa, Y8, Y0, Y0
-	VMOVDQA      Y6, Y2
-	VPXOR        Y1, Y0, Y0
-	VPXOR        Y4, Y0, Y0
-	VMOVDQA      Y7, Y1
+	VPXOR        Y1, Y8, Y8
 	VPADDD       philoxConsts<>+64(SB), Y4, Y4
 	VPADDD       philoxConsts<>+96(SB), Y5, Y5
-	VMOVDQU      philoxConsts<>+0(SB), Y7
-	VPSRLQ       $0x20, Y0, Y8
-	VPMULUDQ     Y0, Y7, Y6
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y6, Y7
-	VPSRLQ       $0x20, Y6, Y6
-	VPBLENDD     $0xaa, Y8, Y6, Y6
-	VPXOR        Y3, Y6, Y6
-	VPXOR        Y5, Y6, Y6
-	VMOVDQA      Y7, Y3
-	VMOVDQU      philoxConsts<>+32(SB), Y7
-	VPSRLQ       $0x20, Y2, Y8
-	VPMULUDQ     Y2, Y7, Y0
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y0, Y7
-	VPSRLQ       $0x20, Y0, Y0
-	VPBLENDD     $0xaa, Y8, Y0, Y0
-	VMOVDQA      Y6, Y2
-	VPXOR        Y1, Y0, Y0
-	VPXOR        Y4, Y0, Y0
-	VMOVDQA      Y7, Y1
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y1
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y3
+	VPXOR        Y4, Y9, Y9
+	VPXOR        Y5, Y7, Y7
+	VPSRLQ       $0x20, Y3, Y0
+	VPSRLQ       $0x20, Y1, Y2
+	VPXOR        Y9, Y0, Y0
+	VPXOR        Y7, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y7
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y9
+	VPXOR        Y4, Y11, Y11
+	VPXOR        Y5, Y10, Y10
+	VPSRLQ       $0x20, Y9, Y6
+	VPSRLQ       $0x20, Y7, Y8
+	VPXOR        Y11, Y6, Y6
+	VPXOR        Y10, Y8, Y8
 	VPADDD       philoxConsts<>+64(SB), Y4, Y4
 	VPADDD       philoxConsts<>+96(SB), Y5, Y5
-	VMOVDQU      philoxConsts<>+0(SB), Y7
-	VPSRLQ       $0x20, Y0, Y8
-	VPMULUDQ     Y0, Y7, Y6
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y6, Y7
-	VPSRLQ       $0x20, Y6, Y6
-	VPBLENDD     $0xaa, Y8, Y6, Y6
-	VPXOR        Y3, Y6, Y6
-	VPXOR        Y5, Y6, Y6
-	VMOVDQA      Y7, Y3
-	VMOVDQU      philoxConsts<>+32(SB), Y7
-	VPSRLQ       $0x20, Y2, Y8
-	VPMULUDQ     Y2, Y7, Y0
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y0, Y7
-	VPSRLQ       $0x20, Y0, Y0
-	VPBLENDD     $0xaa, Y8, Y0, Y0
-	VMOVDQA      Y6, Y2
-	VPXOR        Y1, Y0, Y0
-	VPXOR        Y4, Y0, Y0
-	VMOVDQA      Y7, Y1
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y11
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y5, Y1, Y1
+	VPSRLQ       $0x20, Y11, Y0
+	VPSRLQ       $0x20, Y10, Y2
+	VPXOR        Y3, Y0, Y0
+	VPXOR        Y1, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y1
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y3
+	VPXOR        Y4, Y9, Y9
+	VPXOR        Y5, Y7, Y7
+	VPSRLQ       $0x20, Y3, Y6
+	VPSRLQ       $0x20, Y1, Y8
+	VPXOR        Y9, Y6, Y6
+	VPXOR        Y7, Y8, Y8
 	VPADDD       philoxConsts<>+64(SB), Y4, Y4
 	VPADDD       philoxConsts<>+96(SB), Y5, Y5
-	VMOVDQU      philoxConsts<>+0(SB), Y7
-	VPSRLQ       $0x20, Y0, Y8
-	VPMULUDQ     Y0, Y7, Y6
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y6, Y7
-	VPSRLQ       $0x20, Y6, Y6
-	VPBLENDD     $0xaa, Y8, Y6, Y6
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y7
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y9
+	VPXOR        Y4, Y11, Y11
+	VPXOR        Y5, Y10, Y10
+	VPSRLQ       $0x20, Y9, Y0
+	VPSRLQ       $0x20, Y7, Y2
+	VPXOR        Y11, Y0, Y0
+	VPXOR        Y10, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y11
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y5, Y1, Y1
+	VPSRLQ       $0x20, Y11, Y6
+	VPSRLQ       $0x20, Y10, Y8
 	VPXOR        Y3, Y6, Y6
-	VPXOR        Y5, Y6, Y6
-	VMOVDQA      Y7, Y3
-	VMOVDQU      philoxConsts<>+32(SB), Y7
-	VPSRLQ       $0x20, Y2, Y8
-	VPMULUDQ     Y2, Y7, Y0
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y0, Y7
-	VPSRLQ       $0x20, Y0, Y0
-	VPBLENDD     $0xaa, Y8, Y0, Y0
-	VMOVDQA      Y6, Y2
-	VPXOR        Y1, Y0, Y0
-	VPXOR        Y4, Y0, Y0
-	VMOVDQA      Y7, Y1
+	VPXOR        Y1, Y8, Y8
 	VPADDD       philoxConsts<>+64(SB), Y4, Y4
 	VPADDD       philoxConsts<>+96(SB), Y5, Y5
-	VMOVDQU      philoxConsts<>+0(SB), Y7
-	VPSRLQ       $0x20, Y0, Y8
-	VPMULUDQ     Y0, Y7, Y6
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y6, Y7
-	VPSRLQ       $0x20, Y6, Y6
-	VPBLENDD     $0xaa, Y8, Y6, Y6
-	VPXOR        Y3, Y6, Y6
-	VPXOR        Y5, Y6, Y6
-	VMOVDQA      Y7, Y3
-	VMOVDQU      philoxConsts<>+32(SB), Y7
-	VPSRLQ       $0x20, Y2, Y8
-	VPMULUDQ     Y2, Y7, Y0
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y0, Y7
-	VPSRLQ       $0x20, Y0, Y0
-	VPBLENDD     $0xaa, Y8, Y0, Y0
-	VMOVDQA      Y6, Y2
-	VPXOR        Y1, Y0, Y0
-	VPXOR        Y4, Y0, Y0
-	VMOVDQA      Y7, Y1
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y1
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y3
+	VPXOR        Y4, Y9, Y9
+	VPXOR        Y5, Y7, Y7
+	VPSRLQ       $0x20, Y3, Y0
+	VPSRLQ       $0x20, Y1, Y2
+	VPXOR        Y9, Y0, Y0
+	VPXOR        Y7, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y7
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y9
+	VPXOR        Y4, Y11, Y11
+	VPXOR        Y5, Y10, Y10
+	VPSRLQ       $0x20, Y9, Y6
+	VPSRLQ       $0x20, Y7, Y8
+	VPXOR        Y11, Y6, Y6
+	VPXOR        Y10, Y8, Y8
 	VPADDD       philoxConsts<>+64(SB), Y4, Y4
 	VPADDD       philoxConsts<>+96(SB), Y5, Y5
-	VMOVDQU      philoxConsts<>+0(SB), Y7
-	VPSRLQ       $0x20, Y0, Y8
-	VPMULUDQ     Y0, Y7, Y6
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y6, Y7
-	VPSRLQ       $0x20, Y6, Y6
-	VPBLENDD     $0xaa, Y8, Y6, Y6
-	VPXOR        Y3, Y6, Y6
-	VPXOR        Y5, Y6, Y6
-	VMOVDQA      Y7, Y3
-	VMOVDQU      philoxConsts<>+32(SB), Y7
-	VPSRLQ       $0x20, Y2, Y8
-	VPMULUDQ     Y2, Y7, Y0
-	VPMULUDQ     Y8, Y7, Y8
-	VPSLLQ       $0x20, Y8, Y7
-	VPBLENDD     $0xaa, Y7, Y0, Y7
-	VPSRLQ       $0x20, Y0, Y0
-	VPBLENDD     $0xaa, Y8, Y0, Y0
-	VMOVDQA      Y6, Y2
-	VPXOR        Y1, Y0, Y0
-	VPXOR        Y4, Y0, Y0
-	VMOVDQA      Y7, Y1
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y11
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y5, Y1, Y1
+	VPSRLQ       $0x20, Y11, Y0
+	VPSRLQ       $0x20, Y10, Y2
+	VPXOR        Y3, Y0, Y0
+	VPXOR        Y1, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y1
+	VPXOR        Y4, Y9, Y9
+	VPXOR        Y5, Y7, Y7
+	VPSRLQ       $0x20, Y1, Y6
+	VPSRLQ       $0x20, Y3, Y8
+	VPXOR        Y9, Y6, Y6
+	VPXOR        Y7, Y8, Y8
+	VPSLLQ       $0x20, Y6, Y6
+	VPBLENDD     $0xaa, Y6, Y0, Y0
+	VPSLLQ       $0x20, Y1, Y1
+	VPBLENDD     $0xaa, Y1, Y11, Y1
+	VPSLLQ       $0x20, Y8, Y8
+	VPBLENDD     $0xaa, Y8, Y2, Y2
+	VPSLLQ       $0x20, Y3, Y3
+	VPBLENDD     $0xaa, Y3, Y10, Y3
 	VUNPCKLPS    Y1, Y0, Y4
 	VUNPCKHPS    Y1, Y0, Y5
 	VUNPCKLPS    Y3, Y2, Y1
@@ -1249,254 +1191,196 @@ TEXT ·permute8(SB), NOSPLIT, $0-40
 	VBROADCASTSS site+28(FP), Y5
 	VBROADCASTSS key0+32(FP), Y6
 	VBROADCASTSS key1+36(FP), Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
+	VPSRLQ       $0x20, Y2, Y8
+	VPSRLQ       $0x20, Y3, Y9
 	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
+	VPSRLQ       $0x20, Y5, Y11
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y3, Y3
+	VPXOR        Y7, Y5, Y5
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
 	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y5, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y5
+	VPXOR        Y6, Y9, Y9
+	VPXOR        Y7, Y11, Y11
+	VPSRLQ       $0x20, Y5, Y8
+	VPSRLQ       $0x20, Y3, Y10
+	VPXOR        Y9, Y8, Y8
+	VPXOR        Y11, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y2
+	VPSRLQ       $0x20, Y9, Y4
+	VPXOR        Y13, Y2, Y2
+	VPXOR        Y12, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y8
+	VPSRLQ       $0x20, Y12, Y10
 	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y3, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y2
+	VPSRLQ       $0x20, Y3, Y4
+	VPXOR        Y11, Y2, Y2
+	VPXOR        Y9, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y8
+	VPSRLQ       $0x20, Y9, Y10
+	VPXOR        Y13, Y8, Y8
+	VPXOR        Y12, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
+	VPXOR        Y5, Y2, Y2
+	VPXOR        Y3, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y8
+	VPSRLQ       $0x20, Y3, Y10
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y9, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y2
+	VPSRLQ       $0x20, Y9, Y4
+	VPXOR        Y13, Y2, Y2
+	VPXOR        Y12, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y8
+	VPSRLQ       $0x20, Y12, Y10
 	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y3, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y2
+	VPSRLQ       $0x20, Y3, Y4
+	VPXOR        Y11, Y2, Y2
+	VPXOR        Y9, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y8
+	VPSRLQ       $0x20, Y9, Y10
+	VPXOR        Y13, Y8, Y8
+	VPXOR        Y12, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
+	VPXOR        Y5, Y2, Y2
+	VPXOR        Y3, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y8
+	VPSRLQ       $0x20, Y3, Y10
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y9, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y2
+	VPSRLQ       $0x20, Y9, Y4
+	VPXOR        Y13, Y2, Y2
+	VPXOR        Y12, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y8
+	VPSRLQ       $0x20, Y12, Y10
 	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y3, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y2
+	VPSRLQ       $0x20, Y3, Y4
+	VPXOR        Y11, Y2, Y2
+	VPXOR        Y9, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y8
+	VPSRLQ       $0x20, Y9, Y10
+	VPXOR        Y13, Y8, Y8
+	VPXOR        Y12, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
+	VPXOR        Y5, Y2, Y2
+	VPXOR        Y3, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y5
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y3
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y3, Y8
+	VPSRLQ       $0x20, Y5, Y10
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y9, Y10, Y10
+	VPSLLQ       $0x20, Y8, Y8
+	VPBLENDD     $0xaa, Y8, Y2, Y2
+	VPSLLQ       $0x20, Y3, Y3
+	VPBLENDD     $0xaa, Y3, Y13, Y3
+	VPSLLQ       $0x20, Y10, Y10
+	VPBLENDD     $0xaa, Y10, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y12, Y5
 	VBROADCASTSS a+16(FP), Y4
 	VPSRLQ       $0x20, Y2, Y5
 	VPMULUDQ     Y2, Y4, Y3
@@ -1514,254 +1398,196 @@ TEXT ·permute8(SB), NOSPLIT, $0-40
 	VBROADCASTSS site+28(FP), Y5
 	VBROADCASTSS key0+32(FP), Y6
 	VBROADCASTSS key1+36(FP), Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
+	VPSRLQ       $0x20, Y2, Y8
+	VPSRLQ       $0x20, Y3, Y9
 	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
+	VPSRLQ       $0x20, Y5, Y11
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y3, Y3
+	VPXOR        Y7, Y5, Y5
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
 	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y5, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y5
+	VPXOR        Y6, Y9, Y9
+	VPXOR        Y7, Y11, Y11
+	VPSRLQ       $0x20, Y5, Y8
+	VPSRLQ       $0x20, Y3, Y10
+	VPXOR        Y9, Y8, Y8
+	VPXOR        Y11, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y2
+	VPSRLQ       $0x20, Y9, Y4
+	VPXOR        Y13, Y2, Y2
+	VPXOR        Y12, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y8
+	VPSRLQ       $0x20, Y12, Y10
 	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y3, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y2
+	VPSRLQ       $0x20, Y3, Y4
+	VPXOR        Y11, Y2, Y2
+	VPXOR        Y9, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y8
+	VPSRLQ       $0x20, Y9, Y10
+	VPXOR        Y13, Y8, Y8
+	VPXOR        Y12, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
+	VPXOR        Y5, Y2, Y2
+	VPXOR        Y3, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y8
+	VPSRLQ       $0x20, Y3, Y10
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y9, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y2
+	VPSRLQ       $0x20, Y9, Y4
+	VPXOR        Y13, Y2, Y2
+	VPXOR        Y12, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y8
+	VPSRLQ       $0x20, Y12, Y10
 	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y3, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y2
+	VPSRLQ       $0x20, Y3, Y4
+	VPXOR        Y11, Y2, Y2
+	VPXOR        Y9, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y8
+	VPSRLQ       $0x20, Y9, Y10
+	VPXOR        Y13, Y8, Y8
+	VPXOR        Y12, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
+	VPXOR        Y5, Y2, Y2
+	VPXOR        Y3, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y8
+	VPSRLQ       $0x20, Y3, Y10
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y9, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y2
+	VPSRLQ       $0x20, Y9, Y4
+	VPXOR        Y13, Y2, Y2
+	VPXOR        Y12, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y8
+	VPSRLQ       $0x20, Y12, Y10
 	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y3, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y2
+	VPSRLQ       $0x20, Y3, Y4
+	VPXOR        Y11, Y2, Y2
+	VPXOR        Y9, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y8
+	VPSRLQ       $0x20, Y9, Y10
+	VPXOR        Y13, Y8, Y8
+	VPXOR        Y12, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
+	VPXOR        Y5, Y2, Y2
+	VPXOR        Y3, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y5
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y3
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y3, Y8
+	VPSRLQ       $0x20, Y5, Y10
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y9, Y10, Y10
+	VPSLLQ       $0x20, Y8, Y8
+	VPBLENDD     $0xaa, Y8, Y2, Y2
+	VPSLLQ       $0x20, Y3, Y3
+	VPBLENDD     $0xaa, Y3, Y13, Y3
+	VPSLLQ       $0x20, Y10, Y10
+	VPBLENDD     $0xaa, Y10, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y12, Y5
 	VBROADCASTSS b+20(FP), Y4
 	VPSRLQ       $0x20, Y2, Y5
 	VPMULUDQ     Y2, Y4, Y3
@@ -1779,254 +1605,196 @@ TEXT ·permute8(SB), NOSPLIT, $0-40
 	VBROADCASTSS site+28(FP), Y5
 	VBROADCASTSS key0+32(FP), Y6
 	VBROADCASTSS key1+36(FP), Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
+	VPSRLQ       $0x20, Y2, Y8
+	VPSRLQ       $0x20, Y3, Y9
 	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
+	VPSRLQ       $0x20, Y5, Y11
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y3, Y3
+	VPXOR        Y7, Y5, Y5
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
 	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y5, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y5
+	VPXOR        Y6, Y9, Y9
+	VPXOR        Y7, Y11, Y11
+	VPSRLQ       $0x20, Y5, Y8
+	VPSRLQ       $0x20, Y3, Y10
+	VPXOR        Y9, Y8, Y8
+	VPXOR        Y11, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y2
+	VPSRLQ       $0x20, Y9, Y4
+	VPXOR        Y13, Y2, Y2
+	VPXOR        Y12, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y8
+	VPSRLQ       $0x20, Y12, Y10
 	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y3, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y2
+	VPSRLQ       $0x20, Y3, Y4
+	VPXOR        Y11, Y2, Y2
+	VPXOR        Y9, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y8
+	VPSRLQ       $0x20, Y9, Y10
+	VPXOR        Y13, Y8, Y8
+	VPXOR        Y12, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
+	VPXOR        Y5, Y2, Y2
+	VPXOR        Y3, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y8
+	VPSRLQ       $0x20, Y3, Y10
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y9, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y2
+	VPSRLQ       $0x20, Y9, Y4
+	VPXOR        Y13, Y2, Y2
+	VPXOR        Y12, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y8
+	VPSRLQ       $0x20, Y12, Y10
 	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y3, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y2
+	VPSRLQ       $0x20, Y3, Y4
+	VPXOR        Y11, Y2, Y2
+	VPXOR        Y9, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y8
+	VPSRLQ       $0x20, Y9, Y10
+	VPXOR        Y13, Y8, Y8
+	VPXOR        Y12, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
+	VPXOR        Y5, Y2, Y2
+	VPXOR        Y3, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y8
+	VPSRLQ       $0x20, Y3, Y10
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y9, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y2
+	VPSRLQ       $0x20, Y9, Y4
+	VPXOR        Y13, Y2, Y2
+	VPXOR        Y12, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y8
+	VPSRLQ       $0x20, Y12, Y10
 	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y3, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y2
+	VPSRLQ       $0x20, Y3, Y4
+	VPXOR        Y11, Y2, Y2
+	VPXOR        Y9, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y8
+	VPSRLQ       $0x20, Y9, Y10
+	VPXOR        Y13, Y8, Y8
+	VPXOR        Y12, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
+	VPXOR        Y5, Y2, Y2
+	VPXOR        Y3, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y5
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y3
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y3, Y8
+	VPSRLQ       $0x20, Y5, Y10
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y9, Y10, Y10
+	VPSLLQ       $0x20, Y8, Y8
+	VPBLENDD     $0xaa, Y8, Y2, Y2
+	VPSLLQ       $0x20, Y3, Y3
+	VPBLENDD     $0xaa, Y3, Y13, Y3
+	VPSLLQ       $0x20, Y10, Y10
+	VPBLENDD     $0xaa, Y10, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y12, Y5
 	VBROADCASTSS a+16(FP), Y4
 	VPSRLQ       $0x20, Y2, Y5
 	VPMULUDQ     Y2, Y4, Y3
@@ -2044,254 +1812,196 @@ TEXT ·permute8(SB), NOSPLIT, $0-40
 	VBROADCASTSS site+28(FP), Y5
 	VBROADCASTSS key0+32(FP), Y6
 	VBROADCASTSS key1+36(FP), Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
+	VPSRLQ       $0x20, Y2, Y8
+	VPSRLQ       $0x20, Y3, Y9
 	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
+	VPSRLQ       $0x20, Y5, Y11
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y3, Y3
+	VPXOR        Y7, Y5, Y5
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
 	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y5, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y5
+	VPXOR        Y6, Y9, Y9
+	VPXOR        Y7, Y11, Y11
+	VPSRLQ       $0x20, Y5, Y8
+	VPSRLQ       $0x20, Y3, Y10
+	VPXOR        Y9, Y8, Y8
+	VPXOR        Y11, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y2
+	VPSRLQ       $0x20, Y9, Y4
+	VPXOR        Y13, Y2, Y2
+	VPXOR        Y12, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y8
+	VPSRLQ       $0x20, Y12, Y10
 	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y3, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y2
+	VPSRLQ       $0x20, Y3, Y4
+	VPXOR        Y11, Y2, Y2
+	VPXOR        Y9, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y8
+	VPSRLQ       $0x20, Y9, Y10
+	VPXOR        Y13, Y8, Y8
+	VPXOR        Y12, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
+	VPXOR        Y5, Y2, Y2
+	VPXOR        Y3, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y8
+	VPSRLQ       $0x20, Y3, Y10
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y9, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y2
+	VPSRLQ       $0x20, Y9, Y4
+	VPXOR        Y13, Y2, Y2
+	VPXOR        Y12, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y8
+	VPSRLQ       $0x20, Y12, Y10
 	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y3, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y2
+	VPSRLQ       $0x20, Y3, Y4
+	VPXOR        Y11, Y2, Y2
+	VPXOR        Y9, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y8
+	VPSRLQ       $0x20, Y9, Y10
+	VPXOR        Y13, Y8, Y8
+	VPXOR        Y12, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
+	VPXOR        Y5, Y2, Y2
+	VPXOR        Y3, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y8
+	VPSRLQ       $0x20, Y3, Y10
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y9, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y2
+	VPSRLQ       $0x20, Y9, Y4
+	VPXOR        Y13, Y2, Y2
+	VPXOR        Y12, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y8
+	VPSRLQ       $0x20, Y12, Y10
 	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPXOR        Y3, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y5
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y5, Y2
+	VPSRLQ       $0x20, Y3, Y4
+	VPXOR        Y11, Y2, Y2
+	VPXOR        Y9, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y9
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y11
+	VPXOR        Y6, Y13, Y13
+	VPXOR        Y7, Y12, Y12
+	VPSRLQ       $0x20, Y11, Y8
+	VPSRLQ       $0x20, Y9, Y10
+	VPXOR        Y13, Y8, Y8
+	VPXOR        Y12, Y10, Y10
 	VPADDD       philoxConsts<>+64(SB), Y6, Y6
 	VPADDD       philoxConsts<>+96(SB), Y7, Y7
-	VMOVDQU      philoxConsts<>+0(SB), Y9
-	VPSRLQ       $0x20, Y2, Y10
-	VPMULUDQ     Y2, Y9, Y8
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y8, Y9
-	VPSRLQ       $0x20, Y8, Y8
-	VPBLENDD     $0xaa, Y10, Y8, Y8
-	VPXOR        Y5, Y8, Y8
-	VPXOR        Y7, Y8, Y8
-	VMOVDQA      Y9, Y5
-	VMOVDQU      philoxConsts<>+32(SB), Y9
-	VPSRLQ       $0x20, Y4, Y10
-	VPMULUDQ     Y4, Y9, Y2
-	VPMULUDQ     Y10, Y9, Y10
-	VPSLLQ       $0x20, Y10, Y9
-	VPBLENDD     $0xaa, Y9, Y2, Y9
-	VPSRLQ       $0x20, Y2, Y2
-	VPBLENDD     $0xaa, Y10, Y2, Y2
-	VMOVDQA      Y8, Y4
-	VPXOR        Y3, Y2, Y2
-	VPXOR        Y6, Y2, Y2
-	VMOVDQA      Y9, Y3
+	VPMULUDQ     philoxConsts<>+0(SB), Y2, Y12
+	VPMULUDQ     philoxConsts<>+32(SB), Y4, Y13
+	VPXOR        Y6, Y5, Y5
+	VPXOR        Y7, Y3, Y3
+	VPSRLQ       $0x20, Y13, Y2
+	VPSRLQ       $0x20, Y12, Y4
+	VPXOR        Y5, Y2, Y2
+	VPXOR        Y3, Y4, Y4
+	VPMULUDQ     philoxConsts<>+0(SB), Y8, Y5
+	VPMULUDQ     philoxConsts<>+32(SB), Y10, Y3
+	VPXOR        Y6, Y11, Y11
+	VPXOR        Y7, Y9, Y9
+	VPSRLQ       $0x20, Y3, Y8
+	VPSRLQ       $0x20, Y5, Y10
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y9, Y10, Y10
+	VPSLLQ       $0x20, Y8, Y8
+	VPBLENDD     $0xaa, Y8, Y2, Y2
+	VPSLLQ       $0x20, Y3, Y3
+	VPBLENDD     $0xaa, Y3, Y13, Y3
+	VPSLLQ       $0x20, Y10, Y10
+	VPBLENDD     $0xaa, Y10, Y4, Y4
+	VPSLLQ       $0x20, Y5, Y5
+	VPBLENDD     $0xaa, Y5, Y12, Y5
 	VBROADCASTSS b+20(FP), Y4
 	VPSRLQ       $0x20, Y2, Y5
 	VPMULUDQ     Y2, Y4, Y3

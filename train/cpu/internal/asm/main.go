@@ -314,42 +314,47 @@ func constant32(x uint32) reg.VecVirtual {
 	return y
 }
 
-// mul32 gives the high and low halves of the 32-bit products of a and m; m is the same in all lanes or, at
-// least, in each pair.
-func mul32(a, m, hi, lo, t reg.VecVirtual) {
+// mulHigh32 gives the high halves of the 32-bit products of a and m; m is the same in all lanes or, at least, in
+// each pair.
+func mulHigh32(a, m, hi, t reg.VecVirtual) {
 	VPSRLQ(U8(32), a, t)
 	VPMULUDQ(a, m, hi) // even lanes
 	VPMULUDQ(t, m, t)  // odd lanes
-	if lo != nil {
-		VPSLLQ(U8(32), t, lo)
-		VPBLENDD(U8(0xaa), lo, hi, lo)
-	}
 	VPSRLQ(U8(32), hi, hi)
 	VPBLENDD(U8(0xaa), t, hi, hi)
 }
 
-// philox runs ten rounds of Philox4x32 on eight counters at a time. Keys k0, k1 are used up. It takes three
-// vectors more than its operands, so little else can live in registers beside it.
+// philox runs ten rounds of Philox4x32 on eight counters at a time. Keys k0, k1 are used up. The counters of even
+// and of odd lanes are two chains of 64-bit lanes, of which only the low halves count: a product then brings high and low
+// half without a shuffle, and one chain runs while the other waits for its multiplier. It takes four vectors
+// beside eight for the chains and the keys.
 func philox(c [4]reg.VecVirtual, k0, k1 reg.VecVirtual, consts Mem) {
-	hi, lo, t := YMM(), YMM(), YMM()
-	m := YMM()
+	even, odd := c, [4]reg.VecVirtual{YMM(), YMM(), YMM(), YMM()}
+	for i := range odd {
+		VPSRLQ(U8(32), even[i], odd[i])
+	}
 	for round := range 10 {
 		if round > 0 {
 			VPADDD(consts.Offset(64), k0, k0)
 			VPADDD(consts.Offset(96), k1, k1)
 		}
 		// c = {hi1^c1^k0, lo1, hi0^c3^k1, lo0} with hi0,lo0 = m0*c0 and hi1,lo1 = m1*c2.
-		VMOVDQU(consts, m)
-		mul32(c[0], m, hi, lo, t)
-		VPXOR(c[3], hi, hi)
-		VPXOR(k1, hi, hi) // the new c2
-		VMOVDQA(lo, c[3]) // the new c3
-		VMOVDQU(consts.Offset(32), m)
-		mul32(c[2], m, c[0], lo, t)
-		VMOVDQA(hi, c[2])
-		VPXOR(c[1], c[0], c[0])
-		VPXOR(k0, c[0], c[0])
-		VMOVDQA(lo, c[1])
+		for _, x := range []*[4]reg.VecVirtual{&even, &odd} {
+			p0, p1 := YMM(), YMM()
+			VPMULUDQ(consts, x[0], p0)
+			VPMULUDQ(consts.Offset(32), x[2], p1)
+			VPXOR(k0, x[1], x[1])
+			VPXOR(k1, x[3], x[3])
+			VPSRLQ(U8(32), p1, x[0])
+			VPSRLQ(U8(32), p0, x[2])
+			VPXOR(x[1], x[0], x[0])
+			VPXOR(x[3], x[2], x[2])
+			x[1], x[3] = p1, p0
+		}
+	}
+	for i := range c {
+		VPSLLQ(U8(32), odd[i], odd[i])
+		VPBLENDD(U8(0xaa), odd[i], even[i], c[i])
 	}
 }
 
@@ -469,7 +474,7 @@ func permute() {
 		// to = (to + f*m>>32) mod m; where it is below m, subtracting wraps around and the minimum is itself.
 		m, t := YMM(), YMM()
 		broadcastArg(side, m)
-		mul32(c[0], m, c[1], nil, t)
+		mulHigh32(c[0], m, c[1], t)
 		VPADDD(c[1], to, to)
 		VPSUBD(m, to, t)
 		VPMINUD(t, to, to)
