@@ -172,7 +172,8 @@ var errCorrupt = errors.New("the file is damaged")
 
 // decodePart reads the named columns of a part held in memory. The schema is the data set's; a part of
 // another schema, another number of rows, or with contents that do not agree with themselves is an error.
-// The Parquet library may panic on damaged files; that too comes back as an error.
+// The Parquet library may panic on damaged files; that too comes back as an error. It also allocates
+// whatever a damaged footer asks for, so the caller verifies the checksum first.
 func decodePart(data []byte, s *Schema, rows int, columns []int) (b *Batch, err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -139,7 +139,7 @@ func columnTable(s *datasets.Summary) *table {
 			distinct = progress.Count(c.Distinct)
 		}
 		if c.Distinct >= datasets.DistinctLimit {
-			distinct = "~" + distinct + " or more"
+			distinct += "+"
 		}
 		if c.Mean != nil {
 			mean = strconv.FormatFloat(*c.Mean, 'g', 6, 64)
