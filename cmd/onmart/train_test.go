@@ -13,47 +13,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/onmart/onmart/datasets"
-	"github.com/onmart/onmart/datasets/mock"
 	"github.com/onmart/onmart/internal/testkit"
 	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/train/fraud/fraudtest"
 )
-
-// makeCards writes a stream whose large amounts are fraud, so that a small network learns it in a second.
-func makeCards(t *testing.T, dir string) {
-	t.Helper()
-	s, err := mock.New(mock.Options{Rows: 9000, Users: 800, Days: 30, Seed: 5})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := datasets.Create(dir, datasets.KindTransactions, mock.Schema(), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Abort()
-	for b := s.Next(); b != nil; b = s.Next() {
-		label := b.Column(datasets.IsFraud).Ints
-		for i, amount := range b.Column(datasets.Amount).Ints {
-			label[i] = 0
-			if amount > 250_0000 && i%5 > 0 || i%211 == 0 {
-				label[i] = 1
-			}
-		}
-		if err := w.Write(b); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Commit(); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // quickly are settings for a training of a second.
 var quickly = []string{"--set", "hidden=16", "--set", "towers=1", "--set", "epochs=4", "--set", "batch=64", "--set", "learning_rate=0.02"}
 
 func TestTrainFraud(t *testing.T) {
 	t.Chdir(t.TempDir())
-	makeCards(t, "cards")
+	fraudtest.Write(t, "cards", 30, 300)
 	args := append([]string{"train", "fraud", "--data", "cards", "--out", "model", "--train", "..2026-01-22",
 		"--test", "2026-01-30..", "--alerts-per-day", "3", "--device", "cpu", "--json"}, quickly...)
 	code, stdout, stderr := cli(t, args...)
@@ -133,7 +103,7 @@ func TestTrainFraudCalledWrongly(t *testing.T) {
 			t.Errorf("does not say %q:\n%s", want, stderr)
 		}
 	}
-	makeCards(t, "cards")
+	fraudtest.Write(t, "cards", 30, 300)
 	for _, c := range []struct {
 		args string
 		code int
@@ -168,7 +138,7 @@ func TestTrainFraudCalledWrongly(t *testing.T) {
 func TestTrainFraudInterrupted(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	makeCards(t, "cards")
+	fraudtest.Write(t, "cards", 30, 300)
 	args := append([]string{"train", "fraud", "--data", "cards", "--out", "model"}, quickly...)
 	args = append(args, "--set", "epochs=10000", "--set", "patience=0")
 	cmd := exec.Command(os.Args[0], args...)

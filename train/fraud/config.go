@@ -37,7 +37,7 @@ func DefaultConfig() Config {
 	return Config{
 		Hidden: []int{128, 128}, Dropout: .2, Activation: "silu", Towers: 4, Batch: 256, Epochs: 20, Patience: 8,
 		LearningRate: 2e-3, Schedule: "one-cycle", WarmUp: .1,
-		Beta1: .9, Beta2: .999, Epsilon: 1e-8, WeightDecay: .01, PositiveWeight: 1, Log: true,
+		Beta1: .9, Beta2: .999, Epsilon: 1e-8, WeightDecay: 0, PositiveWeight: 1, Log: true,
 	}
 }
 
