@@ -31,12 +31,11 @@ type oracleSpec struct {
 }
 
 type oracleFeature struct {
-	kind     Kind
-	user     bool // key: user, else store
-	window   int64
-	shift    int64
-	current  bool
-	position string
+	kind    Kind
+	user    bool // key: user, else store
+	window  int64
+	shift   int64
+	current bool
 }
 
 const hour = datasets.Hour
