@@ -6,6 +6,16 @@
 // assumed about how the log is cut into batches, over how many threads a batch is computed, or how often
 // the engine was stopped: the bits of the result do not depend on them.
 //
+// # Spec
+//
+// A spec is YAML: name, timezone, label (column, delay, accept_for), lateness, keep and features. Each
+// feature is a template with a name, a kind and, where the kind has it, of, key, windows, shift and
+// include_current; it gives one column for each window, with {w} and {n} in its name replaced. log, unit and
+// words are for models and people. spec.schema.json describes it for editors, and builtin/ has examples.
+//
+// A transaction needs a value in every column that a value, sum or mean is of, a trans_id and a time; one
+// without is Invalid, as is a label other than 0 or 1. Keys may be null.
+//
 // # Entries
 //
 // Every windowed feature is a count or a sum over entries. An entry has an instant K from which it counts
@@ -56,7 +66,13 @@
 //   - Inside a ring, entries carry exclusive prefix sums that may wrap around; their differences are exact
 //     modulo 2^64, and the bound on their size says when that is enough.
 //   - Cursors into a ring are hints: every read moves them to their exact places from wherever they are.
-//   - Entries with equal K and value are interchangeable, so a ring is a multiset and needs no event ids.
+//   - Rings of transactions are only appended to (but for late arrivals). What label events change stands in
+//     a small ring beside them, as entries put in and taken out. Of these, the ones that are replaced later
+//     (a label after the delay, or a second one) are gone through one by one on each read of their key:
+//     cheap for the few they are meant to be, dear where every label of a busy key comes after the delay.
+//   - A batch is computed shard by shard even on one thread, because the rings of a shard fit a core's cache.
+//   - A log that was recorded from a running engine has that engine's state beside it (StartStateFile); a
+//     duplicate takes no position, so that the log and the engine that wrote it count alike.
 //   - The index from trans_id to recent events is built when first needed, by a label event or by
 //     DetectDuplicates; backfill of rows that carry their labels does not pay for it.
 //   - A transaction whose key is null (a purchase without a card) sees empty windows and is folded nowhere
