@@ -152,9 +152,18 @@ func readEnviron(cmd *cobra.Command) (map[string]setting, error) {
 	return found, nil
 }
 
-// settable maps every key that onmart.yaml may hold to whether its flag takes a list.
+// settable maps every key that onmart.yaml may hold to whether its flag takes a list. Where a key would be the
+// name of a section (--train, and the command train), the section has it, and the flag's longer keys remain.
 func settable(root *cobra.Command) map[string]bool {
-	keys := map[string]bool{}
+	keys, isSection := map[string]bool{}, map[string]bool{}
+	var name func(prefix string, cmd *cobra.Command)
+	name = func(prefix string, cmd *cobra.Command) {
+		for _, sub := range cmd.Commands() {
+			isSection[prefix+sub.Name()] = true
+			name(prefix+sub.Name()+".", sub)
+		}
+	}
+	name("", root)
 	var walk func(cmd *cobra.Command)
 	walk = func(cmd *cobra.Command) {
 		visit := func(f *pflag.Flag) {
@@ -163,7 +172,9 @@ func settable(root *cobra.Command) map[string]bool {
 			}
 			_, list := f.Value.(pflag.SliceValue)
 			for _, section := range sections(cmd) {
-				keys[section+f.Name] = keys[section+f.Name] || list
+				if !isSection[section+f.Name] {
+					keys[section+f.Name] = keys[section+f.Name] || list
+				}
 			}
 		}
 		cmd.LocalFlags().VisitAll(visit)

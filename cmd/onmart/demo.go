@@ -2,8 +2,8 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -95,24 +96,7 @@ type replayed struct {
 	PerSecond float64 `json:"events_per_second"`
 	Median    float64 `json:"median_microseconds"` // one event at a time: decode, features, score, write
 	Alerts    int     `json:"alerts"`
-	worst     []alert
-}
-
-// alert is a line of the scorer, as the report shows it.
-type alert struct {
-	TransID  int64  `json:"trans_id"`
-	Datetime string `json:"trans_datetime"`
-	User     int64  `json:"user_id"`
-	Store    int64  `json:"store_id"`
-	Scores   struct {
-		Fraud float64 `json:"fraud"`
-	} `json:"scores"`
-	Decision string `json:"decision"`
-	Reasons  []struct {
-		Text         string  `json:"text"`
-		Contribution float64 `json:"contribution"`
-	} `json:"reasons"`
-	Features map[string]float64 `json:"features"`
+	alerts    []*scoreLine
 }
 
 // demoParts is what a demo writes into its directory; anything else there is somebody's own.
@@ -281,22 +265,6 @@ func (d *demo) findKinds(ctx context.Context) error {
 	return nil
 }
 
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func predictBatch(p *model.Predictor, b *datasets.Batch, names []string) ([]float64, error) {
-	values := make([][]float64, len(names))
-	for i, n := range names {
-		values[i] = b.Column(n).Floats
-	}
-	scores := make([]float64, b.N)
-	return scores, p.Predict(values, b.N, scores)
-}
-
 // live writes the last days as events without labels, scores them one at a time through the decoder, the engine
 // and the program, and compares with the backfill.
 func (d *demo) live(ctx context.Context) error {
@@ -396,63 +364,23 @@ func (d *demo) writeEvents(ctx context.Context) error {
 	return f.Commit()
 }
 
-// compareReplay reads the scorer's lines again, counts values that are not those of the backfill, and keeps the
-// alerts with the highest scores.
+// compareReplay holds the scorer's lines against the backfill and keeps the alerts, highest scores first.
 func (d *demo) compareReplay(ctx context.Context) error {
-	text, err := os.ReadFile(d.path("scores.jsonl"))
+	f, err := os.Open(d.path("scores.jsonl"))
 	if err != nil {
 		return err
 	}
-	lines := bytes.Split(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
-	names := d.test.artifact.Manifest().Features
-	p, err := d.test.artifact.NewPredictor(d.threads)
-	if err != nil {
-		return err
-	}
-	o := datasets.ReadOptions{Columns: append([]string{datasets.TransID}, names...), Range: d.days(demoReplay, demoDays-1)}
-	at := 0
-	err = d.features.Read(ctx, o, func(b *datasets.Batch) error {
-		scores, err := predictBatch(p, b, names)
-		if err != nil {
-			return err
+	defer f.Close()
+	p, err := compareWithBackfill(ctx, f, d.features, d.test.artifact, d.days(demoReplay, demoDays-1), d.threads, func(l *scoreLine) {
+		if l.Decision == "alert" {
+			d.replay.alerts = append(d.replay.alerts, l)
 		}
-		for i := range b.N {
-			if at >= len(lines) {
-				return fmt.Errorf("%s ends after %d scores", d.path("scores.jsonl"), at)
-			}
-			var a alert
-			if err := json.Unmarshal(lines[at], &a); err != nil {
-				return fmt.Errorf("%s:%d: %w", d.path("scores.jsonl"), at+1, err)
-			}
-			at++
-			same := a.TransID == b.Column(datasets.TransID).Ints[i] && math.Float64bits(a.Scores.Fraud) == math.Float64bits(scores[i])
-			for _, n := range names {
-				v, ok := a.Features[n]
-				same = same && ok && math.Float64bits(v) == math.Float64bits(b.Column(n).Floats[i])
-			}
-			d.replay.Differ += btoi(!same)
-			if a.Decision == "alert" {
-				d.replay.Alerts++
-				d.replay.worst = append(d.replay.worst, a)
-			}
-		}
-		return nil
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	if at != len(lines) {
-		return fmt.Errorf("%s has %d scores for %d transactions", d.path("scores.jsonl"), len(lines), at)
-	}
-	slices.SortStableFunc(d.replay.worst, func(a, b alert) int {
-		switch {
-		case a.Scores.Fraud > b.Scores.Fraud:
-			return -1
-		case a.Scores.Fraud < b.Scores.Fraud:
-			return 1
-		}
-		return 0
-	})
+	d.replay.Differ, d.replay.Alerts = p.Differ, len(d.replay.alerts)
+	slices.SortStableFunc(d.replay.alerts, func(a, b *scoreLine) int { return cmp.Compare(b.Scores.Fraud, a.Scores.Fraud) })
 	return nil
 }
 
@@ -472,25 +400,22 @@ func (d *demo) write(context.Context) error {
 // page is the report: the evaluation's sections between what was planted and the live replay.
 func (d *demo) page() *report.Page {
 	truth, e := d.stream.Truth(), d.test
-	shown := d.replay.worst[:min(12, len(d.replay.worst))]
+	shown := d.replay.alerts[:min(12, len(d.replay.alerts))]
 	alerts := report.Table{Caption: fmt.Sprintf("The %d highest of %d alerts in the replay.", len(shown), d.replay.Alerts), Columns: []report.Column{
 		{Name: "time", Text: true}, {Name: "card"}, {Name: "store"}, {Name: "score"}, {Name: "why", Text: true}, {Name: "truth", Text: true}}}
 	planted := d.stream.Frauds()
 	for _, a := range shown {
-		why := ""
-		for i, r := range a.Reasons {
-			if i > 0 {
-				why += "; "
-			}
-			why += r.Text
+		var why []string
+		for _, r := range a.Reasons {
+			why = append(why, r.Text)
 		}
 		t := "genuine"
-		if k, ok := planted[a.TransID]; ok {
-			t = plantedWords[k.String()]
+		if id, err := strconv.ParseInt(string(a.TransID), 10, 64); err == nil && planted[id] != mock.Genuine {
+			t = plantedWords[planted[id].String()]
 		}
 		when, _ := time.Parse(time.RFC3339, a.Datetime) // ours
-		alerts.Rows = append(alerts.Rows, report.Row{Cells: []string{when.Format("Jan 2 15:04"), strconv.FormatInt(a.User, 10),
-			strconv.FormatInt(a.Store, 10), fmt.Sprintf("%.3f", a.Scores.Fraud), why, t}})
+		alerts.Rows = append(alerts.Rows, report.Row{Cells: []string{when.Format("Jan 2 15:04"), string(a.User),
+			string(a.Store), fmt.Sprintf("%.3f", a.Scores.Fraud), strings.Join(why, "; "), t}})
 	}
 	kinds := report.Bars{Title: "Planted frauds found, by kind", Caption: "Share of the fraudulent purchases of the test days with at least one alert.",
 		Axis: report.Axis{Unit: report.Percent, Max: 1}, Wide: true}

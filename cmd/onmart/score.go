@@ -61,7 +61,7 @@ POST /v1/score, POST /v1/labels, GET /v1/models, /healthz, /readyz and /metrics 
 	fl.StringVar(&f.eventRange, "range", "", "score only transactions of this range, FROM..TO; others are skipped")
 	fl.StringVar(&f.explain, "explain", "alerts", "give reasons for: off, alerts or all")
 	fl.IntVar(&f.reasons, "reasons", model.DefaultReasons, "how many reasons")
-	fl.BoolVar(&f.features, "features", false, "write the features into each line")
+	fl.BoolVar(&f.features, "with-features", false, "write the features into each line")
 	fl.StringVar(&f.job, "job", "score", "name that is part of every score_id")
 	fl.IntVar(&f.batch, "batch", 1024, "most events of a source that are scored together")
 	fl.IntVar(&f.threads, "threads", 1, "threads for a batch")
