@@ -471,7 +471,7 @@ func (d *Decoder) textValue(c *binding, x cell, dst *Column) error {
 func oneOff(name string) bool { return name == TransID || name == EventID || name == Review }
 
 // isInteger tells whether a JSON number is written as a whole number.
-func isInteger(b []byte) bool { return bytes.IndexAny(b, ".eE") < 0 }
+func isInteger(b []byte) bool { return !bytes.ContainsAny(b, ".eE") }
 
 // appendProduct appends the product of two columns of the row that was just parsed.
 func (d *Decoder) appendProduct(i int, b *Batch, log, label bool, rounded *int64) (string, error) {
