@@ -62,8 +62,8 @@ func TestRates(t *testing.T) {
 		} else if !(r[499] < 1e-5) {
 			t.Errorf("%s ends at %v, want about 0", s, r[499])
 		}
-		if short := c.rates(50, 4); !slices.Equal(short, r[:200]) {
-			t.Errorf("%s: four epochs have other rates than the first four of ten", s)
+		if short := c.rates(50, 4); len(short) != 200 || s != "constant" && !(short[199] < 1e-4) {
+			t.Errorf("%s: four epochs end at %v", s, short[199])
 		}
 	}
 	c.Schedule = "one-cycle"
