@@ -18,12 +18,20 @@ import (
 	"github.com/onmart/onmart/train/fraud/fraudtest"
 )
 
+// makeCards writes transactions to cards.
+func makeCards(t *testing.T) {
+	t.Helper()
+	if err := fraudtest.Write("cards", 30, 300); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // quickly are settings for a training of a second.
 var quickly = []string{"--set", "hidden=16", "--set", "towers=1", "--set", "epochs=4", "--set", "batch=64", "--set", "learning_rate=0.02"}
 
 func TestTrainFraud(t *testing.T) {
 	t.Chdir(t.TempDir())
-	fraudtest.Write(t, "cards", 30, 300)
+	makeCards(t)
 	args := append([]string{"train", "fraud", "--data", "cards", "--out", "model", "--train", "..2026-01-22",
 		"--test", "2026-01-30..", "--alerts-per-day", "3", "--device", "cpu", "--json"}, quickly...)
 	code, stdout, stderr := cli(t, args...)
@@ -103,7 +111,7 @@ func TestTrainFraudCalledWrongly(t *testing.T) {
 			t.Errorf("does not say %q:\n%s", want, stderr)
 		}
 	}
-	fraudtest.Write(t, "cards", 30, 300)
+	makeCards(t)
 	for _, c := range []struct {
 		args string
 		code int
@@ -138,7 +146,7 @@ func TestTrainFraudCalledWrongly(t *testing.T) {
 func TestTrainFraudInterrupted(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	fraudtest.Write(t, "cards", 30, 300)
+	makeCards(t)
 	args := append([]string{"train", "fraud", "--data", "cards", "--out", "model"}, quickly...)
 	args = append(args, "--set", "epochs=10000", "--set", "patience=0")
 	cmd := exec.Command(os.Args[0], args...)

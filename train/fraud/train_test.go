@@ -58,7 +58,9 @@ func mockSource(t testing.TB) Source {
 			t.Fatal(err)
 		}
 		mockDir = dir
-		fraudtest.Write(t, filepath.Join(dir, "data"), 40, 600)
+		if err := fraudtest.Write(filepath.Join(dir, "data"), 40, 600); err != nil {
+			t.Fatal(err)
+		}
 		writeFeatures(t, filepath.Join(dir, "data"), filepath.Join(dir, "features"))
 	})
 	return openMock(t)

@@ -6,7 +6,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"testing"
 
 	"github.com/onmart/onmart/datasets"
 )
@@ -28,11 +27,10 @@ func Schema() *datasets.Schema {
 
 // Write makes a data set of perDay transactions on each of the days, by 1500 cards in 60 stores. Amounts are
 // log-normal about 20; of those above 200 (one in 90) four in five are frauds, of the others one in 500.
-func Write(t testing.TB, dir string, days, perDay int) {
-	t.Helper()
+func Write(dir string, days, perDay int) error {
 	w, err := datasets.Create(dir, datasets.KindTransactions, Schema(), false)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer w.Abort()
 	r := rand.New(rand.NewPCG(1, 1))
@@ -59,10 +57,8 @@ func Write(t testing.TB, dir string, days, perDay int) {
 			}
 		}
 		if err := w.Write(b); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
-	if err := w.Commit(); err != nil {
-		t.Fatal(err)
-	}
+	return w.Commit()
 }
