@@ -32,6 +32,7 @@ func commands() []*cobra.Command {
 		newEvaluateCmd(),
 		newPredictCmd(),
 		newScoreCmd(),
+		newBenchCmd(),
 		newDevicesCmd(),
 		newDocsCmd(),
 	}
