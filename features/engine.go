@@ -378,6 +378,50 @@ func (e *Engine) transaction(in *datasets.Batch, ev event, nullable []int, out *
 	return status
 }
 
+// Fault says why a row of a batch that the plan was made for is Invalid: the column and what is wrong with it.
+// Both are empty where nothing is.
+func (p *Plan) Fault(in *datasets.Batch, row int) (column, reason string) {
+	is := func(c int) bool { return c >= 0 && in.Columns[c].IsNull(row) }
+	far := func(c int) bool { return in.Columns[c].Ints[row] > maxTime || in.Columns[c].Ints[row] < -maxTime }
+	name := func(c int) string { return p.in.Fields[c].Name }
+	const missing = "has no value"
+	kind := datasets.EventTransaction
+	if p.event >= 0 {
+		kind = in.Columns[p.event].Strings[row]
+	}
+	switch kind {
+	case datasets.EventTransaction:
+		for _, c := range p.needed {
+			if is(c) {
+				return name(c), missing + ", and the features need it"
+			}
+		}
+		if far(p.time) {
+			return name(p.time), "is too far from today"
+		}
+	case datasets.EventLabel:
+		switch {
+		case p.label < 0 || is(p.label):
+			return p.spec.label.column.s, missing
+		case is(p.knownAt):
+			return name(p.knownAt), missing
+		case far(p.knownAt):
+			return name(p.knownAt), "is too far from today"
+		}
+	default:
+		return name(p.event), fmt.Sprintf("%.40q is not %s or %s", kind, datasets.EventTransaction, datasets.EventLabel)
+	}
+	switch {
+	case is(p.id):
+		return name(p.id), missing
+	case p.line >= 0 && !is(p.line) && in.Columns[p.line].Ints[row] < 0:
+		return name(p.line), fmt.Sprintf("%d is negative", in.Columns[p.line].Ints[row])
+	case p.label >= 0 && !is(p.label) && in.Columns[p.label].Ints[row]>>1 != 0:
+		return name(p.label), fmt.Sprintf("%d is neither 0 nor 1", in.Columns[p.label].Ints[row])
+	}
+	return "", ""
+}
+
 // held tells whether a transaction is there already.
 func (e *Engine) held(ev *event) bool {
 	rec, bound := e.st.rec, e.p.horizonAt(e.st.watermark)

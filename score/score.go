@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -116,11 +117,17 @@ func New(o Options) (*Scorer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the model's features cannot be computed from these events: %w", err)
 	}
+	m := o.Artifact.Manifest()
+	if err := sameTypes(m.Input, o.Schema); err != nil {
+		return nil, fmt.Errorf("model %s: %w", o.Artifact.Dir(), err)
+	}
+	if err := o.Artifact.CheckNodes(plan.Nodes()); err != nil {
+		return nil, err
+	}
 	predictor, err := o.Artifact.NewPredictor(o.Threads)
 	if err != nil {
 		return nil, err
 	}
-	m := o.Artifact.Manifest()
 	s := &Scorer{
 		o: o, plan: plan, feats: plan.Features(), predictor: predictor, threshold: m.Threshold, task: m.Task,
 		version: m.Version, time: o.Schema.Index(datasets.TransDatetime), eventID: o.Schema.Index(datasets.EventID),
@@ -134,6 +141,35 @@ func New(o Options) (*Scorer, error) {
 	}
 	s.registerCounts()
 	return s, nil
+}
+
+// sameTypes refuses events whose columns are of other types than those that the model's features were made
+// of: the same id as text and as a number are two keys, and states of the two do not fit each other.
+func sameTypes(trained, events *datasets.Schema) error {
+	if trained == nil {
+		return nil
+	}
+	var faults []string
+	for _, want := range trained.Fields {
+		i := events.Index(want.Name)
+		if i < 0 {
+			continue
+		}
+		if have := events.Fields[i]; have.Type != want.Type || have.Scale != want.Scale {
+			faults = append(faults, fmt.Sprintf("%s is %s here and was %s in training", want.Name, typeName(have), typeName(want)))
+		}
+	}
+	if faults == nil {
+		return nil
+	}
+	return fmt.Errorf("the events' mapping gives columns of other types: %s; give the mapping that the training data was imported with, or set the types in yours", strings.Join(faults, ", "))
+}
+
+func typeName(f datasets.Field) string {
+	if f.Type == datasets.Decimal {
+		return fmt.Sprintf("decimal with scale %d", f.Scale)
+	}
+	return f.Type.String()
 }
 
 // UseContext starts from the state that the artifact carries: the purchases its training had seen. It is
@@ -259,6 +295,10 @@ func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
 		case features.Duplicate:
 			s.counts.Duplicates++
 			dst = s.appendDuplicate(dst, ev.Source, rows, i, pos[i])
+		case features.Invalid:
+			column, reason := s.plan.Fault(rows, i)
+			s.counts.Rejected++
+			dst = appendError(dst, ev.Source, pos[i], column, reason)
 		case features.LabelApplied:
 			s.counts.Labels++
 		case features.LabelWaiting:

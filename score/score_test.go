@@ -310,7 +310,11 @@ func TestBadEventsKeepTheirPlace(t *testing.T) {
 		var got []string
 		for _, l := range parse(t, run(t, s, lines, batch)) {
 			if l.Error != nil {
-				got = append(got, fmt.Sprintf("%s:%d %s", l.Error.Source, l.Error.Position, l.Error.Column))
+				name, digest, _ := strings.Cut(l.Error.Source, "#")
+				if len(digest) != 8 {
+					t.Errorf("source %q", l.Error.Source)
+				}
+				got = append(got, fmt.Sprintf("%s:%d %s", name, l.Error.Position, l.Error.Column))
 			} else {
 				got = append(got, fmt.Sprint("score ", l.TransID))
 			}

@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/internal/atomicdir"
 	"github.com/onmart/onmart/score"
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/score/sink"
@@ -124,6 +126,9 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := f.refuseOutputs(); err != nil {
+		return err
+	}
 	con := consoleOf(cmd)
 	artifact, err := model.Open(f.model)
 	if err != nil {
@@ -161,20 +166,52 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 	if err := f.serve(cmd.Context(), con, s, mapping, token, out); err != nil {
 		return err
 	}
+	if err := f.finish(s, out, rec); err != nil {
+		return err
+	}
+	return f.summary(con, s.Counts(), time.Since(start))
+}
+
+// refuseOutputs finds before the first event what would stop the writing after the last.
+func (f *scoreFlags) refuseOutputs() error {
+	seen := map[string]string{}
+	for _, out := range []struct{ flag, path string }{{"--sink", f.sink}, {"--record", f.record}, {"--state-out", f.stateOut}} {
+		if out.path == "" || out.flag == "--sink" && out.path == "-" {
+			continue
+		}
+		at, err := filepath.Abs(out.path)
+		if err != nil {
+			return fmt.Errorf("%s: %w", out.flag, err)
+		}
+		if other, taken := seen[at]; taken {
+			return usagef("%s and %s are both %s: give each a name of its own", other, out.flag, out.path)
+		}
+		seen[at] = out.flag
+	}
+	if f.stateOut == "" {
+		return nil
+	}
+	probe, err := atomicdir.Create(f.stateOut, *f.force)
+	if err != nil {
+		return fmt.Errorf("--state-out: %w", err)
+	}
+	probe.Abort()
+	return nil
+}
+
+// finish completes the outputs. The state is what a restart needs, so a fault of the log does not keep it back.
+func (f *scoreFlags) finish(s *score.Scorer, out sink.Sink, rec *score.Recorder) error {
 	if err := out.Close(); err != nil {
 		return err
 	}
+	var errs []error
 	if rec != nil {
-		if err := rec.Close(); err != nil {
-			return err
-		}
+		errs = append(errs, rec.Close())
 	}
 	if f.stateOut != "" {
-		if err := s.SaveState(f.stateOut, *f.force); err != nil {
-			return err
-		}
+		errs = append(errs, s.SaveState(f.stateOut, *f.force))
 	}
-	return f.summary(con, s.Counts(), time.Since(start))
+	return errors.Join(errs...)
 }
 
 func (f *scoreFlags) mapping(a *model.Artifact) (*datasets.Mapping, error) {

@@ -6,9 +6,14 @@
 package source
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -22,13 +27,21 @@ type File struct {
 	in      io.ReadCloser
 	decoder *datasets.Decoder
 	schema  *datasets.Schema
+	path    string
 	after   int64 // positions below are skipped
 	base    int64 // added to line numbers
+	last    int64 // greatest line seen
 }
+
+// headBytes is how much of a file's beginning is looked at to tell it from another of the same name.
+const headBytes = 4096
 
 // Open opens a path ("-" is standard input) whose name tells its format (.csv, .jsonl, .json; with .gz or
 // .zst on top); standard input is JSON lines unless format says otherwise. Positions below after were
-// folded before: a file goes on after them, a stream counts on from there.
+// folded before: a file goes on after them, a stream (standard input, a pipe) counts on from there.
+//
+// A file is known by its base name and its first two lines, file:NAME#DIGEST: one that was moved or has grown is
+// the same source, one that only has the name of another is not.
 func Open(path string, format datasets.Format, m *datasets.Mapping, position func(source string) int64) (*File, error) {
 	if format == "" {
 		var err error
@@ -40,19 +53,41 @@ func Open(path string, format datasets.Format, m *datasets.Mapping, position fun
 	if err != nil {
 		return nil, err
 	}
-	d, err := m.NewDecoder(in, path, format)
-	if err != nil {
+	f := &File{name: "stdin", in: in, schema: m.LogSchema(), path: path}
+	from := io.Reader(in)
+	regular := false
+	if path != "-" {
+		f.name = "file:" + filepath.Base(path)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			regular = true
+			r := bufio.NewReaderSize(in, headBytes)
+			f.name += "#" + digest(r)
+			from = r
+		}
+	}
+	if f.decoder, err = m.NewDecoder(from, path, format); err != nil {
 		in.Close()
 		return nil, err
 	}
-	f := &File{name: "stdin", in: in, decoder: d, schema: m.LogSchema()}
-	if path == "-" {
+	if regular {
+		f.after = position(f.name)
+	} else {
 		f.base = max(position(f.name)-1, 0)
-		return f, nil
 	}
-	f.name = "file:" + filepath.Base(path)
-	f.after = position(f.name)
 	return f, nil
+}
+
+// digest is of the first two lines, as far as they lie in headBytes, or of all there is of a shorter file. An
+// error of reading comes again with the first event.
+func digest(r *bufio.Reader) string {
+	head, _ := r.Peek(headBytes)
+	if first := bytes.IndexByte(head, '\n') + 1; first > 0 {
+		if second := bytes.IndexByte(head[first:], '\n') + 1; second > 0 {
+			head = head[:first+second]
+		}
+	}
+	sum := sha256.Sum256(head)
+	return hex.EncodeToString(sum[:4])
 }
 
 func formatOf(path string) (datasets.Format, error) {
@@ -84,6 +119,15 @@ func (f *File) Next(ctx context.Context, limit int) (score.Events, error) {
 		ev := score.Events{Source: f.name, Rows: datasets.NewBatch(f.schema, limit)}
 		_, err := f.decoder.Next(ev.Rows, limit)
 		lines, rejects := f.decoder.Lines(), f.decoder.Rejects()
+		if n := len(lines); n > 0 {
+			f.last = max(f.last, lines[n-1])
+		}
+		if n := len(rejects); n > 0 {
+			f.last = max(f.last, rejects[n-1].Line)
+		}
+		if err == io.EOF && f.last < f.after-1 {
+			return score.Events{}, fmt.Errorf("%s ends at line %d, and the state has gone through it up to line %d: it was cut off since; give the whole file, or another --warm-from", f.path, f.last, f.after-1)
+		}
 		ev.Positions = make([]int64, len(lines))
 		for i, l := range lines {
 			ev.Positions[i] = f.base + l
