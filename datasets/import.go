@@ -102,6 +102,9 @@ func (im *importer) readRows() int64 { return int64(im.rows.N) + im.rejected + i
 
 // read decodes the files one after the other.
 func (im *importer) read(ctx context.Context) error {
+	if err := noneTwice(im.o.Files); err != nil {
+		return err
+	}
 	for _, path := range im.o.Files {
 		info, err := os.Stat(path)
 		if path == "-" || err == nil && !info.Mode().IsRegular() {
@@ -118,6 +121,23 @@ func (im *importer) read(ctx context.Context) error {
 			return err
 		}
 		im.ends = append(im.ends, im.rows.N)
+	}
+	return nil
+}
+
+// noneTwice refuses a file that is named twice, under whatever names: where the mapping numbers lines, each of
+// its purchases would count twice.
+func noneTwice(files []string) error {
+	infos := make([]os.FileInfo, len(files))
+	for i, path := range files {
+		if path != "-" {
+			infos[i], _ = os.Stat(path) // opening it says what is wrong
+		}
+		for j := range i {
+			if path == "-" && files[j] == "-" || infos[i] != nil && infos[j] != nil && os.SameFile(infos[i], infos[j]) {
+				return fmt.Errorf("import: %s and %s are one file: name it once", files[j], path)
+			}
+		}
 	}
 	return nil
 }
@@ -196,7 +216,13 @@ func (im *importer) readFile(ctx context.Context, path string) error {
 		return fmt.Errorf("import: %s has a header and no rows", path)
 	}
 	im.rounded += d.Rounded()
-	im.sources = append(im.sources, Source{Path: path, SHA256: hex.EncodeToString(raw.h.Sum(nil)), Rows: im.readRows() - before})
+	made := Source{Path: path, SHA256: hex.EncodeToString(raw.h.Sum(nil)), Rows: im.readRows() - before}
+	for _, s := range im.sources {
+		if s.SHA256 == made.SHA256 {
+			return fmt.Errorf("import: %s and %s hold the same bytes: name one of them", s.Path, path)
+		}
+	}
+	im.sources = append(im.sources, made)
 	return nil
 }
 

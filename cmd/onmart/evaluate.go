@@ -281,6 +281,10 @@ func (e *evaluated) measure(ctx context.Context, con *console, d *datasets.Datas
 		}
 	}
 	e.ev = fraud.Evaluate(rows, scores, protocol)
+	if e.ev.Rows == 0 {
+		return fmt.Errorf("all %d transactions of %s in %s are of cards known to be compromised: nothing is left to judge on; give --all-cards, or a longer --test",
+			rows.Len(), d.Dir(), e.Range)
+	}
 	e.clip()
 	for k := range e.histogram {
 		e.histogram[k] = make([]float64, scoreBins)

@@ -34,6 +34,9 @@ size and seed give the same rows.`,
 		if dir == "" {
 			return usagef("--out is missing: name the directory to make")
 		}
+		if o.Rows == 0 || o.Days == 0 { // which the library takes as its defaults
+			return usagef("--rows %d --days %d: want 1 or more of each", o.Rows, o.Days)
+		}
 		con := consoleOf(cmd)
 		bar := con.bar("mock", int64(o.Days), "days")
 		s, err := mock.New(o)

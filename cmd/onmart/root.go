@@ -160,10 +160,10 @@ func run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reade
 	_, ran := errors.AsType[*runError](err)
 	_, wrong := errors.AsType[*usageError](err)
 	if ran && !wrong {
-		fmt.Fprintf(stderr, "%s: %v\n", where, err)
+		fmt.Fprintf(stderr, "%s: %s\n", where, strings.TrimPrefix(err.Error(), cmd.Name()+": "))
 		return exitFailed
 	}
-	fmt.Fprintf(stderr, "%s: %v (%s --help shows how)\n", where, describe(cmd, err), where)
+	fmt.Fprintf(stderr, "%s: %v (%s --help shows how)\n", where, strings.TrimPrefix(describe(cmd, err), cmd.Name()+": "), where)
 	return exitUsage
 }
 

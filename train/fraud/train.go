@@ -273,7 +273,8 @@ func (t *trainer) fit(ctx context.Context) (*fitted, *chosen, error) {
 	}
 	c := &chosen{epochs: m.result.Best}
 	if c.a, c.b, err = platt(m.logits, valid.Y); err != nil {
-		return nil, nil, err
+		// Going on from the checkpoint would come to the same.
+		return nil, nil, errors.Join(err, os.RemoveAll(CheckpointDir(t.Out)))
 	}
 	p := make([]float64, len(m.logits))
 	for i, z := range m.logits {
