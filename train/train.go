@@ -33,6 +33,9 @@ type Task struct {
 	// Judge gives the figure of merit (greater is better, finite) of the model's outputs on them.
 	Valid program.Range
 	Judge func(outputs []float32) float64
+	// Average is over how many epochs, up to the one compared, the figure is averaged before epochs are
+	// compared: few positive rows make single figures noisy. 0 and 1 compare single figures.
+	Average int
 	// Patience is how many epochs without a better figure end the training; 0 never ends it early.
 	Patience int
 
@@ -196,6 +199,7 @@ func (t *Task) facts(b program.Backend) []Fact {
 		Fact{"learning rates", digestJSON(t.Data.Rates)},
 		Fact{"rows trained on", fmt.Sprint(t.Data.Train)},
 		Fact{"rows validated on", fmt.Sprint(t.Valid)},
+		Fact{"epochs averaged", fmt.Sprint(t.Average)},
 		Fact{"patience", fmt.Sprint(t.Patience)},
 		Fact{"backend", b.Name()},
 	)
@@ -237,23 +241,31 @@ func (r *run) epoch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	better := true
 	if r.Valid.Len() > 0 {
 		figure, err := r.judge()
 		if err != nil {
 			return err
 		}
-		better = r.state.Best == 0 || figure > *r.state.Epochs[r.state.Best-1].Figure
 		e.Figure = &figure
 	}
 	r.state.Epochs = append(r.state.Epochs, e)
-	if better {
+	if r.Valid.Len() == 0 || r.state.Best == 0 || r.merit(done+1) > r.merit(r.state.Best) {
 		r.state.Best, r.best = done+1, params(r.Set, tensors)
 	}
 	if r.Checkpoint == "" {
 		return nil
 	}
 	return writeCheckpoint(r.Checkpoint, checkpoint{r.identity, r.state, tensors, r.best})
+}
+
+// merit is what epochs are compared by: the figure averaged over the Average epochs up to this one.
+func (r *run) merit(epoch int) float64 {
+	last := r.state.Epochs[max(0, epoch-max(1, r.Average)):epoch]
+	var sum float64
+	for _, e := range last {
+		sum += *e.Figure
+	}
+	return sum / float64(len(last))
 }
 
 // judge runs the model over the validation rows.

@@ -133,6 +133,25 @@ func TestPatienceEndsTheTraining(t *testing.T) {
 }
 
 // A training stopped in any epoch and resumed gives the weights of one that was not.
+func TestAverageLooksPastOneEpoch(t *testing.T) {
+	figures := []float64{.1, .9, .1, .5, .6, .6, .2, .2}
+	for _, c := range []struct{ average, patience, best, epochs int }{
+		{0, 0, 2, 8}, {1, 0, 2, 8}, {2, 0, 6, 8}, {3, 0, 6, 8}, {100, 0, 2, 8}, {1, 2, 2, 4}, {3, 2, 2, 4},
+	} {
+		task := task(t, len(figures), .01)
+		task.Average, task.Patience = c.average, c.patience
+		judged := 0
+		task.Judge = func([]float32) float64 { judged++; return figures[judged-1] }
+		r, err := task.Run(context.Background(), backend(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Best != c.best || len(r.Epochs) != c.epochs {
+			t.Errorf("over %d epochs, patience %d: epoch %d of %d, want %d of %d", c.average, c.patience, r.Best, len(r.Epochs), c.best, c.epochs)
+		}
+	}
+}
+
 func TestResumeToTheBit(t *testing.T) {
 	const epochs = 6
 	whole, err := task(t, epochs, .02).Run(context.Background(), backend(t))
