@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"runtime"
 	"strings"
 	"time"
 
@@ -82,7 +81,7 @@ func (f *trainFlags) bind(cmd *cobra.Command) {
 	fl.StringVar(&f.spec, "spec", "", "feature spec, built-in `name` or file (default: that of the features, or "+defaultFraudSpec+")")
 	fl.StringVar(&f.device, "device", "auto", "auto, cpu or cuda[:N]")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of first weights, shuffles and dropout")
-	fl.IntVar(&f.threads, "threads", runtime.GOMAXPROCS(0), "processor threads; they never change the result")
+	fl.IntVar(&f.threads, "threads", 0, "threads (default one a core); they never change the result")
 	fl.BoolVar(&f.resume, "resume", false, "go on with a training that was stopped")
 	fl.StringArrayVar(&f.set, "set", nil, "change a setting, `name=value`; may be repeated")
 	fl.BoolVar(&f.explain, "explain", false, "print the training program, one instruction a line")
@@ -103,7 +102,7 @@ func runTrainFraud(cmd *cobra.Command, f *trainFlags, alerts float64) error {
 	ctx, con := cmd.Context(), consoleOf(cmd)
 	o := fraud.Options{
 		Out: f.out, Force: *f.force, Resume: f.resume, AlertsPerDay: alerts, Config: fraud.DefaultConfig(),
-		Seed: f.seed, Threads: f.threads, Note: con.notef, Bar: con.bar,
+		Seed: f.seed, Note: con.notef, Bar: con.bar,
 		Created: model.Created{
 			Command: "train fraud", Onmart: buildVersion(), Args: os.Args[1:], Time: time.Now().UTC().Format(time.RFC3339),
 		},
@@ -162,9 +161,10 @@ func (f *trainFlags) check(o *fraud.Options) (delay int64, err error) {
 			faults = append(faults, fmt.Errorf("--delay: %w", err))
 		}
 	}
-	if f.threads < 1 {
-		faults = append(faults, fmt.Errorf("--threads %d: want 1 or more", f.threads))
+	if f.threads, err = threadCount(f.threads); err != nil {
+		faults = append(faults, err)
 	}
+	o.Threads = f.threads
 	if !devicePattern.MatchString(f.device) {
 		faults = append(faults, fmt.Errorf("--device %s: want auto, cpu or cuda[:N]", f.device))
 	}
