@@ -100,7 +100,7 @@ type replayed struct {
 }
 
 // demoParts is what a demo writes into its directory; anything else there is somebody's own.
-var demoParts = []string{"transactions", "features", "state", "model", "events.jsonl", "scores.jsonl", "report.html"}
+var demoParts = []string{"transactions", "features", "state", "model", "model.checkpoint", "events.jsonl", "scores.jsonl", "report.html"}
 
 func (d *demo) path(part string) string { return filepath.Join(d.out, part) }
 
@@ -203,12 +203,17 @@ func (d *demo) train(ctx context.Context) error {
 		return err
 	}
 	test := d.days(demoTestFrom, demoDays-1)
+	// A demo that was stopped begins anew.
+	defer os.RemoveAll(fraud.CheckpointDir(d.path("model")))
 	d.trained, err = fraud.Train(ctx, fraud.Options{
 		Source: src, Out: d.path("model"), Force: true, Train: d.days(demoTrainFrom, demoTrainTo), Test: &test,
 		AlertsPerDay: demoAlerts, Config: fraud.DefaultConfig(), Seed: d.mock.Seed, Threads: d.threads, Backend: backend,
 		Note: d.con.notef, Bar: d.con.bar,
 		Created: model.Created{Command: "demo", Onmart: buildVersion(), Args: os.Args[1:], Time: time.Now().UTC().Format(time.RFC3339)},
 	})
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
 	return err
 }
 
