@@ -3,9 +3,9 @@ package datasets
 import "strings"
 
 // Nearest is the name among the given ones that a misspelt name most likely meant, or "" where none is
-// close: at most a third of its letters wrong, missing or too many.
+// close: at most a third of its letters, or two of a short name, wrong, missing or too many.
 func Nearest(name string, among []string) string {
-	best, at := len(name)/3+1, ""
+	best, at := max(2, len(name)/3)+1, ""
 	for _, other := range among {
 		if d := editDistance(strings.ToLower(name), strings.ToLower(other)); d < best {
 			best, at = d, other

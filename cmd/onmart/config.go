@@ -18,6 +18,8 @@ import (
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/onmart/onmart/datasets"
 )
 
 const (
@@ -357,34 +359,8 @@ func (p *configParser) suggestKey(prefix, key string) string {
 // suggest is ", did you mean X?" for the candidate nearest to what was typed, and nothing where none is
 // near.
 func suggest(typed string, candidates []string) string {
-	best, least := "", max(2, len(typed)/3)+1
-	for _, c := range slices.Sorted(slices.Values(candidates)) {
-		if d := editDistance(strings.ToLower(typed), strings.ToLower(c)); d < least {
-			best, least = c, d
-		}
+	if near := datasets.Nearest(typed, slices.Sorted(slices.Values(candidates))); near != "" {
+		return fmt.Sprintf(", did you mean %s?", near)
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(", did you mean %s?", best)
-}
-
-// editDistance counts the insertions, deletions and replacements between two words (Levenshtein 1966).
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return ""
 }

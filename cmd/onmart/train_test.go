@@ -102,11 +102,11 @@ func TestTrainFraud(t *testing.T) {
 func TestTrainFraudCalledWrongly(t *testing.T) {
 	t.Chdir(t.TempDir())
 	code, _, stderr := cli(t, "train", "fraud", "--train", "yesterday", "--valid", "2026-01-02..2026-01-01", "--delay", "soon",
-		"--device", "tpu", "--threads", "0", "--set", "epochs=none", "--set", "what=1")
+		"--device", "tpu", "--threads", "-1", "--set", "epochs=none", "--set", "what=1")
 	if code != exitUsage {
 		t.Errorf("exit %d", code)
 	}
-	for _, want := range []string{"--data is missing", "--out is missing", "--train: ", "--valid: ", "--delay: ", "--device tpu", "--threads 0", "--set epochs=none", "no setting \"what\""} {
+	for _, want := range []string{"--data is missing", "--out is missing", "--train: ", "--valid: ", "--delay: ", "--device tpu", "--threads -1", "--set epochs=none", "no setting \"what\""} {
 		if !strings.Contains(stderr, want) {
 			t.Errorf("does not say %q:\n%s", want, stderr)
 		}
