@@ -402,60 +402,111 @@ func (d *demo) write(context.Context) error {
 	return f.Commit()
 }
 
-// page is the report: the evaluation's sections between what was planted and the live replay.
+// page is the report: what was found, the live replay, and then the evaluation's sections.
 func (d *demo) page() *report.Page {
-	truth, e := d.stream.Truth(), d.test
-	shown := d.replay.alerts[:min(12, len(d.replay.alerts))]
-	alerts := report.Table{Caption: fmt.Sprintf("The %d highest of %d alerts in the replay.", len(shown), d.replay.Alerts), Columns: []report.Column{
-		{Name: "time", Text: true}, {Name: "card"}, {Name: "store"}, {Name: "score"}, {Name: "why", Text: true}, {Name: "truth", Text: true}}}
-	planted := d.stream.Frauds()
-	for _, a := range shown {
-		var why []string
-		for _, r := range a.Reasons {
-			why = append(why, r.Text)
-		}
-		t := "genuine"
-		if id, err := strconv.ParseInt(string(a.TransID), 10, 64); err == nil && planted[id] != mock.Genuine {
-			t = plantedWords[planted[id].String()]
-		}
-		when, _ := time.Parse(time.RFC3339, a.Datetime) // ours
-		alerts.Rows = append(alerts.Rows, report.Row{Cells: []string{when.Format("Jan 2 15:04"), string(a.User),
-			string(a.Store), fmt.Sprintf("%.3f", a.Scores.Fraud), strings.Join(why, "; "), t}})
+	e := d.test
+	return &report.Page{
+		Title: "Onmart demo",
+		Intro: d.summary(),
+		Facts: []report.Fact{
+			{Name: "Learned from", Value: d.between(demoTrainFrom, demoTrainTo)},
+			{Name: "Judged on", Value: d.between(demoTestFrom, demoDays-1)},
+			{Name: "Lines judged", Value: progress.Count(int64(e.ev.Rows))},
+			{Name: "Frauds among them", Value: progress.Count(int64(e.ev.Positives))},
+			{Name: "A fraud is known after", Value: span(int64(e.Delay))},
+			{Name: "Seed", Value: strconv.FormatUint(d.mock.Seed, 10)},
+			{Name: "All of it took", Value: progress.Duration(d.took)},
+		},
+		Cards:    e.cards(),
+		Sections: append(report.Sections{d.plantedSection(), d.liveSection()}, e.sections()...),
+		Footer:   fmt.Sprintf("onmart %s, model %s. The data are generated: the figures say nothing about real cards.", buildVersion(), e.Model),
 	}
-	kinds := report.Bars{Title: "Planted frauds found, by kind", Caption: "Share of the fraudulent purchases of the test days with at least one alert.",
+}
+
+// summary says in two sentences what came of it.
+func (d *demo) summary() string {
+	a := d.test.ev.Alerts
+	return fmt.Sprintf("A model learned from %d days of a generated card stream and was judged on the last %d, which it had not seen. With %.0f alerts a day, of which %.0f%% were frauds, it found %.0f%% of the fraudulent lines there.",
+		demoTrainTo-demoTrainFrom+1, demoDays-demoTestFrom, a.PerDay, 100*a.Precision, 100*a.Recall)
+}
+
+// between writes the days a to b, both included, for people.
+func (d *demo) between(a, b int) string {
+	const form = "Jan 2"
+	return time.UnixMicro(d.day(a)).UTC().Format(form) + " to " + time.UnixMicro(d.day(b)).UTC().Format(form+", 2006")
+}
+
+func (d *demo) plantedSection() report.Section {
+	truth := d.stream.Truth()
+	kinds := report.Bars{Title: "Planted frauds found, by kind", Caption: "Share of all fraudulent purchases of the judged days that raised an alert, also on cards already known to be compromised.",
 		Axis: report.Axis{Unit: report.Percent, Max: 1}, Wide: true}
 	for _, k := range d.kinds {
 		share := float64(k.Found) / float64(max(k.All, 1))
 		kinds.Bars = append(kinds.Bars, report.Bar{Label: plantedWords[k.Kind], Value: share, Text: fmt.Sprintf("%d of %d", k.Found, k.All), Lead: true})
 	}
-	sections := report.Sections{
-		{Heading: "What was planted", Text: []string{
-			fmt.Sprintf("%s lines of %s purchases over %d days, %s. A purchase with a large amount gives itself away; a compromised store or a stolen card shows only in the history of the store or the card, so that the features have to carry it.",
-				progress.Count(truth.Lines), progress.Count(truth.Purchases), demoDays, plantedText(&truth))},
-			Charts: []report.Chart{kinds}},
-		{Heading: "Live, bit by bit", Text: []string{
-			fmt.Sprintf("The last two days were written as events and scored one at a time by the live scorer, which started from the state of the backfill: %s events, of which %s differ from the backfill in any feature or in the score.",
-				progress.Count(int64(d.replay.Events)), progress.Count(int64(d.replay.Differ))),
-			fmt.Sprintf("Half of the events took less than %.0f microseconds on this machine: read, features, score, reasons for alerts, written.", d.replay.Median)},
-			Tables: []report.Table{alerts}},
+	var lines []string
+	for _, k := range d.kinds {
+		lines = append(lines, fmt.Sprintf("%s %s", progress.Count(truth.FraudLines[k.Kind]), plantedHow[k.Kind]))
 	}
-	return &report.Page{
-		Title: "Onmart demo",
-		Intro: fmt.Sprintf("A generated card stream, a fraud classifier trained on %s and judged on %s, and the live scorer beside it.", e.artifact.Manifest().Lineage.Train, e.Range),
-		Facts: []report.Fact{
-			{Name: "Transactions judged", Value: progress.Count(int64(e.ev.Rows))},
-			{Name: "Frauds among them", Value: progress.Count(int64(e.ev.Positives))},
-			{Name: "A fraud is known after", Value: text(e.Delay)},
-			{Name: "Seed", Value: strconv.FormatUint(d.mock.Seed, 10)},
-			{Name: "All of it took", Value: progress.Duration(d.took)},
-		},
-		Cards:    e.cards(),
-		Sections: append(sections, e.sections()...),
-		Footer:   fmt.Sprintf("onmart %s, model %s. The data are generated: the figures say nothing about real cards.", buildVersion(), e.Model),
-	}
+	return report.Section{Heading: "What was planted", Text: []string{
+		fmt.Sprintf("%s lines of %s purchases over %d days. Fraudulent lines: %s.", progress.Count(truth.Lines), progress.Count(truth.Purchases), demoDays, strings.Join(lines, ", ")),
+		"A large amount gives itself away. A compromised store or a stolen card shows only in the history of the store or the card, which the features have to carry; the first frauds at a store cannot be told from good purchases until their labels are known."},
+		Charts: []report.Chart{kinds}}
 }
 
-var plantedWords = map[string]string{"large_amount": "large amount", "bad_store": "compromised store", "stolen_card": "stolen card"}
+func (d *demo) liveSection() report.Section {
+	differ := "every feature and every score is that of the backfill, to the bit"
+	if d.replay.Differ > 0 {
+		differ = fmt.Sprintf("%s of them differ from the backfill in a feature or in the score", progress.Count(int64(d.replay.Differ)))
+	}
+	return report.Section{Heading: "Live, bit by bit", Text: []string{
+		fmt.Sprintf("The last two days were written as %s events and scored one at a time by the live scorer, which started from the state of the backfill: %s.", progress.Count(int64(d.replay.Events)), differ),
+		fmt.Sprintf("Half of the events took less than %.0f microseconds on this machine: read, features, score, reasons for alerts, written.", d.replay.Median),
+		fmt.Sprintf("How to read the reasons: the first one raised the score most. Typical is the middle value of all lines that were learned from. A fraud is known %s after the purchase, so that a store's latest 7 days with labels ended %[1]s before.", span(int64(d.test.Delay))),
+	}, Tables: []report.Table{d.alertTable()}}
+}
+
+// span writes a time of whole days in words.
+func span(us int64) string {
+	if n := us / datasets.Day; n > 1 && us%datasets.Day == 0 {
+		return fmt.Sprintf("%d days", n)
+	}
+	return datasets.FormatDuration(us)
+}
+
+// alertTable shows the purchases of the replay with the highest scores, each by its highest line.
+func (d *demo) alertTable() report.Table {
+	const most = 12
+	t := report.Table{Columns: []report.Column{{Name: "time", Text: true}, {Name: "card"}, {Name: "store"}, {Name: "score"},
+		{Name: "why", Text: true, Prose: true}, {Name: "what it was", Text: true}}}
+	planted, purchases := d.stream.Frauds(), map[string]bool{}
+	for _, a := range d.replay.alerts {
+		seen := purchases[string(a.TransID)]
+		purchases[string(a.TransID)] = true
+		if seen || len(t.Rows) == most {
+			continue
+		}
+		var why []string
+		for _, r := range a.Reasons {
+			why = append(why, r.Text)
+		}
+		truth := "genuine"
+		if id, err := strconv.ParseInt(string(a.TransID), 10, 64); err == nil && planted[id] != mock.Genuine {
+			truth = plantedWords[planted[id].String()]
+		}
+		when, _ := time.Parse(time.RFC3339, a.Datetime) // ours
+		t.Rows = append(t.Rows, report.Row{Cells: []string{when.Format("Jan 2 15:04"), string(a.User),
+			string(a.Store), fmt.Sprintf("%.3f", a.Scores.Fraud), strings.Join(why, "\n"), truth}})
+	}
+	t.Caption = fmt.Sprintf("The %d purchases with the highest scores, of %d that raised an alert in the replay.", len(t.Rows), len(purchases))
+	return t
+}
+
+// What the kinds are called, and what a fraud of the kind was.
+var (
+	plantedWords = map[string]string{"large_amount": "large amount", "bad_store": "compromised store", "stolen_card": "stolen card"}
+	plantedHow   = map[string]string{"large_amount": "of a large amount", "bad_store": "at a compromised store", "stolen_card": "with a stolen card"}
+)
 
 func (d *demo) result() any {
 	return struct {
@@ -471,15 +522,75 @@ func (d *demo) result() any {
 }
 
 func (d *demo) print(w io.Writer) error {
-	fmt.Fprintln(w)
+	fmt.Fprintf(w, "onmart demo: %s purchase lines generated, a fraud model trained, judged and replayed live, in %s\n\n",
+		progress.Count(d.lines), progress.Duration(time.Since(d.start)))
 	if err := d.test.text(w); err != nil {
 		return err
 	}
-	fmt.Fprintln(w)
-	for _, k := range d.kinds {
-		fmt.Fprintf(w, "%-18s %d of %d fraudulent purchases found\n", plantedWords[k.Kind], k.Found, k.All)
+	for _, s := range append(d.test.lossMeanings(), d.test.cardWords()) {
+		fmt.Fprintln(w, wrapped(s, 110))
 	}
-	_, err := fmt.Fprintf(w, "live replay        %s events, %d differ from the backfill, half took less than %.0f us\nreport             %s (all of it took %s)\n",
-		progress.Count(int64(d.replay.Events)), d.replay.Differ, d.replay.Median, d.path("report.html"), progress.Duration(time.Since(d.start)))
+	fmt.Fprintln(w)
+	kinds := newTable("planted fraud", "purchases", "found", "share")
+	for _, k := range d.kinds {
+		kinds.add(plantedWords[k.Kind], strconv.Itoa(k.All), strconv.Itoa(k.Found), percent(float64(k.Found)/float64(k.All)))
+	}
+	if err := kinds.write(w); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\nlive replay: %s events scored one at a time, %d differ from the backfill, half took less than %.0f us\n",
+		progress.Count(int64(d.replay.Events)), d.replay.Differ, d.replay.Median)
+	event, err := d.sample()
+	if err != nil {
+		return err
+	}
+	open := map[string]string{"darwin": "open", "windows": "explorer"}[runtime.GOOS]
+	_, err = fmt.Fprintf(w, "\nThe report is %s. To look at it, and to score one event by hand:\n  %s %[1]s\n  echo '%[3]s' | onmart score --model %[4]s --warm-from %[5]s --explain all\n",
+		shellWord(d.path("report.html")), cmp.Or(open, "xdg-open"), event, shellWord(d.path("model")), shellWord(d.path("state")))
 	return err
+}
+
+// sample is the event of the replay with the highest score, or the first where none raised an alert.
+func (d *demo) sample() (string, error) {
+	events, err := os.ReadFile(d.path("events.jsonl"))
+	if err != nil {
+		return "", err
+	}
+	lines := strings.SplitAfter(string(events), "\n")
+	if len(d.replay.alerts) > 0 {
+		a := d.replay.alerts[0]
+		at := slices.IndexFunc(lines, func(l string) bool {
+			return strings.HasPrefix(l, fmt.Sprintf(`{"trans_id":%s,"line":%s,`, a.TransID, a.Line))
+		})
+		lines = lines[max(at, 0):]
+	}
+	return strings.TrimSpace(lines[0]), nil
+}
+
+// wrapped breaks text at spaces into lines of at most width bytes, but for longer words.
+func wrapped(s string, width int) string {
+	var b strings.Builder
+	at := 0
+	for i, word := range strings.Fields(s) {
+		switch {
+		case i == 0:
+		case at+1+len(word) > width:
+			b.WriteByte('\n')
+			at = 0
+		default:
+			b.WriteByte(' ')
+			at++
+		}
+		b.WriteString(word)
+		at += len(word)
+	}
+	return b.String()
+}
+
+// shellWord quotes a path for a POSIX shell where it needs it.
+func shellWord(s string) string {
+	if strings.ContainsAny(s, " \t\"'\\$`&|;<>()*?[]#~!") {
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	return s
 }

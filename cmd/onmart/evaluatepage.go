@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,8 +44,11 @@ func (e *evaluated) cards() []report.Card {
 		if b := e.best(f.key); b != nil {
 			c.Note = "best baseline " + cell(b.Metrics[f.key], true)
 			if c.Tone = report.Good; !(v >= b.Metrics[f.key]) {
-				c.Tone = report.Bad
+				c.Tone, c.Note = report.Bad, "less than "+b.Name+", "+cell(b.Metrics[f.key], true)
 			}
+		}
+		if f.key == "card_precision_at_100" {
+			c.Note = strings.TrimPrefix(c.Note+"; ", "; ") + "at most " + cell(e.ceiling(), true) + " possible"
 		}
 		cards = append(cards, c)
 	}
@@ -53,6 +57,48 @@ func (e *evaluated) cards() []report.Card {
 		report.Card{Label: "Alerts a day", Value: fmt.Sprintf("%.1f", a.PerDay), Note: fmt.Sprintf("budget %g", a.Budget)},
 		report.Card{Label: "Frauds among alerts", Value: percent(a.Precision), Note: "precision"},
 		report.Card{Label: "Frauds found", Value: percent(a.Recall), Note: "recall, by transaction"})
+}
+
+// ceiling is the card precision@100 of a ranking that had put each day's compromised cards, as they were left by
+// the days before, among its 100: small where few cards are compromised a day.
+func (e *evaluated) ceiling() float64 {
+	sum := 0.0
+	for _, d := range e.ev.Days {
+		sum += math.Min(1, float64(d.Cards)/100)
+	}
+	return sum / float64(len(e.ev.Days))
+}
+
+// cardWords says what card precision@100 is and how much of it there was to reach.
+func (e *evaluated) cardWords() string {
+	cards := 0
+	for _, d := range e.ev.Days {
+		cards += d.Cards
+	}
+	most := e.ceiling()
+	s := fmt.Sprintf("Card precision@100: each day the 100 cards with the highest scores are checked, and it is the share of them that were compromised. On these days %.1f compromised cards a day were there to be found, so that a perfect ranking would reach %s", float64(cards)/float64(len(e.ev.Days)), cell(most, true))
+	if most > 0 {
+		s += fmt.Sprintf("; the model's %s is %.0f%% of that", cell(e.ev.CardPrecision100, true), 100*e.ev.CardPrecision100/most)
+	}
+	return s + "."
+}
+
+// lossWords says what it means where a baseline has the better figure, by the figure's key.
+var lossWords = map[string]string{
+	"auc":                   "What a lower AUC means: AUC counts every pair of a fraud and a good transaction alike, also pairs far below any alert, so that it judges the whole list. Average precision and card precision judge the top of the list, where alerts come from.",
+	"average_precision":     "What a lower average precision means: for the same number of frauds found, the model raises more false alerts than that baseline. Prefer the baseline until the model is better.",
+	"card_precision_at_100": "What a lower card precision means: a team that checks 100 cards a day would find fewer compromised cards with the model than with that baseline.",
+}
+
+// lossMeanings are the words for the figures in which a baseline is better, each once.
+func (e *evaluated) lossMeanings() []string {
+	var out []string
+	for _, l := range e.LosesTo {
+		if w := lossWords[l.Metric]; !slices.Contains(out, w) {
+			out = append(out, w)
+		}
+	}
+	return out
 }
 
 // sections are comparison, curves and days; a larger report may take them as they are.
@@ -84,10 +130,12 @@ func (e *evaluated) comparison() report.Section {
 		}
 		bars.Bars = append(bars.Bars, report.Bar{Label: row[0], Value: v, Text: cell(v, true), Lead: i == 0})
 	}
-	s := report.Section{Heading: "Beside the baselines", Text: []string{e.verdict()}, Tables: []report.Table{t}}
+	s := report.Section{Heading: "Beside the baselines", Text: append([]string{e.verdict()}, e.lossMeanings()...), Tables: []report.Table{t}}
+	s.Text = append(s.Text, e.cardWords())
 	if len(e.Baselines) > 0 {
 		cards := bars
 		cards.Title, cards.Bars = "Card precision@100", nil
+		cards.Caption = "Higher is better; the last bar is what a perfect ranking would reach."
 		for i, row := range e.lines() {
 			v := e.ev.CardPrecision100
 			if i > 0 {
@@ -98,6 +146,7 @@ func (e *evaluated) comparison() report.Section {
 			}
 			cards.Bars = append(cards.Bars, report.Bar{Label: row[0], Value: v, Text: cell(v, true), Lead: i == 0})
 		}
+		cards.Bars = append(cards.Bars, report.Bar{Label: "a perfect ranking", Value: e.ceiling(), Text: cell(e.ceiling(), true)})
 		s.Charts = []report.Chart{bars, cards}
 	}
 	return s
@@ -170,7 +219,7 @@ func (e *evaluated) scoreChart() report.Chart {
 
 func (e *evaluated) dailyChart() report.Section {
 	found := report.Series{Name: "onmart " + e.Task, Markers: true}
-	most := report.Series{Name: "if every compromised card were found", Muted: true}
+	most := report.Series{Name: "a perfect ranking", Muted: true}
 	for _, d := range e.ev.Days {
 		day, err := time.Parse(time.DateOnly, d.Day)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 // scoreLine is a line of the scorer as people and comparisons read it. It needs score --features.
 type scoreLine struct {
 	TransID  json.RawMessage `json:"trans_id"`
+	Line     json.RawMessage `json:"line"`
 	Datetime string          `json:"trans_datetime"`
 	User     json.RawMessage `json:"user_id"`
 	Store    json.RawMessage `json:"store_id"`

@@ -257,7 +257,7 @@ func (p *plot) name(label, colour string, ps []pixel) {
 		return
 	}
 	along := dense(ps)
-	w := textWidth(label) * 1.08 // names are bold
+	w := boldWidth(label)
 	own := map[pixel]bool{}
 	for _, q := range along {
 		own[q] = true
@@ -327,7 +327,7 @@ func (h Histogram) draw(width float64) template.HTML {
 	at := p.bounds.x1
 	for k := len(h.Series) - 1; k >= 0; k-- {
 		p.text(at, 12, "end", fmt.Sprintf(` class="name" style="fill:var(--c%d)"`, k%colours), h.Series[k].Name)
-		at -= textWidth(h.Series[k].Name)*1.08 + 14
+		at -= boldWidth(h.Series[k].Name) + 14
 	}
 	return p.done()
 }
@@ -339,7 +339,11 @@ func (b Bars) draw(w float64) template.HTML {
 	left, right := 0.0, 0.0
 	values := []float64{0}
 	for _, r := range b.Bars {
-		left, right = max(left, textWidth(r.Label)+12), max(right, textWidth(r.Text))
+		width := textWidth
+		if r.Lead {
+			width = boldWidth
+		}
+		left, right = max(left, width(r.Label)+12), max(right, width(r.Text))
 		values = append(values, r.Value)
 	}
 	// Long labels stand above their bars, so that bars keep most of the width.
@@ -358,7 +362,7 @@ func (b Bars) draw(w float64) template.HTML {
 		mid := row*float64(i) + row/2 + 4
 		if above {
 			mid = row*float64(i) + 34
-			s.text(left, mid-thick/2-6, "start", ` class="val"`+bold(r.Lead), r.Label)
+			s.text(left+4, mid-thick/2-6, "start", ` class="val"`+bold(r.Lead), r.Label)
 		} else {
 			s.text(left-8, mid+4, "end", ` class="val"`+bold(r.Lead), r.Label)
 		}

@@ -10,6 +10,8 @@ import (
 	_ "embed"
 	"html/template"
 	"io"
+	"slices"
+	"strings"
 )
 
 // Page is the whole report, from top to bottom.
@@ -55,7 +57,8 @@ const (
 	Bad   Tone = "bad"
 )
 
-// Table has numbers aligned right unless a column holds text.
+// Table has numbers aligned right unless a column holds text. With a column of prose its rows are stacked on
+// a phone, each cell behind its column's name; another table scrolls sideways there under its first column.
 type Table struct {
 	Caption string
 	Columns []Column
@@ -66,6 +69,13 @@ type Table struct {
 type Column struct {
 	Name string
 	Text bool // aligned left
+	// Prose is text of several words, which wraps; each line of a cell starts a new one, the first in full
+	// ink and those after it paler.
+	Prose bool
+}
+
+func (t Table) Stack() bool {
+	return slices.ContainsFunc(t.Columns, func(c Column) bool { return c.Prose })
 }
 
 // Row is one row's cells, as many as the table has columns.
@@ -96,6 +106,7 @@ var styleText string
 // Write writes the page as HTML.
 func Write(w io.Writer, p *Page) error {
 	t, err := template.New("page").Funcs(template.FuncMap{
+		"lines": func(s string) []string { return strings.Split(s, "\n") },
 		"draw":  func(c Chart) figure { return c.figure() },
 		"style": func() template.CSS { return template.CSS(styleText) },
 	}).Parse(pageText)

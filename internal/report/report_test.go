@@ -57,7 +57,7 @@ func sample() *Page {
 			{"Card precision@100", "0.291", "best baseline 0.293", Bad}, {"Alerts a day", "98.3", "budget 100", Plain}},
 		Sections: Sections{
 			{Heading: "Beside the baselines", Text: []string{"All were trained on the same rows. <script>alert(1)</script>"},
-				Tables: []Table{{Caption: "Test range", Columns: []Column{{"model", true}, {"AUC", false}, {"average precision", false}, {"card precision@100", false}, {"log loss", false}},
+				Tables: []Table{{Caption: "Test range", Columns: []Column{{Name: "model", Text: true}, {Name: "AUC"}, {Name: "average precision"}, {Name: "card precision@100"}, {Name: "log loss"}},
 					Rows: []Row{{[]string{"onmart MLP", "0.8762", "0.6790", "0.2910", "0.0213"}, true}, {[]string{"logistic regression", "0.8710", "0.6120", "0.2930", "0.0251"}, false},
 						{[]string{"decision tree", "0.8010", "0.5120", "0.2530", "0.0351"}, false}}}},
 				Charts: []Chart{Bars{Title: "Average precision", Caption: "Higher is better.", Axis: Axis{Max: 1},
@@ -74,6 +74,8 @@ func sample() *Page {
 				Line{Title: "Card precision by day", Caption: "Of the 100 cards with the highest scores, how many were compromised.", X: Axis{Unit: Date}, Y: Axis{Label: "card precision@100", Unit: Percent}, Wide: true,
 					Series: []Series{{Name: "onmart MLP", Points: days, Markers: true}}, Rules: []Rule{{.289, "mean 0.289"}}},
 			}, Notes: []string{"Known compromised cards are left out."}},
+			{Heading: "Alerts", Tables: []Table{{Caption: "The highest.", Columns: []Column{{Name: "card"}, {Name: "why", Text: true, Prose: true}, {Name: "truth", Text: true}},
+				Rows: []Row{{[]string{"1093", "amount 623.88 (typical 20.00)\nat night <b>", "stolen card"}, false}}}}},
 		},
 		Footer: "Made by onmart.",
 	}
@@ -114,6 +116,35 @@ func TestSelfContained(t *testing.T) {
 	for _, svg := range drawings(got) {
 		if err := wellFormed(svg); err != nil {
 			t.Errorf("%v in %.200s", err, svg)
+		}
+	}
+}
+
+// TestProse: a column of prose makes its table stack, and each line of its cells is an element of its own, escaped.
+func TestProse(t *testing.T) {
+	got := render(t, sample())
+	for _, want := range []string{`<table class="stack">`, `<td class="text prose" data-name="why"><div>amount 623.88 (typical 20.00)</div><div>at night &lt;b&gt;</div></td>`, `<td data-name="card">1093</td>`} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the page has no %s", want)
+		}
+	}
+	if n := strings.Count(got, `<table class="stack">`); n != 1 {
+		t.Errorf("%d tables stack, want the one with prose", n)
+	}
+}
+
+// TestBarLabelsFit: labels of bars lie within the drawing, measured with the widths of bold DejaVu Sans, which is
+// among the widest of the fonts that pages are shown in.
+func TestBarLabelsFit(t *testing.T) {
+	// Widths in thousandths of an em, from the font's own table.
+	wide := map[rune]float64{'c': 593, 'o': 687, 'm': 1042, 'p': 716, 'r': 493, 'i': 343, 's': 595, 'e': 678, 'd': 716, ' ': 348, 't': 478}
+	for _, label := range []string{"compromised store", "mmmmmm", "timid misters"} {
+		width := 0.0
+		for _, r := range label {
+			width += wide[r] * 12 / 1000
+		}
+		if got := boldWidth(label); got < width {
+			t.Errorf("%q is taken to be %.0f wide and is %.0f", label, got, width)
 		}
 	}
 }

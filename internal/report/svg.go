@@ -234,7 +234,7 @@ func textWidth(s string) float64 {
 		case strings.ContainsRune("iljtfr.,:;'|!() ", r):
 			w += 4.4
 		case strings.ContainsRune("mwMW@%", r):
-			w += 10.4
+			w += 11.7
 		case r >= 'A' && r <= 'Z':
 			w += 8.3
 		default:
@@ -243,3 +243,6 @@ func textWidth(s string) float64 {
 	}
 	return w
 }
+
+// boldWidth is textWidth of bold text.
+func boldWidth(s string) float64 { return 1.15 * textWidth(s) }

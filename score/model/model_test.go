@@ -607,19 +607,33 @@ func TestWords(t *testing.T) {
 		values[j][0] = 1234.5
 	}
 	values[feature(a, "TX_DURING_NIGHT")][0] = 1
+	values[feature(a, "TX_DURING_WEEKEND")][0] = 0
+	values[feature(a, "CUSTOMER_ID_NB_TX_1DAY_WINDOW")][0] = 1
 	values[feature(a, "TERMINAL_ID_RISK_7DAY_WINDOW")][0] = 0.125
 	said := map[string]string{}
 	for _, r := range p.Reasons(values, 0, 100) {
 		said[r.Feature] = r.Words
 	}
 	for name, want := range map[string]string{
-		"TX_AMOUNT":                     "1,234.50",
-		"TX_DURING_NIGHT":               "bought at night",
-		"CUSTOMER_ID_NB_TX_7DAY_WINDOW": "7 days",
-		"TERMINAL_ID_RISK_7DAY_WINDOW":  "12.5%",
+		"TX_AMOUNT":                          "amount 1,234.50 (typical ",
+		"TX_DURING_NIGHT":                    "at night",
+		"TX_DURING_WEEKEND":                  "not on a weekend",
+		"CUSTOMER_ID_NB_TX_1DAY_WINDOW":      "1 purchase on this card in 1 day (typical ",
+		"CUSTOMER_ID_NB_TX_7DAY_WINDOW":      "1,234 purchases on this card in 7 days (typical ",
+		"CUSTOMER_ID_AVG_AMOUNT_7DAY_WINDOW": "average of 1,234.50 per purchase on this card over 7 days (typical ",
+		"TERMINAL_ID_NB_TX_30DAY_WINDOW":     "1,234 purchases at this store, latest 30 days with labels (typical ",
+		"TERMINAL_ID_RISK_7DAY_WINDOW":       "12.5% of this store's purchases were fraud, latest 7 days with labels (typical ",
 	} {
-		if !strings.Contains(said[name], want) {
-			t.Errorf("%s: %q, want %q in it", name, said[name], want)
+		if said[name] != "" && !strings.HasPrefix(said[name], want) {
+			t.Errorf("%s: %q, want it to begin with %q", name, said[name], want)
+		}
+		if len(said[name]) > 100 {
+			t.Errorf("%s: %q is more than a line", name, said[name])
+		}
+	}
+	for _, name := range []string{"TX_AMOUNT", "TX_DURING_NIGHT", "CUSTOMER_ID_AVG_AMOUNT_7DAY_WINDOW", "TERMINAL_ID_RISK_7DAY_WINDOW"} {
+		if said[name] == "" {
+			t.Errorf("%s gives no reason", name)
 		}
 	}
 }

@@ -79,14 +79,17 @@ func logOdds(p float64) float64 {
 	return math.Log(p) - math.Log1p(-p)
 }
 
-// words fills "{value}" and "{typical}"; a feature without words speaks by its name, and a flag that is down
-// says so.
+// words fills "{value}" and "{typical}"; a feature without words speaks by its name, a flag that is down says
+// so, and one of a unit is singular ("1 purchase").
 func words(f *features.Feature, value, typical float64) string {
 	text := f.Words
 	if text == "" {
-		text = f.Name + " is {value}, usually {typical}"
+		text = f.Name + " {value} (typical {typical})"
 	} else if f.Kind == features.Calendar && value == 0 {
 		text = "not " + text
+	}
+	if one := strings.TrimSuffix(f.Unit, "s"); value == 1 && one != f.Unit {
+		text = strings.Replace(text, "{value} "+f.Unit, "{value} "+one, 1)
 	}
 	return strings.NewReplacer("{value}", format(f.Unit, value), "{typical}", format(f.Unit, typical)).Replace(text)
 }
