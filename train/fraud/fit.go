@@ -23,6 +23,11 @@ type fitting struct {
 	explain    func(string)
 }
 
+// figureEpochs is over how many epochs the average precision on the validation rows is averaged before epochs are
+// compared. With some 170 frauds to judge by, single epochs differ by noise, and the best of them is too early
+// (docs/BENCHMARKS.md).
+const figureEpochs = 3
+
 // fitted is a trained network.
 type fitted struct {
 	set      *program.Set
@@ -61,7 +66,7 @@ func (f *fitting) run(ctx context.Context, fit, valid *Rows, epochs int) (*fitte
 	}
 	data.Rates = f.config.rates(data.StepsPerEpoch(out.set.Train.Rows), epochs)
 	task := train.Task{
-		Set: out.set, Data: data, Init: out.set.Initial(f.seed), Patience: f.config.Patience,
+		Set: out.set, Data: data, Init: out.set.Initial(f.seed), Patience: f.config.Patience, Average: figureEpochs,
 		Checkpoint: f.checkpoint, Identity: f.identity, Resume: f.resume, Progress: f.progress,
 	}
 	if valid != nil {
