@@ -500,5 +500,5 @@ func (im *importer) writeRejects(w *Writer) error {
 		return err
 	}
 	_, err = f.Write(text)
-	return w.dir.Err(errors.Join(err, f.Close()))
+	return errors.Join(err, f.Close())
 }

@@ -217,7 +217,26 @@ func (w *Writer) Write(b *Batch) error {
 }
 
 // SideFile makes a file beside the parts, such as rejects.jsonl. The caller closes it before Commit.
-func (w *Writer) SideFile(name string) (io.WriteCloser, error) { return w.dir.Create(name) }
+func (w *Writer) SideFile(name string) (io.WriteCloser, error) {
+	f, err := w.dir.Create(name)
+	if err != nil {
+		return nil, w.dir.Err(err)
+	}
+	return sideFile{f, w.dir}, nil
+}
+
+// sideFile says of a full disk what parts say.
+type sideFile struct {
+	f   io.WriteCloser
+	dir *atomicdir.Dir
+}
+
+func (s sideFile) Write(b []byte) (int, error) {
+	n, err := s.f.Write(b)
+	return n, s.dir.Err(err)
+}
+
+func (s sideFile) Close() error { return s.dir.Err(s.f.Close()) }
 
 // Manifest is what Commit will write: fill Created, Sources, Counts and Extra before.
 func (w *Writer) Manifest() *Manifest { return &w.manifest }

@@ -29,6 +29,10 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	os.Unsetenv("ONMART_TEST_CHILD")
+	if err := limitFiles(os.Getenv("ONMART_TEST_FILE_LIMIT")); err != nil {
+		panic(err)
+	}
+	os.Unsetenv("ONMART_TEST_FILE_LIMIT")
 	ctx, stop := interruptible(context.Background(), os.Stderr)
 	code := run(ctx, testRoot(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()

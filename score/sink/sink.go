@@ -40,6 +40,11 @@ func File(path string, force bool) (Sink, error) {
 	return file{bufio.NewWriterSize(f, 1<<20), f}, nil
 }
 
+func (s file) Write(b []byte) (int, error) {
+	n, err := s.Writer.Write(b)
+	return n, s.f.Err(err)
+}
+
 // Flush does nothing: nobody reads the file before it is whole.
 func (s file) Flush() error { return nil }
 
