@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/score"
@@ -18,7 +19,7 @@ import (
 	"github.com/onmart/onmart/score/source"
 )
 
-// ties is a stream in which everything happens at four instants an hour apart, ten days apart in all: purchases
+// ties is a stream in which everything happens at four instants three days apart: purchases
 // of one card in one store, and labels that contradict each other at one known-at, so that only the order of
 // arrival decides.
 func ties(n int) []string {
@@ -266,5 +267,49 @@ func TestWhichFileIsTheSame(t *testing.T) {
 	}
 	if got, err := follow(lines(0, 4)); err == nil || got != "" || !strings.Contains(err.Error(), "ends at line 4, and the state has gone through it up to line 9") {
 		t.Errorf("a file that was cut: %q, %v", got, err)
+	}
+}
+
+// One event with an impossible time must not end the windows of all that follow.
+func TestImpossibleFuture(t *testing.T) {
+	a := modeltest.Artifact(t)
+	now := func() time.Time { return time.UnixMicro(start + 10*datasets.Day) }
+	tx := func(id int, at string) string {
+		return fmt.Sprintf(`{"trans_id":%d,"trans_datetime":%q,"user_id":1,"store_id":1,"amount":10}`, id, at)
+	}
+	lines := []string{tx(1, "2018-08-10T10:00:00Z"), tx(2, "2218-08-10T10:00:00Z"), `{`, tx(3, "2018-08-10T11:00:00Z"), tx(4, "2018-08-25T11:00:00Z"), tx(5, "2018-10-25T11:00:00Z")}
+	for _, batch := range []int{1, 100} {
+		dir := filepath.Join(t.TempDir(), "log")
+		rec, err := score.NewRecorder(dir, mapping(t).LogSchema(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rec.Abort()
+		s := newScorer(t, a, score.Options{Now: now, Record: rec})
+		if err := s.Begin(); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, l := range parse(t, run(t, s, lines, batch)) {
+			if l.Error != nil {
+				got = append(got, fmt.Sprintf("%d %.25s", l.Error.Position, l.Error.Column+" "+l.Error.Reason))
+			} else {
+				got = append(got, fmt.Sprint("score ", l.TransID, " ", l.Late))
+			}
+		}
+		// The third is ahead of the clock and the fourth far ahead of it, but not of the events before.
+		compare(t, fmt.Sprint("batch ", batch), got, []string{"score 1 false", "2 trans_datetime 2218-08-10", "3  not JSON at byte 2: want", "score 3 false", "score 4 false", "6 trans_datetime 2018-10-25"})
+		if err := rec.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if ids, _, _, _ := backfill(t, a, dir); len(ids) != 3 {
+			t.Errorf("the log has %d", ids)
+		}
+	}
+	// A stream that lies in the future as a whole is scored.
+	s := newScorer(t, a, score.Options{Now: func() time.Time { return time.UnixMicro(0) }})
+	run(t, s, cards(1, 300, true), 10)
+	if c := s.Counts(); c.Scored != 300 || c.Rejected != 0 {
+		t.Errorf("%+v", c)
 	}
 }

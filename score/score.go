@@ -9,9 +9,12 @@
 package score
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,6 +50,8 @@ type Options struct {
 	Features bool
 	// Range limits what is scored; events outside are skipped and counted, not folded.
 	Range datasets.Range
+	// Now is the clock that tells events of an impossible future; nil is time.Now.
+	Now func() time.Time
 	// Record, if not nil, receives every event that was folded, in order; the caller commits it.
 	Record *Recorder
 }
@@ -112,6 +117,9 @@ var echoed = []string{datasets.TransID, datasets.Line, datasets.TransDatetime, d
 func New(o Options) (*Scorer, error) {
 	if o.Threads < 1 {
 		o.Threads = 1
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	plan, err := o.Artifact.Spec().Plan(o.Schema)
 	if err != nil {
@@ -266,6 +274,7 @@ func (s *Scorer) Process(ev Events, dst []byte) ([]byte, Counts, error) {
 }
 
 func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
+	ev = s.possible(ev)
 	rows, pos := s.inRange(ev.Rows, ev.Positions)
 	if err := s.engine.Process(rows, &s.rows); err != nil {
 		return nil, err
@@ -321,6 +330,49 @@ func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
 	}
 	s.positions[ev.Source] = next
 	return dst, nil
+}
+
+// An event that is both more than clockError ahead of this machine's clock and more than maxGap ahead of every
+// event before it has a wrong time. Folded, it would end every window: all that follows would be late, and the
+// state forgotten. Clocks of tills are wrong by minutes and zones by hours; a stream that is made up may lie in
+// the future as a whole, but has no such gap.
+const (
+	clockError = datasets.Day
+	maxGap     = 30 * datasets.Day
+)
+
+// possible turns transactions of an impossible future into rejects.
+func (s *Scorer) possible(ev Events) Events {
+	watermark := s.engine.Watermark()
+	now := s.o.Now().UnixMicro() + clockError
+	times := ev.Rows.Columns[s.time]
+	var bad []int
+	for i := range ev.Rows.N {
+		t := times.Ints[i]
+		switch {
+		case times.IsNull(i): // a label
+		case t > now && watermark != math.MinInt64 && t-maxGap > watermark:
+			bad = append(bad, i)
+		default:
+			watermark = max(watermark, t)
+		}
+	}
+	if bad == nil {
+		return ev
+	}
+	out := Events{Source: ev.Source, Rows: datasets.NewBatch(ev.Rows.Schema, ev.Rows.N-len(bad)), Rejects: slices.Clone(ev.Rejects)}
+	for i := range ev.Rows.N {
+		if len(bad) == 0 || bad[0] != i {
+			appendRow(out.Rows, ev.Rows, i)
+			out.Positions = append(out.Positions, ev.Positions[i])
+			continue
+		}
+		bad = bad[1:]
+		out.Rejects = append(out.Rejects, datasets.Reject{File: ev.Source, Line: ev.Positions[i], Column: datasets.TransDatetime,
+			Reason: fmt.Sprintf("%s has not come yet, and no event so far is within 30 days of it; it would end every window", datasets.FormatTime(times.Ints[i]))})
+	}
+	slices.SortStableFunc(out.Rejects, func(a, b datasets.Reject) int { return cmp.Compare(a.Line, b.Line) })
+	return out
 }
 
 // inRange drops the events outside Options.Range; labels stay, since they belong to transactions of any time.
