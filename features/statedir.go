@@ -28,19 +28,13 @@ const (
 
 // StateManifest is manifest.json of a state directory.
 type StateManifest struct {
-	FormatVersion int                    `json:"format_version"`
-	Kind          string                 `json:"kind"`
-	Nodes         []Node                 `json:"nodes"`
-	Watermark     string                 `json:"watermark,omitempty"` // RFC 3339; none before the first transaction
-	Positions     map[string]int64       `json:"positions"`           // by source: where to go on
-	Counts        Counts                 `json:"counts"`
-	Files         map[string]FileSummary `json:"files"`
-}
-
-// FileSummary is a file's size and checksum.
-type FileSummary struct {
-	Bytes  int64  `json:"bytes"`
-	SHA256 string `json:"sha256"`
+	FormatVersion int                          `json:"format_version"`
+	Kind          string                       `json:"kind"`
+	Nodes         []Node                       `json:"nodes"`
+	Watermark     string                       `json:"watermark,omitempty"` // RFC 3339; none before the first transaction
+	Positions     map[string]int64             `json:"positions"`           // by source: where to go on
+	Counts        Counts                       `json:"counts"`
+	Files         map[string]atomicdir.Written `json:"files"`
 }
 
 // SaveState writes the engine's state to a directory, complete or not at all. Positions are, by source, where
@@ -51,18 +45,13 @@ func SaveState(dir string, e *Engine, positions map[string]int64, force bool) er
 		return err
 	}
 	defer d.Abort()
-	f, err := d.Create(stateFile)
+	state, err := d.Put(stateFile, e.Snapshot)
 	if err != nil {
 		return err
 	}
-	sum := sha256.New()
-	counted := &countWriter{w: io.MultiWriter(f, sum)}
-	if err := errors.Join(e.Snapshot(counted), f.Close()); err != nil {
-		return d.Err(err)
-	}
 	m := StateManifest{
 		FormatVersion: stateVersion, Kind: StateKind, Nodes: e.p.nodes, Positions: positions, Counts: e.counts,
-		Files: map[string]FileSummary{stateFile: {counted.n, hex.EncodeToString(sum.Sum(nil))}},
+		Files: map[string]atomicdir.Written{stateFile: state},
 	}
 	if e.st.watermark != beginning {
 		m.Watermark = datasets.FormatTime(e.st.watermark)
@@ -72,17 +61,6 @@ func SaveState(dir string, e *Engine, positions map[string]int64, force bool) er
 		return fmt.Errorf("write %s: %w", dir, err)
 	}
 	return d.Commit(atomicdir.ManifestName, append(text, '\n'))
-}
-
-type countWriter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *countWriter) Write(b []byte) (int, error) {
-	n, err := c.w.Write(b)
-	c.n += int64(n)
-	return n, err
 }
 
 // OpenState reads a state directory's manifest.
@@ -126,7 +104,7 @@ func LoadState(dir string, e *Engine) (map[string]int64, error) {
 }
 
 // loadFile restores a snapshot whose checksum is known.
-func loadFile(path string, want FileSummary, e *Engine) error {
+func loadFile(path string, want atomicdir.Written, e *Engine) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err

@@ -545,8 +545,12 @@ func (d *demo) print(w io.Writer) error {
 		return err
 	}
 	open := map[string]string{"darwin": "open", "windows": "explorer"}[runtime.GOOS]
-	_, err = fmt.Fprintf(w, "\nThe report is %s. To look at it, and to score one event by hand:\n  %s %[1]s\n  echo '%[3]s' | onmart score --model %[4]s --warm-from %[5]s --explain all\n",
-		shellWord(d.path("report.html")), cmp.Or(open, "xdg-open"), event, shellWord(d.path("model")), shellWord(d.path("state")))
+	onmart := "onmart"
+	if strings.Contains(os.Args[0], "go-build") { // go run has no binary to name
+		onmart = "go run ./cmd/onmart"
+	}
+	_, err = fmt.Fprintf(w, "\nThe report is %s. To look at it, and to score one event by hand:\n  %s %[1]s\n  echo '%[3]s' | %[6]s score --model %[4]s --warm-from %[5]s --explain all\n",
+		shellWord(d.path("report.html")), cmp.Or(open, "xdg-open"), event, shellWord(d.path("model")), shellWord(d.path("state")), onmart)
 	return err
 }
 

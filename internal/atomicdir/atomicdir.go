@@ -19,8 +19,11 @@
 package atomicdir
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -152,6 +155,25 @@ func (d *Dir) Create(name string) (*os.File, error) {
 		return nil, d.Err(err)
 	}
 	return f, nil
+}
+
+// Written is the length and SHA-256 (hex) of a file, as manifests keep them.
+type Written struct {
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"`
+}
+
+// Put makes the file name of what write writes.
+func (d *Dir) Put(name string, write func(io.Writer) error) (Written, error) {
+	f, err := d.Create(name)
+	if err != nil {
+		return Written{}, err
+	}
+	sum := sha256.New()
+	if err := errors.Join(write(io.MultiWriter(f, sum)), f.Close()); err != nil {
+		return Written{}, d.Err(err)
+	}
+	return Written{size(f.Name()), hex.EncodeToString(sum.Sum(nil))}, nil
 }
 
 // Commit fsyncs every file, writes the manifest last and gives the directory its final name. After an

@@ -115,7 +115,7 @@ func Save(dir string, c Contents, force bool) error {
 	m := c.Manifest
 	m.Kind, m.FormatVersion = Kind, FormatVersion
 	m.SpecFingerprint, m.Nodes, m.Input = plan.Fingerprint(), plan.Nodes(), c.Input
-	m.Features, m.Files, m.Context = nil, map[string]File{}, nil
+	m.Features, m.Files, m.Context = nil, map[string]atomicdir.Written{}, nil
 	for _, f := range plan.Features() {
 		m.Features = append(m.Features, f.Name)
 	}
@@ -130,16 +130,11 @@ func Save(dir string, c Contents, force bool) error {
 	}
 	defer d.Abort()
 	put := func(name string, write func(io.Writer) error) error {
-		f, err := d.Create(name)
+		f, err := d.Put(name, write)
 		if err != nil {
-			return err
+			return fmt.Errorf("save model %s: %s: %w", dir, name, err)
 		}
-		h := sha256.New()
-		n := &counter{w: io.MultiWriter(f, h)}
-		if err := errors.Join(write(n), f.Close()); err != nil {
-			return d.Err(fmt.Errorf("save model %s: %s: %w", dir, name, err))
-		}
-		m.Files[name] = File{n.n, hex.EncodeToString(h.Sum(nil))}
+		m.Files[name] = f
 		return nil
 	}
 	if err := put(programFile, func(w io.Writer) error {
@@ -174,17 +169,6 @@ func Save(dir string, c Contents, force bool) error {
 		return fmt.Errorf("save model %s: %w", dir, err)
 	}
 	return d.Commit(manifestFile, append(b, '\n'))
-}
-
-type counter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *counter) Write(b []byte) (int, error) {
-	n, err := c.w.Write(b)
-	c.n += int64(n)
-	return n, err
 }
 
 // prune keeps the forward program and the tensors it names.
@@ -280,7 +264,7 @@ func open(root *os.Root) (*Artifact, error) {
 }
 
 // read reads a file whole and, where the manifest lists it, compares it with that.
-func read(root *os.Root, name string, want *File) ([]byte, error) {
+func read(root *os.Root, name string, want *atomicdir.Written) ([]byte, error) {
 	f, size, err := openFile(root, name, want)
 	if err != nil {
 		return nil, err
@@ -303,7 +287,7 @@ func read(root *os.Root, name string, want *File) ([]byte, error) {
 }
 
 // verify compares a file with the manifest without keeping it.
-func verify(root *os.Root, name string, want File) error {
+func verify(root *os.Root, name string, want atomicdir.Written) error {
 	f, _, err := openFile(root, name, &want)
 	if err != nil {
 		return err
@@ -323,7 +307,7 @@ func changed(name string) error {
 	return fmt.Errorf("%s was changed after it was written (its SHA-256 is not the one in %s): copy the artifact again or train again", name, manifestFile)
 }
 
-func openFile(root *os.Root, name string, want *File) (*os.File, int64, error) {
+func openFile(root *os.Root, name string, want *atomicdir.Written) (*os.File, int64, error) {
 	// Stat first: opening a named pipe would wait for its other end.
 	st, err := root.Stat(name)
 	if err != nil {

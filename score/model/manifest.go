@@ -12,6 +12,7 @@ import (
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
+	"github.com/onmart/onmart/internal/atomicdir"
 )
 
 // FormatVersion is what Save writes; Open reads no other. Any change of the manifest's fields is a new one.
@@ -53,8 +54,8 @@ type Manifest struct {
 	Test       *Evaluation `json:"test,omitempty"`
 
 	// Context describes context/state.bin, nil where the artifact carries no state.
-	Context *Context        `json:"context,omitempty"`
-	Files   map[string]File `json:"files"`
+	Context *Context                     `json:"context,omitempty"`
+	Files   map[string]atomicdir.Written `json:"files"`
 }
 
 // Created says what made the artifact. It is not part of the version.
@@ -103,12 +104,6 @@ type Baseline struct {
 // Context is the state of the feature engine at the end of training.
 type Context struct {
 	Watermark int64 `json:"watermark"` // greatest event time folded, microseconds since 1970 UTC
-}
-
-// File is the length and SHA-256 (hex) of a file of the artifact.
-type File struct {
-	Bytes  int64  `json:"bytes"`
-	SHA256 string `json:"sha256"`
 }
 
 // Span is a range of event time that JSON holds as datasets.ParseRange reads it.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
+	"github.com/onmart/onmart/internal/atomicdir"
 	"github.com/onmart/onmart/internal/testkit"
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/score/model/modeltest"
@@ -214,7 +215,7 @@ func put(t testing.TB, dir, name string, content []byte, change func(*model.Mani
 	}
 	if name != "" {
 		sum := sha256.Sum256(content)
-		m.Files[name] = model.File{Bytes: int64(len(content)), SHA256: hex.EncodeToString(sum[:])}
+		m.Files[name] = atomicdir.Written{Bytes: int64(len(content)), SHA256: hex.EncodeToString(sum[:])}
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o666); err != nil {
 			t.Fatal(err)
 		}
@@ -311,7 +312,7 @@ func TestOpenRefuses(t *testing.T) {
 			}
 		}, "spec.yaml is not a regular file"},
 		"other files listed": {func(t *testing.T, dir string) {
-			put(t, dir, "", nil, func(m *model.Manifest) { m.Files["../x"] = model.File{} })
+			put(t, dir, "", nil, func(m *model.Manifest) { m.Files["../x"] = atomicdir.Written{} })
 		}, "manifest.json lists the files"},
 		"other spec": {func(t *testing.T, dir string) {
 			spec := strings.Replace(string(contents(t).Spec.YAML()), "weekend", "night", 1)
