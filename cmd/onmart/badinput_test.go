@@ -24,7 +24,7 @@ import (
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
-	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/internal/atomicdir"
 	"github.com/onmart/onmart/score/model/modeltest"
 	"github.com/onmart/onmart/train/fraud/fraudtest"
 )
@@ -500,7 +500,7 @@ func TestTrainingStoppedTwiceGivesTheSameArtifact(t *testing.T) {
 	}
 	a, b := modeltest.Open(t, "whole"), modeltest.Open(t, "model")
 	for _, name := range []string{"weights.safetensors", "context/state.bin"} {
-		if x, y := a.Manifest().Files[name], b.Manifest().Files[name]; x != y || x == (model.File{}) {
+		if x, y := a.Manifest().Files[name], b.Manifest().Files[name]; x != y || x == (atomicdir.Written{}) {
 			t.Errorf("%s: %v and %v", name, x, y)
 		}
 	}
