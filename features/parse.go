@@ -92,7 +92,7 @@ func Parse(name string, src []byte) (*Spec, error) {
 	if err := r.faults.err(); err != nil {
 		return nil, err
 	}
-	s.source = slices.Clone(src)
+	s.source, s.file = slices.Clone(src), name
 	return s, nil
 }
 

@@ -110,7 +110,7 @@ type output struct {
 // Plan binds the spec to input columns. The error is a *Faults naming every column that is missing or of the
 // wrong type, with its place in the YAML. The label column may be missing: then no event carries a label.
 func (s *Spec) Plan(in *datasets.Schema) (*Plan, error) {
-	b := &binder{p: &Plan{spec: s, in: in, lateness: s.lateness}, faults: Faults{Name: s.name}}
+	b := &binder{p: &Plan{spec: s, in: in, lateness: s.lateness}, faults: Faults{Name: s.file}}
 	b.fixed()
 	b.spans()
 	b.keep()

@@ -70,6 +70,9 @@ func Run(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 	if err := b.refuseOutputs(); err != nil {
 		return nil, err
 	}
+	if err := b.refuseRange(); err != nil {
+		return nil, err
+	}
 	if o.Out != "" {
 		if b.w, err = datasets.Create(o.Out, datasets.KindFeatures, b.plan.Schema(), o.Force); err != nil {
 			return nil, err
@@ -219,6 +222,15 @@ func (b *backfill) refuseOutputs() error {
 		return fmt.Errorf("%s is given for the features and for the state: name two directories", b.Out)
 	}
 	return nil
+}
+
+// refuseRange finds a range that has no row because the data lie elsewhere.
+func (b *backfill) refuseRange() error {
+	m := b.In.Manifest()
+	if b.Out == "" || m.Rows == 0 || b.from <= m.To && b.to > m.From {
+		return nil
+	}
+	return fmt.Errorf("no transactions in %s: %s reaches from %s to %s", b.Range, b.In.Dir(), datasets.FormatTime(m.From), datasets.FormatTime(m.To))
 }
 
 // fold reads the data set and computes it.

@@ -239,7 +239,7 @@ func TestRunRefusals(t *testing.T) {
 	spec := fraudSpec(t)
 	ctx := context.Background()
 	made, _ := runTo(t, RunOptions{Spec: spec, In: d})
-	other, err := Parse("other", []byte("name: other\nfeatures: [{name: q, kind: value, of: quantity}]"))
+	other, err := Parse("other.yaml", []byte("name: other\nfeatures: [{name: q, kind: value, of: quantity}]"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,6 +257,9 @@ func TestRunRefusals(t *testing.T) {
 		{"both to one directory", ctx, RunOptions{Spec: spec, In: d, Out: made + "2", StateOut: made + "2"}, "name two directories"},
 		{"features of features", ctx, RunOptions{Spec: spec, In: open(t, made), Out: made + "2"}, "holds features"},
 		{"missing column", ctx, RunOptions{Spec: other, In: d, Out: made + "2"}, `no column "quantity"`},
+		{"place of a missing column", ctx, RunOptions{Spec: other, In: d, Out: made + "2"}, "other.yaml:2:39: "},
+		{"range before the data", ctx, RunOptions{Spec: spec, In: d, Out: made + "2", Range: datasets.Range{From: 0, To: datasets.Day}}, "no transactions in 1970-01-01..1970-01-01: "},
+		{"range behind the data", ctx, RunOptions{Spec: spec, In: d, Out: made + "2", Range: datasets.Range{From: 99 * 366 * datasets.Day, To: math.MaxInt64}}, "reaches from "},
 		{"interrupted", stopped, RunOptions{Spec: spec, In: d, Out: made + "2"}, "context canceled"},
 	} {
 		_, err := Run(c.ctx, c.o)

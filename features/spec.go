@@ -41,6 +41,7 @@ const (
 // made.
 type Spec struct {
 	name     string
+	file     string // where the text came from, for the places of faults
 	timezone string
 	label    *labelDef
 	lateness int64

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/cpu"
 	"github.com/onmart/onmart/train/program"
@@ -145,6 +146,8 @@ func checkClasses(what string, rows *Rows) error {
 	switch {
 	case n == 0:
 		return fmt.Errorf("%s: no rows", what)
+	case rows.Unlabelled() == n:
+		return fmt.Errorf("%s: none of the %d rows has a label: import the transactions with a mapping of %s", what, n, datasets.IsFraud)
 	case pos == 0:
 		return fmt.Errorf("%s: none of the %d rows is a fraud (%d have no label): nothing can be learned from one class; take a longer range", what, n, rows.Unlabelled())
 	case pos == n:

@@ -118,7 +118,7 @@ func checkColumns(s *datasets.Schema, features []string) error {
 		want(f, datasets.Float64)
 	}
 	if missing != nil {
-		return fmt.Errorf("columns missing for the fraud task: %v; a features data set keeps trans_datetime, user_id and is_fraud beside its features", missing)
+		return fmt.Errorf("columns missing for the fraud task: %v; a features data set keeps trans_datetime, user_id and is_fraud beside its features; a label comes from the mapping of %s in onmart import", missing, datasets.IsFraud)
 	}
 	return nil
 }

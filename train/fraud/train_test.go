@@ -435,10 +435,13 @@ func TestUnlabelledRowsAreCounted(t *testing.T) {
 	if rows.Unlabelled() != 1 {
 		t.Error(rows.Unlabelled())
 	}
+	bare := makeRows([][3]int{{0, 0, 0}, {1, 1, 0}})
+	bare.Null = []bool{true, true}
 	for want, r := range map[string]*Rows{
-		"no rows":                {},
-		"none of the 1":          makeRows([][3]int{{0, 0, 0}}),
-		"all 2 rows are frauds:": makeRows([][3]int{{0, 0, 1}, {0, 0, 1}}),
+		"none of the 2 rows has a label: import": bare,
+		"no rows":                                {},
+		"none of the 1":                          makeRows([][3]int{{0, 0, 0}}),
+		"all 2 rows are frauds:":                 makeRows([][3]int{{0, 0, 1}, {0, 0, 1}}),
 	} {
 		if err := checkClasses("here", r); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
@@ -519,6 +522,26 @@ func TestFewerRowsThanABatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.has(t, "all rows make one step")
+}
+
+// What learned nothing cannot be gone on with: no checkpoint stays to be resumed or forced away.
+func TestLearnedNothingLeavesNoCheckpoint(t *testing.T) {
+	for seed := range uint64(20) {
+		o := small(t, &notes{})
+		o.Seed, o.Config.Epochs, o.Config.LearningRate = seed, 1, 1e-8 // as good as first weights
+		_, err := Train(t.Context(), o)
+		if err == nil {
+			continue
+		}
+		if !strings.Contains(err.Error(), "has learned nothing") {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(CheckpointDir(o.Out)); err == nil {
+			t.Error("the checkpoint stayed")
+		}
+		return
+	}
+	t.Error("no seed of 20 has first weights that rank backwards")
 }
 
 // A loss curve that changes is a change of the training that has to be meant.
