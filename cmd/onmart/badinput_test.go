@@ -167,7 +167,7 @@ func TestTextInANumber(t *testing.T) {
 	t.Chdir(t.TempDir())
 	writeFile(t, "tx.csv", strings.Replace(cards, "57.16", "fifty", 1))
 	refused(t, "import --preset fraud-handbook --out tx tx.csv", 1,
-		[]string{`1 of 3 rows cannot be used, more than --max-rejects 0.001 allows; the first is tx.csv:3: TX_AMOUNT: "fifty" is not a number; they are in tx.rejects.jsonl; nothing was imported`}, "tx.rejects.jsonl")
+		[]string{`onmart import: 1 of 3 rows cannot be used, more than --max-rejects 0.001 allows; the first is tx.csv:3: TX_AMOUNT: "fifty" is not a number; they are in tx.rejects.jsonl; nothing was imported`}, "tx.rejects.jsonl")
 	var reject datasets.Reject
 	text, err := os.ReadFile("tx.rejects.jsonl")
 	if err != nil {
@@ -218,6 +218,21 @@ func TestNaNAndNegativeAmounts(t *testing.T) {
 		writeFile(t, "tx.csv", strings.Replace(cards, "57.16", c.value, 1))
 		refused(t, "import --preset fraud-handbook --out tx tx.csv", 1, []string{c.want, "nothing was imported"}, "tx.rejects.jsonl")
 	}
+}
+
+// Ranges and numbers that leave nothing to do.
+func TestNothingToDo(t *testing.T) {
+	t.Chdir(t.TempDir())
+	modeltest.Save(t, "model", 1) // trained on 2018-07-25..2018-07-31
+	writeFile(t, "tx.csv", strings.SplitAfter(cards, "\n")[0]+"1,2018-07-25 10:00:00,1,1,5.00,1\n2,2018-08-10 10:00:00,1,1,5.00,0\n")
+	good(t, "import --preset fraud-handbook --out tx tx.csv")
+	good(t, "features --spec fraud-handbook --in tx --out f")
+	refused(t, "evaluate --model model --data f --test 2018-08-10..2018-08-11 --report r.html --json", 1,
+		[]string{"all 1 transactions of f in 2018-08-10..2018-08-11 are of cards known to be compromised", "give --all-cards, or a longer --test"})
+	refused(t, "evaluate --model model --data f --test 2019-08-10..2019-08-11 --report r.html", 1, []string{"f has no transactions in 2019-08-10..2019-08-11: it reaches from 2018-07-25"})
+	refused(t, "features --spec fraud-handbook --in tx --out g --range 2017-01-01..2017-12-31", 1, []string{"no transactions in 2017-01-01..2017-12-31: tx reaches from 2018-07-25"})
+	refused(t, "mock --out g --rows 0", 2, []string{"--rows 0 --days 90: want 1 or more of each"})
+	refused(t, "train fraud --data f --out m --train 2018-08-10..2018-08-11", 1, []string{"--train 2018-08-10..2018-08-11: none of the 1 rows is a fraud", "take a longer range"})
 }
 
 func TestArtifactWithOtherFeatures(t *testing.T) {

@@ -113,8 +113,13 @@ func writeSummary(w io.Writer, s *datasets.Summary) error {
 	for _, src := range s.Sources {
 		fmt.Fprintf(w, "  from     %s, %s rows\n", src.Path, progress.Count(src.Rows))
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.Counts)) {
-		fmt.Fprintf(w, "  %-13s %s\n", strings.ReplaceAll(name, "_", " "), progress.Count(s.Counts[name]))
+	names := slices.Sorted(maps.Keys(s.Counts))
+	width := len("out of order") + 1
+	for _, name := range names {
+		width = max(width, len(name))
+	}
+	for _, name := range names {
+		fmt.Fprintf(w, "  %-*s %s\n", width, strings.ReplaceAll(name, "_", " "), progress.Count(s.Counts[name]))
 	}
 	fmt.Fprintf(w, "  id       %s\n\n", s.ID)
 	if err := columnTable(s).write(w); err != nil {

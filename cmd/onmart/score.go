@@ -43,7 +43,8 @@ read gets an error object with its position, and the stream goes on.
 
 It starts with the purchases that the model's training had seen. --warm-from takes a state directory of
 "onmart features --state-out" or "onmart score --state-out" instead; --warm-from none starts from nothing, as a
-replay of a whole history must. A file goes on after the position that such a state has for it.
+replay of a whole history must. A file goes on after the position that such a state has for it; it is known by
+its name and its first two lines, wherever it lies.
 
 Without --source, standard input is read, unless --listen is given. With --listen, HTTP answers on
 POST /v1/score, POST /v1/labels, GET /v1/models, /healthz, /readyz and /metrics until Ctrl-C.`,
