@@ -40,7 +40,18 @@ func newFeaturesCmd() *cobra.Command {
 exactly as onmart score computes them live. With --range only those transactions are given rows; what came
 before is still counted in their windows, and what comes after is not read.
 
-A spec is a YAML file or a built-in one: ` + strings.Join(features.Builtins(), ", ") + `.`,
+A spec is a YAML file or a built-in one: ` + strings.Join(features.Builtins(), ", ") + `. docs/FEATURES.md has all of
+its keys; one looks like this:
+
+    name: shop
+    label: {column: is_fraud, delay: 7d}
+    keep: [trans_id, trans_datetime, user_id, is_fraud]
+    features:
+      - {name: amount, kind: value, of: amount, log: true}
+      - {name: night, kind: calendar, of: night}
+      - {name: "card_lines_{w}", kind: count, key: user_id, windows: [1d, 30d], log: true}
+      - {name: "card_mean_{w}", kind: mean, of: amount, key: user_id, windows: [7d], log: true}
+      - {name: "store_risk_{w}", kind: risk, key: store_id, windows: [30d]}`,
 		Args: cobra.NoArgs,
 	}
 	fl := cmd.Flags()

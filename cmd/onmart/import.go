@@ -40,6 +40,19 @@ func newImportCmd() *cobra.Command {
 with a manifest. Files may be compressed with gzip or zstd; - is standard input.
 
 A mapping is a YAML file, or a built-in one by --preset: ` + strings.Join(datasets.Presets(), ", ") + `.
+docs/MAPPING.md has all of its keys; most files look like this:
+
+    timezone: Europe/London
+    unique: trans_id
+    columns:
+      trans_id: {from: Order}
+      trans_datetime: {from: Booked, layout: "2006-01-02 15:04:05"}
+      user_id: {from: Card}
+      store_id: {from: Shop}
+      amount: {from: Total}
+      is_fraud: {from: Chargeback}
+      note: {from: Note, type: string, optional: true}
+
 Rows that cannot be read are counted and kept in rejects.jsonl with their place and the reason. Past --max-rejects
 the import fails, and the rejects are kept in OUT.rejects.jsonl instead.`,
 		Args: cobra.MinimumNArgs(1),
