@@ -587,6 +587,32 @@ func TestScoreOutputsAreSeenToFirst(t *testing.T) {
 	good(t, "score --model model --source tx.jsonl --force"+outputs)
 }
 
+// --force is for what a command made before, not for whatever has that name.
+func TestForceReplacesItsOwnKindOnly(t *testing.T) {
+	t.Chdir(t.TempDir())
+	makeCards(t)
+	modeltest.Save(t, "model", 1)
+	good(t, "features --spec fraud-handbook --in cards --out f --state-out s")
+	writeFile(t, "tx.csv", cards)
+	writeFile(t, "tx.jsonl", event(1))
+	for _, c := range []struct{ line, want string }{
+		{"import --preset fraud-handbook --out model tx.csv", "--out: model holds a model, and here --force replaces transactions only"},
+		{"mock --rows 100 --out f", "--out: f holds features, and here --force replaces transactions only"},
+		{"features --spec fraud-handbook --in cards --out s", "--out: s holds a state, and here --force replaces features only"},
+		{"features --spec fraud-handbook --in cards --state-out f", "--state-out: f holds features, and here --force replaces a state only"},
+		{"train fraud --data cards --out cards", "--out: cards holds transactions, and here --force replaces a model only"},
+		{"score --model model --source tx.jsonl --record model", "--record: model holds a model, and here --force replaces a log only"},
+		{"score --model model --source tx.jsonl --state-out model", "--state-out: model holds a model, and here --force replaces a state only"},
+		{"score --model model --source tx.jsonl --sink ./tx.jsonl", "--sink ./tx.jsonl is the --source: the scores would replace the events"},
+	} {
+		refused(t, c.line+" --force", 2, []string{c.want, "name another "})
+	}
+	for _, dir := range []string{"cards", "model", "f", "s"} {
+		good(t, "inspect "+dir)
+	}
+	good(t, "features --spec fraud-handbook --in cards --out f --state-out s --force")
+}
+
 func TestDemoStopped(t *testing.T) {
 	t.Chdir(t.TempDir())
 	p := command("demo --out d --rows 20000")

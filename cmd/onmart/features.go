@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -86,6 +87,9 @@ its keys; one looks like this:
 			return err
 		}
 		o.Force = *force
+		if err := errors.Join(replaces("--out", o.Out, o.Force, string(datasets.KindFeatures)), replaces("--state-out", o.StateOut, o.Force, features.StateKind)); err != nil {
+			return usage(err)
+		}
 		o.Created = datasets.Created{Command: "features", Version: buildVersion(), Args: os.Args[1:]}
 		return runFeatures(cmd, o)
 	}

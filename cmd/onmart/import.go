@@ -82,6 +82,9 @@ the import fails, and the rejects are kept in OUT.rejects.jsonl instead.`,
 			return usagef("--max-rejects %v: want a share between 0 and 1", o.MaxRejects)
 		}
 		o.Files, o.Force = files, *force
+		if err := replaces("--out", o.Out, o.Force, string(datasets.KindTransactions)); err != nil {
+			return err
+		}
 		o.Created = datasets.Created{Command: "import", Version: buildVersion(), Args: os.Args[1:]}
 		return runImport(cmd, o)
 	}

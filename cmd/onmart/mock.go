@@ -37,6 +37,9 @@ size and seed give the same rows.`,
 		if o.Rows == 0 || o.Days == 0 { // which the library takes as its defaults
 			return usagef("--rows %d --days %d: want 1 or more of each", o.Rows, o.Days)
 		}
+		if err := replaces("--out", dir, *force, string(datasets.KindTransactions)); err != nil {
+			return err
+		}
 		con := consoleOf(cmd)
 		bar := con.bar("mock", int64(o.Days), "days")
 		s, err := mock.New(o)

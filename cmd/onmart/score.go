@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/features"
 	"github.com/onmart/onmart/internal/atomicdir"
 	"github.com/onmart/onmart/score"
 	"github.com/onmart/onmart/score/model"
@@ -188,6 +189,14 @@ func (f *scoreFlags) refuseOutputs() error {
 			return usagef("%s and %s are both %s: give each a name of its own", other, out.flag, out.path)
 		}
 		seen[at] = out.flag
+	}
+	if err := errors.Join(replaces("--record", f.record, *f.force, string(datasets.KindLog)), replaces("--state-out", f.stateOut, *f.force, features.StateKind)); err != nil {
+		return usage(err)
+	}
+	if in, err := os.Stat(f.source); err == nil && f.sink != "-" {
+		if out, err := os.Stat(f.sink); err == nil && os.SameFile(in, out) {
+			return usagef("--sink %s is the --source: the scores would replace the events; name another file", f.sink)
+		}
 	}
 	if f.stateOut == "" {
 		return nil

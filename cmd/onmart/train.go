@@ -111,6 +111,9 @@ func runTrainFraud(cmd *cobra.Command, f *trainFlags, alerts float64) error {
 	if err != nil {
 		return usage(err)
 	}
+	if err := replaces("--out", f.out, o.Force, model.Kind); err != nil {
+		return err
+	}
 	if o.Backend, err = openBackend(con, f.device, f.threads); err != nil {
 		return err
 	}
