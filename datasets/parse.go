@@ -16,6 +16,7 @@ import (
 var (
 	errNotInt       = errors.New("is not a whole number")
 	errNotNumber    = errors.New("is not a number")
+	errComma        = errors.New("has a comma: write a point before decimals and nothing between thousands")
 	errNotFinite    = errors.New("is not a finite number")
 	errTooLarge     = errors.New("is too large")
 	errNotFlag      = errors.New("is not 0, 1, true or false")
@@ -167,6 +168,9 @@ func decimalShape(b []byte) (intEnd, digits, exp int, err error) {
 		return intEnd, digits, 0, nil
 	}
 	if b[i] != 'e' && b[i] != 'E' {
+		if b[i] == ',' {
+			return 0, 0, 0, errComma
+		}
 		return 0, 0, 0, errNotNumber
 	}
 	i++

@@ -89,7 +89,7 @@ func TestParseDecimalRefuses(t *testing.T) {
 		in  string
 		err error
 	}{
-		{"", errNotNumber}, {"-", errNotNumber}, {".", errNotNumber}, {"abc", errNotNumber}, {"1,5", errNotNumber}, {"1.2.3", errNotNumber},
+		{"", errNotNumber}, {"-", errNotNumber}, {".", errNotNumber}, {"abc", errNotNumber}, {"1,5", errComma}, {"1,234.5", errComma}, {"1.2.3", errNotNumber},
 		{"1e", errNotNumber}, {"1e+", errNotNumber}, {"0x10", errNotNumber}, {"1 ", errNotNumber}, {"--1", errNotNumber}, {"+1", errNotNumber},
 		{"NaN", errNotFinite}, {"nan", errNotFinite}, {"inf", errNotFinite}, {"-Inf", errNotFinite}, {"Infinity", errNotFinite},
 		{"100000000000000", errTooLarge}, {"1e99999999999999999999", errTooLarge}, {"99999999999999.99999", errTooLarge},
