@@ -99,7 +99,7 @@ features:
 		{Name: datasets.TransID, Type: datasets.Int64}, {Name: datasets.UserID, Type: datasets.Int64},
 		{Name: datasets.Amount, Type: datasets.Decimal, Scale: 4}, {Name: "ratio", Type: datasets.Float64},
 	}})
-	want := `x: transactions: the data has no column "trans_datetime"
+	want := `s.yaml: transactions: the data has no column "trans_datetime"
 s.yaml:3:18: keep: the data has no column "usr_id" (did you mean "user_id"?)
 s.yaml:5:32: feature a: the data has no column "amuont" (did you mean "amount"?)
 s.yaml:6:31: feature b: column ratio is of type float64; want int64 or decimal
