@@ -159,7 +159,7 @@ func TestMissingColumn(t *testing.T) {
 	writeFile(t, "good.csv", cards)
 	good(t, "import --map shops.yaml --out tx good.csv")
 	for _, line := range []string{"features --spec fraud-handbook --in tx --out f --state-out s", "train fraud --data tx --out m", "predict --model model --data tx --out p.parquet"} {
-		refused(t, line, 1, []string{"tx: ", `the data has no column "store_id"`, "fraud-handbook:"})
+		refused(t, line, 1, []string{"tx: ", `keep: the data has no column "store_id"`, "11:43: "})
 	}
 }
 
