@@ -293,3 +293,27 @@ func TestOtherBatchIsRefused(t *testing.T) {
 		t.Error("a batch of other columns was folded")
 	}
 }
+
+func TestLineIsKeptWithTransID(t *testing.T) {
+	spec, err := Builtin("fraud-handbook")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, withLine := range []bool{false, true} {
+		in := &datasets.Schema{Fields: []datasets.Field{{Name: datasets.TransID, Type: datasets.Int64},
+			{Name: datasets.TransDatetime, Type: datasets.Time}, {Name: datasets.UserID, Type: datasets.Int64},
+			{Name: datasets.StoreID, Type: datasets.Int64}, {Name: datasets.Amount, Type: datasets.Decimal, Scale: datasets.AmountScale}}}
+		want := 0
+		if withLine {
+			in.Fields = append(in.Fields, datasets.Field{Name: datasets.Line, Type: datasets.Int64})
+			want = 1
+		}
+		p, err := spec.Plan(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := p.Schema().Index(datasets.Line); at != want && withLine || at >= 0 && !withLine {
+			t.Errorf("data with lines %v: line is column %d of the features", withLine, at)
+		}
+	}
+}

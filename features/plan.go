@@ -282,13 +282,22 @@ func span(w string) int64 {
 	return d
 }
 
+// keep binds the columns that are handed on. Where the data has lines, trans_id alone does not name a row: line
+// goes with it.
 func (b *binder) keep() {
+	line := b.p.in.Index(datasets.Line)
+	if slices.ContainsFunc(b.p.spec.keep, func(k text) bool { return k.s == datasets.Line }) {
+		line = -1
+	}
 	for _, k := range b.p.spec.keep {
 		if b.p.hasLabel && k.s == b.p.spec.label.column.s && b.p.label < 0 {
 			continue
 		}
 		if c, ok := b.find("keep", k); ok {
 			b.p.kept = append(b.p.kept, c)
+		}
+		if k.s == datasets.TransID && line >= 0 {
+			b.p.kept = append(b.p.kept, line)
 		}
 	}
 }

@@ -43,8 +43,11 @@ func (e *evaluated) cards() []report.Card {
 		c := report.Card{Label: upper(f.name), Value: cell(v, true)}
 		if b := e.best(f.key); b != nil {
 			c.Note = "best baseline " + cell(b.Metrics[f.key], true)
-			if c.Tone = report.Good; !(v >= b.Metrics[f.key]) {
-				c.Tone, c.Note = report.Bad, "less than "+b.Name+", "+cell(b.Metrics[f.key], true)
+			switch rival := b.Metrics[f.key]; {
+			case v > rival:
+				c.Tone = report.Good
+			case !(v >= rival):
+				c.Tone, c.Note = report.Bad, "less than "+b.Name+", "+cell(rival, true)
 			}
 		}
 		if f.key == "card_precision_at_100" {

@@ -236,7 +236,7 @@ func openBackend(con *console, device string, threads int) (program.Backend, err
 		if r := cuda.Probe(cuda.Options{}); r.State == cuda.Ready {
 			why += "this onmart cannot train on a GPU yet"
 		} else {
-			why += r.Reason
+			why += string(r.State) + " (onmart devices says more)"
 		}
 	}
 	con.notef("device: %s, %d threads%s", b.Name(), threads, why)
