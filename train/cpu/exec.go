@@ -155,10 +155,10 @@ func (b *bound) schedule(e *exec) (errs []error) {
 	return errs
 }
 
-// macsPerThread is the work below which another thread does not pay: about 100 us of the micro-kernel, so that the
-// handful of barriers in a step stays a small part of it. BenchmarkTrain on two busy cores: batches of 64 rows of
-// 53k multiply-adds lost half with a second thread, batches of 256 broke even, 1024 gained 40 %.
-const macsPerThread = 4_000_000
+// macsPerThread is the work below which another thread does not pay: about 200 us of the micro-kernel, so that the
+// barriers in a step stay a small part of it. BenchmarkTrain on two cores: with a second thread, batches of 64 rows of
+// 53k multiply-adds lost up to half, batches of 256 a tenth, 1024 gained 30 %.
+const macsPerThread = 8_000_000
 
 // threads that a batch with this much work is worth.
 func (e *exec) threads(macs int) int {
