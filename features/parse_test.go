@@ -104,7 +104,7 @@ s.yaml:3:18: keep: the data has no column "usr_id" (did you mean "user_id"?)
 s.yaml:5:32: feature a: the data has no column "amuont" (did you mean "amount"?)
 s.yaml:6:31: feature b: column ratio is of type float64; want int64 or decimal
 s.yaml:6:43: feature b: column amount is of type decimal; want int64 or string
-s.yaml:7:33: feature c: the data has no column "trans_long" (did you mean "trans_id"?)`
+s.yaml:7:33: feature c: the data has no column "trans_long"`
 	if err == nil {
 		t.Fatal("no error")
 	}
