@@ -8,11 +8,11 @@ import (
 
 // MappingFor reads rows whose columns have their canonical names and the types of a schema: live events for a
 // model that was trained on such a data set. Times are RFC 3339, or take UTC where they carry no zone. Only
-// the ids, the time and the amount must be there.
+// the ids, the time and the amount must be there. Negative amounts are for data that mark returns.
 func MappingFor(s *Schema) (*Mapping, error) {
 	required := []string{TransID, TransDatetime, UserID, StoreID, Amount}
 	var y strings.Builder
-	y.WriteString("timezone: UTC\nreturns: true\n")
+	fmt.Fprintf(&y, "timezone: UTC\nreturns: %t\n", s.Index(IsReturn) >= 0)
 	if s.Index(Line) < 0 {
 		y.WriteString("unique: trans_id\n")
 	}

@@ -33,3 +33,29 @@ func TestMappingForKeepsTypes(t *testing.T) {
 		t.Errorf("%d rows %v, rejects %v", b.N, b.Columns, d.Rejects())
 	}
 }
+
+func TestMappingForRefusesNegativeAmountsWithoutReturns(t *testing.T) {
+	event := `{"trans_id":7,"trans_datetime":"2018-08-01T10:00:00Z","user_id":1,"store_id":3,"amount":-4.25}`
+	for _, returns := range []bool{false, true} {
+		s := &Schema{Fields: []Field{{Name: TransID, Type: Int64}, {Name: TransDatetime, Type: Time}, {Name: UserID, Type: Int64},
+			{Name: StoreID, Type: Int64}, {Name: Amount, Type: Decimal, Scale: AmountScale}}}
+		if returns {
+			s.Fields = append(s.Fields, Field{Name: IsReturn, Type: Int64})
+		}
+		m, err := MappingFor(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := m.NewDecoder(strings.NewReader(event), "events", JSONL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := NewBatch(m.LogSchema(), 1)
+		if _, err := d.Next(b, 10); err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		if rejects := d.Rejects(); (b.N == 1) != returns || (len(rejects) == 1) == returns {
+			t.Errorf("returns %v: %d rows, rejects %v", returns, b.N, rejects)
+		}
+	}
+}
