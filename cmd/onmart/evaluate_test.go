@@ -370,7 +370,7 @@ print(json.dumps({"columns": t.column_names, "rows": t.num_rows, "sum": sum(t["s
 	for _, r := range rows {
 		sum += r.Score
 	}
-	if got.Rows != len(rows) || !(math.Abs(got.Sum-sum) <= 1e-9*sum) || strings.Join(got.Columns, " ") != "trans_id trans_datetime user_id store_id is_fraud score decision" || strings.Join(got.Kinds, " ") != "alert pass" {
+	if got.Rows != len(rows) || !(math.Abs(got.Sum-sum) <= 1e-9*sum) || strings.Join(got.Columns, " ") != "trans_id line trans_datetime user_id store_id is_fraud score decision" || strings.Join(got.Kinds, " ") != "alert pass" {
 		t.Errorf("%+v", got)
 	}
 }
