@@ -35,9 +35,6 @@ func (s Status) String() string {
 	return fmt.Sprintf("status(%d)", uint8(s))
 }
 
-// Emitted tells whether the row has a row of features.
-func (s Status) Emitted() bool { return s == Scored || s == Late }
-
 // Counts is how many rows came to each end.
 type Counts struct {
 	Scored        int64 `json:"scored"` // late ones not among them

@@ -105,14 +105,6 @@ func (s *Spec) Delay() int64 {
 	return s.label.delay
 }
 
-// LabelColumn is the column that holds the label, or "".
-func (s *Spec) LabelColumn() string {
-	if s.label == nil {
-		return ""
-	}
-	return s.label.column.s
-}
-
 // YAML is the spec as Parse reads it.
 func (s *Spec) YAML() []byte { return s.source }
 

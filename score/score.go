@@ -230,7 +230,7 @@ func (s *Scorer) Position(source string) int64 {
 	return s.positions[source]
 }
 
-// Watermark is the greatest event time folded, microseconds since 1970 UTC.
+// Watermark is the greatest event time folded, microseconds since 1970 UTC; math.MinInt64 before the first.
 func (s *Scorer) Watermark() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

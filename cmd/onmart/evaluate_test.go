@@ -374,3 +374,21 @@ print(json.dumps({"columns": t.column_names, "rows": t.num_rows, "sum": sum(t["s
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestScoreFromAStateWithoutTransactions(t *testing.T) {
+	s := makeShop(t, 0)
+	dir := t.TempDir()
+	events, state := filepath.Join(dir, "none.jsonl"), filepath.Join(dir, "state")
+	if err := os.WriteFile(events, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"--warm-from", "none", "--state-out", state}, {"--warm-from", state}} {
+		code, out, stderr := cli(t, append([]string{"score", "--model", s.model, "--source", events}, args...)...)
+		if code != 0 || out != "" {
+			t.Fatalf("%v: exit %d, %q\n%s", args, code, out, stderr)
+		}
+		if args[1] == state && !strings.Contains(stderr, "the state of "+state+" holds no transactions yet") {
+			t.Errorf("stderr %q", stderr)
+		}
+	}
+}

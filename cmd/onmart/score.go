@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -250,7 +252,11 @@ func (f *scoreFlags) warm(s *score.Scorer, con *console) error {
 			return err
 		}
 	}
-	con.notef("state up to %s", datasets.FormatTime(s.Watermark()))
+	if w := s.Watermark(); w == math.MinInt64 {
+		con.notef("the state of %s holds no transactions yet", cmp.Or(f.warmFrom, "the model"))
+	} else {
+		con.notef("state up to %s", datasets.FormatTime(w))
+	}
 	return s.Begin()
 }
 

@@ -266,9 +266,7 @@ func (e *fullError) Error() string {
 
 func (e *fullError) Unwrap() error { return e.err }
 
-// IsFull reports whether err says that the disk, the quota or the allowed file size is exhausted.
-func IsFull(err error) bool { return isFull(err) }
-
+// isFull reports whether err says that the disk, the quota or the allowed file size is exhausted.
 func isFull(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
 }

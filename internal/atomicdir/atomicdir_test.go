@@ -401,7 +401,7 @@ func TestFullDeviceInASingleFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, werr := dev.Write([]byte("x"))
-	if err := f.Err(werr); !IsFull(err) || !strings.Contains(err.Error(), "no space left on device: "+f.Final()+" needs more") {
+	if err := f.Err(werr); !isFull(err) || !strings.Contains(err.Error(), "no space left on device: "+f.Final()+" needs more") {
 		t.Errorf("got %v", err)
 	}
 	f.Abort()

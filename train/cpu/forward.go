@@ -74,9 +74,6 @@ func (f *Forward) Clone() *Forward {
 	return forwardOf(newMachine(&program.Set{Forward: f.m.p}, f.m.p, f.m.kernels, f.m.store, nil))
 }
 
-// Widths are the numbers of columns of the input and of the output.
-func (f *Forward) Widths() (in, out int) { return f.inW, f.outW }
-
 // Run maps x [rows, in] to out [rows, out], both row-major. A float32 input takes x rounded, a float32 output
 // is widened. Any number of rows gives the same bits for each row.
 func (f *Forward) Run(x []float64, rows int, out []float64) error {
