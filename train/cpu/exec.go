@@ -36,19 +36,8 @@ type bound struct {
 	rows int
 }
 
-// find is a linear search: a model has a few columns.
-func (b *bound) find(name string) *program.Column {
-	for i := range b.Columns {
-		if b.Columns[i].Name == name {
-			return &b.Columns[i]
-		}
-	}
-	return nil
-}
-
 type evalInput struct {
 	name  string
-	dtype program.DType
 	width int
 	to    []float32
 }
@@ -67,7 +56,7 @@ func newExec(b *Backend, s *program.Set) *exec {
 	e.train, e.rest, e.forward = machineOf(s.Train), machineOf(s.Rest), machineOf(s.Forward)
 	for i := range s.Forward.Buffers {
 		if f := &s.Forward.Buffers[i]; f.Kind == program.Input {
-			e.input = append(e.input, evalInput{f.Name, f.DType, f.Len() / f.Shape[0], e.forward.mem[i].f32})
+			e.input = append(e.input, evalInput{f.Name, f.Len() / f.Shape[0], e.forward.mem[i].f32})
 		}
 	}
 	e.pool = newPool(b.kernels, b.threads, pack)
@@ -82,77 +71,20 @@ func (e *exec) Bind(d program.Data) error {
 	if e.closed {
 		return errClosed
 	}
-	b := &bound{Data: d}
-	if len(d.Columns) > 0 {
-		b.rows = d.Columns[0].Rows
+	rows, err := e.set.CheckData(&d)
+	if err != nil {
+		return fmt.Errorf("cpu: %w", err)
 	}
-	var errs []error
-	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf("cpu: bind: "+format, args...)) }
-	for i, c := range d.Columns {
-		switch {
-		case b.find(c.Name) != &b.Columns[i]:
-			fault("column %q is given twice", c.Name)
-		case c.Rows != b.rows:
-			fault("column %q has %d rows, %q has %d", c.Name, c.Rows, d.Columns[0].Name, b.rows)
-		case c.Width < 1 || c.Rows < 0 || c.Rows > math.MaxInt32 || len(c.F32) != c.Rows*c.Width:
-			fault("column %q has %d elements for %d rows of %d", c.Name, len(c.F32), c.Rows, c.Width)
-		}
-	}
-	for _, m := range []*machine{e.train, e.rest} {
-		if m != nil {
-			errs = append(errs, b.gathers(m.p)...)
-		}
-	}
-	if e.train != nil {
-		errs = append(errs, b.schedule(e)...)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	e.data = b
+	e.data = &bound{d, rows}
 	return nil
 }
 
-// gathers checks that every Gather of a program finds its column.
-func (b *bound) gathers(p *program.Program) (errs []error) {
-	for i, in := range p.Instrs {
-		if in.Op != program.Gather {
-			continue
-		}
-		width := p.Buffers[in.Outs[0]].Shape[1]
-		if c := b.find(in.Attr.Column); c == nil {
-			errs = append(errs, fmt.Errorf("cpu: bind: column %q is missing; instruction %d of %s gathers it", in.Attr.Column, i, p.Name))
-		} else if c.Width != width {
-			errs = append(errs, fmt.Errorf("cpu: bind: column %q is %d wide; instruction %d of %s wants %d", c.Name, c.Width, i, p.Name, width))
-		}
+// schedule is what Bind was given, nil before.
+func (e *exec) schedule() *program.Data {
+	if e.data == nil {
+		return nil
 	}
-	return errs
-}
-
-// schedule checks that the batches of the programs cut the training rows.
-func (b *bound) schedule(e *exec) (errs []error) {
-	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf("cpu: bind: "+format, args...)) }
-	if b.Train.From < 0 || b.Train.To > b.rows || b.Train.Len() < 1 {
-		fault("training rows %d..%d of %d: want at least one, within the data", b.Train.From, b.Train.To, b.rows)
-		return errs
-	}
-	batch := e.train.p.Rows
-	switch left := b.Train.Len() % batch; {
-	case left > 0 && e.rest == nil:
-		fault("%d training rows leave %d after batches of %d, and the set has no rest program", b.Train.Len(), left, batch)
-	case left > 0 && e.rest.p.Rows != left:
-		fault("%d training rows leave %d after batches of %d, and the rest program has %d rows", b.Train.Len(), left, batch, e.rest.p.Rows)
-	}
-	if len(b.Rates) > math.MaxUint32 {
-		fault("%d steps: they are counted in 32 bits", len(b.Rates))
-	}
-	for s, r := range b.Rates {
-		if !(r >= 0 && r <= math.MaxFloat32) {
-			fault("the learning rate of step %d is %v", s, r)
-			break
-		}
-	}
-	return errs
+	return &e.data.Data
 }
 
 // macsPerThread is the work below which another thread does not pay: about 200 us of the micro-kernel, so that the
@@ -167,27 +99,19 @@ func (e *exec) threads(macs int) int {
 
 // Run does optimizer steps first .. first+n-1.
 func (e *exec) Run(first, n int, slots []float64) error {
-	switch {
-	case e.closed:
+	if e.closed {
 		return errClosed
-	case e.train == nil:
-		return errors.New("cpu: run: the set has no training program")
-	case e.data == nil:
-		return errors.New("cpu: run: Bind comes first")
-	case first < 0 || n < 0 || n > len(e.data.Rates)-first:
-		return fmt.Errorf("cpu: run: steps %d..%d of %d", first, first+n, len(e.data.Rates))
-	case len(slots) != len(e.slots):
-		return fmt.Errorf("cpu: run: room for %d slots, the set has %d", len(slots), len(e.slots))
+	}
+	if err := e.set.CheckRun(e.schedule(), first, n, len(slots)); err != nil {
+		return fmt.Errorf("cpu: %w", err)
 	}
 	clear(e.slots)
 	e.firstStep, e.lastStep = first, first+n
 	e.failed.Store(math.MaxInt64)
 	e.pool.run(e.threads(e.train.macs), e.trainJob)
 	if s := e.failed.Load(); s != math.MaxInt64 {
-		for i, v := range e.slots {
-			if math.IsNaN(v) || math.IsInf(v, 0) {
-				return fmt.Errorf("cpu: run: step %d: slot %q became %v: the training diverged; lower the learning rate or look for NaN in the columns", s, e.set.Slots[i], v)
-			}
+		if err := e.set.CheckFinite(int(s), e.slots); err != nil {
+			return fmt.Errorf("cpu: %w", err)
 		}
 	}
 	for i, v := range e.slots {
@@ -233,27 +157,11 @@ func finite(x []float64) bool {
 
 // Eval runs Forward over rows r of the bound columns named like its inputs. A float64 output is rounded.
 func (e *exec) Eval(r program.Range, out []float32) error {
-	switch {
-	case e.closed:
+	if e.closed {
 		return errClosed
-	case e.data == nil:
-		return errors.New("cpu: eval: Bind comes first")
-	case r.From < 0 || r.To < r.From || r.To > e.data.rows:
-		return fmt.Errorf("cpu: eval: rows %d..%d of %d", r.From, r.To, e.data.rows)
 	}
-	for _, in := range e.input {
-		c := e.data.find(in.name)
-		switch {
-		case in.dtype != program.F32:
-			return fmt.Errorf("cpu: eval: input %q of the forward program is %s, and columns are F32", in.name, in.dtype)
-		case c == nil:
-			return fmt.Errorf("cpu: eval: column %q is missing; the forward program reads it", in.name)
-		case c.Width != in.width:
-			return fmt.Errorf("cpu: eval: column %q is %d wide, the forward program wants %d", in.name, c.Width, in.width)
-		}
-	}
-	if _, o, width := e.forward.result(); len(out) != r.Len()*width {
-		return fmt.Errorf("cpu: eval: room for %d values, %d rows of output %q have %d", len(out), r.Len(), o.Name, r.Len()*width)
+	if err := e.set.CheckEval(e.schedule(), r, len(out)); err != nil {
+		return fmt.Errorf("cpu: %w", err)
 	}
 	e.evalRange, e.evalOut = r, out
 	e.pool.run(e.threads(e.forward.macs), e.evalJob)
@@ -271,7 +179,7 @@ func (e *exec) evalWorker(w *worker) {
 		w.rows = min(m.p.Rows, e.evalRange.To-at)
 		lo, hi := part.split(w.rows, w.id, w.of)
 		for _, in := range e.input {
-			copy(in.to[lo*in.width:hi*in.width], e.data.find(in.name).F32[(at+lo)*in.width:(at+hi)*in.width])
+			copy(in.to[lo*in.width:hi*in.width], e.data.Column(in.name).F32[(at+lo)*in.width:(at+hi)*in.width])
 		}
 		m.run(w)
 		out := e.evalOut[(at-e.evalRange.From)*width:]

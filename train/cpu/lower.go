@@ -127,7 +127,7 @@ func (l lowering) gather() {
 	}
 	order, x, width, column := l.order, l.out(0), l.width(out), l.in.Attr.Column
 	l.emit(l.byRow(out), func(w *worker, lo, hi int) {
-		src := w.data.find(column).F32
+		src := w.data.Column(column).F32
 		for i := lo; i < hi; i++ {
 			at := (w.train.From + int(order[i])) * width
 			copy(x[i*width:(i+1)*width], src[at:at+width])

@@ -51,9 +51,7 @@ func view(arena []float64, d program.DType, offset, n int) tensor {
 
 // named is a tensor of the store: shared by name between the programs of a set.
 type named struct {
-	name  string
-	dtype program.DType
-	shape []int
+	program.Held
 	tensor
 }
 
@@ -71,7 +69,7 @@ type packKey struct {
 
 // find is the tensor of that name, or nil.
 func (s *store) find(name string) *named {
-	i, ok := slices.BinarySearchFunc(s.tensors, name, func(t *named, name string) int { return strings.Compare(t.name, name) })
+	i, ok := slices.BinarySearchFunc(s.tensors, name, func(t *named, name string) int { return strings.Compare(t.Name, name) })
 	if !ok {
 		return nil
 	}
@@ -87,61 +85,23 @@ func (s *store) panels(name string, mm *matmul, k *kernels) []float32 {
 	return s.packs[key]
 }
 
-// newStore takes memory for every tensor of the set; a const has the type that the programs give it.
+// newStore takes memory for every tensor of the set.
 func newStore(s *program.Set) *store {
 	st := &store{}
-	add := func(specs []program.TensorSpec, dtype func(name string) program.DType) {
-		for _, t := range specs {
-			n := 1
-			for _, d := range t.Shape {
-				n *= d
-			}
-			st.tensors = append(st.tensors, &named{t.Name, dtype(t.Name), slices.Clone(t.Shape), newTensor(dtype(t.Name), n)})
-		}
+	for _, h := range s.Holds() {
+		st.tensors = append(st.tensors, &named{h, newTensor(h.DType, h.Len())})
 	}
-	f32 := func(string) program.DType { return program.F32 }
-	add(s.Params, f32)
-	add(s.State, f32)
-	add(s.Consts, func(name string) program.DType {
-		for _, p := range []*program.Program{s.Train, s.Rest, s.Forward} {
-			for i := 0; p != nil && i < len(p.Buffers); i++ {
-				if b := &p.Buffers[i]; b.Kind == program.Const && b.Name == name {
-					return b.DType
-				}
-			}
-		}
-		return program.F32
-	})
-	slices.SortFunc(st.tensors, func(a, b *named) int { return strings.Compare(a.name, b.name) })
 	return st
 }
 
 // fill copies tensors in by name, all or, where one is missing or misshapen, none.
 func (s *store) fill(ts program.Tensors, extra bool) error {
-	byName := map[string]*program.Tensor{}
-	for i := range ts {
-		if byName[ts[i].Name] != nil {
-			return fmt.Errorf("cpu: tensor %q is given twice", ts[i].Name)
-		}
-		byName[ts[i].Name] = &ts[i]
+	held := make([]program.Held, len(s.tensors))
+	for i, t := range s.tensors {
+		held[i] = t.Held
 	}
-	for _, t := range s.tensors {
-		g := byName[t.name]
-		delete(byName, t.name)
-		if g == nil {
-			return fmt.Errorf("cpu: tensor %q %v is missing", t.name, t.shape)
-		}
-		if g.DType != t.dtype || !slices.Equal(g.Shape, t.shape) {
-			return fmt.Errorf("cpu: tensor %q is %s %v, want %s %v", t.name, g.DType, g.Shape, t.dtype, t.shape)
-		}
-		if len(g.F32) != len(t.f32) || len(g.F64) != len(t.f64) {
-			return fmt.Errorf("cpu: tensor %q has %d F32 and %d F64 elements for %s %v", t.name, len(g.F32), len(g.F64), t.dtype, t.shape)
-		}
-	}
-	for i := range ts {
-		if !extra && byName[ts[i].Name] != nil {
-			return fmt.Errorf("cpu: tensor %q is not part of the set", ts[i].Name)
-		}
+	if err := program.CheckTensors(held, ts, extra); err != nil {
+		return fmt.Errorf("cpu: %w", err)
 	}
 	for i := range ts {
 		if t := s.find(ts[i].Name); t != nil {
@@ -156,7 +116,7 @@ func (s *store) fill(ts program.Tensors, extra bool) error {
 func (s *store) export() program.Tensors {
 	ts := make(program.Tensors, 0, len(s.tensors))
 	for _, t := range s.tensors {
-		ts = append(ts, program.Tensor{Name: t.name, DType: t.dtype, Shape: slices.Clone(t.shape), F32: slices.Clone(t.f32), F64: slices.Clone(t.f64)})
+		ts = append(ts, program.Tensor{Name: t.Name, DType: t.DType, Shape: slices.Clone(t.Shape), F32: slices.Clone(t.f32), F64: slices.Clone(t.f64)})
 	}
 	ts.Sort()
 	return ts
