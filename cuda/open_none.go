@@ -3,7 +3,7 @@
 package cuda
 
 // open finds nothing: this build has no CUDA.
-func open(string) (driver, string, *absent) {
-	return nil, "", &absent{state: NoLibrary, reason: "this binary was built without CUDA (tag nocuda)",
+func open(string, bool) (Driver, *unavailable) {
+	return nil, &unavailable{state: NoLibrary, reason: "this binary was built without CUDA (tag nocuda)",
 		remedy: "use the default build on a machine with glibc and NVIDIA's driver"}
 }

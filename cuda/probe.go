@@ -1,15 +1,3 @@
-// Package cuda finds CUDA devices from Go without a toolkit and without cgo.
-//
-// What enters: nothing but the machine. What leaves: a Report that says which devices there are or why
-// there is none, and what to do about it. Nothing is looked for before Probe is called, and Probe makes
-// no context, so it needs no OS thread of its own; what makes a context later must lock its thread,
-// because the current context belongs to the thread.
-//
-// Three builds: the default opens the driver's libcuda at run time; the tag nocuda leaves that out, and
-// the binary is static; the tag cu goes through gorgonia.org/cu instead, which needs cgo and cuda.h and
-// ends the process at start where there is no device, so it is for machines that have one.
-//
-// The package knows nothing of retail and imports nothing of ours.
 package cuda
 
 import (
@@ -34,29 +22,24 @@ type State string
 
 const (
 	NoLibrary State = "no driver" // no driver library
-	NoDevice  State = "no device" // a library, but no device that can be used through it
+	NotUsable State = "no device" // a library, but no device that can be used through it
 	Ready     State = "ready"     // at least one usable device
 )
 
-// Options of a probe; the zero value probes this machine.
-type Options struct {
-	// Library is the driver library to open; "" takes $ONMART_LIBCUDA, and where that is unset the
-	// system's libcuda.so.1, also in WSL's place.
-	Library string
-}
-
 // Report is what a probe found. Reason and Remedy are empty when State is Ready.
 type Report struct {
-	State   State    `json:"state"`
-	Library string   `json:"library,omitempty"` // what was opened
-	Driver  string   `json:"driver,omitempty"`  // newest CUDA version that the driver serves, such as 12.4
-	Devices []Device `json:"devices"`
-	Reason  string   `json:"reason,omitempty"`
-	Remedy  string   `json:"remedy,omitempty"`
+	State   State        `json:"state"`
+	Library string       `json:"library,omitempty"` // what was opened
+	Driver  string       `json:"driver,omitempty"`  // newest CUDA version that the driver serves, such as 12.4
+	Devices []DeviceInfo `json:"devices"`
+	Reason  string       `json:"reason,omitempty"`
+	Remedy  string       `json:"remedy,omitempty"`
+
+	code Result // of the call that failed, if one did
 }
 
-// Device is one GPU as its driver describes it.
-type Device struct {
+// DeviceInfo is one GPU as its driver describes it. What the driver does not tell is 0.
+type DeviceInfo struct {
 	Index      int    `json:"index"`
 	Name       string `json:"name"`
 	Capability string `json:"compute_capability"` // such as 7.5
@@ -64,73 +47,98 @@ type Device struct {
 	SMs        int    `json:"multiprocessors"`
 	Usable     bool   `json:"usable"`
 	Reason     string `json:"reason,omitempty"` // why not
+
+	ClockKHz        int `json:"clock_khz,omitempty"` // the highest
+	MemoryClockKHz  int `json:"memory_clock_khz,omitempty"`
+	MemoryBusBits   int `json:"memory_bus_bits,omitempty"`
+	L2Bytes         int `json:"l2_bytes,omitempty"`
+	SharedPerBlock  int `json:"shared_bytes_per_block,omitempty"` // that a launch may ask for without more ado
+	SharedPerSM     int `json:"shared_bytes_per_multiprocessor,omitempty"`
+	RegistersPerSM  int `json:"registers_per_multiprocessor,omitempty"` // of 32 bits
+	ThreadsPerBlock int `json:"max_threads_per_block,omitempty"`
 }
 
-// driver is what a probe asks of the CUDA driver. Codes are CUresult; 0 is success.
-type driver interface {
-	initialize() int
-	version() (cuda, code int)
-	deviceCount() (n, code int)
-	// device describes device i: capability is 10*major + minor, memory is in bytes.
-	device(i int) (name string, capability, sms int, memory int64, code int)
+// Bandwidth is what the memory can move at most, in bytes a second; 0 where the driver does not tell. Memory
+// of GPUs moves two words a clock.
+func (d DeviceInfo) Bandwidth() float64 {
+	return 2 * float64(d.MemoryClockKHz) * 1e3 * float64(d.MemoryBusBits) / 8
 }
 
-// absent says why there is no driver to ask.
-type absent struct {
+// emulatorName is what the host emulation (package cuda/kernels/emulator) calls its device.
+const emulatorName = "Onmart emulator (no GPU)"
+
+// Emulated tells whether the device is the host emulation: its results are those of the kernels, its times say
+// nothing of a GPU.
+func (d DeviceInfo) Emulated() bool { return d.Name == emulatorName }
+
+// unavailable says why there is no driver to ask or no device to use.
+type unavailable struct {
 	state          State
 	library        string
+	code           Result // Success where no call said it
 	reason, remedy string
 }
 
-// Probe looks for CUDA devices. It never fails: what goes wrong is in the report.
-func Probe(o Options) Report { return probe(o, open) }
-
-func probe(o Options, open func(library string) (driver, string, *absent)) (r Report) {
-	if o.Library == "" {
-		o.Library = os.Getenv(LibraryVariable)
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			r = Report{State: NoDevice, Library: o.Library, Devices: []Device{},
-				Reason: fmt.Sprintf("the driver library could not be used: %v", p), Remedy: "reinstall NVIDIA's driver, or go on with --device cpu"}
-		}
-	}()
-	d, library, missing := open(o.Library)
-	if missing != nil {
-		return Report{State: missing.state, Library: missing.library, Devices: []Device{}, Reason: missing.reason, Remedy: missing.remedy}
-	}
-	r = Report{State: NoDevice, Library: library, Devices: []Device{}}
-	ask(d, &r)
-	return r
+func (u *unavailable) Error() string {
+	return fmt.Sprintf("CUDA: %s: %s; what to do: %s", u.state, u.reason, u.remedy)
 }
 
-// ask fills the report from a driver that was opened.
-func ask(d driver, r *Report) {
-	version, versionCode := d.version() // may be asked before cuInit, and tells most when that fails
-	if versionCode == 0 {
-		r.Driver = fmt.Sprintf("%d.%d", version/1000, version%1000/10)
+// Is makes errors.Is(err, cuda.NoDevice) hold. It is no Unwrap: nothing is lost when nothing was opened.
+func (u *unavailable) Is(target error) bool { return u.code != Success && target == u.code }
+
+// Probe looks for CUDA devices; of the options it takes Library and Driver. It never fails: what goes wrong
+// is in the report. It makes no context, and looks for nothing before it is called.
+func Probe(o Options) Report { return probe(o, open) }
+
+func probe(o Options, open func(library string, all bool) (Driver, *unavailable)) (r Report) {
+	library := o.library()
+	defer func() {
+		if p := recover(); p != nil {
+			r = Report{State: NotUsable, Library: library, Devices: []DeviceInfo{},
+				Reason: fmt.Sprintf("the driver library could not be used: %v", p),
+				Remedy: "reinstall NVIDIA's driver, or go on with --device cpu"}
+		}
+	}()
+	d := o.Driver
+	if d == nil {
+		var missing *unavailable
+		if d, missing = open(library, false); missing != nil {
+			return Report{State: missing.state, Library: missing.library, Devices: []DeviceInfo{},
+				Reason: missing.reason, Remedy: missing.remedy}
+		}
 	}
-	if code := d.initialize(); code != 0 {
-		r.Reason, r.Remedy = explain("cuInit", code)
-		return
+	return ask(d)
+}
+
+// ask makes the report of a driver that was opened.
+func ask(d Driver) Report {
+	r := Report{State: NotUsable, Library: d.Name(), Devices: []DeviceInfo{}}
+	version, versionCode := d.Version() // may be asked before cuInit, and tells most when that fails
+	if versionCode == Success {
+		r.Driver = versionText(version)
 	}
-	if versionCode != 0 {
-		r.Reason, r.Remedy = explain("cuDriverGetVersion", versionCode)
-		return
+	refuse := func(call string, code Result) Report {
+		r.Reason, r.Remedy = explain(call, code)
+		r.code = code
+		return r
+	}
+	if code := d.Init(); code != Success {
+		return refuse("cuInit", code)
+	}
+	if versionCode != Success {
+		return refuse("cuDriverGetVersion", versionCode)
 	}
 	if version < minDriver {
-		r.Reason = fmt.Sprintf("the driver is too old: it serves CUDA %s, onmart needs %d.%d", r.Driver, minDriver/1000, minDriver%1000/10)
+		r.Reason = fmt.Sprintf("the driver is too old: it serves CUDA %s, onmart needs %s", r.Driver, versionText(minDriver))
 		r.Remedy = "install NVIDIA driver 520 or newer"
-		return
+		return r
 	}
-	n, code := d.deviceCount()
-	if code != 0 {
-		r.Reason, r.Remedy = explain("cuDeviceGetCount", code)
-		return
+	n, code := d.DeviceCount()
+	if code != Success {
+		return refuse("cuDeviceGetCount", code)
 	}
 	if n == 0 {
-		r.Reason, r.Remedy = explain("cuDeviceGetCount", 100)
-		return
+		return refuse("cuDeviceGetCount", NoDevice)
 	}
 	for i := range n {
 		r.Devices = append(r.Devices, describe(d, i))
@@ -138,49 +146,84 @@ func ask(d driver, r *Report) {
 	for _, dev := range r.Devices {
 		if dev.Usable {
 			r.State = Ready
-			return
+			return r
 		}
 	}
 	r.Reason = "no device can be used: " + r.Devices[0].Reason
-	r.Remedy = "check that nvidia-smi works, use a GPU of compute capability 7.5 or newer (Turing: RTX 20, T4), or go on with --device cpu"
+	r.Remedy = unusableRemedy
+	return r
 }
 
+const unusableRemedy = "check that nvidia-smi works, use a GPU of compute capability 7.5 or newer (Turing: RTX 20, T4), " +
+	"or go on with --device cpu"
+
+// versionText is the driver's number of a CUDA version as people write it: 12.4.
+func versionText(version int) string { return fmt.Sprintf("%d.%d", version/1000, version%1000/10) }
+
 // describe asks for one device.
-func describe(d driver, i int) Device {
-	name, capability, sms, memory, code := d.device(i)
-	dev := Device{Index: i, Name: name, Capability: fmt.Sprintf("%d.%d", capability/10, capability%10), Memory: memory, SMs: sms}
-	switch {
-	case code != 0:
-		dev.Capability = ""
-		dev.Reason = fmt.Sprintf("the driver does not describe it (CUDA error %d)", code)
-	case capability < minCapability:
+func describe(d Driver, ordinal int) DeviceInfo {
+	dev := DeviceInfo{Index: ordinal}
+	name, code := d.DeviceName(ordinal)
+	if code == Success {
+		dev.Name = name
+		dev.Memory, code = d.DeviceMemory(ordinal)
+	}
+	var major, minor int
+	for _, a := range []struct {
+		attribute Attribute
+		value     *int
+	}{{AttrMajor, &major}, {AttrMinor, &minor}, {AttrMultiprocessors, &dev.SMs}} {
+		if code == Success {
+			*a.value, code = d.DeviceAttribute(ordinal, a.attribute)
+		}
+	}
+	if code != Success {
+		dev.Reason = fmt.Sprintf("the driver does not describe it (CUDA error %d)", int32(code))
+		return dev
+	}
+	dev.Capability = fmt.Sprintf("%d.%d", major, minor)
+	if 10*major+minor < minCapability {
 		dev.Reason = fmt.Sprintf("its compute capability %s is below %d.%d", dev.Capability, minCapability/10, minCapability%10)
-	default:
+	} else {
 		dev.Usable = true
+	}
+	for _, a := range []struct {
+		attribute Attribute
+		value     *int
+	}{{AttrClockKHz, &dev.ClockKHz}, {AttrMemoryClockKHz, &dev.MemoryClockKHz}, {AttrMemoryBusBits, &dev.MemoryBusBits},
+		{AttrL2Bytes, &dev.L2Bytes}, {AttrSharedPerBlock, &dev.SharedPerBlock}, {AttrSharedPerSM, &dev.SharedPerSM},
+		{AttrRegistersPerSM, &dev.RegistersPerSM}, {AttrMaxThreadsPerBlock, &dev.ThreadsPerBlock}} {
+		if v, code := d.DeviceAttribute(ordinal, a.attribute); code == Success { // not told: 0, and nothing depends on it
+			*a.value = v
+		}
 	}
 	return dev
 }
 
-// explain turns a CUresult into a reason and a remedy. Codes are those of cuda.h.
-func explain(call string, code int) (reason, remedy string) {
+// explain turns a code of a call that looks for devices into a reason and a remedy.
+func explain(call string, code Result) (reason, remedy string) {
 	switch code {
-	case 34: // CUDA_ERROR_STUB_LIBRARY
+	case StubLibrary:
 		return "the driver library is the toolkit's stub, which has no driver behind it",
 			"take the toolkit's stubs folder off LD_LIBRARY_PATH, and install NVIDIA's driver"
-	case 100: // CUDA_ERROR_NO_DEVICE
+	case NoDevice:
 		reason = "the driver is installed but sees no GPU"
 		if hidden, set := os.LookupEnv("CUDA_VISIBLE_DEVICES"); set {
-			return reason + fmt.Sprintf("; CUDA_VISIBLE_DEVICES=%q hides some or all", hidden), "unset CUDA_VISIBLE_DEVICES, or name a device that exists"
+			return reason + fmt.Sprintf("; CUDA_VISIBLE_DEVICES=%q hides some or all", hidden),
+				"unset CUDA_VISIBLE_DEVICES, or name a device that exists"
 		}
 		return reason, "check that nvidia-smi lists a GPU; in a container pass one in (--gpus all)"
-	case 802: // CUDA_ERROR_SYSTEM_NOT_READY
+	case SystemNotReady:
 		return "the GPU system is not ready (CUDA error 802)", "start nvidia-fabricmanager, then try again"
-	case 803: // CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
-		return "the driver library and the kernel module are of different versions (CUDA error 803)", "restart the machine after a driver update, or reinstall the driver"
-	case 999: // CUDA_ERROR_UNKNOWN
-		return call + " failed with CUDA error 999 (unknown)", "check that nvidia-smi works; a suspended laptop may need `modprobe -r nvidia_uvm && modprobe nvidia_uvm`"
+	case DriverMismatch:
+		return "the driver library and the kernel module are of different versions (CUDA error 803)",
+			"restart the machine after a driver update, or reinstall the driver"
+	case Unknown:
+		return call + " failed with CUDA error 999 (unknown)",
+			"check that nvidia-smi works; a suspended laptop may need `modprobe -r nvidia_uvm && modprobe nvidia_uvm`"
 	}
-	return fmt.Sprintf("%s failed with CUDA error %d", call, code), "check that nvidia-smi works, and reinstall NVIDIA's driver where it does not"
+	return fmt.Sprintf("%s failed with CUDA error %d", call, int32(code)),
+		"check that nvidia-smi works, and reinstall NVIDIA's driver where it does not"
 }
 
 // String is the report for people, one line a fact.
@@ -197,7 +240,8 @@ func (r Report) String() string {
 	for _, d := range r.Devices {
 		fmt.Fprintf(&s, "  cuda:%d  ", d.Index)
 		if d.Capability != "" {
-			fmt.Fprintf(&s, "%s, compute capability %s, %.1f GiB, %d multiprocessors", d.Name, d.Capability, float64(d.Memory)/(1<<30), d.SMs)
+			fmt.Fprintf(&s, "%s, compute capability %s, %.1f GiB, %d multiprocessors", d.Name, d.Capability,
+				float64(d.Memory)/(1<<30), d.SMs)
 		}
 		if d.Capability != "" && !d.Usable {
 			s.WriteString("; ")

@@ -25,7 +25,7 @@ func newBenchCmd() *cobra.Command {
 		Use:   "bench NAME",
 		Short: "The measurements of docs/BENCHMARKS.md",
 	}
-	cmd.AddCommand(newBenchFraudCmd(), newBenchLiveCmd())
+	cmd.AddCommand(newBenchFraudCmd(), newBenchLiveCmd(), newBenchGPUCmd())
 	return cmd
 }
 
@@ -114,7 +114,7 @@ func runBenchFraud(cmd *cobra.Command, f *benchFraudFlags) error {
 	if err != nil {
 		return err
 	}
-	backend, err := openBackend(con, "cpu", threads)
+	backend, _, err := openBackend(con, deviceFlags{name: "cpu", threads: threads})
 	if err != nil {
 		return err
 	}

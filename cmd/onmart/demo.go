@@ -194,10 +194,11 @@ func (d *demo) backfill(ctx context.Context) error {
 }
 
 func (d *demo) train(ctx context.Context) error {
-	backend, err := openBackend(d.con, "auto", d.threads)
+	backend, closeBackend, err := openBackend(d.con, deviceFlags{name: "auto", threads: d.threads})
 	if err != nil {
 		return err
 	}
+	defer closeBackend()
 	src, err := fraud.OpenSource(d.features)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,7 +12,9 @@ import (
 	"golang.org/x/sys/cpu"
 
 	"github.com/onmart/onmart/cuda"
+	"github.com/onmart/onmart/cuda/kernels"
 	traincpu "github.com/onmart/onmart/train/cpu"
+	"github.com/onmart/onmart/train/gpu"
 )
 
 // cpuReport is the processor as the CPU backend sees it.
@@ -27,30 +30,107 @@ type cpuReport struct {
 	Forced  string `json:"forced,omitempty"`
 }
 
+// devicesReport is what can run programs.
+type devicesReport struct {
+	CPU    cpuReport     `json:"cpu"`
+	CUDA   cuda.Report   `json:"cuda"`
+	Checks []deviceCheck `json:"checks,omitempty"`
+}
+
+// deviceCheck is the kernels of one device against their references.
+type deviceCheck struct {
+	Device  int                   `json:"device"`
+	Backend string                `json:"backend"`
+	OK      bool                  `json:"ok"`
+	Kernels []kernels.CheckResult `json:"kernels"`
+}
+
 func newDevicesCmd() *cobra.Command {
-	return &cobra.Command{
+	var check bool
+	f := deviceFlags{}
+	cmd := &cobra.Command{
 		Use:   "devices",
 		Short: "Show what can run programs, and why not the rest",
 		Long: `devices looks for everything that can run a program: the processor with the kernels that fit it, and CUDA
 devices through NVIDIA's driver. Where CUDA is missing it says why and what to do.
 
+--check runs every kernel on every usable CUDA device against its reference on the processor, over odd sizes, and
+prints the greatest error beside the tolerance, and the rate at sizes of use. It exits with 1 where a kernel is
+outside, and where there is no device to check.
+
 ONMART_CPU=avx2|portable forces the kernels of the processor, ONMART_LIBCUDA=PATH the driver library.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			processor, err := describeCPU()
-			if err != nil {
-				return usage(err)
-			}
-			report := struct {
-				CPU  cpuReport   `json:"cpu"`
-				CUDA cuda.Report `json:"cuda"`
-			}{processor, cuda.Probe(cuda.Options{})}
-			return consoleOf(cmd).result(report, func(w io.Writer) error {
-				_, err := io.WriteString(w, report.CPU.String()+report.CUDA.String())
-				return err
-			})
-		},
 	}
+	cmd.Flags().BoolVar(&check, "check", false, "run every kernel against its reference, and time it")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		con := consoleOf(cmd)
+		processor, err := describeCPU()
+		if err != nil {
+			return usage(err)
+		}
+		report := &devicesReport{CPU: processor, CUDA: cuda.Probe(cuda.Options{})}
+		if check {
+			if err := report.check(con, f); err != nil {
+				return err
+			}
+		}
+		if err := con.result(report, report.print); err != nil {
+			return err
+		}
+		return report.verdict(check)
+	}
+	return cmd
+}
+
+// check runs the kernels of every usable device.
+func (r *devicesReport) check(con *console, f deviceFlags) error {
+	for _, d := range r.CUDA.Devices {
+		if !d.Usable {
+			continue
+		}
+		f.name = fmt.Sprintf("cuda:%d", d.Index)
+		backend, closeBackend, err := openBackend(con, f)
+		if err != nil {
+			return err
+		}
+		defer closeBackend()
+		c := deviceCheck{Device: d.Index, Backend: backend.Name(), OK: true}
+		if c.Kernels, err = checkKernels(backend.(*gpu.Backend), !d.Emulated()); err != nil { // cuda:N is a GPU
+			return err
+		}
+		for _, k := range c.Kernels {
+			c.OK = c.OK && k.OK
+		}
+		r.Checks = append(r.Checks, c)
+	}
+	return nil
+}
+
+// print is the report for people.
+func (r *devicesReport) print(w io.Writer) error {
+	if _, err := io.WriteString(w, r.CPU.String()+r.CUDA.String()); err != nil {
+		return err
+	}
+	for _, c := range r.Checks {
+		fmt.Fprintf(w, "\n%s:\n\n", c.Backend)
+		if err := printKernels(w, c.Kernels); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verdict is the error of a check that did not pass.
+func (r *devicesReport) verdict(check bool) error {
+	if check && len(r.Checks) == 0 {
+		return errors.New("--check: there is no CUDA device to check: " + r.CUDA.Reason + "; " + r.CUDA.Remedy)
+	}
+	for _, c := range r.Checks {
+		if !c.OK {
+			return fmt.Errorf("--check: kernels of cuda:%d are outside their tolerance: the lines that say NO", c.Device)
+		}
+	}
+	return nil
 }
 
 // describeCPU asks the processor, and the CPU backend for the path it takes.

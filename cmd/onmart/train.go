@@ -1,22 +1,21 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/onmart/onmart/cuda"
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
 	"github.com/onmart/onmart/score/model"
-	"github.com/onmart/onmart/train/cpu"
 	"github.com/onmart/onmart/train/fraud"
+	"github.com/onmart/onmart/train/gpu"
 	"github.com/onmart/onmart/train/program"
 )
 
@@ -33,9 +32,8 @@ func newTrainCmd() *cobra.Command {
 type trainFlags struct {
 	data, out                       string
 	train, valid, test, delay, spec string
-	device                          string
+	device                          deviceFlags
 	seed                            uint64
-	threads                         int
 	resume, explain                 bool
 	set                             []string
 	force                           *bool
@@ -79,12 +77,13 @@ func (f *trainFlags) bind(cmd *cobra.Command) {
 	fl.StringVar(&f.delay, "delay", "", "how long after a transaction its label is known, such as 7d (default: the spec's)")
 	fl.StringVar(&f.test, "test", "", "`range` to judge the model and the baselines on")
 	fl.StringVar(&f.spec, "spec", "", "feature spec, built-in `name` or file (default: that of the features, or "+defaultFraudSpec+")")
-	fl.StringVar(&f.device, "device", "auto", "auto, cpu or cuda[:N]")
+	fl.StringVar(&f.device.name, "device", "auto", "auto, cpu or cuda[:N]; with --explain also model:NAME, such as model:rtx2060")
+	fl.StringVar(&f.device.memory, "gpu-memory", "", "`size` that may be taken of the GPU's memory, such as 4GiB (default nine tenths of what is free)")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of first weights, shuffles and dropout")
-	fl.IntVar(&f.threads, "threads", 0, "threads (default one a core); they never change the result")
+	fl.IntVar(&f.device.threads, "threads", 0, "threads (default one a core); they never change the result")
 	fl.BoolVar(&f.resume, "resume", false, "go on with a training that was stopped")
 	fl.StringArrayVar(&f.set, "set", nil, "change a setting, `name=value`; may be repeated")
-	fl.BoolVar(&f.explain, "explain", false, "print the training program, one instruction a line")
+	fl.BoolVar(&f.explain, "explain", false, "print the training program, one instruction a line; for a GPU, also what a step is predicted to ask of it")
 	f.force = addForce(cmd)
 }
 
@@ -114,20 +113,55 @@ func runTrainFraud(cmd *cobra.Command, f *trainFlags, alerts float64) error {
 	if err := replaces("--out", f.out, o.Force, model.Kind); err != nil {
 		return err
 	}
-	if o.Backend, err = openBackend(con, f.device, f.threads); err != nil {
+	if f.device.paper() {
+		if o.Source, err = f.source(cmd, con, delay); err != nil {
+			return err
+		}
+		return f.predict(ctx, con, o)
+	}
+	backend, closeBackend, err := openBackend(con, f.device)
+	if err != nil {
 		return err
 	}
+	defer closeBackend()
+	o.Backend = backend
 	if o.Source, err = f.source(cmd, con, delay); err != nil {
 		return err
 	}
 	if f.explain {
-		o.Explain = func(listing string) { fmt.Fprint(con.err, listing) }
+		o.Explain = func(set *program.Set, data program.Data) {
+			fmt.Fprint(con.err, set.Train.String())
+			if b, ok := backend.(*gpu.Backend); ok {
+				if p, err := gpu.Predict(set, data, b.Kernels().Tuning()); err == nil {
+					fmt.Fprintln(con.err)
+					p.Print(con.err)
+				}
+			}
+		}
 	}
 	s, err := fraud.Train(ctx, o)
 	if err != nil {
 		return err
 	}
 	return con.result(s, func(w io.Writer) error { return printTraining(w, s) })
+}
+
+// predict says what a step would ask of the card that --device describes. Nothing is trained.
+func (f *trainFlags) predict(ctx context.Context, con *console, o fraud.Options) error {
+	tuning, err := f.device.tuning()
+	if err != nil {
+		return err
+	}
+	set, data, err := fraud.Plan(ctx, o)
+	if err != nil {
+		return err
+	}
+	p, err := gpu.Predict(set, data, tuning)
+	if err != nil {
+		return err
+	}
+	con.notef("nothing was trained: %s is a description of a card, not a card", f.device.name)
+	return con.result(p, p.Print)
 }
 
 // check reports every fault of the flags at once. delay is -1 where none was given.
@@ -139,7 +173,9 @@ func (f *trainFlags) check(o *fraud.Options) (delay int64, err error) {
 		}
 	}
 	missing("--data", f.data, "a directory of onmart features or onmart import")
-	missing("--out", f.out, "the directory of the artifact to make")
+	if !f.device.paper() {
+		missing("--out", f.out, "the directory of the artifact to make")
+	}
 	spans := map[string]datasets.Range{}
 	for _, r := range []struct{ flag, value string }{{"--train", f.train}, {"--valid", f.valid}, {"--test", f.test}} {
 		if r.value == "" {
@@ -164,17 +200,16 @@ func (f *trainFlags) check(o *fraud.Options) (delay int64, err error) {
 			faults = append(faults, fmt.Errorf("--delay: %w", err))
 		}
 	}
-	if f.threads, err = threadCount(f.threads); err != nil {
+	if f.device.threads, err = threadCount(f.device.threads); err != nil {
 		faults = append(faults, err)
 	}
-	o.Threads = f.threads
-	if !devicePattern.MatchString(f.device) {
-		faults = append(faults, fmt.Errorf("--device %s: want auto, cpu or cuda[:N]", f.device))
+	o.Threads = f.device.threads
+	faults = append(faults, f.device.check()...)
+	if f.device.paper() && !f.explain {
+		faults = append(faults, fmt.Errorf("--device %s: nothing can be trained on a description of a card; --explain predicts a step on it", f.device.name))
 	}
 	return delay, errors.Join(append(faults, o.Config.Set(f.set))...)
 }
-
-var devicePattern = regexp.MustCompile(`^(auto|cpu|cuda(:[0-9]{1,3})?)$`)
 
 // source opens --data and sees that spec and delay are those asked for.
 func (f *trainFlags) source(cmd *cobra.Command, con *console, delay int64) (fraud.Source, error) {
@@ -186,7 +221,7 @@ func (f *trainFlags) source(cmd *cobra.Command, con *console, delay int64) (frau
 	if err != nil {
 		return fraud.Source{}, err
 	}
-	d, err := openFeatures(cmd.Context(), con, f.data, spec, f.threads)
+	d, err := openFeatures(cmd.Context(), con, f.data, spec, f.device.threads)
 	if err != nil {
 		return fraud.Source{}, err
 	}
@@ -219,28 +254,6 @@ func sameSpec(spec *features.Spec, s *fraud.Source, f *trainFlags) error {
 		return fmt.Errorf("--spec %s: the features of %s were made with another spec, %s; leave --spec out, or give the transactions as --data", f.spec, f.data, s.Spec.Name())
 	}
 	return nil
-}
-
-// openBackend takes the device that was asked for, and says which and why.
-func openBackend(con *console, device string, threads int) (program.Backend, error) {
-	b, err := cpu.New(cpu.Options{Threads: threads})
-	if err != nil {
-		return nil, err
-	}
-	why := ""
-	switch {
-	case strings.HasPrefix(device, "cuda"):
-		return nil, fmt.Errorf("--device %s: this onmart cannot train on a GPU yet; give --device cpu or auto (onmart devices shows what there is)", device)
-	case device == "auto":
-		why = "; no CUDA: "
-		if r := cuda.Probe(cuda.Options{}); r.State == cuda.Ready {
-			why += "this onmart cannot train on a GPU yet"
-		} else {
-			why += string(r.State) + " (onmart devices says more)"
-		}
-	}
-	con.notef("device: %s, %d threads%s", b.Name(), threads, why)
-	return b, nil
 }
 
 // printTraining is the result for people: what was made and, after --test, the table.

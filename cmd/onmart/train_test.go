@@ -101,6 +101,7 @@ func TestTrainFraud(t *testing.T) {
 
 func TestTrainFraudCalledWrongly(t *testing.T) {
 	t.Chdir(t.TempDir())
+	t.Setenv("ONMART_LIBCUDA", filepath.Join(t.TempDir(), "libcuda.so.1"))
 	code, _, stderr := cli(t, "train", "fraud", "--train", "yesterday", "--valid", "2026-01-02..2026-01-01", "--delay", "soon",
 		"--device", "tpu", "--threads", "-1", "--set", "epochs=none", "--set", "what=1")
 	if code != exitUsage {
@@ -117,7 +118,12 @@ func TestTrainFraudCalledWrongly(t *testing.T) {
 		code int
 		want string
 	}{
-		{"--device cuda:1", exitFailed, "give --device cpu or auto"},
+		{"--device cuda:1", exitFailed, "no CUDA driver library"},
+		{"--device cuda:1", exitFailed, "or give --device cpu"},
+		{"--device model:rtx2060", exitUsage, "--explain predicts a step on it"},
+		{"--device model:gtx480 --explain", exitUsage, "there are gtx1660ti, rtx2060"},
+		{"--gpu-memory much", exitUsage, "such as 4GiB"},
+		{"--gpu-memory -1GiB", exitUsage, "such as 4GiB"},
 		{"--spec nonesuch", exitUsage, "nonesuch"},
 		{"--resume", exitFailed, "nothing to resume"},
 		{"--train 2031-01-01..2031-01-31", exitFailed, "no rows there"},

@@ -111,6 +111,8 @@ func TestRulesBite(t *testing.T) {
 		{"train/cpu", "github.com/ebitengine/purego", "train/cpu reaches github.com/ebitengine/purego"},
 		{"features", "github.com/spf13/pflag", "features reaches github.com/spf13/pflag"},
 		{"datasets", m + "internal/testkit", "datasets reaches " + m + "internal/testkit"},
+		{"cuda", m + "cuda/kernels/emulator", "cuda reaches " + m + "cuda/kernels/emulator"},
+		{"cuda", m + "train/program", "cuda imports train/program"},
 	} {
 		g := clean()
 		p := g[m+c.from]

@@ -63,7 +63,8 @@ var confinements = []confined{
 		"broker clients and the state store belong to score and cmd"},
 	{[]string{"github.com/spf13", "github.com/knadh/koanf"}, []string{"cmd"}, []string{"datasets", "features", "train", "score", "analyze", "cuda", "internal"},
 		"flags and settings end in cmd"},
-	{[]string{module + "/internal/testkit", "testing", "github.com/google/go-cmp", "pgregory.net/rapid"}, []string{"internal/testkit", "score/model/modeltest"}, []string{"cmd", "datasets", "features", "train", "score", "analyze", "cuda"},
+	{[]string{module + "/internal/testkit", module + "/cuda/cudatest", module + "/cuda/kernels/emulator", module + "/cuda/kernels/kerneltest", "testing", "github.com/google/go-cmp", "pgregory.net/rapid"},
+		[]string{"internal/testkit", "score/model/modeltest", "cuda/cudatest", "cuda/kernels/emulator", "cuda/kernels/kerneltest"}, []string{"cmd", "datasets", "features", "train", "score", "analyze", "cuda"},
 		"what tests need stays out of the product"},
 }
 

@@ -21,7 +21,7 @@ type fitting struct {
 	resume     bool
 	identity   []train.Fact
 	progress   func(train.Progress)
-	explain    func(string)
+	explain    func(*program.Set, program.Data)
 }
 
 // figureEpochs is over how many epochs the average precision on the validation rows is averaged before epochs are
@@ -39,39 +39,55 @@ type fitted struct {
 	logits []float64
 }
 
-// run trains on the rows of fit for at most epochs, choosing the epoch on valid where there is one.
-func (f *fitting) run(ctx context.Context, fit, valid *Rows, epochs int) (*fitted, error) {
-	out := &fitted{standard: newStandard(fit, f.log)}
-	width := len(fit.Features)
+// bindings are a model and the data for its training.
+type bindings struct {
+	set      *program.Set
+	standard *standard
+	x        []float32 // standardised rows of fit and then valid
+	data     program.Data
+}
+
+// bind compiles the model for the rows of fit and puts them, and those of valid behind them, in its columns.
+func (f *fitting) bind(fit, valid *Rows, epochs int) (*bindings, error) {
+	b := &bindings{standard: newStandard(fit, f.log)}
 	var err error
-	if out.set, err = f.config.compile(width, fit.Len()); err != nil {
+	if b.set, err = f.config.Compile(len(fit.Features), fit.Len()); err != nil {
 		return nil, err
-	}
-	if f.explain != nil {
-		f.explain(out.set.Train.String())
 	}
 	all := fit
 	if valid != nil {
 		all = joined(fit, valid)
 	}
-	x, err := out.standard.matrix(all.Values, all.Len(), f.threads)
-	if err != nil {
+	if b.x, err = b.standard.matrix(all.Values, all.Len(), f.threads); err != nil {
 		return nil, err
 	}
-	data := program.Data{
-		Columns: f.columns(x, all),
+	b.data = program.Data{
+		Columns: f.columns(b.x, all),
 		Schedule: program.Schedule{
 			Seed:  f.seed,
 			Train: program.Range{To: fit.Len()},
 		},
 	}
-	data.Rates = f.config.rates(data.StepsPerEpoch(out.set.Train.Rows), epochs)
+	b.data.Rates = f.config.rates(b.data.StepsPerEpoch(b.set.Train.Rows), epochs)
+	return b, nil
+}
+
+// run trains on the rows of fit for at most epochs, choosing the epoch on valid where there is one.
+func (f *fitting) run(ctx context.Context, fit, valid *Rows, epochs int) (*fitted, error) {
+	b, err := f.bind(fit, valid, epochs)
+	if err != nil {
+		return nil, err
+	}
+	if f.explain != nil {
+		f.explain(b.set, b.data)
+	}
+	out := &fitted{set: b.set, standard: b.standard}
 	task := train.Task{
-		Set: out.set, Data: data, Init: out.set.Initial(f.seed), Patience: f.config.Patience, Average: figureEpochs,
+		Set: b.set, Data: b.data, Init: out.set.Initial(f.seed), Patience: f.config.Patience, Average: figureEpochs,
 		Checkpoint: f.checkpoint, Identity: f.identity, Resume: f.resume, Progress: f.progress,
 	}
 	if valid != nil {
-		task.Valid = program.Range{From: fit.Len(), To: all.Len()}
+		task.Valid = program.Range{From: fit.Len(), To: fit.Len() + valid.Len()}
 		scores := make([]float64, valid.Len())
 		task.Judge = func(z []float32) float64 {
 			for i, v := range z {
@@ -85,7 +101,7 @@ func (f *fitting) run(ctx context.Context, fit, valid *Rows, epochs int) (*fitte
 	}
 	out.weights = out.result.Weights
 	if valid != nil {
-		out.logits, err = out.logitsOf(x[fit.Len()*width:], valid.Len())
+		out.logits, err = out.logitsOf(b.x[fit.Len()*len(fit.Features):], valid.Len())
 	}
 	return out, err
 }

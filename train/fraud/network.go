@@ -20,12 +20,12 @@ const weightInit = "fan_in_uniform"
 // that the activations of a tile stay there.
 const tile = 256
 
-// compile lowers the classifier for rows of width features: Towers networks that share nothing but the
+// Compile lowers the classifier for rows of width features: Towers networks that share nothing but the
 // rows, each with its own loss, so that each trains as if alone; their mean logit is the output. Averaging
 // independently started networks is the deep ensemble of Lakshminarayanan et al. 2017. Weights start by
 // fan_in_uniform, two fifths of He's spread: a smoother function to begin with, which generalises better from
 // few frauds (average precision on the handbook's week .674 against .659).
-func (c *Config) compile(width, rows int) (*program.Set, error) {
+func (c *Config) Compile(width, rows int) (*program.Set, error) {
 	build := func(b *graph.Builder) (graph.Model, error) {
 		x, y := b.Input(columnX, width), b.Input(columnY, 1)
 		var weight *graph.Node

@@ -43,11 +43,11 @@ type Options struct {
 	Backend      program.Backend
 	Created      model.Created
 
-	// Note takes lines for people, Bar starts a progress bar, Explain takes the listing of the training
-	// program. All may be nil.
+	// Note takes lines for people, Bar starts a progress bar, Explain takes the programs of the training and what
+	// they are bound to. All may be nil.
 	Note    func(format string, args ...any)
 	Bar     func(label string, total int64, unit string) *progress.Bar
-	Explain func(listing string)
+	Explain func(*program.Set, program.Data)
 }
 
 // Summary is what a training came to, for --json.
@@ -105,16 +105,7 @@ type trainer struct {
 
 // Train trains a classifier and writes its artifact to Out.
 func Train(ctx context.Context, o Options) (*Summary, error) {
-	t := &trainer{Options: o, start: time.Now(), features: o.Source.Plan.Features()}
-	if t.Note == nil {
-		t.Note = func(string, ...any) {}
-	}
-	if t.Bar == nil {
-		t.Bar = func(string, int64, string) *progress.Bar { return nil }
-	}
-	for _, f := range t.features {
-		t.names, t.log = append(t.names, f.Name), append(t.log, f.Log && o.Config.Log)
-	}
+	t := newTrainer(o)
 	if err := t.checkOutput(); err != nil {
 		return nil, err
 	}
@@ -125,7 +116,59 @@ func Train(ctx context.Context, o Options) (*Summary, error) {
 	if err != nil && ctx.Err() != nil {
 		return nil, t.stopped(ctx)
 	}
-	return s, err
+	if err != nil {
+		return nil, t.failed(err)
+	}
+	return s, nil
+}
+
+// failed adds to the error of a training what can be gone on from. After a divergence that is nothing: the same steps would
+// diverge again.
+func (t *trainer) failed(err error) error {
+	dir := CheckpointDir(t.Out)
+	var diverged *train.Diverged
+	if _, missing := os.Stat(dir); missing != nil || errors.As(err, &diverged) {
+		return err
+	}
+	return fmt.Errorf("%w; what was finished is kept in %s: the same command with --resume goes on from there", err, dir)
+}
+
+func newTrainer(o Options) *trainer {
+	t := &trainer{Options: o, start: time.Now(), features: o.Source.Plan.Features()}
+	if t.Note == nil {
+		t.Note = func(string, ...any) {}
+	}
+	if t.Bar == nil {
+		t.Bar = func(string, int64, string) *progress.Bar { return nil }
+	}
+	for _, f := range t.features {
+		t.names, t.log = append(t.names, f.Name), append(t.log, f.Log && o.Config.Log)
+	}
+	return t
+}
+
+// Plan is what Train would train with these options, untrained: the programs, and the data that they would be bound to in the
+// first training loop. It makes nothing.
+func Plan(ctx context.Context, o Options) (*program.Set, program.Data, error) {
+	t := newTrainer(o)
+	if err := t.load(ctx); err != nil {
+		return nil, program.Data{}, err
+	}
+	fit, valid := t.choosing()
+	f := fitting{config: &t.Config, seed: t.Seed, threads: t.Threads, log: t.log}
+	b, err := f.bind(fit, valid, t.Config.Epochs)
+	if err != nil {
+		return nil, program.Data{}, err
+	}
+	return b.set, b.data, nil
+}
+
+// choosing are the rows that the epoch is chosen with: those to fit, and those to judge.
+func (t *trainer) choosing() (fit, valid *Rows) {
+	if t.Valid != nil {
+		return t.rows, t.valid
+	}
+	return t.rows.In(t.split.Fit), t.rows.In(t.split.Valid)
 }
 
 func (t *trainer) run(ctx context.Context) (*Summary, error) {
@@ -260,10 +303,7 @@ type chosen struct {
 
 // fit trains the network, once with --valid and twice without.
 func (t *trainer) fit(ctx context.Context) (*fitted, *chosen, error) {
-	fit, valid := t.rows, t.valid
-	if t.Valid == nil {
-		fit, valid = t.rows.In(t.split.Fit), t.rows.In(t.split.Valid)
-	}
+	fit, valid := t.choosing()
 	if fit.Len() < t.Config.Batch {
 		t.Note("a batch of %d is more than the %d rows there are: all rows make one step", t.Config.Batch, fit.Len())
 	}

@@ -1,0 +1,388 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/onmart/onmart/cuda"
+	"github.com/onmart/onmart/cuda/kernels"
+	"github.com/onmart/onmart/internal/atomicdir"
+	"github.com/onmart/onmart/train/cpu"
+	"github.com/onmart/onmart/train/fraud"
+	"github.com/onmart/onmart/train/gpu"
+	"github.com/onmart/onmart/train/graph"
+	"github.com/onmart/onmart/train/program"
+)
+
+// benchGPUFlags are the flags of bench gpu.
+type benchGPUFlags struct {
+	device deviceFlags
+	out    string
+	steps  int
+	repeat int
+	only   string
+}
+
+func newBenchGPUCmd() *cobra.Command {
+	f := benchGPUFlags{device: deviceFlags{name: "cuda"}}
+	cmd := &cobra.Command{
+		Use:   "gpu",
+		Short: "Parity and speed of every program on a GPU, beside the processor",
+		Long: `bench gpu checks every kernel against its reference on the processor, trains every program for --steps steps on the
+processor and on the GPU, and compares the losses; then it times both, as the median of --repeat runs. --out writes
+everything, with the device's description, to one JSON file that can be sent to others.
+
+Programs: the default fraud network (batch 256) and the networks 32-128-128-1 and 15-500-1 (batches of 1,024 and 8,192), on
+generated rows. On the emulator the times say nothing about a GPU, and the file says so.`,
+		Args: cobra.NoArgs,
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.device.name, "device", f.device.name, "cuda[:N]")
+	fl.StringVar(&f.device.memory, "gpu-memory", "", "`size` that may be taken of the GPU's memory, such as 4GiB (default nine tenths of what is free)")
+	fl.StringVar(&f.out, "out", "", "JSON `file` to write")
+	fl.IntVar(&f.steps, "steps", 200, "steps that losses are compared over")
+	fl.IntVar(&f.repeat, "repeat", 5, "timed runs of each program, of --steps steps")
+	fl.StringVar(&f.only, "program", "", "only the program of this `name`")
+	force := addForce(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runBenchGPU(cmd, &f, *force) }
+	return cmd
+}
+
+// benchGPUResult is the file.
+type benchGPUResult struct {
+	Onmart   string                `json:"onmart"`
+	Time     string                `json:"time"`
+	CPU      cpuReport             `json:"cpu"`
+	CUDA     cuda.Report           `json:"cuda"`
+	Backend  string                `json:"backend"`
+	Tuning   string                `json:"tuning"`
+	Emulated bool                  `json:"emulated"` // times say nothing about a GPU
+	Kernels  []kernels.CheckResult `json:"kernels"`
+	Programs []programResult       `json:"programs"`
+	OK       bool                  `json:"ok"` // every kernel and program is within its tolerance
+}
+
+// programResult is one program on both machines.
+type programResult struct {
+	Name  string `json:"name"`
+	Batch int    `json:"batch"`
+	Steps int    `json:"steps"`
+	// LossError is the greatest difference between the mean losses of the two after any step, relative to the CPU's.
+	LossError float64 `json:"loss_error"`
+	Tolerance float64 `json:"tolerance"`
+	OK        bool    `json:"ok"`
+	// FinalLoss is the loss of the last step, on the CPU and on the GPU.
+	FinalLoss [2]float64 `json:"final_loss"`
+	// Repeats tells whether two trainings on the GPU gave the same bits.
+	Repeats       bool    `json:"same_bits_twice"`
+	CPURate       float64 `json:"cpu_rows_per_second"`
+	GPURate       float64 `json:"gpu_rows_per_second"`
+	Ratio         float64 `json:"gpu_to_cpu"`
+	PredictedRate float64 `json:"predicted_rows_per_second"` // by the tuning's description of the card, not measured
+}
+
+// lossTolerance is how far the losses of a training on the GPU may be from the CPU's, relative: sums of gradients are cut
+// differently, and a training carries a difference of 1e-7 on.
+const lossTolerance = 1e-4
+
+func runBenchGPU(cmd *cobra.Command, f *benchGPUFlags, force bool) error {
+	con, ctx := consoleOf(cmd), cmd.Context()
+	faults := f.device.check()
+	if f.device.name == "auto" || f.device.name == "cpu" || f.device.paper() {
+		faults = append(faults, fmt.Errorf("--device %s: want cuda[:N]", f.device.name))
+	}
+	if f.steps < 1 || f.repeat < 1 {
+		faults = append(faults, fmt.Errorf("--steps %d, --repeat %d: want 1 or more", f.steps, f.repeat))
+	}
+	if f.out != "" && !force {
+		if _, err := os.Stat(f.out); err == nil {
+			faults = append(faults, fmt.Errorf("--out %s exists: give --force to replace it", f.out))
+		}
+	}
+	programs := benchPrograms()
+	if f.only != "" {
+		programs = slices.DeleteFunc(programs, func(p benchProgram) bool { return p.name != f.only })
+		if len(programs) == 0 {
+			faults = append(faults, fmt.Errorf("--program %s: there are %s", f.only, programNames()))
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return usage(err)
+	}
+	r, err := f.measure(ctx, con, programs)
+	if err != nil {
+		return err
+	}
+	if f.out != "" {
+		text, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := atomicdir.WriteFile(f.out, append(text, '\n'), force); err != nil {
+			return err
+		}
+	}
+	if err := con.result(r, r.print); err != nil {
+		return err
+	}
+	if !r.OK {
+		return errors.New("a kernel or a program is outside its tolerance: the lines that say NO")
+	}
+	return nil
+}
+
+func (f *benchGPUFlags) measure(ctx context.Context, con *console, programs []benchProgram) (*benchGPUResult, error) {
+	backend, closeBackend, err := openBackend(con, f.device)
+	if err != nil {
+		return nil, err
+	}
+	defer closeBackend()
+	g := backend.(*gpu.Backend) // --device names a GPU
+	reference, err := cpu.New(cpu.Options{})
+	if err != nil {
+		return nil, err
+	}
+	r := &benchGPUResult{Onmart: buildVersion(), Time: time.Now().UTC().Format(time.RFC3339), CUDA: cuda.Probe(cuda.Options{}),
+		Backend: g.Name(), Tuning: g.Kernels().Tuning().Name, Emulated: g.Device.Info().Emulated(), OK: true}
+	if r.CPU, err = describeCPU(); err != nil {
+		return nil, err
+	}
+	if r.Kernels, err = checkKernels(g, !r.Emulated); err != nil {
+		return nil, err
+	}
+	for _, k := range r.Kernels {
+		r.OK = r.OK && k.OK
+	}
+	for _, p := range programs {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		con.notef("%s, batch %d", p.name, p.batch)
+		one, err := p.compare(reference, g, f.steps, f.repeat)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.name, err)
+		}
+		r.Programs = append(r.Programs, *one)
+		r.OK = r.OK && one.OK
+	}
+	return r, nil
+}
+
+// checkKernels runs every kernel against its reference.
+func checkKernels(b *gpu.Backend, timed bool) (out []kernels.CheckResult, err error) {
+	err = b.Device.Do(func() error {
+		out, err = kernels.Check(b.Device, b.Kernels(), kernels.CheckOptions{Oracle: gpu.Oracle(), Time: timed})
+		return err
+	})
+	return out, err
+}
+
+// benchProgram is a model to train on generated rows.
+type benchProgram struct {
+	name    string
+	batch   int
+	width   int
+	compile func(rows int) (*program.Set, error)
+}
+
+// benchPrograms lists them: what onmart trains, and the networks that other systems are compared on.
+func benchPrograms() []benchProgram {
+	config := fraud.DefaultConfig()
+	out := []benchProgram{{"fraud", config.Batch, 15, func(rows int) (*program.Set, error) { return config.Compile(15, rows) }}}
+	for _, batch := range []int{1024, 8192} {
+		for _, widths := range [][]int{{32, 128, 128}, {15, 500}} {
+			name := fmt.Sprintf("mlp-%d", widths[0])
+			for _, w := range widths[1:] {
+				name += fmt.Sprintf("-%d", w)
+			}
+			out = append(out, benchProgram{fmt.Sprintf("%s-1-b%d", name, batch), batch, widths[0], func(rows int) (*program.Set, error) {
+				return graph.Compile(func(b *graph.Builder) (graph.Model, error) {
+					h, y := b.Input("x", widths[0]), b.Input("y", 1)
+					for l, units := range widths[1:] {
+						h = b.Dense(fmt.Sprint("layer", l), h, units, program.Relu, "he_uniform")
+					}
+					z := b.Dense("out", h, 1, program.None, "he_uniform")
+					return graph.Model{Loss: b.BCEWithLogits(z, y, nil), Output: z}, nil
+				}, graph.Options{Batch: batch, Rows: rows, Tile: 256, Optimizer: graph.AdamW{Beta1: .9, Beta2: .999, Eps: 1e-8}})
+			}})
+		}
+	}
+	return out
+}
+
+func programNames() string {
+	var names []string
+	for _, p := range benchPrograms() {
+		names = append(names, p.name)
+	}
+	return fmt.Sprint(names)
+}
+
+// data is rows whose label depends on two of their values: a function of the row number alone.
+func (p *benchProgram) data(rows, steps int) program.Data {
+	x, y := make([]float32, rows*p.width), make([]float32, rows)
+	for i := range x {
+		u := program.Philox([2]uint32{7, 11}, [4]uint32{uint32(i)})
+		x[i] = float32(math.Sqrt(-2*math.Log((float64(u[0])+1)/(1<<32))) * math.Cos(2*math.Pi*float64(u[1])/(1<<32)))
+	}
+	for i := range y {
+		if x[i*p.width]*x[i*p.width+1] > .5 {
+			y[i] = 1
+		}
+	}
+	d := program.Data{
+		Columns:  []program.Column{{Name: "x", Rows: rows, Width: p.width, F32: x}, {Name: "y", Rows: rows, Width: 1, F32: y}},
+		Schedule: program.Schedule{Seed: 1, Train: program.Range{To: rows}},
+	}
+	for range steps {
+		d.Rates = append(d.Rates, 1e-3)
+	}
+	return d
+}
+
+// compare trains the program on both backends.
+func (p *benchProgram) compare(reference *cpu.Backend, g *gpu.Backend, steps, repeat int) (*programResult, error) {
+	rows := max(4*p.batch, 1<<14)
+	set, err := p.compile(rows)
+	if err != nil {
+		return nil, err
+	}
+	d := p.data(rows, steps*(1+repeat))
+	r := &programResult{Name: p.name, Batch: p.batch, Steps: steps, Tolerance: lossTolerance}
+	onCPU, cpuRate, _, err := trainSteps(reference, set, d, steps, repeat)
+	if err != nil {
+		return nil, err
+	}
+	onGPU, gpuRate, weights, err := trainSteps(g, set, d, steps, repeat)
+	if err != nil {
+		return nil, err
+	}
+	_, _, again, err := trainSteps(g, set, d, steps, 0)
+	if err != nil {
+		return nil, err
+	}
+	r.Repeats = slices.EqualFunc(weights, again, func(a, b program.Tensor) bool { return slices.Equal(a.F32, b.F32) })
+	for i := range onCPU {
+		if e := math.Abs(onGPU[i]-onCPU[i]) / onCPU[i]; !(e <= r.LossError) {
+			r.LossError = e
+		}
+	}
+	r.FinalLoss = [2]float64{onCPU[steps-1], onGPU[steps-1]}
+	r.OK = r.LossError <= r.Tolerance && r.Repeats
+	r.CPURate, r.GPURate, r.Ratio = cpuRate, gpuRate, gpuRate/cpuRate
+	prediction, err := gpu.Predict(set, d, g.Kernels().Tuning())
+	if err != nil {
+		return nil, err
+	}
+	r.PredictedRate = prediction.RowsPerSecond
+	return r, nil
+}
+
+// trainSteps trains from the same start: the mean loss of each of the first steps, the weights after them, and the median rate
+// of further runs of as many steps.
+func trainSteps(b program.Backend, set *program.Set, d program.Data, steps, repeat int) (losses []float64, rate float64, weights program.Tensors, err error) {
+	e, err := b.Compile(set)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	defer e.Close()
+	if err := errors.Join(e.Bind(d), e.Import(set.Initial(d.Seed))); err != nil {
+		return nil, 0, nil, err
+	}
+	loss, rows := slices.Index(set.Slots, "loss"), slices.Index(set.Slots, "rows")
+	for s := range steps {
+		slots := make([]float64, len(set.Slots))
+		if err := e.Run(s, 1, slots); err != nil {
+			return nil, 0, nil, err
+		}
+		losses = append(losses, slots[loss]/slots[rows])
+	}
+	if weights, err = e.Export(); err != nil {
+		return nil, 0, nil, err
+	}
+	var rates []float64
+	for i := range repeat {
+		slots := make([]float64, len(set.Slots))
+		start := time.Now()
+		if err := e.Run(steps*(1+i), steps, slots); err != nil {
+			return nil, 0, nil, err
+		}
+		rates = append(rates, slots[rows]/time.Since(start).Seconds())
+	}
+	if len(rates) > 0 {
+		rate = spreadOf(rates).Median
+	}
+	return losses, rate, weights, nil
+}
+
+func yes(ok bool) string {
+	if ok {
+		return "yes"
+	}
+	return "NO"
+}
+
+func (r *benchGPUResult) print(w io.Writer) error {
+	fmt.Fprintf(w, "%s, kernels tuned for %s, beside %s on %d threads\n", r.Backend, r.Tuning, r.CPU.Path, runtime.GOMAXPROCS(0))
+	if r.Emulated {
+		fmt.Fprintln(w, "emulated on the processor: results are those of the kernels, times say nothing about a GPU")
+	}
+	fmt.Fprintln(w)
+	if err := printKernels(w, r.Kernels); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	t := newTable("program", "within", "loss error", "same bits twice", "CPU rows/s", "GPU rows/s", "ratio", "predicted rows/s")
+	for _, p := range r.Programs {
+		t.add(p.Name, yes(p.OK), fmt.Sprintf("%.1e", p.LossError), yes(p.Repeats), fmt.Sprintf("%.0f", p.CPURate), fmt.Sprintf("%.0f", p.GPURate),
+			fmt.Sprintf("%.2f", p.Ratio), fmt.Sprintf("%.0f", p.PredictedRate))
+	}
+	return t.write(w)
+}
+
+// printKernels is the table of kernels: one line a kernel with its worst case, one for each case that is outside, and the timings.
+func printKernels(w io.Writer, results []kernels.CheckResult) error {
+	t := newTable("kernel", "cases", "within", "error (ulp)", "tolerance")
+	speeds := newTable("kernel", "at", "us", "GFLOP/s", "GB/s")
+	lines := map[string]*kernels.CheckResult{}
+	var order []*kernels.CheckResult
+	for _, k := range results {
+		if k.Seconds > 0 {
+			speeds.add(k.Kernel, strings.TrimPrefix(k.Case, "time of "), fmt.Sprintf("%.1f", k.Seconds*1e6), fmt.Sprintf("%.0f", k.GFLOPs), fmt.Sprintf("%.0f", k.GBs))
+			if k.Cases == 0 {
+				continue
+			}
+		}
+		name := k.Kernel
+		if !k.OK {
+			name += ": " + k.Case
+		}
+		line := lines[name]
+		if line == nil {
+			line = &kernels.CheckResult{Kernel: name, OK: true}
+			lines[name], order = line, append(order, line)
+		}
+		line.Cases += k.Cases
+		line.OK = line.OK && k.OK
+		line.Error, line.Tolerance = max(line.Error, k.Error), max(line.Tolerance, k.Tolerance)
+	}
+	for _, k := range order {
+		t.add(k.Kernel, fmt.Sprint(k.Cases), yes(k.OK), fmt.Sprintf("%g", k.Error), fmt.Sprintf("%g", k.Tolerance))
+	}
+	if err := t.write(w); err != nil || len(speeds.rows) == 1 {
+		return err
+	}
+	fmt.Fprintln(w)
+	return speeds.write(w)
+}

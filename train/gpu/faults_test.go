@@ -1,0 +1,221 @@
+package gpu_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/onmart/onmart/cuda"
+	"github.com/onmart/onmart/cuda/cudatest"
+	"github.com/onmart/onmart/cuda/kernels/kerneltest"
+	"github.com/onmart/onmart/train/gpu"
+	"github.com/onmart/onmart/train/program"
+)
+
+// faulty is a device behind a driver with faults, and the notes of a backend on it.
+type faulty struct {
+	driver *cudatest.Driver
+	device *cuda.Device
+	notes  []string
+}
+
+func newFaulty(t *testing.T, o cuda.Options) *faulty {
+	t.Helper()
+	f := &faulty{driver: cudatest.Wrap(kerneltest.Driver(t))}
+	o.Driver = f.driver
+	d, err := cuda.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.device = d
+	return f
+}
+
+func (f *faulty) backend() (*gpu.Backend, error) {
+	return gpu.New(gpu.Options{Device: f.device, Note: func(format string, args ...any) { f.notes = append(f.notes, fmt.Sprintf(format, args...)) }})
+}
+
+// attempt trains from opening the kernels to an export, and closes everything. Only the first error counts.
+func (f *faulty) attempt(set *program.Set, d program.Data, steps int) (ts program.Tensors, err error) {
+	b, err := f.backend()
+	if err != nil {
+		return nil, errors.Join(err, f.device.Close())
+	}
+	defer func() { err = errors.Join(err, b.Close(), f.device.Close()) }()
+	e, err := b.Compile(set)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	if err := e.Bind(d); err != nil {
+		return nil, err
+	}
+	if err := e.Import(set.Initial(d.Seed)); err != nil {
+		return nil, err
+	}
+	if err := e.Run(0, steps, make([]float64, len(set.Slots))); err != nil {
+		return nil, err
+	}
+	out := make([]float32, d.Columns[0].Rows)
+	if err := e.Eval(program.Range{To: len(out)}, out); err != nil {
+		return nil, err
+	}
+	return e.Export()
+}
+
+var small = net{width: 3, hidden: []int{8}, act: program.Silu, dropout: .2, batch: 16, rows: 40}
+
+// TestEveryCallThatFails lets each call that the backend makes fail once, at each of its times: the error names the call, and
+// nothing is leaked.
+func TestEveryCallThatFails(t *testing.T) {
+	const steps = 4
+	set, d := small.compile(t), small.data(steps, .01)
+	clean := newFaulty(t, cuda.Options{NoCache: true})
+	want, err := clean.attempt(set, d, steps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := clean.driver.Leaks(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		call cudatest.Call
+		code cuda.Result
+		text string
+	}{
+		{cudatest.MemAlloc, cuda.OutOfMemory, "cuMemAlloc"}, {cudatest.StreamCreate, cuda.OutOfMemory, "cuStreamCreate"},
+		{cudatest.EventCreate, cuda.OutOfMemory, "cuEventCreate"}, {cudatest.ModuleLoad, cuda.OutOfMemory, ""},
+		{cudatest.ModuleFunction, cuda.NotFound, "cuModuleGetFunction"}, {cudatest.Launch, cuda.OutOfResources, "launch of "},
+		{cudatest.GraphInstantiate, cuda.OutOfMemory, "cuGraphInstantiate"}, {cudatest.GraphLaunch, cuda.OutOfMemory, "cuGraphLaunch"},
+		{cudatest.CopyToDevice, cuda.InvalidValue, "cuMemcpyHtoD"}, {cudatest.CopyToHost, cuda.InvalidValue, "cuMemcpyDtoH"},
+		{cudatest.Fill32, cuda.InvalidValue, "cuMemsetD32"},
+	} {
+		times := clean.driver.Count(c.call)
+		if times == 0 {
+			t.Errorf("%s was never called", c.call)
+		}
+		step := max(1, times/12) // the first and the last, and some between
+		for n := 1; n <= times; n += step {
+			f := newFaulty(t, cuda.Options{NoCache: true})
+			f.driver.Fail(c.call, n, c.code, cudatest.Once)
+			ts, err := f.attempt(set, d, steps)
+			if leaks := f.driver.Leaks(); leaks != nil {
+				t.Errorf("%s, time %d of %d: %v (after %v)", c.call, n, times, leaks, err)
+			}
+			if err == nil {
+				if c.code != cuda.OutOfMemory {
+					t.Errorf("%s, time %d of %d: no error", c.call, n, times)
+				}
+				same(t, fmt.Sprintf("%s, time %d", c.call, n), ts, want) // what was asked for again, or with less
+				continue
+			}
+			if !errors.Is(err, c.code) || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("%s, time %d of %d: %v", c.call, n, times, err)
+			}
+		}
+	}
+}
+
+// TestNoMemoryForAStep: from some allocation on there is no memory at all. The error says what to do, or the data is streamed
+// and that is said; no run ends on another device.
+func TestNoMemoryForAStep(t *testing.T) {
+	const steps = 4
+	set, d := small.compile(t), small.data(steps, .01)
+	clean := newFaulty(t, cuda.Options{NoCache: true})
+	if _, err := clean.attempt(set, d, steps); err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= clean.driver.Count(cudatest.MemAlloc); n++ {
+		f := newFaulty(t, cuda.Options{NoCache: true})
+		f.driver.Fail(cudatest.MemAlloc, n, cuda.OutOfMemory, cudatest.Onwards)
+		_, err := f.attempt(set, d, steps)
+		if err == nil || !errors.Is(err, cuda.OutOfMemory) {
+			t.Fatalf("from allocation %d on: %v", n, err)
+		}
+		if !strings.Contains(err.Error(), "--gpu-memory") {
+			t.Errorf("from allocation %d on, no remedy: %v", n, err)
+		}
+		if err := f.driver.Leaks(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestDriverTooOldForTheKernels(t *testing.T) {
+	f := newFaulty(t, cuda.Options{})
+	f.driver.Old(11040)
+	defer f.device.Close()
+	if _, err := f.backend(); err == nil || !strings.Contains(err.Error(), "11.8") || !strings.Contains(err.Error(), "driver") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDamagedKernels(t *testing.T) {
+	f := newFaulty(t, cuda.Options{})
+	f.driver.Fail(cudatest.ModuleLoad, 1, cuda.InvalidPTX, cudatest.Onwards)
+	if _, err := f.backend(); err == nil || !errors.Is(err, cuda.InvalidPTX) {
+		t.Errorf("got %v", err)
+	}
+	if err := errors.Join(f.device.Close(), f.driver.Leaks()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLostDevice: after a sticky error every call fails, says so, and closing still ends.
+func TestLostDevice(t *testing.T) {
+	const steps = 8
+	set, d := small.compile(t), small.data(steps, .01)
+	f := newFaulty(t, cuda.Options{})
+	b, err := f.backend()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := b.Compile(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(e.Bind(d), e.Import(set.Initial(d.Seed))); err != nil {
+		t.Fatal(err)
+	}
+	f.driver.Fail(cudatest.GraphLaunch, 3, cuda.IllegalAddress, cudatest.LostLater)
+	slots := make([]float64, len(set.Slots))
+	err = e.Run(0, steps, slots)
+	if !cuda.Lost(err) || !errors.Is(err, cuda.IllegalAddress) {
+		t.Fatalf("got %v", err)
+	}
+	for i, v := range slots {
+		if v != 0 {
+			t.Errorf("slot %d is %v after a failed run", i, v)
+		}
+	}
+	if _, err := e.Export(); !cuda.Lost(err) {
+		t.Errorf("export: %v", err)
+	}
+	e.Close()
+	b.Close()
+	f.device.Close()
+}
+
+// withoutGraphs is a driver whose binding has no stream capture, as gorgonia.org/cu.
+type withoutGraphs struct{ cuda.Driver }
+
+func (withoutGraphs) CaptureBegin(cuda.StreamID) cuda.Result { return cuda.NotSupported }
+
+// TestWithoutGraphs: op by op the bits are the same, and that it is so is said.
+func TestWithoutGraphs(t *testing.T) {
+	const steps = 9
+	n := nets[2]
+	set, d := n.compile(t), n.data(steps, .01)
+	_, want, _ := train(t, open(t, newBackend(t, gpu.Options{}), set, d), set, d, steps)
+	var notes []string
+	b := newBackend(t, gpu.Options{
+		Device: kerneltest.Open(t, cuda.Options{Driver: withoutGraphs{kerneltest.Driver(t)}}),
+		Note:   func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) },
+	})
+	_, got, _ := train(t, open(t, b, set, d), set, d, steps)
+	same(t, "op by op", got, want)
+	if len(notes) != 1 || !strings.Contains(notes[0], "launched one operation at a time") {
+		t.Errorf("notes: %q", notes)
+	}
+}
