@@ -2,6 +2,7 @@ package kernels_test
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -35,13 +36,8 @@ func with(t *testing.T, f func(d *cuda.Device, k *kernels.Set) error) {
 		if err != nil {
 			return err
 		}
-		if err := f(d, k); err != nil {
-			return err
-		}
-		if err := k.Close(); err != nil {
-			return err
-		}
-		return k.Close() // a second time is no error
+		// A second Close is no error.
+		return errors.Join(f(d, k), k.Close(), k.Close())
 	})
 	if err != nil {
 		t.Fatal(err)

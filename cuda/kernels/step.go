@@ -125,10 +125,10 @@ func (o *AdamW) Cost(*Tuning) Cost {
 
 // accumulationEntry is Item of step.cu.
 type accumulationEntry struct {
-	x      cuda.DevicePtr
-	scale  float64
-	slot   int32
-	unused int32
+	x     cuda.DevicePtr
+	scale float64
+	slot  int32
+	_     int32
 }
 
 // Kernel is such as "finish 3 accumulations into 2 slots".

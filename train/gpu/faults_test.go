@@ -36,6 +36,9 @@ func (f *faulty) backend() (*gpu.Backend, error) {
 	return gpu.New(gpu.Options{Device: f.device, Note: func(format string, args ...any) { f.notes = append(f.notes, fmt.Sprintf(format, args...)) }})
 }
 
+// graphs tells whether the driver's binding has them: gorgonia.org/cu has not.
+func (f *faulty) graphs() bool { return f.driver.Lacks("CaptureBegin") == "" }
+
 // attempt trains from opening the kernels to an export, and closes everything. Only the first error counts.
 func (f *faulty) attempt(set *program.Set, d program.Data, steps int) (ts program.Tensors, err error) {
 	b, err := f.backend()
@@ -92,6 +95,9 @@ func TestEveryCallThatFails(t *testing.T) {
 		{cudatest.Fill32, cuda.InvalidValue, "cuMemsetD32"},
 	} {
 		times := clean.driver.Count(c.call)
+		if times == 0 && !clean.graphs() && strings.Contains("EventCreate GraphInstantiate GraphLaunch", string(c.call)) {
+			continue
+		}
 		if times == 0 {
 			t.Errorf("%s was never called", c.call)
 		}
@@ -178,7 +184,11 @@ func TestLostDevice(t *testing.T) {
 	if err := errors.Join(e.Bind(d), e.Import(set.Initial(d.Seed))); err != nil {
 		t.Fatal(err)
 	}
-	f.driver.Fail(cudatest.GraphLaunch, 3, cuda.IllegalAddress, cudatest.LostLater)
+	launch := cudatest.GraphLaunch
+	if !f.graphs() {
+		launch = cudatest.Launch
+	}
+	f.driver.Fail(launch, 3, cuda.IllegalAddress, cudatest.LostLater)
 	slots := make([]float64, len(set.Slots))
 	err = e.Run(0, steps, slots)
 	if !cuda.Lost(err) || !errors.Is(err, cuda.IllegalAddress) {

@@ -113,7 +113,7 @@ func flags() []string {
 	return f
 }
 
-// checks of kernels while they run; native/checks.cpp says what they find. They cost about a tenth of the time.
+// checks of kernels while they run; native/checks.cpp says what they find. They cost about a third of the time.
 func checks() []string {
 	return []string{"-fsanitize=alignment,bounds,shift-exponent,signed-integer-overflow,integer-divide-by-zero", "-fno-sanitize-recover=all"}
 }

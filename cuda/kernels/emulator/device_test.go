@@ -1,3 +1,5 @@
+//go:build linux && !nocuda && !cu
+
 package emulator
 
 import (
@@ -7,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -97,9 +100,12 @@ func (d *device) here() (done func()) {
 	}
 }
 
+// testLibrary has the kernels of testdata.
+var testLibrary = sync.OnceValues(func() (string, error) { return BuildFrom(os.DirFS("testdata")) })
+
 func driver(t testing.TB) cuda.Driver {
 	t.Helper()
-	path, err := BuildFrom(os.DirFS("testdata"))
+	path, err := testLibrary()
 	if errors.Is(err, ErrNoCompiler) {
 		t.Skip(err)
 	}

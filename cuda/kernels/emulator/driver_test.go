@@ -1,3 +1,5 @@
+//go:build linux && !nocuda && !cu
+
 package emulator
 
 import (

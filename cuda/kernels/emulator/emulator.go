@@ -3,15 +3,15 @@
 //
 // What enters: the .cu sources and a C++ compiler (g++, or what CXX names), on Linux on x86-64. What leaves: the path of
 // a library, for cuda.Options.Library, cuda.OpenDriver or the variable ONMART_LIBCUDA. The sources of the library itself are
-// in native: emu.h gives the .cu files their words, executor.cpp runs their threads, memory.cpp, work.cpp, ptx.cpp and
-// driver.cpp are the device, its streams and graphs, its loader, and the entry points.
+// in native: emu.h gives the .cu files their words, executor.cpp runs their threads, checks.cpp says what the compiler's checks found;
+// memory.cpp, work.cpp, ptx.cpp and driver.cpp are the device, its streams and graphs, its loader, and the entry points.
 //
 // It is strict where hardware is forgiving, so that a fault shows in the first test and not on the first GPU:
 //   - device and shared memory hold NaN (0xff) at first and end at inaccessible pages: an access outside of an allocation or
 //     of an array is ILLEGAL_ADDRESS, with the kernel, block, thread and allocation on stderr. What the fault left
 //     of the context is lost, as on hardware, until the context is released;
-//   - a barrier that not all threads reach, a shuffle from a lane outside the mask or gone, a misaligned vector and a division of
-//     integers by zero end the kernel with an error;
+//   - a barrier that not all threads reach, a shuffle from a lane outside the mask or gone, a misaligned address, an index outside of a
+//     declared array, an overflow of a signed integer, a shift past its width and a division of integers by zero end the kernel with an error;
 //   - copies stay within one allocation, contexts belong to their thread, handles are alive, a stream under capture is not waited for,
 //     blocks keep to __launch_bounds__ and 48 KiB of shared memory, the PTX that is loaded has the kernels and parameters of the sources;
 //   - SetOrder chooses the order in which threads, blocks, streams and nodes of a graph run, within what barriers, events and
@@ -22,8 +22,7 @@
 // device gives 256. Addresses of the host that a kernel dereferences are not refused. Shared memory is checked where it is declared by SHARED_ARRAY.
 //
 // Environment, read when the library is initialised: ONMART_EMU_ORDER (0), ONMART_EMU_MEMORY (bytes, 6 GiB), ONMART_EMU_CUDA (the driver's
-// version, 11080), ONMART_EMU_LEAKS (1: say what a context still holds when it is released), ONMART_EMU_THREADS (1; 2 and more run
-// the blocks of large launches in parallel, in order 0 only).
+// version, 11080), ONMART_EMU_LEAKS (1: say what a context still holds when it is released).
 package emulator
 
 import (

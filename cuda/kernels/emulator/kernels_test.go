@@ -1,3 +1,5 @@
+//go:build linux && !nocuda && !cu
+
 package emulator
 
 import (
@@ -268,13 +270,13 @@ func TestKernelFaults(t *testing.T) {
 			`kernel read_at.*byte 12 of the allocation of 64 bytes at 0x[0-9a-f]+, which was freed`},
 		{"null", "read_at", 1, 1, func(s setting) []any { return []any{cuda.DevicePtr(0), s.large, int64(1)} }, illegal, `read of 0x4, near address 0`},
 		{"misaligned vector", "read_vector", 1, 1, func(s setting) []any { return []any{s.small, s.large, int32(1)} }, misaligned,
-			`misaligned address in kernel read_vector, block .*wrong.cu:\d+: const struct float4 at 0x[0-9a-f]+4, which is no multiple of 16`},
+			`misaligned address in kernel read_vector, block .*wrong.cu:\d+: 'const struct float4' at 0x[0-9a-f]+4, which is no multiple of 16`},
 		{"misaligned number", "read_byte_address", 1, 1, func(s setting) []any { return []any{s.small, s.large, int64(6)} }, misaligned,
 			`misaligned address in kernel read_byte_address.*no multiple of 4`},
 		{"index of shared memory", "shared_index", 1, 1, func(s setting) []any { return []any{s.large, int32(64)} }, illegal,
-			`illegal address in kernel shared_index.*wrong.cu:\d+: index 64 of an array of type float \[64\]`},
+			`illegal address in kernel shared_index.*wrong.cu:\d+: index 64 of an array of type 'float \[64\]'`},
 		{"index of a local array", "local_index", 1, 1, func(s setting) []any { return []any{s.large, int32(-1)} }, illegal,
-			`illegal address in kernel local_index.*wrong.cu:\d+: index -1 of an array of type float \[4\]`},
+			`illegal address in kernel local_index.*wrong.cu:\d+: index -1 of an array of type 'float \[4\]'`},
 		{"overflow", "overflows", 1, 1, func(s setting) []any { return []any{s.large, int32(1 << 16)} }, failed,
 			`kernel overflows.*wrong.cu:\d+: a product overflows`},
 		{"shift", "shifts", 1, 1, func(s setting) []any { return []any{s.large, int32(32)} }, failed, `kernel shifts.*wrong.cu:\d+: a shift by more`},
