@@ -1,6 +1,8 @@
 package gpu
 
 import (
+	"errors"
+
 	"github.com/onmart/onmart/cuda"
 )
 
@@ -83,33 +85,40 @@ func meet(a, b []span) bool {
 	return false
 }
 
-// capture records a plan as one graph.
+// capture records a plan as one graph. The events are made before: what may be called while a stream is captured is
+// little.
 func (e *exec) capture(p *plan) (*cuda.Graph, error) {
 	seats := seats(p.works, len(e.lanes))
-	main := e.lanes[0]
-	return main.Capture(func() error {
-		joined := make([]bool, len(e.lanes))
-		joined[0] = true
-		mark := func(s *cuda.Stream) (*cuda.Event, error) {
-			ev, err := e.event()
-			if err != nil {
+	events := make([]*cuda.Event, len(p.works)) // of works that another lane waits for
+	ends := make([]*cuda.Event, len(e.lanes))   // of lanes that are used; that of the first is where the others begin
+	for i, s := range seats {
+		for _, ev := range []struct {
+			at   **cuda.Event
+			want bool
+		}{{&events[i], s.marked}, {&ends[s.lane], true}, {&ends[0], true}} {
+			if *ev.at != nil || !ev.want {
+				continue
+			}
+			var err error
+			if *ev.at, err = e.event(); err != nil {
 				return nil, err
 			}
-			return ev, ev.Record(s)
 		}
-		fork, err := mark(main)
-		if err != nil {
+	}
+	main := e.lanes[0]
+	return main.Capture(func() error {
+		if err := ends[0].Record(main); err != nil {
 			return err
 		}
-		events := make([]*cuda.Event, len(p.works))
-		for i, w := range p.works {
-			s := e.lanes[seats[i].lane]
-			if !joined[seats[i].lane] {
-				joined[seats[i].lane] = true
-				if err := s.Wait(fork); err != nil {
+		for l := 1; l < len(ends); l++ {
+			if ends[l] != nil {
+				if err := e.lanes[l].Wait(ends[0]); err != nil {
 					return err
 				}
 			}
+		}
+		for i, w := range p.works {
+			s := e.lanes[seats[i].lane]
 			for _, d := range seats[i].waits {
 				if err := s.Wait(events[d]); err != nil {
 					return err
@@ -118,22 +127,17 @@ func (e *exec) capture(p *plan) (*cuda.Graph, error) {
 			if err := w.op.Launch(s, e.kernels); err != nil {
 				return err
 			}
-			if seats[i].marked {
-				if events[i], err = mark(s); err != nil {
+			if events[i] != nil {
+				if err := events[i].Record(s); err != nil {
 					return err
 				}
 			}
 		}
-		for l, s := range e.lanes[1:] {
-			if !joined[l+1] {
-				continue
-			}
-			done, err := mark(s)
-			if err != nil {
-				return err
-			}
-			if err := main.Wait(done); err != nil {
-				return err
+		for l := 1; l < len(ends); l++ {
+			if ends[l] != nil {
+				if err := errors.Join(ends[l].Record(e.lanes[l]), main.Wait(ends[l])); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
