@@ -179,7 +179,8 @@ func (c *checker) matmulCase(way int, letters string, e epilogue, shape shape3) 
 	name := kernel + " " + e.name + " " + shape.String()
 	c.same32(kernel, e.name, shape.String(), shifted(get[float32](c, name, y, outs+shift), shift), want, 0)
 	if e.pre {
-		c.same32(kernel, e.name, shape.String()+" before the activation", shifted(get[float32](c, name+" pre", pre, o.M*o.N+shift), shift), wantPre, 0)
+		got := shifted(get[float32](c, name+" pre", pre, o.M*o.N+shift), shift)
+		c.same32(kernel, e.name, shape.String()+" before the activation", got, wantPre, 0)
 	}
 }
 

@@ -268,7 +268,8 @@ func (c *checker) checkAdamW() {
 	var tensors []host
 	o := &AdamW{Rates: put(c, rates, 0)}
 	for i, n := range c.lengths() {
-		t := AdamWTensor{N: n, Slices: []int{0, 1, 2, 9}[i%4], B1: 0.9, OB1: 0.1, B2: 0.999, OB2: 0.001, Eps: 1e-8, Decay: float32(i%2) * 0.01}
+		t := AdamWTensor{N: n, Slices: []int{0, 1, 2, 9}[i%4], Decay: float32(i%2) * 0.01,
+			B1: 0.9, OB1: 0.1, B2: 0.999, OB2: 0.001, Eps: 1e-8}
 		h := host{c.values(n), c.values(n), c.values(n), c.values(n * max(1, t.Slices))}
 		for j := range h.v {
 			h.v[j] = float32(math.Abs(float64(h.v[j])))
@@ -424,7 +425,8 @@ func (c *checker) checkWrap() {
 				}
 				want[i] = float32((u - mean[j]) * scale[j])
 			}
-			c.same32("standardize", variant, s.String(), get[float32](c, "standardize "+variant+" "+s.String(), o.Y, len(want)), want, tolerance)
+			got := get[float32](c, "standardize "+variant+" "+s.String(), o.Y, len(want))
+			c.same32("standardize", variant, s.String(), got, want, tolerance)
 			c.release()
 		}
 	}

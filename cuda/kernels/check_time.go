@@ -114,13 +114,17 @@ func (c *checker) timeAll() {
 		}
 	}
 	if c.wants("bce_grad") {
-		c.timeOp("bce_grad", &BCEGrad{M: rows, Z: c.space(rows), T: c.space(rows), W: c.space(rows), DLoss: c.space(1), DZ: c.space(rows)})
+		c.timeOp("bce_grad", &BCEGrad{
+			M: rows, Z: c.space(rows), T: c.space(rows), W: c.space(rows), DLoss: c.space(1), DZ: c.space(rows),
+		})
 	}
 	if c.wants("adamw") {
 		o := &AdamW{State: c.state(0, 0), Rates: c.space(1)}
 		for _, n := range []int{width * width, width, width * width, width} {
-			o.Tensors = append(o.Tensors, AdamWTensor{N: n, P: c.space(n), M: c.space(n), V: c.space(n), G: c.space(n), C1: c.space(1), C2: c.space(1),
-				B1: 0.9, OB1: 0.1, B2: 0.999, OB2: 0.001, Eps: 1e-8})
+			o.Tensors = append(o.Tensors, AdamWTensor{
+				N: n, P: c.space(n), M: c.space(n), V: c.space(n), G: c.space(n), C1: c.space(1), C2: c.space(1),
+				B1: 0.9, OB1: 0.1, B2: 0.999, OB2: 0.001, Eps: 1e-8,
+			})
 		}
 		o.Table = c.alloc(int(o.TableBytes()))
 		c.timeOp("adamw", o)
@@ -134,7 +138,9 @@ func (c *checker) timeAll() {
 		c.timeOp("finish", o)
 	}
 	if c.wants("standardize") {
-		c.timeOp("standardize", &Standardize{M: rows, N: 32, X: c.space(2 * rows * 32), Mean: c.space(64), Scale: c.space(64), Log: c.space(64), Y: c.space(rows * 32)})
+		c.timeOp("standardize", &Standardize{
+			M: rows, N: 32, X: c.space(2 * rows * 32), Mean: c.space(64), Scale: c.space(64), Log: c.space(64), Y: c.space(rows * 32),
+		})
 	}
 	if c.wants("calibrate") {
 		c.timeOp("calibrate", &Calibrate{M: rows, Z: c.space(rows), AB: c.space(4), P: c.space(2 * rows)})

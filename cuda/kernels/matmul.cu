@@ -266,8 +266,8 @@ template <int BM, int BN, int BK, int TM, int TN, bool TransA, bool TransB> DEVI
 }
 
 // The shapes (tiles of tuning.go) in each transposition; with both operands transposed, which no gradient needs, one
-// shape will do. The second number of __launch_bounds__ is the blocks that
-// shall fit on a multiprocessor of sm_75.
+// shape will do. The second number of __launch_bounds__ bounds the registers: those of so many blocks fit on a
+// multiprocessor.
 #define TILE_128x64 128, 64, 8, 8, 8
 #define TILE_64x64 64, 64, 16, 8, 4
 #define TILE_64x32 64, 32, 16, 4, 4

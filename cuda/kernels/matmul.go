@@ -46,6 +46,9 @@ func (o *MatMul) check() error {
 	f.optional("Of", o.Of, 4)
 	f.act("Act", o.Act)
 	f.act("GradAct", o.GradAct)
+	if o.GradAct != None && o.Of == 0 {
+		f.addf("GradAct is %s and Of is missing", o.GradAct.name())
+	}
 	f.drop(o.Drop)
 	f.between("Slices", o.Slices, 0, 65535)
 	if o.Slices > 1 && (o.Bias != 0 || o.Pre != 0 || o.Of != 0 || o.Act != None || o.Drop.Rate != 0) {
@@ -122,7 +125,8 @@ func (p *product) vector() launch {
 	if p.TransA {
 		kernel = "matvec_t"
 	}
-	return launch{kernel: kernel, block: vectorBlock, grid: cuda.Dim{X: uint32(ceilDiv(p.M, vectorBlock)), Y: 1, Z: uint32(p.slices())}}
+	grid := cuda.Dim{X: uint32(ceilDiv(p.M, vectorBlock)), Y: 1, Z: uint32(p.slices())}
+	return launch{kernel: kernel, block: vectorBlock, grid: grid}
 }
 
 func (p *product) vectors() (vec int32) {

@@ -55,6 +55,9 @@ type Drop struct {
 // the bias [N] is added (if Bias), the sum is stored to Pre [M,N] (if Pre), the activation Act is applied, then Drop, then
 // ActGrad (if Of: y = v * GradAct'(Of[i,j]) with the second operand's meaning of ActGrad below).
 //
+// No dimension is over 2^30, no operand has more than 2^32 elements, and CUDA's grid bounds N (at some 2 million
+// columns). The bits are those of the definition whatever tile the Tuning chooses.
+//
 // With Slices > 1 (no epilogue then) k is cut into so many runs of ceil(K/Slices) rounded up to a multiple of 16, and slice s is
 // written to Y + s*M*N: who reads it sums the slices in ascending order (AdamW, SumSlices). A slice without k is 0.
 type MatMul struct {

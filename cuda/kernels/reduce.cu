@@ -36,8 +36,8 @@ extern "C" __global__ void __launch_bounds__(64) col_sum(const float *x, float *
 
 constexpr int kNarrowTile = 2048; // elements that pass through shared memory at once
 
-// col_sum_narrow: n <= 16 (narrow of reduce.go), where a thread a column would leave most of the bus empty. All 256 threads bring a piece of
-// the slice into shared memory, and the first n add it up, as col_sum does.
+// col_sum_narrow: n <= 16 (narrow of reduce.go), where a thread a column would leave most of the bus empty. All 256
+// threads bring a piece of the slice into shared memory, and the first n add it up, as col_sum does.
 extern "C" __global__ void __launch_bounds__(256) col_sum_narrow(const float *x, float *y, int m, int n, int run) {
   SHARED_ARRAY(float, tile, kNarrowTile);
   const Run r = run_of(m, run);

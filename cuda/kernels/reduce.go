@@ -35,7 +35,8 @@ func (o *ColSum) check() error {
 }
 
 func (o *ColSum) plan() launch {
-	l := launch{kernel: "col_sum", block: colSumBlock, grid: cuda.Dim{X: uint32(ceilDiv(o.N, colSumBlock)), Y: uint32(o.slices()), Z: 1}}
+	grid := cuda.Dim{X: uint32(ceilDiv(o.N, colSumBlock)), Y: uint32(o.slices()), Z: 1}
+	l := launch{kernel: "col_sum", block: colSumBlock, grid: grid}
 	if o.N <= narrow {
 		l.kernel, l.block, l.grid.X = "col_sum_narrow", narrowBlock, 1
 	}

@@ -90,7 +90,8 @@ func TestUlps(t *testing.T) {
 		a, b float32
 		want float64
 	}{
-		{1, 1, 0}, {1, 1 + 0x1p-23, 1}, {0, float32(math.Copysign(0, -1)), 1}, {-1e-45, 1e-45, 2}, {nan, nan, 0}, {nan, 1, math.MaxFloat64}, {1, nan, math.MaxFloat64},
+		{1, 1, 0}, {1, 1 + 0x1p-23, 1}, {0, float32(math.Copysign(0, -1)), 1}, {-1e-45, 1e-45, 2},
+		{nan, nan, 0}, {nan, 1, math.MaxFloat64}, {1, nan, math.MaxFloat64},
 		{inf, inf, 0}, {math.MaxFloat32, inf, 1}, {-inf, inf, 2 * 0x7F800000},
 	} {
 		if got := ulps32(c.a, c.b); got != c.want {

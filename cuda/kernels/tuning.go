@@ -116,7 +116,7 @@ var tiles = []tile{
 	{64, 64, 16, 128, 103, 17408, 0.70},
 	{64, 32, 16, 128, 79, 13312, 0.60},
 	{32, 32, 32, 128, 79, 18432, 0.45},
-	{16, 64, 32, 128, 105, 22528, 0.45},
+	{16, 64, 32, 128, 96, 22528, 0.45},
 }
 
 // tileTT is the one shape for both operands transposed.
@@ -146,7 +146,8 @@ func (t *Tuning) tileSeconds(shape tile, m, n, run, slices int) float64 {
 	blocks := ceilDiv(m, shape.rows) * ceilDiv(n, shape.columns) * slices
 	perSM := ceilDiv(blocks, t.SMs)
 	slabs := float64(ceilDiv(run, shape.depth))
-	work := float64(shape.rows*shape.columns*min(run, shape.depth)) / (float64(l.lanes) * shape.rate) // cycles of a slab, all lanes at it
+	// Cycles of a slab with the whole multiprocessor at it.
+	work := float64(shape.rows*shape.columns*min(run, shape.depth)) / (float64(l.lanes) * shape.rate)
 	// Fewer than four warps leave part of the four schedulers idle.
 	alone := work * 4 / float64(min(4, shape.threads/32))
 	wave := func(resident int) float64 {

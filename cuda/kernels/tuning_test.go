@@ -93,7 +93,9 @@ func TestTilesAreInTheSource(t *testing.T) {
 	}
 	for i, shape := range tiles {
 		micro := map[int]string{64: "8, 8", 32: "8, 4", 16: "4, 4", 8: "2, 4"}[shape.rows*shape.columns/shape.threads]
-		want := strings.NewReplacer("R", strconv.Itoa(shape.rows), "C", strconv.Itoa(shape.columns), "D", strconv.Itoa(shape.depth), "M", micro).Replace("_RxC R, C, D, M\n")
+		want := strings.NewReplacer(
+			"R", strconv.Itoa(shape.rows), "C", strconv.Itoa(shape.columns), "D", strconv.Itoa(shape.depth), "M", micro,
+		).Replace("_RxC R, C, D, M\n")
 		if !strings.Contains(string(source), "#define TILE"+want) {
 			t.Errorf("matmul.cu has no tile%s", want)
 		}

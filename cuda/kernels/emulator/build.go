@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/cpu"
@@ -29,6 +30,9 @@ var ErrNoCompiler = errors.New("no C++ compiler")
 
 // jobs is how many files are compiled at once: a compiler takes up to 300 MB, and tests share the machine.
 const jobs = 2
+
+// recipe is to be raised where what compile does changes in a way that the flags do not show, so that no older library is taken.
+const recipe = 1
 
 // keep is for how long a library that another one has replaced stays in the cache.
 const keep = 30 * 24 * time.Hour
@@ -60,6 +64,7 @@ type file struct {
 // build is one library on its way.
 type build struct {
 	compiler string
+	version  []byte // what it says of itself
 	flags    []string
 	checks   []string // more flags, for kernels
 	native   []file   // emu.h and what the library is made of
@@ -83,7 +88,7 @@ func newBuild(sources fs.FS) (*build, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s --version: %v", ErrNoCompiler, compiler, err)
 	}
-	b := &build{compiler: compiler, flags: flags(), checks: checks()}
+	b := &build{compiler: compiler, version: version, flags: flags(), checks: checks()}
 	nativeFiles, err := fs.Sub(native, "native")
 	if err != nil {
 		return nil, err
@@ -94,13 +99,7 @@ func newBuild(sources fs.FS) (*build, error) {
 	if b.kernels, err = read(sources, ".cu", ".cuh"); err != nil {
 		return nil, err
 	}
-	key := sha256.New()
-	fmt.Fprintf(key, "%s\n%q\n%q\n", version, b.flags, b.checks)
-	for _, f := range slices.Concat(b.native, b.kernels) {
-		fmt.Fprintf(key, "%s %d\n", f.name, len(f.text))
-		key.Write(f.text)
-	}
-	b.path = filepath.Join(cacheDir(), fmt.Sprintf("libcuda-emulator-%x.so", key.Sum(nil)[:12]))
+	b.path = filepath.Join(cacheDir(), fmt.Sprintf("libcuda-emulator-%s.so", b.key(b.checks, slices.Concat(b.native, b.kernels))))
 	return b, nil
 }
 
@@ -181,9 +180,9 @@ func (b *build) library() error {
 	return nil
 }
 
-// sweep removes libraries that were made long ago. What cannot be removed does no harm.
+// sweep removes what was made long ago. What cannot be removed does no harm.
 func sweep(dir string) {
-	old, err := filepath.Glob(filepath.Join(dir, "libcuda-emulator-*"))
+	old, err := filepath.Glob(filepath.Join(dir, "*cuda-emulator-*"))
 	if err != nil {
 		return
 	}
@@ -194,6 +193,12 @@ func sweep(dir string) {
 	}
 }
 
+// unit is one file to compile.
+type unit struct {
+	args   []string // but for the output
+	object string   // in the cache, under a name that stands for all that goes into it
+}
+
 // compile makes the library in the folder dir and returns its path.
 func (b *build) compile(dir string) (string, error) {
 	for _, f := range slices.Concat(b.native, b.kernels) {
@@ -201,16 +206,52 @@ func (b *build) compile(dir string) (string, error) {
 			return "", err
 		}
 	}
-	type unit struct {
-		name string
-		size int
-		args []string
+	units, err := b.units(dir)
+	if err != nil {
+		return "", err
 	}
-	var units []unit
+	faults := make([]error, len(units))
+	var failed atomic.Bool
+	var wait sync.WaitGroup
+	free := make(chan struct{}, jobs)
+	for i, u := range units {
+		free <- struct{}{}
+		if failed.Load() {
+			break
+		}
+		wait.Go(func() {
+			defer func() { <-free }()
+			if faults[i] = b.object(dir, u); faults[i] != nil {
+				failed.Store(true)
+			}
+		})
+	}
+	wait.Wait()
+	if err := errors.Join(faults...); err != nil {
+		return "", err
+	}
+	const name = "libcuda.so"
+	args := slices.Concat(b.flags, []string{"-shared", "-Wl,-Bsymbolic", "-Wl,--no-undefined", "-o", name})
+	for _, u := range units {
+		args = append(args, u.object)
+	}
+	_, err = b.run(dir, args)
+	return filepath.Join(dir, name), err
+}
+
+// units lists what is compiled, the kernels first: they change more often, and take longest.
+func (b *build) units(dir string) ([]unit, error) {
+	var kernelUnits, nativeUnits []unit
+	var headers []file
 	owner := map[string]string{} // of a kernel: the file
+	for _, f := range b.kernels {
+		if filepath.Ext(f.name) != ".cu" {
+			headers = append(headers, f)
+		}
+	}
 	for _, f := range b.native {
 		if filepath.Ext(f.name) == ".cpp" {
-			units = append(units, unit{f.name, len(f.text), []string{f.name}})
+			nativeUnits = append(nativeUnits, unit{[]string{f.name}, b.objectPath([]string{f.name}, b.native)})
 		}
 	}
 	for _, f := range b.kernels {
@@ -219,43 +260,53 @@ func (b *build) compile(dir string) (string, error) {
 		}
 		list, err := b.kernelsOf(dir, f.name)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		var wrapper strings.Builder
 		fmt.Fprintf(&wrapper, "#include %q\n", f.name)
 		for _, k := range list {
 			if other, ok := owner[k.name]; ok {
-				return "", fmt.Errorf("%s: kernel %s is in %s too", f.name, k.name, other)
+				return nil, fmt.Errorf("%s: kernel %s is in %s too", f.name, k.name, other)
 			}
 			owner[k.name] = f.name
 			fmt.Fprintf(&wrapper, "EMU_KERNEL(%s)\n", strings.Join(append([]string{k.name}, k.bounds...), ", "))
 		}
-		name := f.name + ".cc"
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(wrapper.String()), 0o644); err != nil {
-			return "", err
+		w := file{f.name + ".cc", []byte(wrapper.String())}
+		if err := os.WriteFile(filepath.Join(dir, w.name), w.text, 0o644); err != nil {
+			return nil, err
 		}
-		units = append(units, unit{f.name, len(f.text), slices.Concat(b.checks, []string{"-w", "-include", "emu.h", name})})
+		args := slices.Concat(b.checks, []string{"-w", "-include", "emu.h", w.name})
+		kernelUnits = append(kernelUnits, unit{args, b.objectPath(args, slices.Concat(b.native, headers, []file{f, w}))})
 	}
-	slices.SortFunc(units, func(x, y unit) int { return y.size - x.size }) // the longest first
-	objects := make([]string, len(units))
-	faults := make([]error, len(units))
-	var wait sync.WaitGroup
-	free := make(chan struct{}, jobs)
-	for i, u := range units {
-		objects[i] = u.name + ".o"
-		free <- struct{}{}
-		wait.Go(func() {
-			defer func() { <-free }()
-			_, faults[i] = b.run(dir, slices.Concat(b.flags, []string{"-c", "-o", objects[i]}, u.args))
-		})
+	return slices.Concat(kernelUnits, nativeUnits), nil
+}
+
+// objectPath names an object by what goes into it.
+func (b *build) objectPath(args []string, files []file) string {
+	return filepath.Join(filepath.Dir(b.path), fmt.Sprintf("cuda-emulator-%s.o", b.key(args, files)))
+}
+
+// key stands for a compiler, its flags and files.
+func (b *build) key(args []string, files []file) string {
+	key := sha256.New()
+	fmt.Fprintf(key, "%d\n%s\n%q\n%q\n", recipe, b.version, b.flags, args)
+	for _, f := range files {
+		fmt.Fprintf(key, "%s %d\n", f.name, len(f.text))
+		key.Write(f.text)
 	}
-	wait.Wait()
-	if err := errors.Join(faults...); err != nil {
-		return "", err
+	return fmt.Sprintf("%x", key.Sum(nil)[:12])
+}
+
+// object compiles a unit where the cache does not have it.
+func (b *build) object(dir string, u unit) error {
+	if _, err := os.Stat(u.object); err == nil {
+		return nil
 	}
-	const name = "libcuda.so"
-	_, err := b.run(dir, slices.Concat(b.flags, []string{"-shared", "-Wl,-Bsymbolic", "-Wl,--no-undefined", "-o", name}, objects))
-	return filepath.Join(dir, name), err
+	made := filepath.Base(u.object)
+	if _, err := b.run(dir, slices.Concat(b.flags, u.args, []string{"-c", "-o", made})); err != nil {
+		return err
+	}
+	return os.Rename(filepath.Join(dir, made), u.object)
 }
 
 // run calls the compiler in dir; the error has what it said.

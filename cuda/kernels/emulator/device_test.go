@@ -24,7 +24,7 @@ var orders = []uint32{0, 1, 2, 3, 1234567}
 // parameters and launch bounds. Letters are parameters: p address, b 1 byte, h 2, w 4, l 8, f float, d double.
 var signatures = map[string]string{
 	"tiled": "pppwww 256", "block_sums": "ppw", "warp_words": "p", "votes": "pp", "histogram": "ppw", "reversed": "pp",
-	"parameters": "pbhwlfdM", "nothing": "", "increment": "pw 256", "twice": "pw 256", "copy": "ppw", "barriers": "pw", "shuffles": "pw",
+	"parameters": "pbhwlfdM", "nothing": "", "increment": "pw 256", "twice": "pw 256", "barriers": "pw", "shuffles": "pw",
 	"missing_barrier": "pp", "missing_second_barrier": "ppw", "block_race": "p", "read_at": "ppl", "write_at": "pl",
 	"read_byte_address": "ppl", "read_vector": "ppw", "shared_write_at": "pw", "shared_read_at": "pw", "shared_too_large": "p",
 	"mask_without_caller": "p", "lane_outside_mask": "p", "lane_returned": "pw", "lanes_apart": "p", "bad_width": "p",

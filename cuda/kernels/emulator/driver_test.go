@@ -39,11 +39,6 @@ func (d *device) onVector(s cuda.StreamID, name string, x cuda.DevicePtr) cuda.R
 	return d.launch(s, name, line(2), line(256), x, int32(elements))
 }
 
-func (d *device) copyKernel(s cuda.StreamID, from, to cuda.DevicePtr) cuda.Result {
-	d.Helper()
-	return d.launch(s, "copy", line(2), line(256), from, to, int32(elements))
-}
-
 // TestStreamsNeedEvents runs x+1, then 2x on another stream: right in every order with an event, wrong in one without.
 func TestStreamsNeedEvents(t *testing.T) {
 	d := open(t)

@@ -100,11 +100,6 @@ extern "C" __global__ void nothing() {}
 SIMPLE(increment, x[i] + 1.0f)
 SIMPLE(twice, x[i] * 2.0f)
 
-extern "C" __global__ void copy(const float *x, float *y, int n) {
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < n) y[i] = x[i];
-}
-
 // Nothing but barriers and shuffles, to time them.
 extern "C" __global__ void barriers(int *y, int n) {
   for (int i = 0; i < n; i++) __syncthreads();
