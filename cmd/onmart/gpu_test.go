@@ -82,6 +82,9 @@ func TestPredictionOfACard(t *testing.T) {
 }
 
 func TestDevicesCheckAndBenchGPU(t *testing.T) {
+	if testing.Short() {
+		t.Skip("every kernel over all sizes takes long under the race detector; without -short it is tested")
+	}
 	onDevice(t)
 	t.Chdir(t.TempDir())
 	code, stdout, stderr := cli(t, "devices", "--check")
