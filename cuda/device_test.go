@@ -369,7 +369,7 @@ func testCopies(t *testing.T, d *cuda.Device) {
 	refused(t, s.Sync(), cuda.InvalidHandle, "the stream was closed")
 	refused(t, s.Fill32(a.Ptr, 0, 1), cuda.InvalidHandle, "the stream was closed")
 	refused(t, cuda.ToDevice(s, a.Ptr, in), cuda.InvalidHandle, "the stream was closed")
-	refused(t, s.Launch("k", 1, cuda.Dim{}, cuda.Dim{}, 0, nil), cuda.InvalidHandle, "launch of k", "the stream was closed")
+	refused(t, s.Launch("k", 1, cuda.Dim{}, cuda.Dim{}, 0, nil), cuda.InvalidHandle, "cuLaunchKernel of k", "the stream was closed")
 }
 
 func TestGraph(t *testing.T) {
@@ -526,7 +526,7 @@ func TestModuleAndLaunch(t *testing.T) {
 			t.Errorf("1 + 2x - x - x = %v", out)
 		}
 		refused(t, s.Launch("axpy 3", f, cuda.Dim{X: 1, Y: 1}, cuda.Dim{X: 32, Y: 1, Z: 1}, 16, args), cuda.InvalidValue,
-			"launch of axpy 3", "grid 1x1x0, block 32x1x1, 16 bytes of shared memory")
+			"cuLaunchKernel of axpy 3", "grid 1x1x0, block 32x1x1, 16 bytes of shared memory")
 		for _, close := range []func() error{g.Close, m.Close, m.Close, x.Free, y.Free, s.Close} {
 			ok(t, close())
 		}

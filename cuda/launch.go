@@ -63,14 +63,14 @@ func (a *Args) list() []unsafe.Pointer {
 // name is for errors. What the kernel does wrong shows at a later call, mostly Sync. nil args are none.
 func (s *Stream) Launch(name string, f Function, grid, block Dim, sharedBytes int, args *Args) error {
 	if s.id == 0 {
-		return s.usable("launch of " + name)
+		return s.usable("cuLaunchKernel of " + name)
 	}
 	var params []unsafe.Pointer
 	if args != nil {
 		params = args.list()
 	}
 	if code := s.device.driver.Launch(f, grid, block, uint32(sharedBytes), s.id, params); code != Success {
-		return s.device.fail("launch of "+name, code, fmt.Sprintf("grid %dx%dx%d, block %dx%dx%d, %d bytes of shared memory",
+		return s.device.fail("cuLaunchKernel of "+name, code, fmt.Sprintf("grid %dx%dx%d, block %dx%dx%d, %d bytes of shared memory",
 			grid.X, grid.Y, grid.Z, block.X, block.Y, block.Z, sharedBytes))
 	}
 	return nil

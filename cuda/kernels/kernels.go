@@ -128,9 +128,9 @@ func (k *Set) put(s *cuda.Stream, op Op, l launch) error {
 	}
 	var args cuda.Args
 	l.args(&args)
-	name := op.Kernel()
+	name := fmt.Sprintf("%s for %s", l.kernel, op.Kernel())
 	if err := s.Launch(name, f, l.grid, cuda.Dim{X: uint32(l.block), Y: 1, Z: 1}, 0, &args); err != nil {
-		return fmt.Errorf("kernels: %s (%s): %w", name, l.kernel, err)
+		return fmt.Errorf("kernels: %w", err)
 	}
 	return nil
 }

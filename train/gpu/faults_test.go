@@ -89,7 +89,7 @@ func TestEveryCallThatFails(t *testing.T) {
 	}{
 		{cudatest.MemAlloc, cuda.OutOfMemory, "cuMemAlloc"}, {cudatest.StreamCreate, cuda.OutOfMemory, "cuStreamCreate"},
 		{cudatest.EventCreate, cuda.OutOfMemory, "cuEventCreate"}, {cudatest.ModuleLoad, cuda.OutOfMemory, ""},
-		{cudatest.ModuleFunction, cuda.NotFound, "cuModuleGetFunction"}, {cudatest.Launch, cuda.OutOfResources, "launch of "},
+		{cudatest.ModuleFunction, cuda.NotFound, "cuModuleGetFunction"}, {cudatest.Launch, cuda.OutOfResources, "cuLaunchKernel of "},
 		{cudatest.GraphInstantiate, cuda.OutOfMemory, "cuGraphInstantiate"}, {cudatest.GraphLaunch, cuda.OutOfMemory, "cuGraphLaunch"},
 		{cudatest.CopyToDevice, cuda.InvalidValue, "cuMemcpyHtoD"}, {cudatest.CopyToHost, cuda.InvalidValue, "cuMemcpyDtoH"},
 		{cudatest.Fill32, cuda.InvalidValue, "cuMemsetD32"},
@@ -227,5 +227,53 @@ func TestWithoutGraphs(t *testing.T) {
 	same(t, "op by op", got, want)
 	if len(notes) != 1 || !strings.Contains(notes[0], "launched one operation at a time") {
 		t.Errorf("notes: %q", notes)
+	}
+}
+
+// TestOneWaitARun: a run of many steps is as many graph launches, no launch of a kernel, and one wait; streamed data waits for
+// copies out of pinned memory, never for the steps.
+func TestOneWaitARun(t *testing.T) {
+	const steps = 9
+	set, d := small.compile(t), small.data(steps, .01)
+	for _, limit := range []int64{0, 25 << 10} {
+		f := newFaulty(t, cuda.Options{NoCache: true, MemoryLimit: limit})
+		if !f.graphs() {
+			t.Skip("the driver's binding has no graphs: gorgonia.org/cu")
+		}
+		d := d
+		if limit > 0 {
+			d.Columns = append(d.Columns[:len(d.Columns):len(d.Columns)], program.Column{Name: "ballast", Rows: d.Columns[0].Rows, Width: 100,
+				F32: make([]float32, 100*d.Columns[0].Rows)})
+		}
+		b, err := f.backend()
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := b.Compile(set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(e.Bind(d), e.Import(set.Initial(d.Seed))); err != nil {
+			t.Fatal(err)
+		}
+		if streamed := len(f.notes) > 0; streamed != (limit > 0) {
+			t.Fatalf("limit %d: notes %q", limit, f.notes)
+		}
+		count := func() [3]int {
+			return [3]int{f.driver.Count(cudatest.GraphLaunch), f.driver.Count(cudatest.Launch), f.driver.Count(cudatest.StreamSync)}
+		}
+		before := count()
+		if err := e.Run(0, steps, make([]float64, len(set.Slots))); err != nil {
+			t.Fatal(err)
+		}
+		after := count()
+		for i, want := range [3]int{steps, 0, 1} {
+			if got := after[i] - before[i]; got != want {
+				t.Errorf("limit %d: %d of %s, want %d", limit, got, []string{"graph launches", "kernel launches", "waits for the stream"}[i], want)
+			}
+		}
+		if err := errors.Join(e.Close(), b.Close(), f.device.Close(), f.driver.Leaks()); err != nil {
+			t.Error(err)
+		}
 	}
 }

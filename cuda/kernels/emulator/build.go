@@ -31,19 +31,22 @@ var ErrNoCompiler = errors.New("no C++ compiler")
 // jobs is how many files are compiled at once: a compiler takes up to 300 MB, and tests share the machine.
 const jobs = 2
 
-// recipe is to be raised where what compile does changes in a way that the flags do not show, so that no older library is taken.
+// recipe is to be raised where what compile does changes in a way that the flags do not show, so that no older
+// library is taken.
 const recipe = 1
 
 // keep is for how long a library that another one has replaced stays in the cache.
 const keep = 30 * 24 * time.Hour
 
-// Build returns the path of the library with the kernels of package kernels, which it compiles where the cache (onmart in the user's
-// cache folder, else in the folder for temporary files) does not have it. Several processes may build at once. The
-// error is ErrNoCompiler where there is no compiler, or says which file does not compile.
+// Build returns the path of the library with the kernels of package kernels, which it compiles where the cache
+// (onmart in the user's cache folder, else in the folder for temporary files) does not have it. Several
+// processes may build at once. The error is ErrNoCompiler where there is no compiler, or says which file does
+// not compile.
 func Build() (string, error) { return BuildFrom(kernels.Sources()) }
 
-// BuildFrom is Build for other kernels: each .cu file at the root of sources, with the .cuh files beside it, is compiled by itself.
-// A kernel is extern "C" __global__ void, with or without __launch_bounds__, and its name occurs once in all files.
+// BuildFrom is Build for other kernels: each .cu file at the root of sources, with the .cuh files beside it, is
+// compiled by itself. A kernel is extern "C" __global__ void, with or without __launch_bounds__, and its name
+// occurs once in all files.
 func BuildFrom(sources fs.FS) (string, error) {
 	b, err := newBuild(sources)
 	if err != nil {
@@ -74,7 +77,8 @@ type build struct {
 
 func newBuild(sources fs.FS) (*build, error) {
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		return nil, fmt.Errorf("%w that makes the emulator for %s/%s: it is written for linux/amd64", ErrNoCompiler, runtime.GOOS, runtime.GOARCH)
+		return nil, fmt.Errorf("%w that makes the emulator for %s/%s: it is written for linux/amd64",
+			ErrNoCompiler, runtime.GOOS, runtime.GOARCH)
 	}
 	name := os.Getenv("CXX")
 	if name == "" {
@@ -82,7 +86,8 @@ func newBuild(sources fs.FS) (*build, error) {
 	}
 	compiler, err := exec.LookPath(name)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s is not there: install g++ (Debian and Ubuntu: apt install g++), or name a compiler in CXX", ErrNoCompiler, name)
+		return nil, fmt.Errorf("%w: %s is not there: install g++ (Debian and Ubuntu: apt install g++), "+
+			"or name a compiler in CXX", ErrNoCompiler, name)
 	}
 	version, err := exec.Command(compiler, "--version").Output()
 	if err != nil {
@@ -99,13 +104,16 @@ func newBuild(sources fs.FS) (*build, error) {
 	if b.kernels, err = read(sources, ".cu", ".cuh"); err != nil {
 		return nil, err
 	}
-	b.path = filepath.Join(cacheDir(), fmt.Sprintf("libcuda-emulator-%s.so", b.key(b.checks, slices.Concat(b.native, b.kernels))))
+	key := b.key(b.checks, slices.Concat(b.native, b.kernels))
+	b.path = filepath.Join(cacheDir(), fmt.Sprintf("libcuda-emulator-%s.so", key))
 	return b, nil
 }
 
-// flags of the compiler. Products and sums are rounded as they are written, and fmaf is one instruction where the machine has it.
+// flags of the compiler. Products and sums are rounded as they are written, and fmaf is one instruction where
+// the machine has it.
 func flags() []string {
-	f := []string{"-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing", "-pthread"}
+	f := []string{"-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden",
+		"-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing", "-pthread"}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasBMI1 && cpu.X86.HasBMI2 {
 		f = append(f, "-mavx2", "-mfma", "-mbmi", "-mbmi2")
 	}
@@ -114,7 +122,8 @@ func flags() []string {
 
 // checks of kernels while they run; native/checks.cpp says what they find. They cost about a third of the time.
 func checks() []string {
-	return []string{"-fsanitize=alignment,bounds,shift-exponent,signed-integer-overflow,integer-divide-by-zero", "-fno-sanitize-recover=all"}
+	return []string{"-fsanitize=alignment,bounds,shift-exponent,signed-integer-overflow,integer-divide-by-zero",
+		"-fno-sanitize-recover=all"}
 }
 
 func cacheDir() string {

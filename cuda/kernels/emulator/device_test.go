@@ -20,10 +20,11 @@ import (
 // orders in which tests run what must not depend on them.
 var orders = []uint32{0, 1, 2, 3, 1234567}
 
-// signatures are the entries of a PTX that stands for testdata: the emulator runs the .cu files and takes from the PTX its names,
-// parameters and launch bounds. Letters are parameters: p address, b 1 byte, h 2, w 4, l 8, f float, d double.
+// signatures are the entries of a PTX that stands for testdata: the emulator runs the .cu files and takes from
+// the PTX its names, parameters and launch bounds. Letters are parameters: p address, b 1 byte, h 2, w 4, l 8,
+// f float, d double.
 var signatures = map[string]string{
-	"tiled": "pppwww 256", "block_sums": "ppw", "warp_words": "p", "votes": "pp", "histogram": "ppw", "reversed": "pp",
+	"tiled": "pppwww 256", "block_sums": "ppw", "warp_words": "p", "votes": "pp", "histogram": "ppw", "reversed": "pp", "plain_shared": "pp",
 	"parameters": "pbhwlfdM", "nothing": "", "increment": "pw 256", "twice": "pw 256", "barriers": "pw", "shuffles": "pw",
 	"missing_barrier": "pp", "missing_second_barrier": "ppw", "block_race": "p", "read_at": "ppl", "write_at": "pl",
 	"read_byte_address": "ppl", "read_vector": "ppw", "shared_write_at": "pw", "shared_read_at": "pw", "shared_too_large": "p",
@@ -86,7 +87,8 @@ func open(t testing.TB) *device {
 	return d
 }
 
-// here makes the context current on the calling goroutine, which keeps its OS thread until the function returned is called.
+// here makes the context current on the calling goroutine, which keeps its OS thread until the function
+// returned is called.
 func (d *device) here() (done func()) {
 	d.Helper()
 	runtime.LockOSThread()

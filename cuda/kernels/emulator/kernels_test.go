@@ -149,7 +149,7 @@ func TestVotesAndAtomics(t *testing.T) {
 	})
 }
 
-func TestDynamicSharedMemoryAndParameters(t *testing.T) {
+func TestSharedMemoryAndParameters(t *testing.T) {
 	d := open(t)
 	x := make([]float32, 100)
 	want := make([]float32, 100)
@@ -160,6 +160,9 @@ func TestDynamicSharedMemoryAndParameters(t *testing.T) {
 		y := d.alloc(400)
 		d.ok(d.Launch(d.function("reversed"), line(1), line(100), 400, d.stream, pointers(t, []any{put(d, x), y})))
 		same(d, "reversed", o, get[float32](d, y, 100), want)
+		z := d.alloc(400)
+		d.ok(d.launch(d.stream, "plain_shared", line(2), line(100), put(d, x), z))
+		same(d, "plain shared memory", o, get[float32](d, z, 100), want)
 	})
 	y := d.alloc(64)
 	d.ok(d.launch(d.stream, "parameters", line(1), line(1), y, int8(-1), int16(-2), int32(-3), int64(1)<<40, float32(0.5), 0.25,
@@ -188,18 +191,18 @@ func TestMemoryIsUndefined(t *testing.T) {
 	}
 }
 
-// exposed is whether the results of run differ between orders.
-func exposed[T comparable](d *device, run func() []T) bool {
+// exposed lists the orders in which the result of run is another one than in order 0.
+func exposed[T comparable](d *device, run func() []T) []uint32 {
 	d.Helper()
 	var first []T
-	different := false
+	var different []uint32
 	inAllOrders(d, func(o uint32) {
 		v := run()
 		if first == nil {
 			first = v
 		}
-		for i := range v {
-			different = different || v[i] != first[i]
+		if !slices.Equal(v, first) {
+			different = append(different, o)
 		}
 	})
 	return different
@@ -211,7 +214,7 @@ func TestOrdersExposeRaces(t *testing.T) {
 	for i := range x {
 		x[i] = float32(i)
 	}
-	if !exposed(d, func() []float32 {
+	if got := exposed(d, func() []float32 {
 		y := d.alloc(1024)
 		d.ok(d.launch(d.stream, "missing_barrier", line(1), line(256), put(d, x), y))
 		v := get[float32](d, y, 256)
@@ -221,27 +224,27 @@ func TestOrdersExposeRaces(t *testing.T) {
 			}
 		}
 		return v
-	}) {
-		t.Error("a missing barrier changes nothing in any order")
+	}); !slices.Equal(got, orders[1:]) {
+		t.Errorf("a missing barrier changes results in orders %d, want all but 0", got)
 	}
-	if !exposed(d, func() []float32 {
+	if got := exposed(d, func() []float32 {
 		y := d.alloc(1024)
 		d.ok(d.launch(d.stream, "missing_second_barrier", line(1), line(256), put(d, x), y, int32(3)))
 		return get[float32](d, y, 256)
-	}) {
-		t.Error("a missing barrier before the next round changes nothing in any order")
+	}); !slices.Equal(got, orders[1:]) {
+		t.Errorf("a missing barrier before the next round changes results in orders %d, want all but 0", got)
 	}
-	if !exposed(d, func() []int32 {
+	if got := exposed(d, func() []int32 {
 		y := d.alloc(4)
 		d.ok(d.launch(d.stream, "block_race", line(8), line(32), y))
 		return get[int32](d, y, 1)
-	}) {
-		t.Error("a race between blocks changes nothing in any order")
+	}); !slices.Contains(got, 1) || len(got) < 2 {
+		t.Errorf("a race between blocks changes the result in orders %d, want 1 and a seed", got)
 	}
 }
 
-// TestKernelFaults wants each fault as the launch's error in every order, with a line that says where it is, and a context
-// that is lost until it is released.
+// TestKernelFaults wants each fault as the launch's error in every order, with a line that says where it is,
+// and a context that is lost until it is released.
 func TestKernelFaults(t *testing.T) {
 	const illegal, misaligned, failed = cuda.Result(700), cuda.Result(716), cuda.Result(719)
 	type setting struct {

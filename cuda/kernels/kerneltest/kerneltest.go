@@ -44,7 +44,8 @@ func Driver(t testing.TB) cuda.Driver {
 	return d
 }
 
-// Open opens the device with these options, Library and NoCache set where they are not, and closes it when the test ends.
+// Open opens the device with these options, on Library where they have no Driver, and closes it when the test ends. NoCache
+// makes an access past a buffer an error, see cuda.Options.
 func Open(t testing.TB, o cuda.Options) *cuda.Device {
 	t.Helper()
 	if o.Driver == nil {

@@ -1,5 +1,5 @@
-// What the compiler's checks of kernels call (-fsanitize, see build.go): each ends the kernel with the place in the source. The
-// structures are the interface of libubsan, which is not linked.
+// What the compiler's checks of kernels call (-fsanitize, see build.go): each ends the kernel with the place in
+// the source. The structures are the interface of libubsan, which is not linked.
 #include "executor.h"
 
 using namespace emu;
@@ -29,7 +29,9 @@ std::string where(const Location &l) {
   return std::string(base ? base + 1 : l.file) + ":" + std::to_string(l.line);
 }
 
-[[noreturn]] void undefined(const Location &l, const char *what) { fault(LAUNCH_FAILED, "%s: %s", where(l).c_str(), what); }
+[[noreturn]] void undefined(const Location &l, const char *what) {
+  fault(LAUNCH_FAILED, "%s: %s", where(l).c_str(), what);
+}
 
 } // namespace
 
@@ -40,12 +42,21 @@ extern "C" {
         static_cast<unsigned long long>(address), 1u << m->log_alignment);
 }
 [[noreturn]] void __ubsan_handle_out_of_bounds_abort(const Bounds *o, uintptr_t index) {
-  fault(ILLEGAL_ADDRESS, "%s: index %lld of an array of type %s", where(o->at).c_str(), static_cast<long long>(index), o->array->name);
+  fault(ILLEGAL_ADDRESS, "%s: index %lld of an array of type %s", where(o->at).c_str(), static_cast<long long>(index),
+        o->array->name);
 }
-[[noreturn]] void __ubsan_handle_add_overflow_abort(const Location *at, uintptr_t, uintptr_t) { undefined(*at, "a sum overflows its signed type"); }
-[[noreturn]] void __ubsan_handle_sub_overflow_abort(const Location *at, uintptr_t, uintptr_t) { undefined(*at, "a difference overflows its signed type"); }
-[[noreturn]] void __ubsan_handle_mul_overflow_abort(const Location *at, uintptr_t, uintptr_t) { undefined(*at, "a product overflows its signed type"); }
-[[noreturn]] void __ubsan_handle_negate_overflow_abort(const Location *at, uintptr_t) { undefined(*at, "a negation overflows its signed type"); }
+[[noreturn]] void __ubsan_handle_add_overflow_abort(const Location *at, uintptr_t, uintptr_t) {
+  undefined(*at, "a sum overflows its signed type");
+}
+[[noreturn]] void __ubsan_handle_sub_overflow_abort(const Location *at, uintptr_t, uintptr_t) {
+  undefined(*at, "a difference overflows its signed type");
+}
+[[noreturn]] void __ubsan_handle_mul_overflow_abort(const Location *at, uintptr_t, uintptr_t) {
+  undefined(*at, "a product overflows its signed type");
+}
+[[noreturn]] void __ubsan_handle_negate_overflow_abort(const Location *at, uintptr_t) {
+  undefined(*at, "a negation overflows its signed type");
+}
 [[noreturn]] void __ubsan_handle_divrem_overflow_abort(const Location *at, uintptr_t, uintptr_t) {
   undefined(*at, "an integer is divided by zero, or the quotient overflows");
 }

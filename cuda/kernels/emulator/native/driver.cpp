@@ -1,5 +1,6 @@
-// The entry points of libcuda that the emulator offers, under the names that cuda.h's macros choose, with the checks that a
-// lenient fake would leave out. Misuse is said in one line on stderr and returned as the code that a driver gives.
+// The entry points of libcuda that the emulator offers, under the names that cuda.h's macros choose, with the
+// checks that a lenient fake would leave out. Misuse is said in one line on stderr and returned as the code
+// that a driver gives.
 //
 // There is one device: an RTX 2060 in its figures. Attributes from 9000 on are the emulator's own (see kOwn below).
 #include <pthread.h>
@@ -24,7 +25,8 @@ constexpr int kDeviceCapability = 75;
 constexpr int kIllegalState = 401;
 constexpr int kNotSupported = 801;
 
-// Attributes of the emulator: what is live now, and from kSetOrder on, kSetOrder + n sets the order to n and gives the old one.
+// Attributes of the emulator: what is live now, and from kSetOrder on, kSetOrder + n sets the order to n and
+// gives the old one.
 enum Own {
   ALLOCATIONS = 9001, // of device memory
   MIBIBYTES = 9002,   // of device memory, whole ones
@@ -33,14 +35,15 @@ enum Own {
   STREAMS = 9005,
   EVENTS = 9006,
   MODULES = 9007,
-  GRAPHS = 9008, // and instantiated ones
+  GRAPHS = 9008,   // and instantiated ones
   LAUNCHES = 9009, // of kernels that were run since the library was opened, modulo 2^31
   ORDER = 9010,
 };
 constexpr int kSetOrder = 1000000;
 
 // Table gives out handles that are never given out again, so that a stale one is known.
-template <class T> struct Table {
+template <class T>
+struct Table {
   uint64_t kind, last = 0;
   std::unordered_map<uint64_t, std::shared_ptr<T>> live;
   explicit Table(uint64_t k) : kind(k) {}
@@ -107,7 +110,8 @@ struct Call {
     if (needs != CONTEXT || fault) return;
     if (current == 0 || current != d.context) {
       fault = current == 0 ? INVALID_CONTEXT : CONTEXT_IS_DESTROYED;
-      report("%s: %s", name, current == 0 ? "no context is current on this thread" : "the thread's context was destroyed");
+      report("%s: %s", name,
+             current == 0 ? "no context is current on this thread" : "the thread's context was destroyed");
       return;
     }
     fault = sticky();
@@ -117,51 +121,54 @@ struct Call {
     return code;
   }
 };
-#define CALL(needs)                  \
-  Call call(__func__, Call::needs);  \
+#define CALL(needs)                 \
+  Call call(__func__, Call::needs); \
   if (call.fault) return call.fault
 #define REQUIRE(condition, why) \
   if (!(condition)) return call.wrong(why)
 
-#define STREAM(s, handle)                                   \
-  std::shared_ptr<Stream> s = the().streams.get(handle);    \
-  if (!s) return call.wrong(handle ? "no live stream" : "the default stream is not emulated: name a stream", INVALID_HANDLE)
+#define STREAM(s, handle)                                \
+  std::shared_ptr<Stream> s = the().streams.get(handle); \
+  if (!s)                                                \
+  return call.wrong(handle ? "no live stream" : "the default stream is not emulated: name a stream", INVALID_HANDLE)
 #define EVENT(e, handle)                               \
   std::shared_ptr<Event> e = the().events.get(handle); \
   if (!e) return call.wrong("no live event", INVALID_HANDLE)
 
 int device_attribute(int a, int *value) {
   switch (a) {
-  case 1: *value = int(kMaxThreads); return SUCCESS;    // MAX_THREADS_PER_BLOCK
-  case 2: case 3: *value = 1024; return SUCCESS;        // MAX_BLOCK_DIM_X, _Y
-  case 4: *value = 64; return SUCCESS;                  // MAX_BLOCK_DIM_Z
-  case 5: *value = 0x7fffffff; return SUCCESS;          // MAX_GRID_DIM_X
-  case 6: case 7: *value = 65535; return SUCCESS;       // MAX_GRID_DIM_Y, _Z
+  case 1: *value = int(kMaxThreads); return SUCCESS; // MAX_THREADS_PER_BLOCK
+  case 2:
+  case 3: *value = 1024; return SUCCESS;       // MAX_BLOCK_DIM_X, _Y
+  case 4: *value = 64; return SUCCESS;         // MAX_BLOCK_DIM_Z
+  case 5: *value = 0x7fffffff; return SUCCESS; // MAX_GRID_DIM_X
+  case 6:
+  case 7: *value = 65535; return SUCCESS;                // MAX_GRID_DIM_Y, _Z
   case 8: *value = int(kMaxSharedBytes); return SUCCESS; // MAX_SHARED_MEMORY_PER_BLOCK
-  case 9: *value = 65536; return SUCCESS;               // TOTAL_CONSTANT_MEMORY
-  case 10: *value = 32; return SUCCESS;                 // WARP_SIZE
-  case 12: *value = 65536; return SUCCESS;              // MAX_REGISTERS_PER_BLOCK
-  case 13: *value = 1680000; return SUCCESS;            // CLOCK_RATE, kHz
-  case 15: *value = 1; return SUCCESS;                  // GPU_OVERLAP
-  case 16: *value = 30; return SUCCESS;                 // MULTIPROCESSOR_COUNT
-  case 17: *value = 0; return SUCCESS;                  // KERNEL_EXEC_TIMEOUT
-  case 18: *value = 0; return SUCCESS;                  // INTEGRATED
-  case 19: *value = 1; return SUCCESS;                  // CAN_MAP_HOST_MEMORY
-  case 20: *value = 0; return SUCCESS;                  // COMPUTE_MODE
-  case 31: *value = 1; return SUCCESS;                  // CONCURRENT_KERNELS
-  case 32: *value = 0; return SUCCESS;                  // ECC_ENABLED
-  case 36: *value = 7001000; return SUCCESS;            // MEMORY_CLOCK_RATE, kHz: 336 GB/s over 192 bit
-  case 37: *value = 192; return SUCCESS;                // GLOBAL_MEMORY_BUS_WIDTH
-  case 38: *value = 3 << 20; return SUCCESS;            // L2_CACHE_SIZE
-  case 39: *value = 1024; return SUCCESS;               // MAX_THREADS_PER_MULTIPROCESSOR
-  case 40: *value = 3; return SUCCESS;                  // ASYNC_ENGINE_COUNT
-  case 41: *value = 1; return SUCCESS;                  // UNIFIED_ADDRESSING
+  case 9: *value = 65536; return SUCCESS;                // TOTAL_CONSTANT_MEMORY
+  case 10: *value = 32; return SUCCESS;                  // WARP_SIZE
+  case 12: *value = 65536; return SUCCESS;               // MAX_REGISTERS_PER_BLOCK
+  case 13: *value = 1680000; return SUCCESS;             // CLOCK_RATE, kHz
+  case 15: *value = 1; return SUCCESS;                   // GPU_OVERLAP
+  case 16: *value = 30; return SUCCESS;                  // MULTIPROCESSOR_COUNT
+  case 17: *value = 0; return SUCCESS;                   // KERNEL_EXEC_TIMEOUT
+  case 18: *value = 0; return SUCCESS;                   // INTEGRATED
+  case 19: *value = 1; return SUCCESS;                   // CAN_MAP_HOST_MEMORY
+  case 20: *value = 0; return SUCCESS;                   // COMPUTE_MODE
+  case 31: *value = 1; return SUCCESS;                   // CONCURRENT_KERNELS
+  case 32: *value = 0; return SUCCESS;                   // ECC_ENABLED
+  case 36: *value = 7001000; return SUCCESS;             // MEMORY_CLOCK_RATE, kHz: 336 GB/s over 192 bit
+  case 37: *value = 192; return SUCCESS;                 // GLOBAL_MEMORY_BUS_WIDTH
+  case 38: *value = 3 << 20; return SUCCESS;             // L2_CACHE_SIZE
+  case 39: *value = 1024; return SUCCESS;                // MAX_THREADS_PER_MULTIPROCESSOR
+  case 40: *value = 3; return SUCCESS;                   // ASYNC_ENGINE_COUNT
+  case 41: *value = 1; return SUCCESS;                   // UNIFIED_ADDRESSING
   case 75: *value = kDeviceCapability / 10; return SUCCESS;
   case 76: *value = kDeviceCapability % 10; return SUCCESS;
-  case 81: *value = 64 << 10; return SUCCESS;           // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
-  case 82: *value = 65536; return SUCCESS;              // MAX_REGISTERS_PER_MULTIPROCESSOR
-  case 97: *value = 64 << 10; return SUCCESS;           // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-  case 106: *value = 16; return SUCCESS;                // MAX_BLOCKS_PER_MULTIPROCESSOR
+  case 81: *value = 64 << 10; return SUCCESS; // MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
+  case 82: *value = 65536; return SUCCESS;    // MAX_REGISTERS_PER_MULTIPROCESSOR
+  case 97: *value = 64 << 10; return SUCCESS; // MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+  case 106: *value = 16; return SUCCESS;      // MAX_BLOCKS_PER_MULTIPROCESSOR
   }
   return INVALID_VALUE;
 }
@@ -191,11 +198,13 @@ void destroy_context() {
   Driver &d = the();
   finish_all();
   if (environment("ONMART_EMU_LEAKS", 0) != 0) {
-    if (memory_allocations() || host_allocations() || !d.streams.live.empty() || !d.events.live.empty() || !d.modules.live.empty() ||
-        !d.graphs.live.empty() || !d.executables.live.empty())
-      report("leaked at the end of the context: %zu allocations of %zu bytes, %zu of pinned memory, %zu streams, %zu events, %zu modules, %zu graphs",
-             memory_allocations(), memory_used(), host_allocations(), d.streams.live.size(), d.events.live.size(), d.modules.live.size(),
-             d.graphs.live.size() + d.executables.live.size());
+    if (memory_allocations() || host_allocations() || !d.streams.live.empty() || !d.events.live.empty() ||
+        !d.modules.live.empty() || !d.graphs.live.empty() || !d.executables.live.empty())
+      report(
+          "leaked at the end of the context: %zu allocations of %zu bytes, %zu of pinned memory, %zu streams, %zu "
+          "events, %zu modules, %zu graphs",
+          memory_allocations(), memory_used(), host_allocations(), d.streams.live.size(), d.events.live.size(),
+          d.modules.live.size(), d.graphs.live.size() + d.executables.live.size());
   }
   d.modules.live.clear();
   d.functions.live.clear();
@@ -248,7 +257,8 @@ const ErrorText kErrors[] = {
     {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
     {NO_BINARY_FOR_GPU, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"},
     {INVALID_PTX, "CUDA_ERROR_INVALID_PTX", "a PTX JIT compilation failed"},
-    {UNSUPPORTED_PTX_VERSION, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "the provided PTX was compiled with an unsupported toolchain."},
+    {UNSUPPORTED_PTX_VERSION, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+     "the provided PTX was compiled with an unsupported toolchain."},
     {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {kIllegalState, "CUDA_ERROR_ILLEGAL_STATE", "the operation cannot be performed in the present state"},
     {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
@@ -259,13 +269,18 @@ const ErrorText kErrors[] = {
     {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {kNotSupported, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
     {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
-    {CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"},
-    {CAPTURE_MERGE, "CUDA_ERROR_STREAM_CAPTURE_MERGE", "operation would result in a merge of separate capture sequences"},
+    {CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
+     "operation failed due to a previous error during capture"},
+    {CAPTURE_MERGE, "CUDA_ERROR_STREAM_CAPTURE_MERGE",
+     "operation would result in a merge of separate capture sequences"},
     {CAPTURE_UNMATCHED, "CUDA_ERROR_STREAM_CAPTURE_UNMATCHED", "capture was not ended in the same stream as it began"},
     {CAPTURE_UNJOINED, "CUDA_ERROR_STREAM_CAPTURE_UNJOINED", "capturing stream has unjoined work"},
-    {CAPTURE_ISOLATION, "CUDA_ERROR_STREAM_CAPTURE_ISOLATION", "dependency created on uncaptured work in another stream"},
-    {CAPTURED_EVENT, "CUDA_ERROR_CAPTURED_EVENT", "operation not permitted on an event last recorded in a capturing stream"},
-    {CAPTURE_WRONG_THREAD, "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD", "attempt to terminate a thread-local capture sequence from another thread"},
+    {CAPTURE_ISOLATION, "CUDA_ERROR_STREAM_CAPTURE_ISOLATION",
+     "dependency created on uncaptured work in another stream"},
+    {CAPTURED_EVENT, "CUDA_ERROR_CAPTURED_EVENT",
+     "operation not permitted on an event last recorded in a capturing stream"},
+    {CAPTURE_WRONG_THREAD, "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD",
+     "attempt to terminate a thread-local capture sequence from another thread"},
 };
 const ErrorText *error_text(int code) {
   for (const ErrorText &e : kErrors)
@@ -457,7 +472,8 @@ API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, uint64_t s
   const HostKind kind = host_kind(from, bytes);
   REQUIRE(kind != PINNED_OVERRUN, "the source passes the end of its pinned memory");
   if (kind == PAGEABLE && !s->capture) { // a driver has read it when the call returns
-    auto copy = std::make_shared<std::vector<char>>(static_cast<const char *>(from), static_cast<const char *>(from) + bytes);
+    auto copy =
+        std::make_shared<std::vector<char>>(static_cast<const char *>(from), static_cast<const char *>(from) + bytes);
     return submit(s.get(), [to, copy] {
       if (!memory_holds(to, copy->size())) return late("cuMemcpyHtoDAsync");
       memcpy(reinterpret_cast<void *>(to), copy->data(), copy->size());
@@ -507,7 +523,8 @@ API cuMemsetD32Async(uint64_t to, unsigned value, size_t count, uint64_t stream)
   STREAM(s, stream);
   if (count == 0) return SUCCESS;
   REQUIRE(to % 4 == 0, "the address is not a multiple of 4");
-  REQUIRE(count <= SIZE_MAX / 4 && memory_holds(to, 4 * count), "the destination does not lie within one live allocation");
+  REQUIRE(count <= SIZE_MAX / 4 && memory_holds(to, 4 * count),
+          "the destination does not lie within one live allocation");
   return submit(s.get(), [=] {
     if (!memory_holds(to, 4 * count)) return late("cuMemsetD32Async");
     fill32(to, value, count);
@@ -642,7 +659,8 @@ API cuModuleLoadDataEx(uint64_t *module, const void *image, unsigned count, cons
   }
   auto m = std::make_shared<Module>();
   std::string log;
-  const Result r = parse_ptx(static_cast<const char *>(image), int(environment("ONMART_EMU_CUDA", 11080)), kDeviceCapability, &m->ptx, &log);
+  const Result r = parse_ptx(static_cast<const char *>(image), int(environment("ONMART_EMU_CUDA", 11080)),
+                             kDeviceCapability, &m->ptx, &log);
   if (info && info_room) snprintf(info, info_room, "%s", "");
   if (fault && fault_room) snprintf(fault, fault_room, "%s", log.c_str());
   if (r != SUCCESS) return r;
@@ -650,7 +668,9 @@ API cuModuleLoadDataEx(uint64_t *module, const void *image, unsigned count, cons
   return SUCCESS;
 }
 
-API cuModuleLoadData(uint64_t *module, const void *image) { return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr); }
+API cuModuleLoadData(uint64_t *module, const void *image) {
+  return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr);
+}
 
 API cuModuleUnload(uint64_t module) {
   CALL(CONTEXT);
@@ -683,9 +703,11 @@ API cuModuleGetFunction(uint64_t *function, uint64_t module, const char *name) {
   const PtxEntry &e = entry->second;
   const std::vector<uint32_t> sizes(k->sizes, k->sizes + k->count);
   if (sizes != e.sizes || e.threads != k->threads) {
-    report("%s: the PTX of %s is of another source than the emulator: it has %zu parameters and .maxntid %u, the source %u and __launch_bounds__ %u%s",
-           call.name, name, e.sizes.size(), e.threads, k->count, k->threads,
-           e.sizes.size() == sizes.size() && e.sizes != sizes ? "; sizes of parameters differ" : "");
+    report(
+        "%s: the PTX of %s is of another source than the emulator: it has %zu parameters and .maxntid %u, the source "
+        "%u and __launch_bounds__ %u%s",
+        call.name, name, e.sizes.size(), e.threads, k->count, k->threads,
+        e.sizes.size() == sizes.size() && e.sizes != sizes ? "; sizes of parameters differ" : "");
     return INVALID_IMAGE;
   }
   *function = m->functions[name] = the().functions.add(std::make_shared<Function>(Function{k}));
@@ -702,8 +724,8 @@ API cuFuncGetAttribute(int *value, int attribute, uint64_t function) {
   return SUCCESS;
 }
 
-API cuLaunchKernel(uint64_t function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
-                   uint64_t stream, void **params, void **extra) {
+API cuLaunchKernel(uint64_t function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, uint64_t stream, void **params, void **extra) {
   CALL(CONTEXT);
   STREAM(s, stream);
   auto f = the().functions.get(function);
@@ -711,13 +733,16 @@ API cuLaunchKernel(uint64_t function, unsigned gx, unsigned gy, unsigned gz, uns
   const Kernel *k = f->kernel;
   const uint64_t threads = uint64_t(bx) * by * bz;
   auto refuse = [&](const char *why) {
-    report("cuLaunchKernel of %s, grid (%u,%u,%u), block (%u,%u,%u), %u bytes shared: %s", k->name, gx, gy, gz, bx, by, bz, shared, why);
+    report("cuLaunchKernel of %s, grid (%u,%u,%u), block (%u,%u,%u), %u bytes shared: %s", k->name, gx, gy, gz, bx, by,
+           bz, shared, why);
     return INVALID_VALUE;
   };
   if (gx == 0 || gy == 0 || gz == 0 || threads == 0) return refuse("a dimension is 0");
   if (gx > 0x7fffffff || gy > 65535 || gz > 65535) return refuse("the grid is too large (2^31-1, 65535, 65535)");
-  if (bx > 1024 || by > 1024 || bz > 64 || threads > kMaxThreads) return refuse("the block is too large (1024, 1024, 64, and 1024 threads)");
-  if (k->threads && threads > k->threads) return refuse(("the block has more threads than __launch_bounds__ allows: " + std::to_string(k->threads)).c_str());
+  if (bx > 1024 || by > 1024 || bz > 64 || threads > kMaxThreads)
+    return refuse("the block is too large (1024, 1024, 64, and 1024 threads)");
+  if (k->threads && threads > k->threads)
+    return refuse(("the block has more threads than __launch_bounds__ allows: " + std::to_string(k->threads)).c_str());
   if (shared > kMaxSharedBytes) return refuse("a block may have 48 KiB of shared memory");
   if (uint64_t(gx) * gy * gz > 0xffffffff) return refuse("the emulator takes up to 2^32-1 blocks");
   if (extra) return refuse("parameters by extra are not emulated");

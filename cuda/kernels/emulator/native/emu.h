@@ -32,14 +32,10 @@ struct dim3 {
   constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
 };
 
-#define EMU_VECTORS(T, name, align2, align4)                           \
-  struct alignas(align2) name##2 {                                     \
-    T x, y;                                                            \
-  };                                                                   \
-  struct alignas(align4) name##4 {                                     \
-    T x, y, z, w;                                                      \
-  };                                                                   \
-  static inline name##2 make_##name##2(T x, T y) { return {x, y}; }    \
+#define EMU_VECTORS(T, name, align2, align4)                        \
+  struct alignas(align2) name##2 { T x, y; };                       \
+  struct alignas(align4) name##4 { T x, y, z, w; };                 \
+  static inline name##2 make_##name##2(T x, T y) { return {x, y}; } \
   static inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 EMU_VECTORS(float, float, 8, 16)
 EMU_VECTORS(int, int, 8, 16)
@@ -117,7 +113,8 @@ inline Segment segment(int width) {
   if (w == 0 || w > 32 || (w & (w - 1))) trap("the width of a shuffle is not a power of two up to 32");
   return {l, l & ~(w - 1), l | (w - 1)};
 }
-template <class T> T moved(const Site *at, unsigned mask, T v, unsigned from) {
+template <class T>
+T moved(const Site *at, unsigned mask, T v, unsigned from) {
   static_assert(std::is_arithmetic<T>::value && sizeof(T) <= 8, "a shuffle moves a number of up to 8 bytes");
   uint64_t bits = 0;
   memcpy(&bits, &v, sizeof v);
@@ -125,19 +122,23 @@ template <class T> T moved(const Site *at, unsigned mask, T v, unsigned from) {
   memcpy(&v, &bits, sizeof v);
   return v;
 }
-template <class T> T shuffle(const Site *at, unsigned mask, T v, int source, int width = 32) {
+template <class T>
+T shuffle(const Site *at, unsigned mask, T v, int source, int width = 32) {
   Segment s = segment(width);
   return moved(at, mask, v, s.first | (unsigned(source) & unsigned(width - 1)));
 }
-template <class T> T shuffle_up(const Site *at, unsigned mask, T v, unsigned delta, int width = 32) {
+template <class T>
+T shuffle_up(const Site *at, unsigned mask, T v, unsigned delta, int width = 32) {
   Segment s = segment(width);
   return moved(at, mask, v, delta > s.lane - s.first ? s.lane : s.lane - delta);
 }
-template <class T> T shuffle_down(const Site *at, unsigned mask, T v, unsigned delta, int width = 32) {
+template <class T>
+T shuffle_down(const Site *at, unsigned mask, T v, unsigned delta, int width = 32) {
   Segment s = segment(width);
   return moved(at, mask, v, delta > s.last - s.lane ? s.lane : s.lane + delta);
 }
-template <class T> T shuffle_xor(const Site *at, unsigned mask, T v, int bits, int width = 32) {
+template <class T>
+T shuffle_xor(const Site *at, unsigned mask, T v, int bits, int width = 32) {
   Segment s = segment(width);
   unsigned from = s.lane ^ unsigned(bits);
   return moved(at, mask, v, from > s.last ? s.lane : from);
@@ -149,8 +150,10 @@ struct SyncWarp {
 
 // Parameters of a kernel lie one after the other, each aligned to 16 bytes.
 constexpr size_t parameter_bytes(size_t n) { return (n + 15) & ~size_t(15); }
-template <auto K> struct Entry;
-template <class... A, void (*K)(A...)> struct Entry<K> {
+template <auto K>
+struct Entry;
+template <class... A, void (*K)(A...)>
+struct Entry<K> {
   static constexpr uint32_t count = sizeof...(A);
   static constexpr uint32_t sizes[sizeof...(A) + 1] = {uint32_t(sizeof(A))..., 0};
   static constexpr size_t offset(size_t i) {
@@ -158,7 +161,8 @@ template <class... A, void (*K)(A...)> struct Entry<K> {
     for (size_t k = 0; k < i; k++) at += parameter_bytes(sizes[k]);
     return at;
   }
-  template <size_t... I> static void spread(const char *p, std::index_sequence<I...>) {
+  template <size_t... I>
+  static void spread(const char *p, std::index_sequence<I...>) {
     (void)p;
     K(*reinterpret_cast<const A *>(p + offset(I))...);
   }
@@ -176,12 +180,15 @@ struct Add {
 
 // EMU_KERNEL makes a kernel known by its name; the build appends one a kernel. bounds is what stands in
 // __launch_bounds__, of which the first number counts.
-#define EMU_KERNEL(name, ...)                                                                                     \
+#define EMU_KERNEL(name, ...)                                                                                        \
   static emu::Add emu_add_##name(#name, emu::Entry<&name>::call, emu::Entry<&name>::sizes, emu::Entry<&name>::count, \
                                  emu::first_bound(__VA_ARGS__));
 namespace emu {
 constexpr uint32_t first_bound() { return 0; }
-template <class... R> constexpr uint32_t first_bound(unsigned long long threads, R...) { return uint32_t(threads); }
+template <class... R>
+constexpr uint32_t first_bound(unsigned long long threads, R...) {
+  return uint32_t(threads);
+}
 } // namespace emu
 
 // ---- words of CUDA C++ ----
@@ -199,15 +206,16 @@ template <class... R> constexpr uint32_t first_bound(unsigned long long threads,
 
 // SHARED_ARRAY declares `__shared__ __align__(16) T name[count]`. It lies between inaccessible pages and holds
 // NaN (0xff) at the start of a block. SHARED_DYNAMIC names the launch's dynamic shared memory, likewise.
-#define SHARED_ARRAY(T, name, count)                                                        \
-  static emu::Shared emu_shared_##name{#name, __FILE__, __LINE__, sizeof(T) * (count)};     \
+#define SHARED_ARRAY(T, name, count)                                                    \
+  static emu::Shared emu_shared_##name{#name, __FILE__, __LINE__, sizeof(T) * (count)}; \
   T(&name)[count] = *reinterpret_cast<T(*)[count]>(emu::shared(&emu_shared_##name))
-#define SHARED_DYNAMIC(T, name) T *const name = reinterpret_cast<T *>(emu::shared_dynamic(EMU_SITE("dynamic shared memory")))
+#define SHARED_DYNAMIC(T, name) \
+  T *const name = reinterpret_cast<T *>(emu::shared_dynamic(EMU_SITE("dynamic shared memory")))
 
-#define EMU_SITE(what)                                      \
-  ([]() -> const emu::Site * {                              \
+#define EMU_SITE(what)                                       \
+  ([]() -> const emu::Site * {                               \
     static constexpr emu::Site at{__FILE__, __LINE__, what}; \
-    return &at;                                             \
+    return &at;                                              \
   }())
 
 #define threadIdx (*emu::thread_index)
@@ -322,14 +330,24 @@ static inline unsigned min(int a, unsigned b) { return min(unsigned(a), b); }
 static inline unsigned max(unsigned a, int b) { return max(a, unsigned(b)); }
 static inline unsigned max(int a, unsigned b) { return max(unsigned(a), b); }
 
-template <class T> static inline T __ldg(const T *p) { return *p; }
-template <class T> static inline T __ldcg(const T *p) { return *p; }
-template <class T> static inline void __stcg(T *p, T v) { *p = v; }
+template <class T>
+static inline T __ldg(const T *p) {
+  return *p;
+}
+template <class T>
+static inline T __ldcg(const T *p) {
+  return *p;
+}
+template <class T>
+static inline void __stcg(T *p, T v) {
+  *p = v;
+}
 
 // ---- atomics ----
 
 namespace emu {
-template <class T, class F> T change(T *p, F f) {
+template <class T, class F>
+T change(T *p, F f) {
   using B = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
   static_assert(sizeof(T) == sizeof(B), "atomics are on 4 or 8 bytes");
   B old = __atomic_load_n(reinterpret_cast<B *>(p), __ATOMIC_RELAXED), next;
@@ -338,27 +356,37 @@ template <class T, class F> T change(T *p, F f) {
     memcpy(&value, &old, sizeof value);
     T changed = f(value);
     memcpy(&next, &changed, sizeof next);
-  } while (!__atomic_compare_exchange_n(reinterpret_cast<B *>(p), &old, next, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+  } while (
+      !__atomic_compare_exchange_n(reinterpret_cast<B *>(p), &old, next, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
   return value;
 }
-template <class T> struct Same { using type = T; };
-template <class T> using same = typename Same<T>::type;
+template <class T>
+struct Same {
+  using type = T;
+};
+template <class T>
+using same = typename Same<T>::type;
 } // namespace emu
-#define EMU_ATOMIC(name, expression)                                      \
-  template <class T> static inline T name(T *p, emu::same<T> v) {         \
-    return emu::change(p, [v](T a) -> T { (void)a; return (expression); }); \
+#define EMU_ATOMIC(name, expression)           \
+  template <class T>                           \
+  static inline T name(T *p, emu::same<T> v) { \
+    return emu::change(p, [v](T a) -> T {      \
+      (void)a;                                 \
+      return (expression);                     \
+    });                                        \
   }
 EMU_ATOMIC(atomicAdd, a + v)
 EMU_ATOMIC(atomicSub, a - v)
 EMU_ATOMIC(atomicMin, v < a ? v : a)
 EMU_ATOMIC(atomicMax, v > a ? v : a)
 EMU_ATOMIC(atomicExch, v)
-EMU_ATOMIC(atomicAnd, a & v)
+EMU_ATOMIC(atomicAnd, a &v)
 EMU_ATOMIC(atomicOr, a | v)
 EMU_ATOMIC(atomicXor, a ^ v)
 EMU_ATOMIC(atomicInc, a >= v ? T(0) : T(a + 1))
 EMU_ATOMIC(atomicDec, a == 0 || a > v ? v : T(a - 1))
 #undef EMU_ATOMIC
-template <class T> static inline T atomicCAS(T *p, emu::same<T> compare, emu::same<T> v) {
+template <class T>
+static inline T atomicCAS(T *p, emu::same<T> compare, emu::same<T> v) {
   return emu::change(p, [=](T a) -> T { return a == compare ? v : a; });
 }

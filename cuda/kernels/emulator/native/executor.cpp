@@ -20,7 +20,7 @@ __thread char **shared_ready;
 namespace {
 
 constexpr size_t kPage = 4096;
-constexpr size_t kStackBytes = 64 << 10; // a thread's local variables; what is not touched costs nothing
+constexpr size_t kStackBytes = 64 << 10;             // a thread's local variables; what is not touched costs nothing
 constexpr size_t kStackStride = kStackBytes + kPage; // with a guard page below
 constexpr unsigned kMaxSharedArrays = 1024;
 constexpr size_t kSharedStride = 1 << 20; // addresses for each array; its end is in the middle
@@ -107,9 +107,9 @@ struct Executor {
   unsigned count = 0; // of threads
   unsigned done = 0, at_barrier = 0, votes = 0, result = 0;
   const Site *barrier_at = nullptr;
-  unsigned fresh = 0;                     // position in start
-  uint16_t start[kMaxThreads];            // the order of this phase
-  uint16_t ring[2 * kMaxThreads];         // who may go on; each thread is in it once at most
+  unsigned fresh = 0;             // position in start
+  uint16_t start[kMaxThreads];    // the order of this phase
+  uint16_t ring[2 * kMaxThreads]; // who may go on; each thread is in it once at most
   unsigned head = 0, tail = 0;
   uint16_t free_fibers[kMaxThreads];
   unsigned n_free = 0;
@@ -209,9 +209,7 @@ Executor::Executor() {
 }
 
 // stack_top starts each stack at another place in its page, so that stacks do not compete for the same cache lines.
-void *Executor::stack_top(unsigned fiber) const {
-  return stacks + (fiber + 1) * kStackStride - (fiber % 32) * 128;
-}
+void *Executor::stack_top(unsigned fiber) const { return stacks + (fiber + 1) * kStackStride - (fiber % 32) * 128; }
 
 void Executor::prepare(Thread &t) {
   t.fiber = free_fibers[--n_free];
@@ -233,7 +231,8 @@ void Executor::wait(Thread &me) {
   emu_switch(&me.sp, t->sp);
 }
 
-// next chooses who runs now: a thread that may go on or one that has not begun. Null: the block is over or has failed.
+// next chooses who runs now: a thread that may go on or one that has not begun. Null: the block is over or has
+// failed.
 Thread *Executor::next() {
   const unsigned order = launch->order;
   for (;;) {
@@ -308,7 +307,8 @@ bool Executor::release_warp(Warp &w, Thread &t) {
         const char *why = !(mask >> o.from & 1)      ? "which is outside its mask"
                           : !(w.lanes >> o.from & 1) ? "which the block does not have"
                                                      : "which has returned";
-        fail(&o, LAUNCH_FAILED, "%s with mask 0x%08x: lane %u reads lane %u, %s", place(at).c_str(), mask, o.lane, o.from, why);
+        fail(&o, LAUNCH_FAILED, "%s with mask 0x%08x: lane %u reads lane %u, %s", place(at).c_str(), mask, o.lane,
+             o.from, why);
       }
       o.value = offered[o.from];
     }
@@ -335,9 +335,12 @@ bool Executor::release_warp(Warp &w, Thread &t) {
 
 void join_warp(Executor &e, Thread &t) {
   Warp &w = e.warps[t.warp];
-  if (!(t.mask >> t.lane & 1)) e.fail(&t, LAUNCH_FAILED, "%s: the mask 0x%08x leaves out the calling lane %u", place(t.at).c_str(), t.mask, t.lane);
+  if (!(t.mask >> t.lane & 1))
+    e.fail(&t, LAUNCH_FAILED, "%s: the mask 0x%08x leaves out the calling lane %u", place(t.at).c_str(), t.mask,
+           t.lane);
   if (t.mask != ~0u && (t.mask & ~w.lanes))
-    e.fail(&t, LAUNCH_FAILED, "%s: the mask 0x%08x names lanes that the block does not have (it has 0x%08x)", place(t.at).c_str(), t.mask, w.lanes);
+    e.fail(&t, LAUNCH_FAILED, "%s: the mask 0x%08x names lanes that the block does not have (it has 0x%08x)",
+           place(t.at).c_str(), t.mask, w.lanes);
   w.waiting |= 1u << t.lane;
   t.state = AT_WARP;
   e.release_warp(w, t);
@@ -354,8 +357,9 @@ void Executor::deadlock() {
       if (!(t.mask & w.lanes & ~w.done) || !(t.mask & w.lanes & ~w.done & 1u << l)) continue;
       Thread &o = threads[t.warp * 32 + l];
       if (o.state == AT_WARP && o.at == t.at && o.mask == t.mask) continue;
-      fail(&t, LAUNCH_FAILED, "deadlock: it waits in %s with mask 0x%08x for lane %u, which waits in %s%s", place(t.at).c_str(), t.mask, l,
-           place(o.at).c_str(), o.state == AT_WARP && o.at == t.at ? " with another mask" : "");
+      fail(&t, LAUNCH_FAILED, "deadlock: it waits in %s with mask 0x%08x for lane %u, which waits in %s%s",
+           place(t.at).c_str(), t.mask, l, place(o.at).c_str(),
+           o.state == AT_WARP && o.at == t.at ? " with another mask" : "");
     }
   }
   Thread *waits = nullptr, *gone = nullptr;
@@ -364,14 +368,14 @@ void Executor::deadlock() {
     if (t.state == AT_BARRIER && !waits) waits = &t;
     if (t.state == DONE && !gone) gone = &t;
   }
-  fail(waits, LAUNCH_FAILED, "diverged barrier: %u of %u threads wait in %s, and thread %s has returned", at_barrier, count,
-       place(waits->at).c_str(), place(gone->index).c_str());
+  fail(waits, LAUNCH_FAILED, "diverged barrier: %u of %u threads wait in %s, and thread %s has returned", at_barrier,
+       count, place(waits->at).c_str(), place(gone->index).c_str());
 }
 
 // ---- shared memory ----
 
-// fill gives a slot its memory where it has none of that size, and NaN in it. The end is at an inaccessible page, but for up to
-// 15 bytes.
+// fill gives a slot its memory where it has none of that size, and NaN in it. The end is at an inaccessible
+// page, but for up to 15 bytes.
 char *Executor::fill(int id, const char *name, size_t bytes) {
   SharedSlot &s = slots[id];
   if (s.bytes != bytes) {
@@ -405,8 +409,8 @@ void Executor::check_canaries() {
     memset(s.data + s.bytes, kCanary, size_t(s.end() - s.data) - s.bytes);
     if (error != SUCCESS) continue;
     error = ILLEGAL_ADDRESS;
-    report("illegal address in kernel %s, block %s: a thread wrote just %s shared array %s of %zu bytes", launch->kernel->name,
-           place(info.index).c_str(), before ? "before" : "past the end of", s.name, s.bytes);
+    report("illegal address in kernel %s, block %s: a thread wrote just %s shared array %s of %zu bytes",
+           launch->kernel->name, place(info.index).c_str(), before ? "before" : "past the end of", s.name, s.bytes);
   }
 }
 
@@ -442,8 +446,9 @@ std::string describe_shared(const Executor &e, uintptr_t address) {
   if (!s.data) return "among the shared arrays";
   const uintptr_t begin = uintptr_t(s.data);
   const bool past = address >= begin;
-  return std::to_string(past ? address - begin - s.bytes : begin - address) + " bytes " + (past ? "past the end of" : "before") +
-         " shared array " + s.name + " of " + std::to_string(s.bytes) + " bytes";
+  return std::to_string(past ? address - begin - s.bytes : begin - address) + " bytes " +
+         (past ? "past the end of" : "before") + " shared array " + s.name + " of " + std::to_string(s.bytes) +
+         " bytes";
 }
 
 // land is where a thread that faulted goes on, at the top of its own stack.
@@ -453,14 +458,17 @@ void Executor::land() {
   const uintptr_t stack = uintptr_t(stacks + t.fiber * kStackStride);
   switch (f.signal) {
   case SIGFPE: fail(&t, LAUNCH_FAILED, "an integer is divided by zero (a GPU gives no fault and a meaningless number)");
-  case SIGILL: fail(&t, LAUNCH_FAILED, "an illegal instruction: the compiler took this place for one that is never reached");
+  case SIGILL:
+    fail(&t, LAUNCH_FAILED, "an illegal instruction: the compiler took this place for one that is never reached");
   }
-  if (f.code == SI_KERNEL) fail(&t, MISALIGNED_ADDRESS, "a misaligned vector, or an address that is none, is read or written");
+  if (f.code == SI_KERNEL)
+    fail(&t, MISALIGNED_ADDRESS, "a misaligned vector, or an address that is none, is read or written");
   if (f.address >= stack && f.address < stack + kPage)
     fail(&t, LAUNCH_FAILED, "its local variables take more than %zu KiB of stack", kStackBytes >> 10);
   std::string where = describe_shared(*this, f.address);
   if (where.empty()) where = describe_address(f.address);
-  fail(&t, ILLEGAL_ADDRESS, "%s of 0x%llx, %s", f.write ? "write" : "read", static_cast<unsigned long long>(f.address), where.c_str());
+  fail(&t, ILLEGAL_ADDRESS, "%s of 0x%llx, %s", f.write ? "write" : "read", static_cast<unsigned long long>(f.address),
+       where.c_str());
 }
 
 void landing() { executor->land(); }
@@ -493,7 +501,8 @@ void handle(int signal, siginfo_t *info, void *context) {
   c->uc_mcontext.gregs[REG_EFL] &= ~greg_t(0x40400); // direction flag, alignment check
 }
 
-// ensure_signal_stack gives threads that have none (Go's have) a place for the handler, as fibers' stacks may be full.
+// ensure_signal_stack gives threads that have none (Go's have) a place for the handler, as fibers' stacks may
+// be full.
 void ensure_signal_stack() {
   static __thread bool looked;
   if (looked) return;
@@ -590,7 +599,8 @@ Result run(const Launch &l) {
     for (uint64_t i = blocks; i > 1; i--) std::swap(order[i - 1], order[e.random.below(uint32_t(i))]);
     for (uint64_t i = 0; i < blocks && e.error == SUCCESS; i++) e.run_block(block_index(l.grid, order[i]));
   } else {
-    for (uint64_t i = 0; i < blocks && e.error == SUCCESS; i++) e.run_block(block_index(l.grid, l.order == 1 ? blocks - 1 - i : i));
+    for (uint64_t i = 0; i < blocks && e.error == SUCCESS; i++)
+      e.run_block(block_index(l.grid, l.order == 1 ? blocks - 1 - i : i));
   }
   executor = nullptr;
   return e.error;
@@ -600,7 +610,7 @@ void install_handlers() {
   static std::once_flag once;
   std::call_once(once, [] {
     for (int s : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) {
-      struct sigaction a {};
+      struct sigaction a{};
       a.sa_sigaction = handle;
       a.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
       sigfillset(&a.sa_mask);
@@ -618,7 +628,8 @@ int barrier(const Site *at, bool predicate, Vote vote) {
   if (e.at_barrier == 0)
     e.barrier_at = at;
   else if (e.barrier_at != at)
-    e.fail(&me, LAUNCH_FAILED, "diverged barrier: it waits in %s, others wait in %s", place(at).c_str(), place(e.barrier_at).c_str());
+    e.fail(&me, LAUNCH_FAILED, "diverged barrier: it waits in %s, others wait in %s", place(at).c_str(),
+           place(e.barrier_at).c_str());
   me.at = at;
   me.state = AT_BARRIER;
   e.at_barrier++;
@@ -638,7 +649,9 @@ uint64_t exchange(const Site *at, unsigned mask, uint64_t value, unsigned from) 
   return me.value;
 }
 
-unsigned ballot(const Site *at, unsigned mask, bool predicate) { return unsigned(exchange(at, mask, predicate, kBallot)); }
+unsigned ballot(const Site *at, unsigned mask, bool predicate) {
+  return unsigned(exchange(at, mask, predicate, kBallot));
+}
 
 unsigned lane() { return executor->current->lane; }
 
@@ -646,12 +659,14 @@ char *shared_first(Shared *s) {
   Executor &e = *executor;
   if (__atomic_load_n(&s->id, __ATOMIC_RELAXED) < 0) {
     static int ids;
-    if (ids == int(kMaxSharedArrays)) e.fail(e.current, LAUNCH_FAILED, "more than %u shared arrays in all kernels together", kMaxSharedArrays);
+    if (ids == int(kMaxSharedArrays))
+      e.fail(e.current, LAUNCH_FAILED, "more than %u shared arrays in all kernels together", kMaxSharedArrays);
     __atomic_store_n(&s->id, ids++, __ATOMIC_RELAXED);
   }
   e.shared_bytes += (s->bytes + 15) & ~size_t(15);
   if (e.shared_bytes > kMaxSharedBytes)
-    e.fail(e.current, LAUNCH_FAILED, "the block takes %zu bytes of shared memory with array %s, and may have %zu", e.shared_bytes, s->name, kMaxSharedBytes);
+    e.fail(e.current, LAUNCH_FAILED, "the block takes %zu bytes of shared memory with array %s, and may have %zu",
+           e.shared_bytes, s->name, kMaxSharedBytes);
   return e.fill(s->id, s->name, s->bytes);
 }
 

@@ -44,8 +44,8 @@ enum Result {
   CAPTURE_WRONG_THREAD = 908,
 };
 
-constexpr unsigned kMaxThreads = 1024;         // of a block
-constexpr size_t kMaxSharedBytes = 48 << 10;   // of a block, declared and dynamic, as on sm_75 without opting in
+constexpr unsigned kMaxThreads = 1024;       // of a block
+constexpr size_t kMaxSharedBytes = 48 << 10; // of a block, declared and dynamic, as on sm_75 without opting in
 
 struct Launch {
   const Kernel *kernel;
@@ -56,12 +56,14 @@ struct Launch {
   uint64_t seed; // of this launch, where order is one
 };
 
-// run executes a launch whose limits were checked, and returns SUCCESS or what went wrong, having said it on stderr.
+// run executes a launch whose limits were checked, and returns SUCCESS or what went wrong, having said it on
+// stderr.
 Result run(const Launch &l);
 
 const Kernel *find_kernel(const std::string &name);
 
-// install_handlers takes SIGSEGV, SIGBUS, SIGFPE and SIGILL while a kernel runs and hands them on otherwise. Once a process.
+// install_handlers takes SIGSEGV, SIGBUS, SIGFPE and SIGILL while a kernel runs and hands them on otherwise.
+// Once a process.
 void install_handlers();
 
 // report prints one line on stderr.

@@ -12,9 +12,10 @@ namespace {
 
 constexpr size_t kPage = 4096;
 constexpr unsigned char kCanary = 0xA5;
-constexpr size_t kQuick = 64;           // bytes before an allocation that are looked at after each kernel
-constexpr size_t kRemembered = 4096;    // freed allocations that a fault's description knows
-constexpr size_t kGap = 16 << 20;       // inaccessible bytes between allocations: how far an index may be wrong and still be found
+constexpr size_t kQuick = 64;        // bytes before an allocation that are looked at after each kernel
+constexpr size_t kRemembered = 4096; // freed allocations that a fault's description knows
+constexpr size_t kGap =
+    16 << 20; // inaccessible bytes between allocations: how far an index may be wrong and still be found
 constexpr size_t kSpace = size_t(8) << 40; // of addresses; an allocation gets new ones as long as there are any
 
 struct Allocation {
@@ -79,8 +80,8 @@ Result check_margins(const Allocation &a, bool quick, const char *after) {
   char *const low = quick ? std::max(a.map, data - kQuick) : a.map;
   const bool before = !intact(low, data), past = !intact(end, top);
   if (!before && !past) return SUCCESS;
-  report("illegal address: something wrote just %s the allocation of %zu bytes at 0x%llx; found %s", before ? "before" : "past the end of",
-         a.bytes, static_cast<unsigned long long>(uintptr_t(data)), after);
+  report("illegal address: something wrote just %s the allocation of %zu bytes at 0x%llx; found %s",
+         before ? "before" : "past the end of", a.bytes, static_cast<unsigned long long>(uintptr_t(data)), after);
   memset(a.map, kCanary, size_t(data - a.map));
   memset(end, kCanary, size_t(top - end));
   return ILLEGAL_ADDRESS;
@@ -165,19 +166,22 @@ std::string describe_address(uintptr_t address) {
   for (auto f = freed.rbegin(); f != freed.rend(); ++f) {
     if (address - f->address >= f->bytes) continue;
     snprintf(text, sizeof text, "byte %llu of the allocation of %zu bytes at 0x%llx, which was freed",
-             static_cast<unsigned long long>(address - f->address), f->bytes, static_cast<unsigned long long>(f->address));
+             static_cast<unsigned long long>(address - f->address), f->bytes,
+             static_cast<unsigned long long>(f->address));
     return text;
   }
   if (address < kPage) return "near address 0";
   if (!nearest) return "there is no allocation";
-  snprintf(text, sizeof text, "%llu bytes %s the allocation of %zu bytes at 0x%llx (the nearest)", static_cast<unsigned long long>(distance),
-           past ? "past the end of" : "before", nearest->bytes, static_cast<unsigned long long>(at));
+  snprintf(text, sizeof text, "%llu bytes %s the allocation of %zu bytes at 0x%llx (the nearest)",
+           static_cast<unsigned long long>(distance), past ? "past the end of" : "before", nearest->bytes,
+           static_cast<unsigned long long>(at));
   return text;
 }
 
 void *host_alloc(size_t bytes) {
   const size_t room = (bytes + kPage - 1) & ~(kPage - 1);
-  char *p = static_cast<char *>(mmap(nullptr, room + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  char *p = static_cast<char *>(
+      mmap(nullptr, room + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   if (p == MAP_FAILED) return nullptr;
   mprotect(p + room, kPage, PROT_NONE);
   memset(p, 0xff, bytes);

@@ -8,7 +8,8 @@
 namespace emu {
 namespace {
 
-// newest_isa is the newest PTX that a CUDA version reads, 78 for 7.8 (table "PTX Release History" of the PTX manual).
+// newest_isa is the newest PTX that a CUDA version reads, 78 for 7.8 (table "PTX Release History" of the PTX
+// manual).
 int newest_isa(int cuda) {
   const int major = cuda / 1000, minor = cuda % 1000 / 10;
   if (major < 11) return 65;
@@ -160,16 +161,19 @@ Result parse_ptx(const std::string &text, int cuda, int capability, Ptx *out, st
   const std::string version = p.word();
   int major = 0, minor = 0;
   char rest;
-  if (sscanf(version.c_str(), "%d.%d%c", &major, &minor, &rest) != 2) return p.damaged(p.at, "Parsing error: a version such as 7.8 expected");
+  if (sscanf(version.c_str(), "%d.%d%c", &major, &minor, &rest) != 2)
+    return p.damaged(p.at, "Parsing error: a version such as 7.8 expected");
   if (major * 10 + minor > newest_isa(cuda)) {
     const int newest = newest_isa(cuda);
-    *log = "ptxas application ptx input; fatal   : Unsupported .version " + version + "; current version is '" + std::to_string(newest / 10) + "." + std::to_string(newest % 10) + "'";
+    *log = "ptxas application ptx input; fatal   : Unsupported .version " + version + "; current version is '" +
+           std::to_string(newest / 10) + "." + std::to_string(newest % 10) + "'";
     return UNSUPPORTED_PTX_VERSION;
   }
   if (p.word() != ".target") return p.damaged(p.at, "Missing .target directive");
   const std::string target = p.word();
   int arch = 0;
-  if (sscanf(target.c_str(), "sm_%d", &arch) != 1) return p.damaged(p.at, "Parsing error: a target such as sm_75 expected");
+  if (sscanf(target.c_str(), "sm_%d", &arch) != 1)
+    return p.damaged(p.at, "Parsing error: a target such as sm_75 expected");
   while (p.take(',')) p.word();
   if (arch > capability) {
     *log = "the image is for " + target + ", the device is sm_" + std::to_string(capability);
@@ -179,7 +183,8 @@ Result parse_ptx(const std::string &text, int cuda, int capability, Ptx *out, st
   while (p.space(), p.at < p.s.size()) {
     const size_t from = p.at;
     const std::string w = p.word();
-    if (w.empty() || w[0] != '.') return p.damaged(from, std::string("Parsing error near '") + p.s[from] + "': syntax error");
+    if (w.empty() || w[0] != '.')
+      return p.damaged(from, std::string("Parsing error near '") + p.s[from] + "': syntax error");
     if (w == ".address_size") {
       if (p.word() != "64") return p.damaged(from, "the address size is not 64");
     } else if (w == ".entry") {
@@ -196,12 +201,14 @@ Result parse_ptx(const std::string &text, int cuda, int capability, Ptx *out, st
         if (d == ".maxntid" || d == ".reqntid") e.threads = product;
       }
       if (Result r = body(&p, name)) return r;
-      if (!out->entries.emplace(name, e).second) return p.damaged(from, "Duplicate definition of function '" + name + "'");
+      if (!out->entries.emplace(name, e).second)
+        return p.damaged(from, "Duplicate definition of function '" + name + "'");
     } else if (w == ".func") {
       while (p.at < p.s.size() && p.s[p.at] != '{' && p.s[p.at] != ';') p.at++;
       if (p.take(';')) continue; // a declaration
       if (Result r = body(&p, "a function")) return r;
-    } else if (w != ".visible" && w != ".weak" && w != ".extern") { // a variable or the like: up to its semicolon, or a section in braces
+    } else if (w != ".visible" && w != ".weak" &&
+               w != ".extern") { // a variable or the like: up to its semicolon, or a section in braces
       while (p.at < p.s.size() && p.s[p.at] != ';' && p.s[p.at] != '\n' && p.s[p.at] != '{') p.at++;
       if (p.at < p.s.size() && p.s[p.at] == '{') {
         while (p.at < p.s.size() && p.s[p.at] != '}') p.at++;

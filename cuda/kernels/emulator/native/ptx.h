@@ -1,5 +1,5 @@
-// What the emulated driver reads in PTX: enough to refuse a damaged or foreign image, and to compare each entry's parameters with
-// those of the kernel that was compiled for the host in its place.
+// What the emulated driver reads in PTX: enough to refuse a damaged or foreign image, and to compare each
+// entry's parameters with those of the kernel that was compiled for the host in its place.
 #pragma once
 #include <map>
 #include <string>
@@ -18,8 +18,8 @@ struct Ptx {
   std::map<std::string, PtxEntry> entries;
 };
 
-// parse_ptx fills p, or returns what a driver of that CUDA version (11080) for a device of that capability (75) returns
-// for the image, with a line in log.
+// parse_ptx fills p, or returns what a driver of that CUDA version (11080) for a device of that capability (75)
+// returns for the image, with a line in log.
 Result parse_ptx(const std::string &text, int cuda, int capability, Ptx *p, std::string *log);
 
 } // namespace emu

@@ -59,8 +59,8 @@ void run_head(Stream *s) {
   }
 }
 
-// step does one piece of work: in order 1 what target needs, else of any stream. target null: of the newest stream first.
-// False: nothing is left to do.
+// step does one piece of work: in order 1 what target needs, else of any stream. target null: of the newest
+// stream first. False: nothing is left to do.
 bool step(Stream *target) {
   auto &s = the();
   if (s.waiting == 0) return false;
@@ -76,7 +76,9 @@ bool step(Stream *target) {
     while (blocked(*chosen)) chosen = chosen->queue.front().mark->stream;
   }
   run_head(chosen);
-  s.ended.erase(std::remove_if(s.ended.begin(), s.ended.end(), [](const std::shared_ptr<Stream> &e) { return e->queue.empty(); }), s.ended.end());
+  s.ended.erase(
+      std::remove_if(s.ended.begin(), s.ended.end(), [](const std::shared_ptr<Stream> &e) { return e->queue.empty(); }),
+      s.ended.end());
   return true;
 }
 
@@ -86,7 +88,8 @@ Result enqueue(Stream *s, Item item) {
   all.waiting++;
   if (all.order == 0) return finish_stream(s);
   if (all.waiting > kBacklog)
-    while (all.waiting > kBacklog / 2 && step(nullptr)) {}
+    while (all.waiting > kBacklog / 2 && step(nullptr)) {
+    }
   return all.sticky;
 }
 
@@ -211,24 +214,28 @@ Result wait_event(Stream *s, const Event &e) {
   if (s->capture) {
     if (s->capture->invalid) return CAPTURE_INVALIDATED;
     if (!e.mark) return SUCCESS;
-    return invalidate(s->capture.get(), "cuStreamWaitEvent", CAPTURE_ISOLATION, "a stream under capture waits for an event recorded outside");
+    return invalidate(s->capture.get(), "cuStreamWaitEvent", CAPTURE_ISOLATION,
+                      "a stream under capture waits for an event recorded outside");
   }
   if (!e.mark || e.mark->done) return SUCCESS;
   return enqueue(s, {nullptr, e.mark, true});
 }
 
 Result finish_stream(Stream *s) {
-  while (!s->queue.empty() && step(s)) {}
+  while (!s->queue.empty() && step(s)) {
+  }
   return the().sticky;
 }
 
 Result finish_mark(const std::shared_ptr<Mark> &m) {
-  while (!m->done && step(m->stream)) {}
+  while (!m->done && step(m->stream)) {
+  }
   return the().sticky;
 }
 
 Result finish_all() {
-  while (step(nullptr)) {}
+  while (step(nullptr)) {
+  }
   return the().sticky;
 }
 
@@ -248,7 +255,8 @@ Result begin_capture(const std::shared_ptr<Stream> &s, CaptureMode mode) {
 
 Result end_capture(Stream *s, std::shared_ptr<Graph> *g) {
   const std::shared_ptr<Capture> c = s->capture;
-  if (c->origin != s) return invalidate(c.get(), "cuStreamEndCapture", CAPTURE_UNMATCHED, "the capture was begun on another stream");
+  if (c->origin != s)
+    return invalidate(c.get(), "cuStreamEndCapture", CAPTURE_UNMATCHED, "the capture was begun on another stream");
   if (c->mode != RELAXED && c->thread != this_thread()) {
     report("cuStreamEndCapture: the capture was begun on another thread");
     return CAPTURE_WRONG_THREAD;
@@ -275,7 +283,8 @@ Result refuse_in_capture(const char *call) {
 }
 
 Result refuse_any_capture(const char *call) {
-  for (auto &c : the().captures) return invalidate(c.get(), call, CAPTURE_UNSUPPORTED, "not allowed while a stream is captured");
+  for (auto &c : the().captures)
+    return invalidate(c.get(), call, CAPTURE_UNSUPPORTED, "not allowed while a stream is captured");
   return SUCCESS;
 }
 

@@ -1,8 +1,9 @@
 // Streams, events, captures and graphs, and the order in which their work is done.
 //
-// In order 0 work is done when it is submitted. In the other orders it is kept back until the host waits for it, and
-// the streams' queues are run against each other as late (1) or as arbitrarily (a seed) as events allow; a graph's
-// nodes run in the last (1) or an arbitrary order that its edges allow. So work that lacks an event or an edge sees wrong data.
+// In order 0 work is done when it is submitted. In the other orders it is kept back until the host waits for
+// it, and the streams' queues are run against each other as late (1) or as arbitrarily (a seed) as events
+// allow; a graph's nodes run in the last (1) or an arbitrary order that its edges allow. So work that lacks an
+// event or an edge sees wrong data.
 #pragma once
 #include <deque>
 #include <functional>
@@ -27,8 +28,8 @@ struct Mark {
 
 struct Event {
   bool timing = false;
-  std::shared_ptr<Mark> mark;        // null: never recorded, or recorded in a capture
-  std::shared_ptr<Capture> capture;  // the last recording was in it, at tips
+  std::shared_ptr<Mark> mark;       // null: never recorded, or recorded in a capture
+  std::shared_ptr<Capture> capture; // the last recording was in it, at tips
   std::vector<int> tips;
 };
 
@@ -89,7 +90,8 @@ void advance(Stream *s);
 
 Result begin_capture(const std::shared_ptr<Stream> &s, CaptureMode mode);
 Result end_capture(Stream *s, std::shared_ptr<Graph> *g);
-// refuse_in_capture is CAPTURE_UNSUPPORTED, and the capture void, where a call that may synchronise is made during one.
+// refuse_in_capture is CAPTURE_UNSUPPORTED, and the capture void, where a call that may synchronise is made
+// during one.
 Result refuse_in_capture(const char *call);
 // refuse_any_capture is the same for calls that wait for all streams.
 Result refuse_any_capture(const char *call);

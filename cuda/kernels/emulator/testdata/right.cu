@@ -86,6 +86,14 @@ extern "C" __global__ void reversed(const float *x, float *y) {
   y[threadIdx.x] = s[blockDim.x - 1 - threadIdx.x];
 }
 
+// The same through a plain __shared__ array, which works and is not checked.
+extern "C" __global__ void plain_shared(const float *x, float *y) {
+  __shared__ float s[100];
+  s[threadIdx.x] = x[threadIdx.x];
+  __syncthreads();
+  y[threadIdx.x] = s[99 - threadIdx.x];
+}
+
 // Parameters of every size, and none.
 struct Mixed {
   char c[3];
