@@ -7,9 +7,10 @@ import (
 )
 
 // laneCount is how many streams a step is spread over while it is captured: the graph keeps only the order that they
-// and their events give, and the device runs the rest at once. Four are as many as a network of towers or a
-// backward pass (gradient of the input, of the weights, of the bias) has at a time.
-const laneCount = 4
+// and their events give, and the device runs the rest at once. With fewer, works that have nothing to do with each other
+// follow each other on a lane: for the default network of three towers the predicted step (--explain) takes 58 us on 4
+// lanes, 45 on 8, 41 on 16 and 36 on 24, where only launches that depend on each other are left.
+const laneCount = 24
 
 // seat is where a work runs: its lane, and the works of other lanes that it must wait for.
 type seat struct {
@@ -18,8 +19,7 @@ type seat struct {
 	marked bool // another lane waits for it
 }
 
-// seats puts works on lanes. A work follows the latest of those that it depends on where it is the first to do so;
-// else it takes the lane that was left the longest ago.
+// seats puts works on lanes.
 func seats(works []work, lanes int) []seat {
 	out := make([]seat, len(works))
 	last := make([]int, lanes)      // work that a lane ended with, -1 before the first
@@ -33,18 +33,7 @@ func seats(works []work, lanes int) []seat {
 	}
 	for i := range works {
 		deps := dependencies(works, i)
-		lane := 0
-		for l := range last {
-			if last[l] < last[lane] {
-				lane = l
-			}
-		}
-		for k := len(deps) - 1; k >= 0; k-- {
-			if d := deps[k]; last[out[d].lane] == d {
-				lane = out[d].lane
-				break
-			}
-		}
+		lane := lane(deps, last, at)
 		s := seat{lane: lane}
 		for k := len(deps) - 1; k >= 0; k-- { // the latest first: it has mostly seen the others
 			d := deps[k]
@@ -61,6 +50,37 @@ func seats(works []work, lanes int) []seat {
 		out[i] = s
 	}
 	return out
+}
+
+// lane chooses where a work goes that depends on deps: behind the latest of them that a lane ends with; else where a lane ends
+// with a work that it comes after anyway; else where nothing runs yet; else behind what was put there the longest ago,
+// which it then waits for without need.
+func lane(deps, last []int, at [][]int) int {
+	rank := func(l int) (class, recent int) {
+		end := last[l]
+		if end < 0 {
+			return 1, 0
+		}
+		for _, d := range deps {
+			if d == end {
+				return 3, end
+			}
+		}
+		for _, d := range deps {
+			if at[d][l] >= end {
+				return 2, end
+			}
+		}
+		return 0, -end
+	}
+	best := 0
+	for l := range last {
+		class, recent := rank(l)
+		if c, r := rank(best); class > c || class == c && recent > r {
+			best = l
+		}
+	}
+	return best
 }
 
 // dependencies are the works before i that i must come after: they write what it reads or writes, or read what it writes.
