@@ -6,6 +6,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/onmart/onmart/cuda"
+	"github.com/onmart/onmart/cuda/kernels"
+	"github.com/onmart/onmart/train/program"
 )
 
 // Whatever the works touch, each must come after all that it depends on, by lanes and waits alone.
@@ -72,5 +74,29 @@ func TestSeatsSpreadChains(t *testing.T) {
 	}
 	if len(lanes) != 3 {
 		t.Errorf("three chains on %d lanes", len(lanes))
+	}
+}
+
+// Every op that asks for the step comes before the one that counts it up, even where nothing else ties them.
+func TestTheStepIsCountedLast(t *testing.T) {
+	p := &program.Program{Rows: 8, Arena: 1024, Buffers: []program.Buffer{
+		{Name: "x", Kind: program.Input, DType: program.F32, Shape: []int{8, 4}, PerRow: true},
+		{Kind: program.Temp, DType: program.F32, Shape: []int{8, 4}},
+		{Kind: program.Temp, DType: program.F32, Shape: []int{8, 4}, Offset: 512},
+	}, Instrs: []program.Instr{
+		{Op: program.Gather, Outs: []int{0}, Attr: program.Attr{Column: "x"}},
+		{Op: program.Dropout, Args: []int{0}, Outs: []int{1}, Attr: program.Attr{Rate: .5}},
+		{Op: program.Dropout, Args: []int{1}, Outs: []int{2}, Attr: program.Attr{Rate: .5, Site: 1}},
+	}}
+	mem := newPaper()
+	g := &ground{tuning: kernels.TuningFor(75, 30), take: mem.take, state: mem.take(kernels.StateBytes), slots: mem.take(8),
+		columns: map[string]column{"x": {mem.take(32 * 4), 4}}, train: program.Range{To: 8}, batch: 8}
+	plan := newPlan(g, p, 8)
+	last := len(plan.works) - 1
+	if _, ok := plan.works[last].op.(*kernels.Finish); !ok || last != 3 {
+		t.Fatalf("%d works, the last is %s", last+1, plan.works[last].String())
+	}
+	if deps := dependencies(plan.works, last); len(deps) != last {
+		t.Errorf("the end of the step depends on %v of %d works", deps, last)
 	}
 }

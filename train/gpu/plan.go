@@ -183,7 +183,8 @@ func (l *planner) lower(i int) {
 	case program.Fill:
 		l.fill(i)
 	case program.Dropout:
-		l.simple(i, &kernels.Map{Kind: kernels.MapDropout, A: l.at(in.Args[0]), Y: l.at(in.Outs[0]), N: l.elements(in.Outs[0]), Drop: l.drop(in)})
+		l.emit(&kernels.Map{Kind: kernels.MapDropout, A: l.at(in.Args[0]), Y: l.at(in.Outs[0]), N: l.elements(in.Outs[0]), Drop: l.drop(in)},
+			append(l.spans(in.Args...), l.step()), l.spans(in.Outs...), i)
 	case program.Concat:
 		l.concat(i)
 	case program.Slice:
@@ -222,6 +223,9 @@ func act(a program.Act) kernels.Act {
 	return kernels.None
 }
 
+// step is the state that tells kernels the step: whatever reads it comes before the end of the step, which counts it up.
+func (l *planner) step() span { return span{l.state, l.state + kernels.StateBytes} }
+
 func (l *planner) drop(in *program.Instr) kernels.Drop {
 	return kernels.Drop{Rate: in.Attr.Rate, Site: in.Attr.Site, Seed: l.seed, State: l.state}
 }
@@ -254,7 +258,7 @@ func (l *planner) gather(first int) {
 		PerEpoch: (l.train.Len() + l.batch - 1) / l.batch}
 	f := program.NewPermutation(l.seed, 0, l.train.Len()).Feistel()
 	op.N, op.A, op.B, op.Site, op.Key = f.N, f.A, f.B, f.Site, f.Key
-	reads := []span{{l.state, l.state + kernels.StateBytes}}
+	reads := []span{l.step()}
 	var writes []span
 	var instrs []int
 	for i := first; i < len(l.p.Instrs); i++ {
@@ -382,7 +386,7 @@ func (l *planner) epilogue(i int, op *kernels.MatMul, reads *[]span) (writes []s
 			op.Act, stage = act(in.Attr.Act), activated
 		case in.Op == program.Dropout && stage < dropped && !keep:
 			op.Drop, stage = l.drop(in), dropped
-			*reads = append(*reads, span{l.state, l.state + kernels.StateBytes})
+			*reads = append(*reads, l.step())
 			writes[0] = l.mem[out]
 		case in.Op == program.ActGrad && !keep && in.Args[1] != cur:
 			op.Of, op.GradAct = l.at(in.Args[1]), act(in.Attr.Act)
@@ -485,7 +489,7 @@ func (l *planner) flush() {
 		return
 	}
 	op := &kernels.AdamW{State: l.state, Rates: l.rates}
-	reads := []span{{l.state, l.state + kernels.StateBytes}}
+	reads := []span{l.step()}
 	var writes []span
 	for _, i := range l.waiting {
 		in := &l.p.Instrs[i]
@@ -512,7 +516,7 @@ func (l *planner) finish() {
 	}
 	op := &kernels.Finish{State: l.state, Slots: l.slots, NSlots: len(l.names), Accumulations: l.ends}
 	l.table(op, &op.Table)
-	state, slots := span{l.state, l.state + kernels.StateBytes}, span{l.slots, l.slots + cuda.DevicePtr(8*len(l.names))}
+	state, slots := l.step(), span{l.slots, l.slots + cuda.DevicePtr(8*len(l.names))}
 	l.emit(op, append(l.endings, slots), []span{slots, state}, l.endIns...)
 }
 
