@@ -52,7 +52,7 @@ generated rows. On the emulator the times say nothing about a GPU, and the file 
 	fl.StringVar(&f.device.memory, "gpu-memory", "", "`size` that may be taken of the GPU's memory, such as 4GiB (default nine tenths of what is free)")
 	fl.StringVar(&f.out, "out", "", "JSON `file` to write")
 	fl.IntVar(&f.steps, "steps", 200, "steps that losses are compared over")
-	fl.IntVar(&f.repeat, "repeat", 5, "timed runs of each program, of --steps steps")
+	fl.IntVar(&f.repeat, "repeat", 5, "timed runs of each program, half a second or longer each")
 	fl.StringVar(&f.only, "program", "", "only the program of this `name`")
 	force := addForce(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runBenchGPU(cmd, &f, *force) }
@@ -251,6 +251,9 @@ func (p *benchProgram) data(rows, steps int) program.Data {
 	return d
 }
 
+// timedLeast is how long a timed run lasts at least: steps take some 50 us, and a clock needs some tenths of a second to settle.
+const timedLeast = 500 * time.Millisecond
+
 // compare trains the program on both backends.
 func (p *benchProgram) compare(reference *cpu.Backend, g *gpu.Backend, steps, repeat int) (*programResult, error) {
 	rows := max(4*p.batch, 1<<14)
@@ -258,17 +261,21 @@ func (p *benchProgram) compare(reference *cpu.Backend, g *gpu.Backend, steps, re
 	if err != nil {
 		return nil, err
 	}
-	d := p.data(rows, steps*(1+repeat))
+	d := p.data(rows, 2*steps)
 	r := &programResult{Name: p.name, Batch: p.batch, Steps: steps, Tolerance: lossTolerance}
-	onCPU, cpuRate, _, err := trainSteps(reference, set, d, steps, repeat)
+	least := timedLeast
+	if g.Device.Info().Emulated() {
+		least = 0
+	}
+	onCPU, cpuRate, _, err := trainSteps(reference, set, d, steps, repeat, least)
 	if err != nil {
 		return nil, err
 	}
-	onGPU, gpuRate, weights, err := trainSteps(g, set, d, steps, repeat)
+	onGPU, gpuRate, weights, err := trainSteps(g, set, d, steps, repeat, least)
 	if err != nil {
 		return nil, err
 	}
-	_, _, again, err := trainSteps(g, set, d, steps, 0)
+	_, _, again, err := trainSteps(g, set, d, steps, 0, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -290,8 +297,9 @@ func (p *benchProgram) compare(reference *cpu.Backend, g *gpu.Backend, steps, re
 }
 
 // trainSteps trains from the same start: the mean loss of each of the first steps, the weights after them, and the median rate
-// of further runs of as many steps.
-func trainSteps(b program.Backend, set *program.Set, d program.Data, steps, repeat int) (losses []float64, rate float64, weights program.Tensors, err error) {
+// of further runs, each of as many steps as often as it takes to last least; one of them first, not counted, brings the
+// clocks of an idle card up.
+func trainSteps(b program.Backend, set *program.Set, d program.Data, steps, repeat int, least time.Duration) (losses []float64, rate float64, weights program.Tensors, err error) {
 	e, err := b.Compile(set)
 	if err != nil {
 		return nil, 0, nil, err
@@ -312,13 +320,20 @@ func trainSteps(b program.Backend, set *program.Set, d program.Data, steps, repe
 		return nil, 0, nil, err
 	}
 	var rates []float64
-	for i := range repeat {
+	for i := range repeat + 1 {
+		if i == 0 && least == 0 || repeat == 0 {
+			continue // nothing to warm up
+		}
 		slots := make([]float64, len(set.Slots))
 		start := time.Now()
-		if err := e.Run(steps*(1+i), steps, slots); err != nil {
-			return nil, 0, nil, err
+		for time.Since(start) < least || slots[rows] == 0 {
+			if err := e.Run(steps, steps, slots); err != nil {
+				return nil, 0, nil, err
+			}
 		}
-		rates = append(rates, slots[rows]/time.Since(start).Seconds())
+		if i > 0 {
+			rates = append(rates, slots[rows]/time.Since(start).Seconds())
+		}
 	}
 	if len(rates) > 0 {
 		rate = spreadOf(rates).Median

@@ -94,7 +94,7 @@ func TestTheStepIsCountedLast(t *testing.T) {
 	plan := newPlan(g, p, 8)
 	last := len(plan.works) - 1
 	if _, ok := plan.works[last].op.(*kernels.Finish); !ok || last != 3 {
-		t.Fatalf("%d works, the last is %s", last+1, plan.works[last].String())
+		t.Fatalf("%d works, the last is %s", last+1, plan.works[last].op.Kernel())
 	}
 	if deps := dependencies(plan.works, last); len(deps) != last {
 		t.Errorf("the end of the step depends on %v of %d works", deps, last)

@@ -1,7 +1,6 @@
 package gpu
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/onmart/onmart/cuda"
@@ -544,5 +543,3 @@ func powersOf(s *program.Set) []float64 {
 	slices.Sort(betas)
 	return slices.Compact(betas)
 }
-
-func (w *work) String() string { return fmt.Sprintf("%v %s", w.instrs, w.op.Kernel()) }
