@@ -17,7 +17,8 @@ import (
 )
 
 // chunkRows is how many rows are trained on between two looks at the clock and at Ctrl-C: some
-// hundredths of a second for a small model. The cut does not change the weights.
+// hundredths of a second for a small model on a processor. A backend that has a better number says so by a method
+// ChunkRows. The cut does not change the weights.
 const chunkRows = 1 << 14
 
 // Task is one training.
@@ -133,6 +134,7 @@ type run struct {
 	*Task
 	exec   program.Exec
 	batch  int
+	chunk  int // rows of a Run
 	steps  int // of an epoch
 	epochs int // at most
 	loss   int // places of the slots "loss" and "rows"
@@ -152,7 +154,10 @@ type state struct {
 }
 
 func (t *Task) start(b program.Backend) (*run, error) {
-	r := &run{Task: t, batch: t.Set.Train.Rows}
+	r := &run{Task: t, batch: t.Set.Train.Rows, chunk: chunkRows}
+	if c, ok := b.(interface{ ChunkRows() int }); ok {
+		r.chunk = c.ChunkRows()
+	}
 	if t.Data.Train.Len() <= 0 {
 		return nil, errors.New("train: no rows to train on")
 	}
@@ -218,7 +223,7 @@ func (r *run) exhausted() bool {
 // epoch trains one epoch, judges it and writes the checkpoint.
 func (r *run) epoch(ctx context.Context) error {
 	done := len(r.state.Epochs)
-	first, chunk := done*r.steps, max(1, chunkRows/r.batch)
+	first, chunk := done*r.steps, max(1, r.chunk/r.batch)
 	slots := make([]float64, len(r.Set.Slots))
 	var loss float64
 	for at := 0; at < r.steps; at += chunk {

@@ -66,22 +66,29 @@ template <int BX, int BK, int LD, int Threads, bool KFast> struct Slab {
 
 // load_group reads 2 or 4 floats from shared memory. It is inline PTX because the compiler merges plain reads of the
 // unrolled loop in an order that is not the same at every compilation; the assembler still moves these freely.
-template <int N> DEVICE void load_group(const float *p, float *v) {
 #ifdef ONMART_EMULATOR
+typedef const float *Shared;
+DEVICE Shared shared_of(const float *p) { return p; }
+template <int N> DEVICE void load_group(Shared base, int offset, float *v) {
+  const float *p = base + offset;
   if (N == 4) {
     load4(p, 4, true, v);
   } else {
     const float2 x = *reinterpret_cast<const float2 *>(p);
     v[0] = x.x, v[1] = x.y;
   }
+}
 #else
-  const u32 at = (u32)__cvta_generic_to_shared(p);
+typedef u32 Shared;
+DEVICE Shared shared_of(const float *p) { return (u32)__cvta_generic_to_shared(p); }
+template <int N> DEVICE void load_group(Shared base, int offset, float *v) {
+  const u32 at = base + 4 * (u32)offset;
   if (N == 4)
     asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3]) : "r"(at) : "memory");
   else
     asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v[0]), "=f"(v[1]) : "r"(at) : "memory");
-#endif
 }
+#endif
 
 // finish4 is the epilogue of elements (row, column .. column+count), count <= 4, and stores them.
 DEVICE void finish4(const Product &p, u32 step, int row, int column, float v[4]) {
@@ -175,13 +182,13 @@ template <int BM, int BN, int BK, int TM, int TN, bool TransA, bool TransB> DEVI
       slab_a.load(p.a, lda, row0, p.m, next, to, (p.vec & 1) != 0);
       slab_b.load(p.b, ldb, column0, p.n, next, to, (p.vec & 2) != 0);
     }
-    const float *ka = sa + buffer * BK * kLdA + ty, *kb = sb + buffer * BK * kLdB + tx;
+    const Shared ka = shared_of(sa + buffer * BK * kLdA + ty), kb = shared_of(sb + buffer * BK * kLdB + tx);
     auto step = [&](int k) {
       float av[TM], bv[TN];
 #pragma unroll
-      for (int g = 0; g < TM / kGroup; g++) load_group<kGroup>(ka + k * kLdA + g * kStrideM, av + kGroup * g);
+      for (int g = 0; g < TM / kGroup; g++) load_group<kGroup>(ka, k * kLdA + g * kStrideM, av + kGroup * g);
 #pragma unroll
-      for (int g = 0; g < TN / 4; g++) load_group<4>(kb + k * kLdB + g * kStrideN, bv + 4 * g);
+      for (int g = 0; g < TN / 4; g++) load_group<4>(kb, k * kLdB + g * kStrideN, bv + 4 * g);
 #pragma unroll
       for (int i = 0; i < TM; i++)
 #pragma unroll

@@ -130,7 +130,7 @@ func TestTrainOnTheGPU(t *testing.T) {
 	perEpoch := launches(t)
 	faults.Fail(cudatest.GraphLaunch, 2*perEpoch+perEpoch/2, cuda.LaunchFailed, cudatest.LostLater)
 	_, err = Train(t.Context(), o)
-	if !cuda.Lost(err) || !strings.Contains(err.Error(), "--resume goes on from there") {
+	if !cuda.Lost(err) || !strings.Contains(err.Error(), "--resume goes on from there, on the same --device") {
 		t.Fatalf("a lost device: %v", err)
 	}
 	if _, err := os.Stat(o.Out); err == nil {

@@ -101,6 +101,7 @@ type trainer struct {
 	fitting  time.Duration
 	trained  int64 // rows that steps of this process were made of
 	resumed  bool
+	finished bool // an epoch, in this process or in the checkpoint that was taken up
 }
 
 // Train trains a classifier and writes its artifact to Out.
@@ -122,15 +123,15 @@ func Train(ctx context.Context, o Options) (*Summary, error) {
 	return s, nil
 }
 
-// failed adds to the error of a training what can be gone on from. After a divergence that is nothing: the same steps would
-// diverge again.
+// failed adds to the error of a training what can be gone on from, where it has finished an epoch. After a divergence that is
+// nothing: the same steps would diverge again.
 func (t *trainer) failed(err error) error {
 	dir := CheckpointDir(t.Out)
-	var diverged *train.Diverged
-	if _, missing := os.Stat(dir); missing != nil || errors.As(err, &diverged) {
+	var notFinite *program.NotFinite
+	if _, missing := os.Stat(dir); missing != nil || !t.finished || errors.As(err, &notFinite) {
 		return err
 	}
-	return fmt.Errorf("%w; what was finished is kept in %s: the same command with --resume goes on from there", err, dir)
+	return fmt.Errorf("%w; what was finished is kept in %s: the same command with --resume goes on from there, on the same --device", err, dir)
 }
 
 func newTrainer(o Options) *trainer {
@@ -359,6 +360,7 @@ func (t *trainer) phase(ctx context.Context, name, label string, fit, valid *Row
 				}
 			}
 			done = p.Rows
+			t.finished = t.finished || p.Epoch > 0
 			extra := fmt.Sprintf("epoch %d/%d, loss %.4f", min(p.Epoch+1, p.Epochs), p.Epochs, p.Loss/towers)
 			if !math.IsNaN(p.Figure) {
 				extra += fmt.Sprintf(", average precision %.3f", p.Figure)

@@ -20,7 +20,6 @@ type exec struct {
 	slots   cuda.DevicePtr
 	state   kernels.State
 	lanes   []*cuda.Stream // the first is where everything meets
-	events  []*cuda.Event
 	data    *bound
 	closed  bool
 }
@@ -63,15 +62,6 @@ func (e *exec) open() error {
 
 func tensorBytes(h *program.Held) int64 { return int64(h.Len() * h.DType.Size()) }
 
-// event makes one that lives as long as the Exec: captured graphs may name it.
-func (e *exec) event() (*cuda.Event, error) {
-	ev, err := e.Device.NewEvent(false)
-	if err == nil {
-		e.events = append(e.events, ev)
-	}
-	return ev, err
-}
-
 // do runs f with the device current, its errors under the name of the call.
 func (e *exec) do(call string, f func() error) error {
 	if e.closed {
@@ -110,6 +100,9 @@ func (e *exec) unbind() error {
 	e.data = nil
 	if b == nil {
 		return nil
+	}
+	for _, s := range e.lanes { // after a Run that failed, steps may still be under way; what Sync says has been said then
+		_ = s.Sync()
 	}
 	return b.free()
 }
@@ -227,9 +220,6 @@ func (e *exec) Close() error {
 	}
 	err := e.Device.Do(func() error {
 		errs := []error{e.unbind()}
-		for _, ev := range e.events {
-			errs = append(errs, ev.Close())
-		}
 		for _, s := range e.lanes {
 			errs = append(errs, s.Close())
 		}
@@ -260,12 +250,11 @@ type bound struct {
 	eager                 bool // the driver binding has no graphs: steps are launched op by op
 }
 
+// bind takes memory in the order of need: what a step and the smallest tile of Eval cannot do without, then the data, then
+// a larger tile. So more memory never means less of the data on the device.
 func (b *bound) bind() error {
 	b.ground = ground{tuning: b.kernels.Tuning(), tensor: b.tensors, slots: b.slots, names: b.set.Slots, state: b.state,
 		powers: map[float64]cuda.DevicePtr{}, columns: map[string]column{}, seed: b.Seed, train: b.Train}
-	if err := b.evalSpace(); err != nil {
-		return outOfMemory(err, "a tile of the forward program")
-	}
 	if b.set.Train != nil {
 		b.ground.batch = b.set.Train.Rows
 		if err := b.putTables(); err != nil {
@@ -276,13 +265,36 @@ func (b *bound) bind() error {
 			return outOfMemory(err, fmt.Sprintf("a step of %d rows, which takes %s", b.set.Train.Rows, size(b.workBytes())))
 		}
 	}
+	if err := b.setTile(max(1, min(b.rows, b.set.Forward.Rows))); err != nil {
+		return outOfMemory(err, "a tile of the forward program")
+	}
+	if err := b.putData(); err != nil {
+		return err
+	}
+	return b.growTile()
+}
+
+// putData brings the data to the device and captures the steps on it; where that is too much for the device's memory, which
+// graphs take too, the data is streamed.
+func (b *bound) putData() error {
 	if err := b.putColumns(); err != nil {
 		return err
 	}
 	if b.set.Train == nil {
 		return nil
 	}
-	return b.prepare()
+	err := b.prepare()
+	if !errors.Is(err, cuda.OutOfMemory) || b.whole == nil {
+		return outOfMemory(err, "the graph of a step")
+	}
+	if err := errors.Join(b.closeGraphs(), b.whole.free(), b.work.reset(), b.Device.Trim()); err != nil {
+		return err
+	}
+	b.whole = nil
+	if err := b.stream(); err != nil {
+		return err
+	}
+	return outOfMemory(b.prepare(), "the graph of a step")
 }
 
 // workBytes measures the plans of a step on paper.
@@ -330,11 +342,7 @@ func (b *bound) putTables() error {
 
 // putColumns makes the columns resident or, where they do not fit, prepares to stream them.
 func (b *bound) putColumns() error {
-	var bytes int64
-	for i := range b.Columns {
-		bytes += aligned(int64(4 * len(b.Columns[i].F32)))
-	}
-	whole, err := b.resident(bytes)
+	whole, err := b.resident(b.dataBytes())
 	if err == nil {
 		b.whole = whole
 		return nil
@@ -342,16 +350,40 @@ func (b *bound) putColumns() error {
 	if !errors.Is(err, cuda.OutOfMemory) {
 		return err
 	}
-	if b.set.Train == nil { // Eval copies its tiles
-		b.Note("the data of %s does not fit in the GPU memory that is left: it stays in main memory and is copied a tile at a time", size(bytes))
-		return nil
+	return b.stream()
+}
+
+// dataBytes is what all columns take on the device.
+func (b *bound) dataBytes() (bytes int64) {
+	for i := range b.Columns {
+		bytes += aligned(int64(4 * len(b.Columns[i].F32)))
 	}
-	b.ground.staged = true
-	if b.stage, err = newStage(b); err != nil {
-		return outOfMemory(err, fmt.Sprintf("the data of %s, nor for two batches of it", size(bytes)))
+	return bytes
+}
+
+// stream leaves the data in main memory: steps get it through the stage, Eval copies its tiles.
+func (b *bound) stream() error {
+	how := "copied a tile at a time"
+	if b.gathers() {
+		var err error
+		if b.stage, err = newStage(b); err != nil {
+			return outOfMemory(err, fmt.Sprintf("the data of %s, nor for two batches of it", size(b.dataBytes())))
+		}
+		b.ground.staged = true
+		how = fmt.Sprintf("streamed, %d rows at a time", b.stage.rows)
 	}
-	b.Note("the data of %s does not fit in the GPU memory that is left: it stays in main memory and is streamed, %d rows at a time", size(bytes), b.stage.rows)
+	b.Note("the data of %s does not fit in the GPU memory that is left: it stays in main memory and is %s", size(b.dataBytes()), how)
 	return nil
+}
+
+// gathers tells whether a training program reads any column.
+func (b *bound) gathers() bool {
+	for i := range b.Columns {
+		if gathered(b.set, b.Columns[i].Name) {
+			return true
+		}
+	}
+	return false
 }
 
 // resident copies all columns to the device. On an error nothing is kept.
@@ -467,31 +499,38 @@ func (b *bound) inOrder(p *plan) error {
 	return nil
 }
 
-// tileBytes bounds the temps of one tile of Eval: enough rows to fill a large card.
-const tileBytes = 64 << 20
+// maxTile bounds the temps, in bytes, of one tile of Eval: enough rows to fill a large card.
+const maxTile = 64 << 20
 
-// evalSpace takes memory for a tile of the forward program, the largest that fits.
-func (b *bound) evalSpace() error {
-	measure := func(rows int) int64 {
-		p := newPaper()
-		b.forward(p.take, rows)
-		return p.taken()
+// setTile takes memory for tiles of so many rows, in place of what there was.
+func (b *bound) setTile(rows int) error {
+	s, err := newSlab(b.Device, b.Apart, b.tileBytes(rows))
+	if err != nil {
+		return err
 	}
-	b.tile = max(1, min(b.rows, 1<<16))
-	for b.tile > 1 && measure(b.tile) > tileBytes {
-		b.tile = (b.tile + 1) / 2
-	}
-	for {
-		s, err := newSlab(b.Device, b.Apart, measure(b.tile))
-		if err == nil {
-			b.tiles = s
-			return nil
+	old := b.tiles
+	b.tiles, b.tile = s, rows
+	return old.free()
+}
+
+// tileBytes measures a tile on paper.
+func (b *bound) tileBytes(rows int) int64 {
+	p := newPaper()
+	b.forward(p.take, rows)
+	return p.taken()
+}
+
+// growTile takes the largest tile that fits in what is left.
+func (b *bound) growTile() error {
+	for rows := max(1, min(b.rows, 1<<16)); rows > b.tile; rows = (rows + 1) / 2 {
+		if b.tileBytes(rows) > maxTile {
+			continue
 		}
-		if !errors.Is(err, cuda.OutOfMemory) || b.tile <= b.set.Forward.Rows {
+		if err := b.setTile(rows); !errors.Is(err, cuda.OutOfMemory) {
 			return err
 		}
-		b.tile = (b.tile + 1) / 2
 	}
+	return nil
 }
 
 // forward plans a tile.
@@ -558,19 +597,25 @@ func (b *bound) fetch(p *plan, out []float32) error {
 	return nil
 }
 
-// free gives back what the data took. What is queued has ended: every call of an Exec waits for its own.
+// free gives back what the data took. Nothing may be queued that uses it.
 func (b *bound) free() error {
-	var errs []error
-	for _, g := range []*cuda.Graph{b.trainGraph, b.restGraph} {
-		if g != nil {
-			errs = append(errs, g.Close())
-		}
-	}
+	errs := []error{b.closeGraphs()}
 	if b.stage != nil {
 		errs = append(errs, b.stage.free())
 	}
 	for _, s := range []*slab{b.tables, b.work, b.tiles, b.whole} {
 		errs = append(errs, s.free())
+	}
+	return errors.Join(errs...)
+}
+
+func (b *bound) closeGraphs() error {
+	var errs []error
+	for _, g := range []**cuda.Graph{&b.trainGraph, &b.restGraph} {
+		if *g != nil {
+			errs = append(errs, (*g).Close())
+			*g = nil
+		}
 	}
 	return errors.Join(errs...)
 }

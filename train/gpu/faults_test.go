@@ -3,6 +3,7 @@ package gpu_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -129,23 +130,148 @@ func TestNoMemoryForAStep(t *testing.T) {
 	const steps = 4
 	set, d := small.compile(t), small.data(steps, .01)
 	clean := newFaulty(t, cuda.Options{NoCache: true})
-	if _, err := clean.attempt(set, d, steps); err != nil {
+	want, err := clean.attempt(set, d, steps)
+	if err != nil {
 		t.Fatal(err)
 	}
+	failed := 0
 	for n := 1; n <= clean.driver.Count(cudatest.MemAlloc); n++ {
 		f := newFaulty(t, cuda.Options{NoCache: true})
 		f.driver.Fail(cudatest.MemAlloc, n, cuda.OutOfMemory, cudatest.Onwards)
-		_, err := f.attempt(set, d, steps)
-		if err == nil || !errors.Is(err, cuda.OutOfMemory) {
-			t.Fatalf("from allocation %d on: %v", n, err)
+		ts, err := f.attempt(set, d, steps)
+		if err == nil { // all that is left to take is a larger tile of Eval
+			same(t, fmt.Sprintf("from allocation %d on", n), ts, want)
+			continue
 		}
-		if !strings.Contains(err.Error(), "--gpu-memory") {
+		failed++
+		if !errors.Is(err, cuda.OutOfMemory) || !strings.Contains(err.Error(), "--gpu-memory") {
 			t.Errorf("from allocation %d on, no remedy: %v", n, err)
 		}
 		if err := f.driver.Leaks(); err != nil {
 			t.Error(err)
 		}
 	}
+	if failed < 5 { // tensors, rates, powers, a step, a tile, a column
+		t.Errorf("only %d allocations are needed", failed)
+	}
+}
+
+// TestMoreMemoryKeepsMoreOfTheData: from little memory to much, a training cannot start, then streams, then is resident, each
+// only once; all give the same bits.
+func TestMoreMemoryKeepsMoreOfTheData(t *testing.T) {
+	n := net{width: 15, hidden: []int{16}, act: program.Silu, batch: 64, rows: 4000}
+	set, d := n.compile(t), n.data(3, .01)
+	var want program.Tensors
+	var stages []int
+	for limit := int64(40 << 10); limit <= 4<<20; limit += limit / 5 {
+		f := newFaulty(t, cuda.Options{NoCache: true, MemoryLimit: limit})
+		ts, err := f.attempt(set, d, 3)
+		stage := 2
+		switch {
+		case errors.Is(err, cuda.OutOfMemory):
+			stage = 0
+		case err != nil:
+			t.Fatal(err)
+		case len(f.notes) > 0:
+			stage = 1
+		}
+		if len(stages) == 0 || stages[len(stages)-1] != stage {
+			stages = append(stages, stage)
+		}
+		if err == nil {
+			if want == nil {
+				want = ts
+			}
+			same(t, fmt.Sprintf("limit of %d bytes", limit), ts, want)
+		}
+	}
+	if !slices.Equal(stages, []int{0, 1, 2}) {
+		t.Errorf("with more and more memory: %v, where 0 is too little, 1 streamed, 2 resident", stages)
+	}
+}
+
+// TestNoMemoryForGraphs: what a graph takes lies outside of all limits. Where there is no room for it the data leaves the device.
+func TestNoMemoryForGraphs(t *testing.T) {
+	const steps = 4
+	set, d := small.compile(t), small.data(steps, .01)
+	clean := newFaulty(t, cuda.Options{NoCache: true})
+	if !clean.graphs() {
+		t.Skip("the driver's binding has no graphs: gorgonia.org/cu")
+	}
+	want, err := clean.attempt(set, d, steps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFaulty(t, cuda.Options{NoCache: true})
+	f.driver.Fail(cudatest.GraphInstantiate, 2, cuda.OutOfMemory, cudatest.Once)
+	ts, err := f.attempt(set, d, steps)
+	if err != nil || len(f.notes) != 1 || !strings.Contains(f.notes[0], "streamed") {
+		t.Fatalf("%v, notes %q", err, f.notes)
+	}
+	same(t, "streamed for want of memory for graphs", ts, want)
+	f2 := newFaulty(t, cuda.Options{NoCache: true})
+	f2.driver.Fail(cudatest.GraphInstantiate, 1, cuda.OutOfMemory, cudatest.Onwards)
+	if _, err := f2.attempt(set, d, steps); !errors.Is(err, cuda.OutOfMemory) || !strings.Contains(err.Error(), "no memory for the graph of a step") {
+		t.Errorf("got %v", err)
+	}
+	if err := errors.Join(f.driver.Leaks(), f2.driver.Leaks()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNothingToGather: a program that reads no column trains whatever memory there is for them.
+func TestNothingToGather(t *testing.T) {
+	p := &program.Program{Name: "train", Rows: 2, Buffers: []program.Buffer{
+		{Kind: program.Temp, DType: program.F32, Shape: []int{3}}, {Name: "w", Kind: program.Param, DType: program.F32, Shape: []int{3}},
+		{Name: "m", Kind: program.State, DType: program.F32, Shape: []int{3}}, {Name: "v", Kind: program.State, DType: program.F32, Shape: []int{3}}}, Arena: 64,
+		Instrs: []program.Instr{{Op: program.Fill, Outs: []int{0}, Attr: program.Attr{Scale: 2}},
+			{Op: program.AdamW, Args: []int{0}, Outs: []int{1, 2, 3}, Attr: program.Attr{Beta1: .9, Beta2: .999, Eps: 1e-8}}}}
+	forward := &program.Program{Name: "forward", Rows: 4, Buffers: []program.Buffer{
+		{Name: "x", Kind: program.Input, DType: program.F32, Shape: []int{4, 3}, PerRow: true},
+		{Name: "output", Kind: program.Output, DType: program.F32, Shape: []int{4, 3}, PerRow: true}},
+		Instrs: []program.Instr{{Op: program.Scale, Args: []int{0}, Outs: []int{1}, Attr: program.Attr{Scale: 2}}}}
+	set := &program.Set{Train: p, Forward: forward, Params: []program.TensorSpec{{Name: "w", Shape: []int{3}}},
+		State: []program.TensorSpec{{Name: "m", Shape: []int{3}}, {Name: "v", Shape: []int{3}}}}
+	x := make([]float32, 3*9000)
+	for i := range x {
+		x[i] = float32(i)
+	}
+	d := program.Data{Columns: []program.Column{{Name: "x", Rows: 9000, Width: 3, F32: x}},
+		Schedule: program.Schedule{Train: program.Range{To: 9000}, Rates: []float32{.1, .1}}}
+	var results []program.Tensors
+	for _, limit := range []int64{0, 20 << 10} {
+		f := newFaulty(t, cuda.Options{NoCache: true, MemoryLimit: limit})
+		b, err := f.backend()
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := b.Compile(set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := make([]float32, 3*8990)
+		if err := errors.Join(e.Bind(d), e.Import(set.Initial(1)), e.Run(0, 2, nil), e.Eval(program.Range{From: 10, To: 9000}, out)); err != nil {
+			t.Fatalf("limit %d: %v", limit, err)
+		}
+		if copied := len(f.notes) == 1 && strings.Contains(f.notes[0], "copied a tile at a time"); copied != (limit > 0) {
+			t.Errorf("limit %d: notes %q", limit, f.notes)
+		}
+		for i, v := range out {
+			if v != 2*x[i+30] {
+				t.Fatalf("limit %d: output %d is %v, want %v", limit, i, v, 2*x[i+30])
+			}
+		}
+		ts, err := e.Export()
+		if err != nil {
+			t.Fatal(err)
+		}
+		results = append(results, ts)
+		// Bound again, all of the old is given back.
+		if err := errors.Join(e.Bind(d), e.Close(), b.Close(), f.device.Close(), f.driver.Leaks()); err != nil {
+			t.Error(err)
+		}
+	}
+	same(t, "with little memory", results[1], results[0])
 }
 
 func TestDriverTooOldForTheKernels(t *testing.T) {

@@ -6,7 +6,7 @@
 // is streamed through two pinned buffers (stage.go), and that is said.
 //
 // Unsliced products, activations, dropout, shuffles and updates give the bits of train/cpu. Weight and bias gradients are
-// summed in slices, whose number depends on the device, and losses take the device's exp and log: so a
+// summed in slices, whose number depends on the device, and the terms of a loss are computed in float32: so a
 // training gives the same bits at every run on one kind of device, and on another, or on the CPU, losses that
 // agree to about 1e-4. What may not be assumed: that an Exec goes on after an error; cuda.Lost says
 // whether the process can open the device again.
@@ -65,6 +65,15 @@ func New(o Options) (*Backend, error) {
 func (b *Backend) Name() string {
 	i := b.Device.Info()
 	return fmt.Sprintf("cuda sm_%d, %d SMs, %s", b.Device.Capability(), i.SMs, i.Name)
+}
+
+// ChunkRows is how many rows a Run should have: some hundredths of a second on a card, so that the wait at its end is a small
+// part. The emulator is a thousand times slower.
+func (b *Backend) ChunkRows() int {
+	if b.Device.Info().Emulated() {
+		return 1 << 12
+	}
+	return 1 << 18
 }
 
 // Kernels are the loaded kernels, for checks of them.

@@ -120,13 +120,13 @@ func (e *exec) capture(p *plan) (*cuda.Graph, error) {
 				continue
 			}
 			var err error
-			if *ev.at, err = e.event(); err != nil {
-				return nil, err
+			if *ev.at, err = e.Device.NewEvent(false); err != nil {
+				return nil, errors.Join(err, closeEvents(events, ends))
 			}
 		}
 	}
 	main := e.lanes[0]
-	return main.Capture(func() error {
+	g, err := main.Capture(func() error {
 		if err := ends[0].Record(main); err != nil {
 			return err
 		}
@@ -162,4 +162,21 @@ func (e *exec) capture(p *plan) (*cuda.Graph, error) {
 		}
 		return nil
 	})
+	if closing := closeEvents(events, ends); err == nil && closing != nil {
+		return nil, errors.Join(closing, g.Close())
+	}
+	return g, err
+}
+
+// closeEvents closes what the graph no longer needs: it holds the order, not the events that gave it.
+func closeEvents(lists ...[]*cuda.Event) error {
+	var errs []error
+	for _, list := range lists {
+		for _, ev := range list {
+			if ev != nil {
+				errs = append(errs, ev.Close())
+			}
+		}
+	}
+	return errors.Join(errs...)
 }

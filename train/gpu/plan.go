@@ -229,29 +229,33 @@ func (l *planner) drop(in *program.Instr) kernels.Drop {
 	return kernels.Drop{Rate: in.Attr.Rate, Site: in.Attr.Site, Seed: l.seed, State: l.state}
 }
 
-// before ends the updates that were put off, where instruction i touches what they write or writes what they
-// read.
+// before ends the updates that were put off, where instruction i must come after one of them.
 func (l *planner) before(i int) {
-	in := &l.p.Instrs[i]
-	if in.Op == program.AdamW {
-		return // Validate sees that two updates of a step share nothing they write
+	if l.conflicts(i) {
+		l.flush()
 	}
+}
+
+// conflicts tells whether instruction i touches what an update that was put off writes, or writes what it reads. An update may
+// take the moments of another for its gradient, so updates are not excepted.
+func (l *planner) conflicts(i int) bool {
+	in := &l.p.Instrs[i]
 	for _, w := range l.waiting {
 		u := &l.p.Instrs[w]
 		for _, o := range u.Outs {
 			if slices.Contains(in.Args, o) || slices.Contains(in.Outs, o) {
-				l.flush()
-				return
+				return true
 			}
 		}
 		if slices.Contains(in.Outs, u.Args[0]) {
-			l.flush()
-			return
+			return true
 		}
 	}
+	return false
 }
 
-// gather fills all columns of a batch at once: the rows are the same.
+// gather fills all columns of a batch at once, as the rows are the same: those of the later Gathers too, but not where something
+// between uses what is in the buffer until then.
 func (l *planner) gather(first int) {
 	op := &kernels.Gather{State: l.state, Rows: l.rows, Batch: l.batch, Base: l.train.From, Staged: l.staged,
 		PerEpoch: (l.train.Len() + l.batch - 1) / l.batch}
@@ -262,7 +266,7 @@ func (l *planner) gather(first int) {
 	var instrs []int
 	for i := first; i < len(l.p.Instrs); i++ {
 		in := &l.p.Instrs[i]
-		if in.Op != program.Gather {
+		if in.Op != program.Gather || l.done[i] || i > first && (l.conflicts(i) || l.touched(first, i, in.Outs[0])) {
 			continue
 		}
 		c := l.columns[in.Attr.Column]
@@ -271,6 +275,16 @@ func (l *planner) gather(first int) {
 	}
 	l.table(op, &op.Table)
 	l.emit(op, reads, writes, instrs...)
+}
+
+// touched tells whether an instruction from first on and before i reads or writes a buffer.
+func (l *planner) touched(first, i, buf int) bool {
+	for k := first; k < i; k++ {
+		if in := &l.p.Instrs[k]; slices.Contains(in.Args, buf) || slices.Contains(in.Outs, buf) {
+			return true
+		}
+	}
+	return false
 }
 
 // table gives a tabled op its memory.
@@ -413,7 +427,7 @@ func (l *planner) next(i, last, cur int) int {
 		if !slices.Contains(in.Args, cur) && !slices.Contains(in.Outs, cur) {
 			continue
 		}
-		if l.done[j] || len(in.Args) == 0 || in.Args[0] != cur || in.Op != program.Activate && in.Op != program.Dropout && in.Op != program.ActGrad {
+		if l.done[j] || l.conflicts(j) || len(in.Args) == 0 || in.Args[0] != cur || in.Op != program.Activate && in.Op != program.Dropout && in.Op != program.ActGrad {
 			return -1
 		}
 		out := in.Outs[0]

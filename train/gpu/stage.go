@@ -106,6 +106,9 @@ func (s *stage) take(b *bound, width int) error {
 	return err
 }
 
+// loads is how many pieces a Run is cut into at least: all but the first are gathered and copied while steps run.
+const loads = 8
+
 // steps queues n steps, a half at a time. It waits for nothing but a pinned half to be read before it is filled
 // again.
 func (s *stage) steps(b *bound, first, n int) error {
@@ -113,7 +116,7 @@ func (s *stage) steps(b *bound, first, n int) error {
 	perEpoch := b.StepsPerEpoch(batch)
 	for end := first + n; first < end; {
 		at := first % perEpoch
-		steps := min(end-first, perEpoch-at, s.rows/batch)
+		steps := min(end-first, perEpoch-at, s.rows/batch, max(1, n/loads))
 		rows := min(steps*batch, b.Train.Len()-at*batch)
 		if err := s.load(b, first/perEpoch, at*batch, rows); err != nil {
 			return err
@@ -163,6 +166,9 @@ func (s *stage) load(b *bound, epoch, from, rows int) error {
 
 // free gives everything back.
 func (s *stage) free() error {
+	if s.copies != nil { // after a Run that failed, copies may still be under way
+		_ = s.copies.Sync()
+	}
 	errs := []error{s.mem.free()}
 	for h := range s.host {
 		if s.host[h] != nil {

@@ -192,11 +192,23 @@ func (s *Set) CheckRun(d *Data, first, n, slots int) error {
 	return nil
 }
 
-// CheckFinite is the error of a Run in which the sums of a slot ceased to be finite in a step.
+// NotFinite is the error of a Run in which the sums of a slot ceased to be finite in a step: the training diverged, and the
+// weights are of no use.
+type NotFinite struct {
+	Step  int
+	Slot  string
+	Value float64
+}
+
+func (e *NotFinite) Error() string {
+	return fmt.Sprintf("run: step %d: slot %q became %v: the training diverged; lower the learning rate or look for NaN in the columns", e.Step, e.Slot, e.Value)
+}
+
+// CheckFinite is a *NotFinite where a slot is not finite after a step, else nil.
 func (s *Set) CheckFinite(step int, slots []float64) error {
 	for i, v := range slots {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return fmt.Errorf("run: step %d: slot %q became %v: the training diverged; lower the learning rate or look for NaN in the columns", step, s.Slots[i], v)
+			return &NotFinite{step, s.Slots[i], v}
 		}
 	}
 	return nil

@@ -111,8 +111,9 @@ const (
 	// SliceGrad: (dy [m,To-From]) -> (dx [m,n]): dy at columns From..To, 0 elsewhere.
 	SliceGrad Op = "slice_grad"
 	// BCE: (z [m,1], t [m,1], w [m,1]) -> (loss [1]). loss = sum_i w_i l_i / m with
-	// l = max(z,0) - z t + log(1 + exp(-|z|)). Each w_i l_i is computed in float64 and rounded to
-	// float32, then they are summed in LaneSum's order in float32.
+	// l = max(z,0) - z t + log(1 + exp(-|z|)). Each w_i l_i is within 4 units in the last place of float32 of
+	// w_i (1 + |z_i|) (the CPU computes it in float64 and rounds it), then they are summed in LaneSum's order in
+	// float32.
 	BCE Op = "bce_with_logits"
 	// BCEGrad: (z, t, w, dloss [1]) -> (dz [m,1]). dz_i = dloss w_i (sigmoid(z_i) - t_i) / m.
 	BCEGrad Op = "bce_with_logits_grad"

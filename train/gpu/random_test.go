@@ -1,0 +1,240 @@
+package gpu_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/onmart/onmart/cuda"
+	"github.com/onmart/onmart/cuda/kernels/emulator"
+	"github.com/onmart/onmart/cuda/kernels/kerneltest"
+	"github.com/onmart/onmart/train/gpu"
+	"github.com/onmart/onmart/train/program"
+)
+
+// maker draws a valid training program: any order of instructions that defines before it uses, buffers written several times, in
+// place or not, updates in the middle of the step whose parameters and moments are read later.
+type maker struct {
+	t       *rapid.T
+	p       *program.Program
+	rows    int
+	defined []int // buffers that may be read
+	updated map[int]bool
+}
+
+const (
+	randomWidth  = 3
+	randomLayers = 3
+)
+
+func (m *maker) buffer(b program.Buffer) int {
+	if b.Kind == program.Temp {
+		b.Offset = m.p.Arena
+		m.p.Arena += (b.Len()*4 + 63) / 64 * 64
+	}
+	m.p.Buffers = append(m.p.Buffers, b)
+	return len(m.p.Buffers) - 1
+}
+
+// pick is a buffer of that shape out of ids, -1 where there is none.
+func (m *maker) pick(what string, shape []int, ids []int, kinds ...program.Kind) int {
+	var fit []int
+	for _, id := range ids {
+		if b := m.p.Buffers[id]; slices.Equal(b.Shape, shape) && slices.Contains(kinds, b.Kind) {
+			fit = append(fit, id)
+		}
+	}
+	if len(fit) == 0 {
+		return -1
+	}
+	return rapid.SampledFrom(fit).Draw(m.t, what)
+}
+
+func (m *maker) all() []int {
+	ids := make([]int, len(m.p.Buffers))
+	for i := range ids {
+		ids[i] = i
+	}
+	return ids
+}
+
+func (m *maker) do(op program.Op, at program.Attr, args []int, outs ...int) {
+	if slices.Contains(args, -1) || slices.Contains(outs, -1) {
+		return
+	}
+	inPlace := op == program.Add || op == program.Scale || op == program.Activate || op == program.ActGrad || op == program.Dropout
+	for k, a := range args {
+		if slices.Contains(outs, a) && !(inPlace && k == 0) {
+			return
+		}
+	}
+	m.p.Instrs = append(m.p.Instrs, program.Instr{Op: op, Attr: at, Args: args, Outs: outs})
+	for _, o := range outs {
+		if !slices.Contains(m.defined, o) {
+			m.defined = append(m.defined, o)
+		}
+	}
+}
+
+var readable = []program.Kind{program.Temp, program.Input, program.Param, program.State}
+
+func (m *maker) step(site int) {
+	wide, square, row, one := []int{m.rows, randomWidth}, []int{randomWidth, randomWidth}, []int{randomWidth}, []int{1}
+	in := func(what string, shape []int) int { return m.pick(what, shape, m.defined, readable...) }
+	out := func(shape []int) int { return m.pick("out", shape, m.all(), program.Temp) }
+	act := rapid.SampledFrom([]program.Act{program.None, program.Relu, program.Silu}).Draw(m.t, "act")
+	shape := rapid.SampledFrom([][]int{wide, wide, square, one}).Draw(m.t, "shape")
+	switch rapid.IntRange(0, 11).Draw(m.t, "op") {
+	case 0, 1:
+		args := []int{in("a", wide), in("b", square)}
+		if bias := in("bias", row); bias >= 0 && rapid.Bool().Draw(m.t, "with bias") {
+			args = append(args, bias)
+		}
+		m.do(program.MatMul, program.Attr{Act: act, TransB: rapid.Bool().Draw(m.t, "transB")}, args, out(wide))
+	case 2:
+		m.do(program.MatMul, program.Attr{TransA: true}, []int{in("a", wide), in("b", wide)}, out(square))
+	case 3, 4:
+		m.do(program.Activate, program.Attr{Act: act}, []int{in("a", shape)}, out(shape))
+	case 5:
+		m.do(program.ActGrad, program.Attr{Act: act}, []int{in("a", shape), in("b", shape)}, out(shape))
+	case 6:
+		m.do(program.Dropout, program.Attr{Rate: .3, Site: uint32(site)}, []int{in("a", wide)}, out(wide))
+	case 7:
+		m.do(program.Add, program.Attr{}, []int{in("a", shape), in("b", shape)}, out(shape))
+	case 8:
+		m.do(program.ColSum, program.Attr{}, []int{in("a", wide)}, out(row))
+	case 9:
+		for i, b := range m.p.Buffers {
+			if b.Kind == program.Input && !slices.Contains(m.defined, i) {
+				m.do(program.Gather, program.Attr{Column: b.Name}, nil, i)
+				break
+			}
+		}
+	case 10:
+		if x := in("x", one); x >= 0 {
+			m.p.Instrs = append(m.p.Instrs, program.Instr{Op: program.Accumulate, Args: []int{x}, Outs: []int{0}, Attr: program.Attr{Scale: 2}})
+		}
+	case 11:
+		w := rapid.IntRange(0, randomLayers-1).Draw(m.t, "layer")
+		s := square
+		if rapid.Bool().Draw(m.t, "bias") {
+			w, s = w+randomLayers, row
+		}
+		if g := in("g", s); g >= 0 && !m.updated[w] && !slices.Contains([]int{1 + 3*w, 2 + 3*w, 3 + 3*w}, g) {
+			m.updated[w] = true
+			m.do(program.AdamW, program.Attr{Beta1: .9, Beta2: .99, Eps: 1e-3, Decay: .01}, []int{g}, 1+3*w, 2+3*w, 3+3*w)
+		}
+	}
+}
+
+// drawSet draws a set whose training program has some dozens of instructions.
+func drawSet(t *rapid.T) *program.Set {
+	const rows = 17
+	m := &maker{t: t, rows: rows, p: &program.Program{Name: "train", Rows: rows}, updated: map[int]bool{}}
+	set := &program.Set{Train: m.p, Slots: []string{"sum"}}
+	m.buffer(program.Buffer{Name: "sum", Kind: program.Slot, DType: program.F64, Shape: []int{1}})
+	for w := range 2 * randomLayers {
+		spec := program.TensorSpec{Name: fmt.Sprint("w", w), Shape: []int{randomWidth, randomWidth}, Init: "he_uniform", FanIn: randomWidth, Site: uint32(w)}
+		if w >= randomLayers {
+			spec.Shape = []int{randomWidth}
+		}
+		set.Params = append(set.Params, spec)
+		m.defined = append(m.defined, m.buffer(program.Buffer{Name: spec.Name, Kind: program.Param, DType: program.F32, Shape: spec.Shape}))
+		for _, s := range []string{"m", "v"} {
+			set.State = append(set.State, program.TensorSpec{Name: spec.Name + s, Shape: spec.Shape})
+			m.defined = append(m.defined, m.buffer(program.Buffer{Name: spec.Name + s, Kind: program.State, DType: program.F32, Shape: spec.Shape}))
+		}
+	}
+	for c := range 3 {
+		m.buffer(program.Buffer{Name: fmt.Sprint("x", c), Kind: program.Input, DType: program.F32, Shape: []int{rows, randomWidth}, PerRow: true})
+	}
+	for range 5 {
+		m.buffer(program.Buffer{Kind: program.Temp, DType: program.F32, Shape: []int{rows, randomWidth}})
+	}
+	for range 2 {
+		m.buffer(program.Buffer{Kind: program.Temp, DType: program.F32, Shape: []int{randomWidth, randomWidth}})
+		m.buffer(program.Buffer{Kind: program.Temp, DType: program.F32, Shape: []int{randomWidth}})
+		m.buffer(program.Buffer{Kind: program.Temp, DType: program.F32, Shape: []int{1}})
+	}
+	m.do(program.Gather, program.Attr{Column: "x0"}, nil, 1+6*randomLayers)
+	m.do(program.Fill, program.Attr{Scale: 1.5}, nil, len(m.p.Buffers)-1)
+	for i := range rapid.IntRange(5, 40).Draw(t, "steps") {
+		m.step(i)
+	}
+	f := &program.Program{Name: "forward", Rows: 4, Buffers: []program.Buffer{
+		{Name: "x0", Kind: program.Input, DType: program.F32, Shape: []int{4, randomWidth}, PerRow: true},
+		{Name: "output", Kind: program.Output, DType: program.F32, Shape: []int{4, randomWidth}, PerRow: true}},
+		Instrs: []program.Instr{{Op: program.Scale, Args: []int{0}, Outs: []int{1}, Attr: program.Attr{Scale: 1}}}}
+	set.Forward = f
+	return set
+}
+
+// TestRandomPrograms: whatever a valid program does, fused, put off and spread over lanes it gives the CPU's bits, in every order.
+// No sum here is long enough to be sliced.
+func TestRandomPrograms(t *testing.T) {
+	device := kerneltest.Open(t, cuda.Options{NoCache: true})
+	b := newBackend(t, gpu.Options{Device: device})
+	reference := processor(t)
+	orders := []uint32{0}
+	if !kerneltest.Hardware() {
+		orders = []uint32{0, 1, 7}
+		defer emulator.SetOrder(device.Driver(), 0)
+	}
+	const rows = 40
+	d := program.Data{Schedule: program.Schedule{Seed: 9, Train: program.Range{To: 34}, Rates: []float32{.1, .05, .1, .05}}}
+	for c := range 3 {
+		x := make([]float32, rows*randomWidth)
+		for i := range x {
+			x[i] = float32(math.Sin(float64(i*(c+1)))) / 2
+		}
+		d.Columns = append(d.Columns, program.Column{Name: fmt.Sprint("x", c), Rows: rows, Width: randomWidth, F32: x})
+	}
+	run := func(t *rapid.T, b program.Backend, set *program.Set) (program.Tensors, []float64, error) {
+		e, err := b.Compile(set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slots := make([]float64, 1)
+		err = errors.Join(e.Bind(d), e.Import(set.Initial(3)), e.Run(0, 1, slots), e.Run(1, 3, slots))
+		ts, failed := e.Export()
+		if err := errors.Join(failed, e.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return ts, slots, err
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		set := drawSet(t)
+		if err := set.Validate(); err != nil {
+			t.Fatalf("the program is not valid: %v\n%s", err, set.Train)
+		}
+		want, wantSlots, err := run(t, reference, set)
+		if err != nil {
+			t.Skip("it diverges")
+		}
+		for _, order := range orders {
+			if len(orders) > 1 {
+				if _, err := emulator.SetOrder(device.Driver(), order); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, slots, err := run(t, b, set)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range want {
+				for k, w := range want[i].F32 {
+					if g := got[i].F32[k]; math.Float32bits(g) != math.Float32bits(w) && !(g != g && w != w) {
+						t.Fatalf("order %d: %s[%d] is %v, want %v, in\n%s", order, want[i].Name, k, g, w, set.Train)
+					}
+				}
+			}
+			if slots[0] != wantSlots[0] {
+				t.Fatalf("order %d: the sum is %v, want %v, in\n%s", order, slots[0], wantSlots[0], set.Train)
+			}
+		}
+	})
+}
