@@ -1,12 +1,14 @@
 package gpu
 
 import (
+	"fmt"
 	"testing"
 
 	"pgregory.net/rapid"
 
 	"github.com/onmart/onmart/cuda"
 	"github.com/onmart/onmart/cuda/kernels"
+	"github.com/onmart/onmart/train/graph"
 	"github.com/onmart/onmart/train/program"
 )
 
@@ -98,5 +100,55 @@ func TestTheStepIsCountedLast(t *testing.T) {
 	}
 	if deps := dependencies(plan.works, last); len(deps) != last {
 		t.Errorf("the end of the step depends on %v of %d works", deps, last)
+	}
+}
+
+// What the lanes go by is what ops say that they touch: each operand must be among it.
+func TestProductsSayWhatTheyTouch(t *testing.T) {
+	set, err := graph.Compile(func(b *graph.Builder) (graph.Model, error) {
+		h := b.Input("x", 5)
+		for l := range 3 {
+			h = b.Dropout(b.Dense(fmt.Sprint("l", l), h, 16, program.Silu, "he_uniform"), .2)
+		}
+		z := b.Dense("out", h, 1, program.None, "he_uniform")
+		return graph.Model{Loss: b.BCEWithLogits(z, b.Input("y", 1), nil), Output: z}, nil
+	}, graph.Options{Batch: 256, Rows: 256, Tile: 64, Optimizer: graph.AdamW{Beta1: .9, Beta2: .999, Eps: 1e-8}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem := newPaper()
+	g := &ground{tuning: kernels.TuningFor(75, 30), take: mem.take, tensor: map[string]span{}, names: set.Slots, slots: mem.take(64), state: mem.take(kernels.StateBytes),
+		rates: mem.take(4), powers: map[float64]cuda.DevicePtr{.9: mem.take(4), .999: mem.take(4)}, train: program.Range{To: 256}, batch: 256,
+		columns: map[string]column{"x": {mem.take(256 * 20), 5}, "y": {mem.take(256 * 4), 1}}}
+	held := set.Holds()
+	for i := range held {
+		at := mem.take(tensorBytes(&held[i]))
+		g.tensor[held[i].Name] = span{at, at + cuda.DevicePtr(tensorBytes(&held[i]))}
+	}
+	kinds := map[string]bool{}
+	for _, w := range newPlan(g, set.Train, 256).works {
+		m, ok := w.op.(*kernels.MatMul)
+		if !ok {
+			continue
+		}
+		state := cuda.DevicePtr(0)
+		if m.Drop.Rate > 0 {
+			state = m.Drop.State
+		}
+		for name, at := range map[string]cuda.DevicePtr{"A": m.A, "B": m.B, "Bias": m.Bias, "Of": m.Of, "State": state} {
+			if at != 0 && !meet([]span{{at, at + 4}}, w.reads) {
+				t.Errorf("%s does not say that it reads %s", m.Kernel(), name)
+			}
+			kinds[name] = kinds[name] || at != 0
+		}
+		for name, at := range map[string]cuda.DevicePtr{"Y": m.Y, "Pre": m.Pre} {
+			if at != 0 && !meet([]span{{at, at + 4}}, w.writes) {
+				t.Errorf("%s does not say that it writes %s", m.Kernel(), name)
+			}
+			kinds[name] = kinds[name] || at != 0
+		}
+	}
+	if len(kinds) != 7 || !kinds["Of"] || !kinds["Pre"] || !kinds["State"] {
+		t.Errorf("products of the program have %v", kinds)
 	}
 }

@@ -88,7 +88,7 @@ func (m *maker) step(site int) {
 	out := func(shape []int) int { return m.pick("out", shape, m.all(), program.Temp) }
 	act := rapid.SampledFrom([]program.Act{program.None, program.Relu, program.Silu}).Draw(m.t, "act")
 	shape := rapid.SampledFrom([][]int{wide, wide, square, one}).Draw(m.t, "shape")
-	switch rapid.IntRange(0, 11).Draw(m.t, "op") {
+	switch rapid.IntRange(0, 14).Draw(m.t, "op") {
 	case 0, 1:
 		args := []int{in("a", wide), in("b", square)}
 		if bias := in("bias", row); bias >= 0 && rapid.Bool().Draw(m.t, "with bias") {
@@ -108,17 +108,40 @@ func (m *maker) step(site int) {
 	case 8:
 		m.do(program.ColSum, program.Attr{}, []int{in("a", wide)}, out(row))
 	case 9:
-		for i, b := range m.p.Buffers {
-			if b.Kind == program.Input && !slices.Contains(m.defined, i) {
-				m.do(program.Gather, program.Attr{Column: b.Name}, nil, i)
-				break
-			}
-		}
+		m.do(program.Gather, program.Attr{Column: rapid.SampledFrom([]string{"x0", "x1", "x2"}).Draw(m.t, "column")}, nil,
+			m.pick("input", wide, m.all(), program.Input))
 	case 10:
 		if x := in("x", one); x >= 0 {
 			m.p.Instrs = append(m.p.Instrs, program.Instr{Op: program.Accumulate, Args: []int{x}, Outs: []int{0}, Attr: program.Attr{Scale: 2}})
 		}
-	case 11:
+	case 12, 13: // what can be fused, with something between now and then
+		cur := out(wide)
+		m.do(program.MatMul, program.Attr{}, []int{in("a", wide), in("b", square)}, cur)
+		if !slices.Contains(m.defined, cur) {
+			return
+		}
+		for range rapid.IntRange(1, 3).Draw(m.t, "chain") {
+			if rapid.IntRange(0, 3).Draw(m.t, "between") == 0 {
+				m.step(100 + site)
+			}
+			next := cur
+			if rapid.Bool().Draw(m.t, "elsewhere") {
+				next = out(wide)
+			}
+			switch rapid.IntRange(0, 2).Draw(m.t, "link") {
+			case 0:
+				m.do(program.Activate, program.Attr{Act: act}, []int{cur}, next)
+			case 1:
+				m.do(program.Dropout, program.Attr{Rate: .3, Site: uint32(200 + site)}, []int{cur}, next)
+			case 2:
+				m.do(program.ActGrad, program.Attr{Act: act}, []int{cur, in("of", wide)}, next)
+			}
+			if !slices.Contains(m.defined, next) {
+				return
+			}
+			cur = next
+		}
+	default:
 		w := rapid.IntRange(0, randomLayers-1).Draw(m.t, "layer")
 		s := square
 		if rapid.Bool().Draw(m.t, "bias") {
