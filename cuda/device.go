@@ -98,7 +98,7 @@ func (r Report) device(ordinal int) (DeviceInfo, error) {
 	case ordinal < 0 || ordinal >= len(r.Devices):
 		return DeviceInfo{}, &unavailable{state: NotUsable, code: InvalidDevice,
 			reason: fmt.Sprintf("there is no cuda:%d, the driver shows %d", ordinal, len(r.Devices)),
-			remedy: fmt.Sprintf("name one from cuda:0 to cuda:%d", len(r.Devices)-1)}
+			remedy: fmt.Sprintf("name cuda:N with N below %d", len(r.Devices))}
 	case !r.Devices[ordinal].Usable:
 		return DeviceInfo{}, &unavailable{state: NotUsable,
 			reason: fmt.Sprintf("cuda:%d cannot be used: %s", ordinal, r.Devices[ordinal].Reason), remedy: unusableRemedy}

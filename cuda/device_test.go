@@ -107,7 +107,7 @@ func TestOpenSaysWhyNot(t *testing.T) {
 			0, "CUDA: no device: the driver is too old: it serves CUDA 11.7, onmart needs 11.8; " +
 				"what to do: install NVIDIA driver 520 or newer"},
 		{"ordinal", nil, cuda.Options{Ordinal: 1}, cuda.InvalidDevice,
-			"there is no cuda:1, the driver shows 1; what to do: name one from cuda:0 to cuda:0"},
+			"there is no cuda:1, the driver shows 1; what to do: name cuda:N with N below 1"},
 		{"negative ordinal", nil, cuda.Options{Ordinal: -1}, cuda.InvalidDevice, "there is no cuda:-1"},
 		{"not described", func(w *cudatest.Driver) { w.Fail(cudatest.DeviceName, 1, cuda.Unknown, cudatest.Onwards) },
 			cuda.Options{}, 0, "no device can be used: the driver does not describe it (CUDA error 999)"},

@@ -70,7 +70,8 @@ type benchGPUResult struct {
 	Emulated bool                  `json:"emulated"` // times say nothing about a GPU
 	Kernels  []kernels.CheckResult `json:"kernels"`
 	Programs []programResult       `json:"programs"`
-	OK       bool                  `json:"ok"` // every kernel and program is within its tolerance
+	OK       bool                  `json:"ok"`              // every kernel and program is within its tolerance
+	Error    string                `json:"error,omitempty"` // what ended the check of the kernels
 }
 
 // programResult is one program on both machines.
@@ -90,6 +91,7 @@ type programResult struct {
 	GPURate       float64 `json:"gpu_rows_per_second"`
 	Ratio         float64 `json:"gpu_to_cpu"`
 	PredictedRate float64 `json:"predicted_rows_per_second"` // by the tuning's description of the card, not measured
+	Error         string  `json:"error,omitempty"`           // what ended it; the rest is 0 then
 }
 
 // lossTolerance is how far the losses of a training on the GPU may be from the CPU's, relative: sums of gradients are cut
@@ -159,6 +161,9 @@ func (f *benchGPUFlags) measure(ctx context.Context, con *console, programs []be
 		return nil, err
 	}
 	if r.Kernels, err = checkKernels(g, !r.Emulated); err != nil {
+		r.OK, r.Error = false, err.Error()
+	}
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	for _, k := range r.Kernels {
@@ -169,9 +174,12 @@ func (f *benchGPUFlags) measure(ctx context.Context, con *console, programs []be
 			return nil, err
 		}
 		con.notef("%s, batch %d", p.name, p.batch)
-		one, err := p.compare(reference, g, f.steps, f.repeat)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p.name, err)
+		one, err := p.compare(ctx, reference, g, f.steps, f.repeat)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil { // a card that fails is worth a report
+			one = &programResult{Name: p.name, Batch: p.batch, Steps: f.steps, Tolerance: lossTolerance, Error: err.Error()}
 		}
 		r.Programs = append(r.Programs, *one)
 		r.OK = r.OK && one.OK
@@ -255,7 +263,7 @@ func (p *benchProgram) data(rows, steps int) program.Data {
 const timedLeast = 500 * time.Millisecond
 
 // compare trains the program on both backends.
-func (p *benchProgram) compare(reference *cpu.Backend, g *gpu.Backend, steps, repeat int) (*programResult, error) {
+func (p *benchProgram) compare(ctx context.Context, reference *cpu.Backend, g *gpu.Backend, steps, repeat int) (*programResult, error) {
 	rows := max(4*p.batch, 1<<14)
 	set, err := p.compile(rows)
 	if err != nil {
@@ -267,23 +275,25 @@ func (p *benchProgram) compare(reference *cpu.Backend, g *gpu.Backend, steps, re
 	if g.Device.Info().Emulated() {
 		least = 0
 	}
-	onCPU, cpuRate, _, err := trainSteps(reference, set, d, steps, repeat, least)
+	onCPU, cpuRate, _, err := trainSteps(ctx, reference, set, d, steps, repeat, least)
 	if err != nil {
 		return nil, err
 	}
-	onGPU, gpuRate, weights, err := trainSteps(g, set, d, steps, repeat, least)
+	onGPU, gpuRate, weights, err := trainSteps(ctx, g, set, d, steps, repeat, least)
 	if err != nil {
 		return nil, err
 	}
-	_, _, again, err := trainSteps(g, set, d, steps, 0, 0)
+	_, _, again, err := trainSteps(ctx, g, set, d, steps, 0, 0)
 	if err != nil {
 		return nil, err
 	}
 	r.Repeats = slices.EqualFunc(weights, again, func(a, b program.Tensor) bool { return slices.Equal(a.F32, b.F32) })
 	for i := range onCPU {
-		if e := math.Abs(onGPU[i]-onCPU[i]) / onCPU[i]; !(e <= r.LossError) {
-			r.LossError = e
+		e := math.Abs(onGPU[i]-onCPU[i]) / onCPU[i]
+		if math.IsNaN(e) || math.IsInf(e, 0) {
+			e = math.MaxFloat64 // which JSON can hold
 		}
+		r.LossError = max(r.LossError, e)
 	}
 	r.FinalLoss = [2]float64{onCPU[steps-1], onGPU[steps-1]}
 	r.OK = r.LossError <= r.Tolerance && r.Repeats
@@ -299,7 +309,7 @@ func (p *benchProgram) compare(reference *cpu.Backend, g *gpu.Backend, steps, re
 // trainSteps trains from the same start: the mean loss of each of the first steps, the weights after them, and the median rate
 // of further runs, each of as many steps as often as it takes to last least; one of them first, not counted, brings the
 // clocks of an idle card up.
-func trainSteps(b program.Backend, set *program.Set, d program.Data, steps, repeat int, least time.Duration) (losses []float64, rate float64, weights program.Tensors, err error) {
+func trainSteps(ctx context.Context, b program.Backend, set *program.Set, d program.Data, steps, repeat int, least time.Duration) (losses []float64, rate float64, weights program.Tensors, err error) {
 	e, err := b.Compile(set)
 	if err != nil {
 		return nil, 0, nil, err
@@ -310,6 +320,9 @@ func trainSteps(b program.Backend, set *program.Set, d program.Data, steps, repe
 	}
 	loss, rows := slices.Index(set.Slots, "loss"), slices.Index(set.Slots, "rows")
 	for s := range steps {
+		if err := ctx.Err(); err != nil {
+			return nil, 0, nil, err
+		}
 		slots := make([]float64, len(set.Slots))
 		if err := e.Run(s, 1, slots); err != nil {
 			return nil, 0, nil, err
@@ -327,6 +340,9 @@ func trainSteps(b program.Backend, set *program.Set, d program.Data, steps, repe
 		slots := make([]float64, len(set.Slots))
 		start := time.Now()
 		for time.Since(start) < least || slots[rows] == 0 {
+			if err := ctx.Err(); err != nil {
+				return nil, 0, nil, err
+			}
 			if err := e.Run(steps, steps, slots); err != nil {
 				return nil, 0, nil, err
 			}
@@ -359,11 +375,24 @@ func (r *benchGPUResult) print(w io.Writer) error {
 	}
 	fmt.Fprintln(w)
 	t := newTable("program", "within", "loss error", "same bits twice", "CPU rows/s", "GPU rows/s", "ratio", "predicted rows/s")
+	if r.Error != "" {
+		fmt.Fprintf(w, "the check of the kernels ended early: %s\n\n", r.Error)
+	}
 	for _, p := range r.Programs {
+		if p.Error != "" {
+			t.add(p.Name, "NO")
+			continue
+		}
 		t.add(p.Name, yes(p.OK), fmt.Sprintf("%.1e", p.LossError), yes(p.Repeats), fmt.Sprintf("%.0f", p.CPURate), fmt.Sprintf("%.0f", p.GPURate),
 			fmt.Sprintf("%.2f", p.Ratio), fmt.Sprintf("%.0f", p.PredictedRate))
 	}
-	return t.write(w)
+	err := t.write(w)
+	for _, p := range r.Programs {
+		if p.Error != "" {
+			fmt.Fprintf(w, "%s: %s\n", p.Name, p.Error)
+		}
+	}
+	return err
 }
 
 // printKernels is the table of kernels: one line a kernel with its worst case, one for each case that is outside, and the timings.

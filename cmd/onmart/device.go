@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,6 +23,9 @@ type deviceFlags struct {
 
 var devicePattern = regexp.MustCompile(`^(auto|cpu|cuda(:[0-9]{1,3})?|model:.+)$`)
 
+// leastMemory catches a size without its unit.
+const leastMemory = 1 << 20
+
 // modelPrefix begins a --device that is a description of a card, for predictions.
 const modelPrefix = "model:"
 
@@ -36,8 +40,10 @@ func (f *deviceFlags) check() []error {
 			faults = append(faults, err)
 		}
 	}
-	if _, err := parseBytes(f.memory); err != nil {
+	if bytes, err := parseBytes(f.memory); err != nil {
 		faults = append(faults, fmt.Errorf("--gpu-memory %s: %w", f.memory, err))
+	} else if f.memory != "" && bytes < leastMemory {
+		faults = append(faults, fmt.Errorf("--gpu-memory %s: nothing can be trained in %d bytes; want 1MiB or more, such as 4GiB", f.memory, bytes))
 	}
 	return faults
 }
@@ -79,14 +85,18 @@ func parseBytes(text string) (int64, error) {
 // openBackend takes the device that was asked for, and says which and why. close gives it back.
 func openBackend(con *console, f deviceFlags) (b program.Backend, close func() error, err error) {
 	none := func() error { return nil }
-	why := ""
+	why, ordinal := "", f.ordinal()
 	if f.name == "auto" {
-		if r := cuda.Probe(cuda.Options{}); r.State != cuda.Ready {
+		r := cuda.Probe(cuda.Options{})
+		if r.State != cuda.Ready {
 			why = "; no CUDA: " + string(r.State) + " (onmart devices says more)"
+		}
+		if usable := slices.IndexFunc(r.Devices, func(d cuda.DeviceInfo) bool { return d.Usable }); usable > 0 {
+			ordinal = usable
 		}
 	}
 	if f.name != "cpu" && why == "" {
-		b, close, err := openGPU(con, f)
+		b, close, err := openGPU(con, f, ordinal)
 		if err == nil {
 			con.notef("device: %s%s", b.Name(), f.reason())
 			return b, close, nil
@@ -123,19 +133,19 @@ func (f *deviceFlags) ordinal() int {
 const memoryShare = .9
 
 // openGPU opens a device and loads the kernels.
-func openGPU(con *console, f deviceFlags) (program.Backend, func() error, error) {
+func openGPU(con *console, f deviceFlags, ordinal int) (program.Backend, func() error, error) {
 	limit, err := parseBytes(f.memory)
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := cuda.Open(cuda.Options{Ordinal: f.ordinal(), MemoryLimit: limit})
+	d, err := cuda.Open(cuda.Options{Ordinal: ordinal, MemoryLimit: limit})
 	if err != nil {
 		return nil, nil, err
 	}
 	if limit == 0 {
 		err = d.Do(func() error {
 			free, _, err := d.MemInfo()
-			d.SetMemoryLimit(int64(memoryShare * float64(free)))
+			d.SetMemoryLimit(max(1, int64(memoryShare*float64(free)))) // 0 would be no limit
 			return err
 		})
 	}

@@ -43,6 +43,7 @@ type deviceCheck struct {
 	Backend string                `json:"backend"`
 	OK      bool                  `json:"ok"`
 	Kernels []kernels.CheckResult `json:"kernels"`
+	Error   string                `json:"error,omitempty"` // what ended the check
 }
 
 func newDevicesCmd() *cobra.Command {
@@ -70,9 +71,7 @@ ONMART_CPU=avx2|portable forces the kernels of the processor, ONMART_LIBCUDA=PAT
 		}
 		report := &devicesReport{CPU: processor, CUDA: cuda.Probe(cuda.Options{})}
 		if check {
-			if err := report.check(con, f); err != nil {
-				return err
-			}
+			report.check(con, f)
 		}
 		if err := con.result(report, report.print); err != nil {
 			return err
@@ -83,27 +82,27 @@ ONMART_CPU=avx2|portable forces the kernels of the processor, ONMART_LIBCUDA=PAT
 }
 
 // check runs the kernels of every usable device.
-func (r *devicesReport) check(con *console, f deviceFlags) error {
+func (r *devicesReport) check(con *console, f deviceFlags) {
 	for _, d := range r.CUDA.Devices {
 		if !d.Usable {
 			continue
 		}
 		f.name = fmt.Sprintf("cuda:%d", d.Index)
+		c := deviceCheck{Device: d.Index, OK: true}
 		backend, closeBackend, err := openBackend(con, f)
-		if err != nil {
-			return err
+		if err == nil {
+			c.Backend = backend.Name()
+			c.Kernels, err = checkKernels(backend.(*gpu.Backend), !d.Emulated()) // cuda:N is a GPU
+			err = errors.Join(err, closeBackend())
 		}
-		defer closeBackend()
-		c := deviceCheck{Device: d.Index, Backend: backend.Name(), OK: true}
-		if c.Kernels, err = checkKernels(backend.(*gpu.Backend), !d.Emulated()); err != nil { // cuda:N is a GPU
-			return err
+		if err != nil { // the others are worth a report
+			c.OK, c.Error = false, err.Error()
 		}
 		for _, k := range c.Kernels {
 			c.OK = c.OK && k.OK
 		}
 		r.Checks = append(r.Checks, c)
 	}
-	return nil
 }
 
 // print is the report for people.
@@ -112,6 +111,10 @@ func (r *devicesReport) print(w io.Writer) error {
 		return err
 	}
 	for _, c := range r.Checks {
+		if c.Error != "" {
+			fmt.Fprintf(w, "\ncuda:%d: the check ended early: %s\n", c.Device, c.Error)
+			continue
+		}
 		fmt.Fprintf(w, "\n%s:\n\n", c.Backend)
 		if err := printKernels(w, c.Kernels); err != nil {
 			return err
@@ -127,7 +130,7 @@ func (r *devicesReport) verdict(check bool) error {
 	}
 	for _, c := range r.Checks {
 		if !c.OK {
-			return fmt.Errorf("--check: kernels of cuda:%d are outside their tolerance: the lines that say NO", c.Device)
+			return fmt.Errorf("--check: kernels of cuda:%d fail or are outside their tolerance", c.Device)
 		}
 	}
 	return nil

@@ -55,7 +55,7 @@ func TestTrainFraudOnCUDA(t *testing.T) {
 	if _, stderr := train("--out", "model-auto"); !strings.Contains(stderr, "it was found (--device cpu trains on the processor)") {
 		t.Errorf("auto says:\n%s", stderr)
 	}
-	code, _, stderr := cli(t, "train", "fraud", "--data", "cards", "--out", "model-small", "--gpu-memory", "64KiB")
+	code, _, stderr := cli(t, "train", "fraud", "--data", "cards", "--out", "model-small", "--gpu-memory", "2MiB", "--set", "hidden=1024,1024")
 	if code != exitFailed || !strings.Contains(stderr, "CUDA_ERROR_OUT_OF_MEMORY") || !strings.Contains(stderr, "--gpu-memory") {
 		t.Errorf("without memory: exit %d: %s", code, stderr)
 	}

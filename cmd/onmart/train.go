@@ -132,10 +132,13 @@ func runTrainFraud(cmd *cobra.Command, f *trainFlags, alerts float64) error {
 		o.Explain = func(set *program.Set, data program.Data) {
 			fmt.Fprint(con.err, set.Train.String())
 			if b, ok := backend.(*gpu.Backend); ok {
-				if p, err := gpu.Predict(set, data, b.Kernels().Tuning()); err == nil {
-					fmt.Fprintln(con.err)
-					p.Print(con.err)
+				p, err := gpu.Predict(set, data, b.Kernels().Tuning())
+				if err != nil {
+					con.notef("no prediction of a step: %v", err)
+					return
 				}
+				fmt.Fprintln(con.err)
+				p.Print(con.err) // an error of standard error has nowhere to go
 			}
 		}
 	}

@@ -124,6 +124,7 @@ func TestTrainFraudCalledWrongly(t *testing.T) {
 		{"--device model:gtx480 --explain", exitUsage, "there are gtx1660ti, rtx2060"},
 		{"--gpu-memory much", exitUsage, "such as 4GiB"},
 		{"--gpu-memory -1GiB", exitUsage, "such as 4GiB"},
+		{"--gpu-memory 4", exitUsage, "nothing can be trained in 4 bytes"},
 		{"--spec nonesuch", exitUsage, "nonesuch"},
 		{"--resume", exitFailed, "nothing to resume"},
 		{"--train 2031-01-01..2031-01-31", exitFailed, "no rows there"},

@@ -136,6 +136,11 @@ func TestTrainOnTheGPU(t *testing.T) {
 	if _, err := os.Stat(o.Out); err == nil {
 		t.Error("a training on a lost device left an artifact")
 	}
+	elsewhere := configure(&notes{})
+	elsewhere.Out, elsewhere.Resume = o.Out, true
+	if _, err := Train(t.Context(), elsewhere); err == nil || !strings.Contains(err.Error(), "backend was cuda sm_") || strings.Contains(err.Error(), "goes on from there") {
+		t.Errorf("resumed on the CPU: %v", err)
+	}
 	again := configure(&notes{})
 	again.Out, again.Resume = o.Out, true
 	again.Backend = gpuBackend(t, kerneltest.Open(t, cuda.Options{}))

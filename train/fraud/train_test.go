@@ -615,3 +615,20 @@ func TestHandbookRows(t *testing.T) {
 			learn.Len(), learn.Positives(), e.Rows, e.Positives)
 	}
 }
+
+// A training that diverges after its first epoch is not offered to go on: the same steps would diverge again.
+func TestDivergedIsNotResumed(t *testing.T) {
+	o := small(t, &notes{})
+	o.Config.Schedule, o.Config.LearningRate, o.Config.WeightDecay, o.Config.Dropout = "constant", 1, 2.4, 0
+	o.Config.Epochs, o.Config.Patience = 60, 0
+	_, err := Train(t.Context(), o)
+	if err == nil || !strings.Contains(err.Error(), "diverged") {
+		t.Fatalf("it did not diverge: %v", err)
+	}
+	if strings.Contains(err.Error(), "--resume") {
+		t.Errorf("it is offered to go on: %v", err)
+	}
+	if _, err := os.Stat(CheckpointDir(o.Out)); err != nil {
+		t.Errorf("it diverged in its first epoch, so nothing was tested: %v", err)
+	}
+}

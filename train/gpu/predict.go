@@ -24,7 +24,7 @@ type Prediction struct {
 	StepSeconds    float64       `json:"predicted_step_seconds"`
 	RowsPerSecond  float64       `json:"predicted_rows_per_second"`
 	LaunchSeconds  float64       `json:"predicted_launch_seconds"` // of the step: what starting kernels takes on the longest way through
-	MemoryBytes    int64         `json:"memory_bytes"`             // tensors, temps, tables and resident columns
+	MemoryBytes    int64         `json:"memory_bytes"`             // tensors, schedule, a step's temps and resident columns
 	InstructionsIn int           `json:"instructions"`
 	Works          []PredictedOp `json:"works"`
 }
@@ -119,7 +119,7 @@ func (r *Prediction) price(p *plan, t *kernels.Tuning) {
 func (r *Prediction) Print(w io.Writer) error {
 	var s strings.Builder
 	fmt.Fprintf(&s, "a step of %d rows on %s, predicted from its plan and not measured:\n", r.Rows, r.Device)
-	fmt.Fprintf(&s, "  %d instructions become %d ops in %d launches, %s of memory traffic, %.1f MFLOP; %s of GPU memory in all\n",
+	fmt.Fprintf(&s, "  %d instructions become %d ops in %d launches, %s of memory traffic, %.1f MFLOP; weights, a step and the data take %s, evaluation as much as 64 MiB more\n",
 		r.InstructionsIn, len(r.Works), r.Launches, size(r.Bytes), float64(r.FLOPs)/1e6, size(r.MemoryBytes))
 	fmt.Fprintf(&s, "  predicted: %.0f us a step, of which %.0f us start kernels, so %.2fM rows/s\n\n", r.StepSeconds*1e6, r.LaunchSeconds*1e6, r.RowsPerSecond/1e6)
 	fmt.Fprintf(&s, "%4s  %6s  %8s  %8s  %9s  %-34s %s\n", "lane", "blocks", "KB", "MFLOP", "us (pred)", "kernel", "instructions")
