@@ -31,7 +31,7 @@ type Oracle struct {
 // CheckResult is one variant of one kernel: over all shapes that were tried, or (Cases is 0) one measurement.
 type CheckResult struct {
 	Kernel string `json:"kernel"`
-	Case   string `json:"case"`  // the variant and, where it fails, the first shape that does
+	Case   string `json:"case"`  // the variant and, where it fails, the first shape that does; of a measurement its shape
 	Cases  int    `json:"cases"` // outputs that were compared
 	// Error is the largest difference from the reference in units in the last place of the output's type, Tolerance the
 	// largest that is right; 0 is the same bits. A NaN on one side only is +Inf, given as MaxFloat64 for JSON's sake.

@@ -1,15 +1,18 @@
 package kernels
 
 import (
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/onmart/onmart/cuda"
 )
 
-// Launches of a measurement: some to warm up, then those between two events.
+// timedLaunches is how many launches stand between the two events of a measurement. warmSeconds is how long a GPU is kept
+// busy with them before, so that its clocks have risen.
 const (
-	warmLaunches  = 5
 	timedLaunches = 50
+	warmSeconds   = 0.3
 )
 
 // time measures a launch and notes it as a result.
@@ -17,21 +20,76 @@ func (c *checker) time(kernel, shape string, cost Cost, launch func() error) {
 	if !c.wants(kernel) {
 		return
 	}
-	seconds := c.seconds(launch)
+	seconds, captured := c.seconds(launch)
 	if c.err != nil {
 		return
 	}
 	r := CheckResult{Kernel: kernel, Case: "time of " + shape, OK: true, Seconds: seconds}
+	if !captured {
+		r.Case += ", launched one by one (the driver has no graphs): the host's time is in it"
+	}
 	if seconds > 0 {
 		r.GFLOPs, r.GBs = float64(cost.FLOPs)/seconds/1e9, float64(cost.Bytes)/seconds/1e9
 	}
 	c.results = append(c.results, r)
 }
 
-// seconds is the mean time of a launch in a row of them.
-func (c *checker) seconds(launch func() error) float64 {
+// seconds is the mean time of a launch in a row of them. They are captured as one graph, without which a kernel that takes
+// less than the host takes to launch it could not be measured; false is that the driver has no graphs.
+func (c *checker) seconds(launch func() error) (seconds float64, captured bool) {
+	run, end, captured := c.row(launch)
+	defer func() { c.note(end()) }()
+	c.warm(run)
+	return c.between(run).Seconds() / timedLaunches, captured
+}
+
+// row is a function that puts timedLaunches launches on the stream, and one that ends it.
+func (c *checker) row(launch func() error) (run, end func() error, captured bool) {
+	each := func() error {
+		for range timedLaunches {
+			if err := launch(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	end = func() error { return nil }
+	if c.err != nil {
+		return each, end, false
+	}
+	c.note(c.s.Sync()) // what a capture may not hold: the fills and the tables of the operands
+	g, err := c.s.Capture(each)
+	if errors.Is(err, cuda.NotSupported) {
+		return each, end, false
+	}
+	if err != nil {
+		c.note(err)
+		return each, end, false
+	}
+	return func() error { return g.Launch(c.s) }, g.Close, true
+}
+
+// warm repeats a row for warmSeconds, and at least once. An emulation has no clocks to raise.
+func (c *checker) warm(run func() error) {
+	if c.d.Info().Emulated() {
+		return
+	}
+	for from := time.Now(); c.err == nil; {
+		c.note(run())
+		c.note(c.s.Sync())
+		if time.Since(from).Seconds() >= warmSeconds {
+			return
+		}
+	}
+}
+
+// between is the time that the device takes for what run puts on the stream, 0 after an error.
+func (c *checker) between(run func() error) time.Duration {
 	var from, to *cuda.Event
 	for _, e := range []**cuda.Event{&from, &to} {
+		if c.err != nil {
+			return 0
+		}
 		made, err := c.d.NewEvent(true)
 		if err != nil {
 			c.note(err)
@@ -40,20 +98,18 @@ func (c *checker) seconds(launch func() error) float64 {
 		defer func() { c.note(made.Close()) }()
 		*e = made
 	}
-	for i := range warmLaunches + timedLaunches {
-		if i == warmLaunches {
-			c.note(from.Record(c.s))
+	record := func(e *cuda.Event) func() error { return func() error { return e.Record(c.s) } }
+	for _, f := range []func() error{record(from), run, record(to), c.s.Sync} {
+		if c.err == nil {
+			c.note(f())
 		}
-		c.note(launch())
 	}
-	c.note(to.Record(c.s))
-	c.note(c.s.Sync())
 	if c.err != nil {
 		return 0
 	}
 	took, err := cuda.Elapsed(from, to)
 	c.note(err)
-	return took.Seconds() / timedLaunches
+	return took
 }
 
 // timeOp measures an Op under a kernel's name.
@@ -76,10 +132,19 @@ func (c *checker) space(n int) cuda.DevicePtr {
 	return p
 }
 
+// beyondCache is how many float32 an elementwise kernel is measured at: least, or what is more than twice a second-level
+// cache of so many bytes, so that GB/s is the memory's and not the cache's. It is a multiple of 4096.
+func beyondCache(least, cacheBytes int) int {
+	const step = 4096
+	return max(least, (2*cacheBytes/4/step+1)*step)
+}
+
 // timeAll measures every kernel at sizes of the models that are trained: batches of 8192 rows, widths up to 1024.
+// Elementwise kernels get as many rows as the second-level cache does not hold.
 func (c *checker) timeAll() {
 	c.timeMatMul()
-	const rows, width, elements = 8192, 512, 8192 * 512
+	const rows, width = 8192, 512
+	elements := beyondCache(rows*width, c.d.Info().L2Bytes)
 	for _, m := range []Map{{Kind: MapActivate, Act: Silu}, {Kind: MapActGrad, Act: Silu}, {Kind: MapAdd}, {Kind: MapScale}, {Kind: MapFill},
 		{Kind: MapDropout, Drop: Drop{Rate: 0.2}}} {
 		if kernel := "map_" + m.Kind.name(); c.wants(kernel) {
@@ -98,7 +163,7 @@ func (c *checker) timeAll() {
 		c.timeOp("sum_slices", &SumSlices{N: 128 * 128, Slices: 16, X: c.space(16 * 128 * 128), Y: c.space(128 * 128)})
 	}
 	if c.wants("columns") {
-		c.timeOp("columns", &Columns{M: rows, N: width / 2, LdX: width, LdY: width, From: width / 2, X: c.space(elements), Y: c.space(elements)})
+		c.timeOp("columns", &Columns{M: elements / width, N: width / 2, LdX: width, LdY: width, From: width / 2, X: c.space(elements), Y: c.space(elements)})
 	}
 	if c.wants("gather") {
 		const n, w = 1 << 20, 32

@@ -66,7 +66,7 @@ type Set struct {
 // Load loads all kernels on a device and takes the Tuning that fits it best. The driver compiles the PTX for its
 // device the first time; an error says which module it refused and why. It is called inside Device.Do.
 func Load(d *cuda.Device) (*Set, error) {
-	k := &Set{tuning: TuningFor(d.Capability(), d.Info().SMs), functions: map[string]cuda.Function{}}
+	k := &Set{tuning: tuningOf(d.Capability(), d.Info()), functions: map[string]cuda.Function{}}
 	for _, m := range modules {
 		if err := k.load(d, m.name, m.kernels); err != nil {
 			return nil, errors.Join(err, k.Close())
@@ -128,9 +128,8 @@ func (k *Set) put(s *cuda.Stream, op Op, l launch) error {
 	}
 	var args cuda.Args
 	l.args(&args)
-	name := fmt.Sprintf("%s for %s", l.kernel, op.Kernel())
-	if err := s.Launch(name, f, l.grid, cuda.Dim{X: uint32(l.block), Y: 1, Z: 1}, 0, &args); err != nil {
-		return fmt.Errorf("kernels: %w", err)
+	if err := s.Launch(l.kernel, f, l.grid, cuda.Dim{X: uint32(l.block), Y: 1, Z: 1}, 0, &args); err != nil {
+		return fmt.Errorf("kernels: %s: %w", op.Kernel(), err)
 	}
 	return nil
 }

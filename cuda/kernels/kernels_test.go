@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/onmart/onmart/cuda"
 	"github.com/onmart/onmart/cuda/kernels"
@@ -157,6 +158,109 @@ func TestCheckOptions(t *testing.T) {
 			return !r.OK && r.Error > 0 && strings.Contains(r.Case, "shuffled: ")
 		}) {
 			t.Errorf("another permutation is not noticed: %+v", wrong)
+		}
+		return nil
+	})
+}
+
+// bound is a driver whose graphs or launches do what a test wants; what it does not bind is the driver's.
+type bound struct {
+	cuda.Driver
+	capture func(cuda.StreamID) cuda.Result
+	launch  func() cuda.Result
+}
+
+func (b bound) CaptureBegin(s cuda.StreamID) cuda.Result {
+	if b.capture == nil {
+		return b.Driver.CaptureBegin(s)
+	}
+	return b.capture(s)
+}
+
+func (b bound) Launch(f cuda.Function, grid, block cuda.Dim, sharedBytes uint32, s cuda.StreamID, params []unsafe.Pointer) cuda.Result {
+	if b.launch == nil {
+		return b.Driver.Launch(f, grid, block, sharedBytes, s, params)
+	}
+	return b.launch()
+}
+
+// withBound is with on such a driver.
+func withBound(t *testing.T, b bound, f func(d *cuda.Device, k *kernels.Set) error) {
+	t.Helper()
+	b.Driver = kerneltest.Driver(t)
+	d := kerneltest.Open(t, cuda.Options{Driver: b, NoCache: true})
+	if err := d.Do(func() error {
+		k, err := kernels.Load(d)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f(d, k), k.Close())
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Without graphs launches are measured one by one, and the result says so; another fault of a capture is an error.
+func TestTimeWithoutGraphs(t *testing.T) {
+	o := kernels.CheckOptions{Oracle: oracle, Only: "calibrate", Sizes: []int{5}, Time: true}
+	timed := func(code cuda.Result) (cases []string, err error) {
+		b := bound{}
+		if code != cuda.Success {
+			b.capture = func(cuda.StreamID) cuda.Result { return code }
+		}
+		withBound(t, b, func(d *cuda.Device, k *kernels.Set) error {
+			var results []kernels.CheckResult
+			results, err = kernels.Check(d, k, o)
+			for _, r := range results {
+				if r.Seconds > 0 {
+					cases = append(cases, r.Case)
+				}
+			}
+			return nil
+		})
+		return cases, err
+	}
+	if cases, err := timed(cuda.Success); err != nil || len(cases) != 1 || strings.Contains(cases[0], "one by one") {
+		t.Errorf("with graphs: %q, %v", cases, err)
+	}
+	if cases, err := timed(cuda.NotSupported); err != nil || len(cases) != 1 || !strings.Contains(cases[0], "one by one") {
+		t.Errorf("without graphs: %q, %v", cases, err)
+	}
+	if cases, err := timed(cuda.OutOfMemory); !errors.Is(err, cuda.OutOfMemory) || len(cases) > 0 {
+		t.Errorf("with graphs that fail: %q, %v", cases, err)
+	}
+}
+
+// The error of a launch names the Op and the kernel; a launch that succeeds makes no names, only its arguments.
+func TestLaunchNames(t *testing.T) {
+	code := cuda.InvalidValue
+	withBound(t, bound{launch: func() cuda.Result { return code }}, func(d *cuda.Device, k *kernels.Set) error {
+		s, err := d.NewStream()
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		const address = 1 << 20 // nothing looks at it
+		for _, c := range []struct {
+			op          kernels.Op
+			name        string
+			kernel      string
+			allocations float64
+		}{
+			{&kernels.MatMul{A: address, B: address, Y: address, M: 64, N: 32, K: 16, TransB: true},
+				"matmul 64x32x16 nt", "matmul_16x64_nt", 3},
+			{&kernels.Map{Kind: kernels.MapScale, A: address, Y: address, N: 100}, "map scale 100", "map_scale", 2},
+		} {
+			code = cuda.InvalidValue
+			err := c.op.Launch(s, k)
+			if !errors.Is(err, cuda.InvalidValue) || !strings.HasPrefix(err.Error(), "kernels: "+c.name+": ") ||
+				!strings.Contains(err.Error(), " of "+c.kernel+":") {
+				t.Errorf("a launch that fails: %v, want it to name %s and %s", err, c.name, c.kernel)
+			}
+			code = cuda.Success
+			if got := testing.AllocsPerRun(100, func() { err = c.op.Launch(s, k) }); got > c.allocations || err != nil {
+				t.Errorf("%s: %v allocations at a launch, want %v at most; %v", c.name, got, c.allocations, err)
+			}
 		}
 		return nil
 	})
@@ -333,8 +437,33 @@ func TestCost(t *testing.T) {
 		{&kernels.BCE{M: 5000}, kernels.Cost{Launches: 2, Blocks: 40, Bytes: 20*5000 + 4, FLOPs: 40 * 5000}},
 		{&kernels.AdamW{Tensors: []kernels.AdamWTensor{{N: 200, Slices: 2}, {N: 3}}}, kernels.Cost{Launches: 1, Blocks: 3, Bytes: 4*200*8 + 4*3*7, FLOPs: 200*17 + 3*16}},
 	} {
-		if got := c.op.Cost(d); got != c.want {
+		got := c.op.Cost(d)
+		if floor := float64(got.Bytes) / d.Bandwidth; !(got.Seconds >= floor && got.Seconds < floor+20e-6) {
+			t.Errorf("%s takes %g s, and moving its bytes alone takes %g s", c.op.Kernel(), got.Seconds, floor)
+		}
+		if got.Seconds = 0; got != c.want {
 			t.Errorf("%s costs %+v, want %+v", c.op.Kernel(), got, c.want)
+		}
+	}
+	// More work of the same kind takes longer.
+	for _, c := range []struct{ less, more kernels.Op }{
+		{&kernels.MatMul{M: 256, N: 64, K: 64}, &kernels.MatMul{M: 8192, N: 64, K: 64}},
+		{&kernels.MatMul{M: 256, N: 1, K: 64}, &kernels.MatMul{M: 256, N: 1, K: 4096}},
+		{&kernels.MatMul{M: 256, N: 64, K: 1}, &kernels.MatMul{M: 8192, N: 64, K: 1}},
+		{&kernels.Map{N: 256}, &kernels.Map{N: 1 << 22}},
+		{&kernels.ColSum{M: 256, N: 64, Slices: 8}, &kernels.ColSum{M: 256, N: 64, Slices: 1}},
+		{&kernels.ColSum{M: 256, N: 1}, &kernels.ColSum{M: 1024, N: 1}},
+		{&kernels.SumSlices{N: 64, Slices: 2}, &kernels.SumSlices{N: 64, Slices: 33}},
+		{&kernels.Columns{M: 16, N: 4, LdX: 8, LdY: 8}, &kernels.Columns{M: 1 << 16, N: 4, LdX: 8, LdY: 8}},
+		{&kernels.Map{Kind: kernels.MapFill, N: 256}, &kernels.Gather{Rows: 8, Columns: []kernels.GatherColumn{{Width: 1}}}},
+		{&kernels.BCE{M: 256}, &kernels.BCE{M: 2048}}, {&kernels.BCE{M: 2048}, &kernels.BCE{M: 2049}},
+		{&kernels.BCEGrad{M: 256}, &kernels.BCEGrad{M: 1 << 20}},
+		{&kernels.AdamW{Tensors: []kernels.AdamWTensor{{N: 200}}}, &kernels.AdamW{Tensors: []kernels.AdamWTensor{{N: 200, Slices: 16}}}},
+		{&kernels.Map{Kind: kernels.MapFill, N: 256}, &kernels.Finish{NSlots: 1}},
+		{&kernels.Standardize{M: 16, N: 4}, &kernels.Standardize{M: 1 << 16, N: 4}}, {&kernels.Calibrate{M: 16}, &kernels.Calibrate{M: 1 << 20}},
+	} {
+		if less, more := c.less.Cost(d).Seconds, c.more.Cost(d).Seconds; !(less > 0 && less < more) {
+			t.Errorf("%s takes %g s, %s %g s", c.less.Kernel(), less, c.more.Kernel(), more)
 		}
 	}
 	if got := kernels.AdamWTableBytes([]kernels.AdamWTensor{{N: 200}, {N: 3}}); got != 2*88+3*4 {

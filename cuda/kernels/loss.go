@@ -9,7 +9,11 @@ import (
 const (
 	lossBlock = 128
 	bceBlock  = 512  // the one block that sums
+	bceTile   = 2048 // terms that pass through its shared memory at once
 	bceWhole  = 2048 // rows up to which one block does the terms too: a second launch costs more
+
+	// lossAccesses is the chain of a loss or its gradient: operands, of which some wait for others, and the output.
+	lossAccesses = 4
 )
 
 // Kernel is such as "bce 256".
@@ -57,12 +61,17 @@ func (o *BCE) Launch(s *cuda.Stream, k *Set) error {
 }
 
 // Cost counts 40 operations a row.
-func (o *BCE) Cost(*Tuning) Cost {
+func (o *BCE) Cost(t *Tuning) Cost {
 	plan := o.plan()
 	c := Cost{Launches: len(plan), Blocks: plan[0].blocks(), Bytes: 12*int64(o.M) + 4, FLOPs: 40 * int64(o.M)}
+	accesses := lossAccesses
 	if len(plan) > 1 {
 		c.Bytes += 8 * int64(o.M)
+		// The terms are read and written, then read again, a piece of them after the other.
+		accesses += mapAccesses + ceilDiv(o.M, bceTile) - 1
 	}
+	// One of 16 lanes adds up its terms.
+	c.Seconds = t.chainSeconds(float64(accesses)*memoryCycles+float64(ceilDiv(o.M, 16))*addCycles, c.Bytes)
 	return c
 }
 
@@ -95,6 +104,10 @@ func (o *BCEGrad) Launch(s *cuda.Stream, k *Set) error {
 }
 
 // Cost counts 30 operations a row.
-func (o *BCEGrad) Cost(*Tuning) Cost {
-	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: 16 * int64(o.M), FLOPs: 30 * int64(o.M)}
+func (o *BCEGrad) Cost(t *Tuning) Cost {
+	bytes := 16 * int64(o.M)
+	return Cost{
+		Launches: 1, Blocks: o.plan().blocks(), Bytes: bytes, FLOPs: 30 * int64(o.M),
+		Seconds: t.chainSeconds(lossAccesses*memoryCycles, bytes),
+	}
 }

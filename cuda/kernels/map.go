@@ -2,18 +2,26 @@ package kernels
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/onmart/onmart/cuda"
 )
 
 const mapBlock = 256 // threads, of four elements each
 
+// mapAccesses is the chain of an elementwise operation: it reads, then writes.
+const mapAccesses = 2
+
+// kernel is that of an Op that was checked.
+func (kind MapKind) kernel() string {
+	return [...]string{"map_activate", "map_act_grad", "map_add", "map_scale", "map_fill", "map_dropout"}[kind]
+}
+
 func (kind MapKind) name() string {
-	names := [...]string{"activate", "act_grad", "add", "scale", "fill", "dropout"}
-	if kind < 0 || int(kind) >= len(names) {
+	if kind < MapActivate || kind > MapDropout {
 		return fmt.Sprintf("unknown(%d)", int(kind))
 	}
-	return names[kind]
+	return strings.TrimPrefix(kind.kernel(), "map_")
 }
 
 // Kernel is such as "map activate silu 16384".
@@ -71,7 +79,7 @@ func (o *Map) plan() launch {
 			o.Drop.args(a)
 		}
 	}
-	return launch{kernel: "map_" + o.Kind.name(), grid: line(int64(o.N), 4*mapBlock), block: mapBlock, args: args}
+	return launch{kernel: o.Kind.kernel(), grid: line(int64(o.N), 4*mapBlock), block: mapBlock, args: args}
 }
 
 // Launch does the operation in one launch.
@@ -83,7 +91,7 @@ func (o *Map) Launch(s *cuda.Stream, k *Set) error {
 }
 
 // Cost counts an operation an element, an activation as 20.
-func (o *Map) Cost(*Tuning) Cost {
+func (o *Map) Cost(t *Tuning) Cost {
 	operands, flops := int64(2), int64(1)
 	if o.Kind == MapFill {
 		operands, flops = 1, 0
@@ -94,5 +102,9 @@ func (o *Map) Cost(*Tuning) Cost {
 	if o.Act == Silu && (o.Kind == MapActivate || o.Kind == MapActGrad) {
 		flops = 20
 	}
-	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: 4 * operands * int64(o.N), FLOPs: flops * int64(o.N)}
+	bytes := 4 * operands * int64(o.N)
+	return Cost{
+		Launches: 1, Blocks: o.plan().blocks(), Bytes: bytes, FLOPs: flops * int64(o.N),
+		Seconds: t.chainSeconds(mapAccesses*memoryCycles, bytes),
+	}
 }

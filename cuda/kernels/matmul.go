@@ -10,14 +10,15 @@ import (
 const vectorBlock = 64
 
 func (o *MatMul) letters() string {
-	s := []byte("nn")
-	if o.TransA {
-		s[0] = 't'
+	switch {
+	case o.TransA && o.TransB:
+		return "tt"
+	case o.TransA:
+		return "tn"
+	case o.TransB:
+		return "nt"
 	}
-	if o.TransB {
-		s[1] = 't'
-	}
-	return string(s)
+	return "nn"
 }
 
 // Kernel is such as "matmul 256x64x32 nt": M x N x K, then which operands are transposed.
@@ -102,7 +103,7 @@ func (o *MatMul) plan(way int) launch {
 	default:
 		t := tiles[way]
 		l = launch{
-			kernel: "matmul_" + t.name() + "_" + o.letters(), block: t.threads,
+			kernel: tileKernels[way][o.letters()], block: t.threads,
 			grid: cuda.Dim{X: uint32(ceilDiv(o.M, t.rows)), Y: uint32(ceilDiv(o.N, t.columns)), Z: uint32(o.slices())},
 		}
 	}
@@ -177,5 +178,21 @@ func (o *MatMul) Cost(t *Tuning) Cost {
 	if o.Bias != 0 {
 		bytes += 4 * n
 	}
-	return Cost{Launches: 1, Blocks: o.plan(o.way(t)).blocks(), Bytes: bytes, FLOPs: 2 * m * n * k}
+	way := o.way(t)
+	return Cost{
+		Launches: 1, Blocks: o.plan(way).blocks(), Bytes: bytes, FLOPs: 2 * m * n * k,
+		Seconds: max(o.seconds(t, way), float64(bytes)/t.Bandwidth),
+	}
+}
+
+// seconds is what the model of tuning.go says of a way.
+func (o *MatMul) seconds(t *Tuning, way int) float64 {
+	run := sliceRun(o.K, o.slices())
+	switch way {
+	case wayVector:
+		return t.vectorSeconds(max(o.M, o.N), run, o.slices())
+	case wayOuter:
+		return t.chainSeconds(mapAccesses*memoryCycles, 0)
+	}
+	return t.tileSeconds(tiles[way], o.M, o.N, run, o.slices())
 }

@@ -19,6 +19,9 @@ type Cost struct {
 	Blocks   int   // of the largest launch
 	Bytes    int64 // read and written in device memory, each operand once
 	FLOPs    int64 // float32 operations, a multiply-add being two
+	// Seconds is what the kernels take alone by the tuning's model, starts of launches not counted. The model is counted
+	// from published figures, not measured.
+	Seconds float64
 }
 
 // Act is an activation.

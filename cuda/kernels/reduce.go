@@ -55,9 +55,13 @@ func (o *ColSum) Launch(s *cuda.Stream, k *Set) error {
 }
 
 // Cost is that of reading x.
-func (o *ColSum) Cost(*Tuning) Cost {
+func (o *ColSum) Cost(t *Tuning) Cost {
 	elements, outs := int64(o.M)*int64(o.N), int64(o.slices())*int64(o.N)
-	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: 4 * (elements + outs), FLOPs: elements}
+	bytes := 4 * (elements + outs)
+	return Cost{
+		Launches: 1, Blocks: o.plan().blocks(), Bytes: bytes, FLOPs: elements,
+		Seconds: t.chainSeconds(columnCycles(ceilDiv(o.M, o.slices()), o.N)+memoryCycles, bytes), // the store at the end
+	}
 }
 
 // Kernel is such as "sum_slices 8x4096".
@@ -86,7 +90,11 @@ func (o *SumSlices) Launch(s *cuda.Stream, k *Set) error {
 }
 
 // Cost is that of reading all slices.
-func (o *SumSlices) Cost(*Tuning) Cost {
+func (o *SumSlices) Cost(t *Tuning) Cost {
 	n, s := int64(o.N), int64(o.Slices)
-	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: 4 * n * (s + 1), FLOPs: n * (s - 1)}
+	bytes := 4 * n * (s + 1)
+	return Cost{
+		Launches: 1, Blocks: o.plan().blocks(), Bytes: bytes, FLOPs: n * (s - 1),
+		Seconds: t.chainSeconds(2*memoryCycles+sliceCycles(o.Slices), bytes), // the first slice, the others, the store
+	}
 }

@@ -44,30 +44,40 @@ DEVICE u32 shuffled(const Shuffle &s, u32 epoch, u32 x) {
   return x;
 }
 
-constexpr int kGatherWarps = 4;
+constexpr int kGatherWarps = 2; // of a block
+constexpr int kGatherRows = 8;  // of a warp
 
-// gather: a warp a row of the batch. Its lanes divide the row's elements over all columns together, so that narrow
-// columns do not cost a turn each.
-extern "C" __global__ void __launch_bounds__(128)
+// gather: a warp eight rows of the batch. A lane each finds out which rows of the source they are and tells the others.
+// Then the lanes divide the elements of a row over all columns together, so that narrow columns do not cost a turn each,
+// and every lane has its element of all eight rows on the way at once.
+extern "C" __global__ void __launch_bounds__(64)
     gather(const State *state, const Source *sources, int count, int width, int rows, u32 batch, u32 per_epoch,
            long long base,
            u32 n, u32 a, u32 b, u32 site, u32 key0, u32 key1, int staged) {
   const int lane = (int)threadIdx.x % 32;
-  const int row = (int)blockIdx.x * kGatherWarps + (int)threadIdx.x / 32;
-  if (row >= rows) return;
+  const int row0 = ((int)blockIdx.x * kGatherWarps + (int)threadIdx.x / 32) * kGatherRows;
   const u32 step = state->step;
-  const u32 first = step % per_epoch * batch;
-  long long at;
-  if (staged) {
-    at = (long long)state->shift + first + row;
-  } else {
+  u32 mine = 0; // the row that this lane finds out; past the end the last one again, so that no lane is missing below
+  if (lane < kGatherRows) {
+    mine = step % per_epoch * batch + (u32)min(row0 + lane, rows - 1);
     const Shuffle s = {n, a, b, site, key0, key1};
-    at = base + shuffled(s, step / per_epoch, first + row);
+    if (!staged) mine = shuffled(s, step / per_epoch, mine);
   }
+  __syncwarp();
+  const long long start = staged ? (long long)state->shift : base;
+  long long at[kGatherRows];
+#pragma unroll
+  for (int r = 0; r < kGatherRows; r++) at[r] = start + __shfl_sync(kFullWarp, mine, r);
   int c = 0;
   for (int e = lane; e < width; e += 32) {
     while (c + 1 < count && sources[c + 1].start <= e) c++;
     const Source s = sources[c];
-    s.dst[(u64)row * s.width + (e - s.start)] = s.src[at * s.width + (e - s.start)];
+    const int column = e - s.start;
+    float v[kGatherRows];
+#pragma unroll
+    for (int r = 0; r < kGatherRows; r++) v[r] = s.src[at[r] * s.width + column];
+#pragma unroll
+    for (int r = 0; r < kGatherRows; r++)
+      if (row0 + r < rows) s.dst[(u64)(row0 + r) * s.width + column] = v[r];
   }
 }

@@ -9,8 +9,11 @@ import (
 
 const (
 	columnsBlock = 256
-	gatherBlock  = 128
-	gatherRows   = 4 // of a block: a warp each
+	gatherBlock  = 64
+	gatherRows   = 16 // of a block: eight a warp
+
+	// gatherAccesses is the chain of a gather: the step, the table, the row, and the write.
+	gatherAccesses = 4
 )
 
 // Kernel is such as "columns 256x16 of 64 to 128".
@@ -59,8 +62,9 @@ func (o *Columns) Launch(s *cuda.Stream, k *Set) error {
 }
 
 // Cost is that of the copied and the cleared elements.
-func (o *Columns) Cost(*Tuning) Cost {
-	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: 4 * int64(o.M) * int64(o.N+o.written())}
+func (o *Columns) Cost(t *Tuning) Cost {
+	bytes := 4 * int64(o.M) * int64(o.N+o.written())
+	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: bytes, Seconds: t.chainSeconds(mapAccesses*memoryCycles, bytes)}
 }
 
 // columnEntry is Source of rows.cu.
@@ -151,8 +155,9 @@ func (o *Gather) Launch(s *cuda.Stream, k *Set) error {
 }
 
 // Cost is that of reading and writing the rows.
-func (o *Gather) Cost(*Tuning) Cost {
-	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: 8 * int64(o.Rows) * int64(o.width())}
+func (o *Gather) Cost(t *Tuning) Cost {
+	bytes := 8 * int64(o.Rows) * int64(o.width())
+	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: bytes, Seconds: t.chainSeconds(gatherAccesses*memoryCycles, bytes)}
 }
 
 // fill copies a table to the device.

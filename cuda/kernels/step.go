@@ -7,7 +7,13 @@ import (
 	"github.com/onmart/onmart/cuda"
 )
 
-const adamwBlock = 128
+const (
+	adamwBlock = 128
+	// The chains of accesses: adamw reads which tensor a block has, the tensor, the step, then what depends on them, and
+	// writes; finish reads an item, what it points to and the slot, and writes.
+	adamwAccesses  = 5
+	finishAccesses = 4
+)
 
 // adamwEntry is Tensor of step.cu. The table holds one for each tensor, then the tensor of each block as int32.
 type adamwEntry struct {
@@ -113,13 +119,16 @@ func (o *AdamW) Launch(s *cuda.Stream, k *Set) error {
 }
 
 // Cost counts 16 operations an element and one for each further slice of its gradient.
-func (o *AdamW) Cost(*Tuning) Cost {
+func (o *AdamW) Cost(t *Tuning) Cost {
 	c := Cost{Launches: 1, Blocks: o.plan().blocks()}
+	most := 1
 	for i := range o.Tensors {
 		n, s := int64(o.Tensors[i].N), int64(max(o.Tensors[i].Slices, 1))
 		c.Bytes += 4 * n * (6 + s) // p, m, v read and written
 		c.FLOPs += n * (15 + s)
+		most = max(most, int(s))
 	}
+	c.Seconds = t.chainSeconds(adamwAccesses*memoryCycles+sliceCycles(most), c.Bytes)
 	return c
 }
 
@@ -194,7 +203,8 @@ func (o *Finish) Launch(s *cuda.Stream, k *Set) error {
 }
 
 // Cost is that of the table and the slots.
-func (o *Finish) Cost(*Tuning) Cost {
+func (o *Finish) Cost(t *Tuning) Cost {
 	n := int64(len(o.Accumulations))
-	return Cost{Launches: 1, Blocks: 1, Bytes: 2*StateBytes + 28*n + 16*int64(o.NSlots), FLOPs: 2 * n}
+	bytes := 2*StateBytes + 28*n + 16*int64(o.NSlots)
+	return Cost{Launches: 1, Blocks: 1, Bytes: bytes, FLOPs: 2 * n, Seconds: t.chainSeconds(finishAccesses*memoryCycles, bytes)}
 }

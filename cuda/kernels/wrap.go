@@ -38,8 +38,9 @@ func (o *Standardize) Launch(s *cuda.Stream, k *Set) error {
 }
 
 // Cost counts no operations: they are in float64, at 1/32 of the float32 rate or less on most cards.
-func (o *Standardize) Cost(*Tuning) Cost {
-	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: 12*int64(o.M)*int64(o.N) + 24*int64(o.N)}
+func (o *Standardize) Cost(t *Tuning) Cost {
+	bytes := 12*int64(o.M)*int64(o.N) + 24*int64(o.N)
+	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: bytes, Seconds: t.chainSeconds(mapAccesses*memoryCycles, bytes)}
 }
 
 // Kernel is such as "calibrate 8192".
@@ -69,6 +70,7 @@ func (o *Calibrate) Launch(s *cuda.Stream, k *Set) error {
 }
 
 // Cost counts no operations, as Standardize.
-func (o *Calibrate) Cost(*Tuning) Cost {
-	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: 12*int64(o.M) + 16}
+func (o *Calibrate) Cost(t *Tuning) Cost {
+	bytes := 12*int64(o.M) + 16
+	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: bytes, Seconds: t.chainSeconds(mapAccesses*memoryCycles, bytes)}
 }

@@ -11,10 +11,8 @@ import (
 )
 
 // Prediction is what a training would ask of a device that is not there: counted from the plan of a step, not measured.
-// Seconds come from a simple model: an op takes as long as its bytes at the device's bandwidth or its operations at
-// a share of the device's peak, whichever is longer, stretched where it has fewer blocks than the device has
-// multiprocessors, plus the start of its launches; ops on several lanes overlap as far as the device has bandwidth and
-// arithmetic for them.
+// Seconds come from a simple model: an op takes what kernels.Cost says that it takes alone, plus the start of its launches; ops
+// on several lanes overlap as far as the device has bandwidth and arithmetic for them.
 type Prediction struct {
 	Device         string        `json:"device"`
 	Rows           int           `json:"rows"` // of a step
@@ -41,7 +39,7 @@ type PredictedOp struct {
 	Seconds      float64 `json:"predicted_seconds"`
 }
 
-// reached is the share of the peak of float32 that a register-tiled product is taken to reach. It is a guess from published
+// reached is the share of the peak of float32 that all ops together are taken to reach at most. It is a guess from published
 // kernels of this kind, not a measurement.
 const reached = 0.6
 
@@ -87,9 +85,8 @@ func (r *Prediction) price(p *plan, t *kernels.Tuning) {
 	for i, w := range p.works {
 		c := w.op.Cost(t)
 		e := PredictedOp{Kernel: w.op.Kernel(), Instructions: w.instrs, Lane: seats[i].lane, Launches: c.Launches, Blocks: c.Blocks, Bytes: c.Bytes, FLOPs: c.FLOPs}
-		busy := min(1, float64(max(c.Blocks, 1))/float64(t.SMs))
 		start := t.LaunchSeconds * float64(c.Launches)
-		e.Seconds = start + max(float64(c.Bytes)/t.Bandwidth, float64(c.FLOPs)/(t.FLOPs*reached))/busy
+		e.Seconds = start + c.Seconds
 		var begin, began float64
 		after := func(j int) {
 			if ends[j] > begin {
