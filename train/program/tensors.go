@@ -178,7 +178,10 @@ func ReadSafetensors(r io.Reader) (Tensors, map[string]string, error) {
 	}
 	sort.Slice(entries, func(i, j int) bool {
 		a, b := entries[i], entries[j]
-		return a.Offsets[0] < b.Offsets[0] || a.Offsets[0] == b.Offsets[0] && a.Offsets[1] < b.Offsets[1]
+		if a.Offsets != b.Offsets {
+			return a.Offsets[0] < b.Offsets[0] || a.Offsets[0] == b.Offsets[0] && a.Offsets[1] < b.Offsets[1]
+		}
+		return a.name < b.name // a fault names the same tensor every time
 	})
 	var ts Tensors
 	var at uint64
