@@ -47,6 +47,23 @@ func (f *faulty) nonresident(how string) bool {
 // graphs tells whether the driver's binding has them: gorgonia.org/cu has not.
 func (f *faulty) graphs() bool { return f.driver.Lacks("CaptureBegin") == "" }
 
+// open compiles, binds and starts.
+func (f *faulty) open(t *testing.T, set *program.Set, d program.Data) (*gpu.Backend, program.Exec) {
+	t.Helper()
+	b, err := f.backend()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := b.Compile(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(e.Bind(d), e.Import(set.Initial(d.Seed))); err != nil {
+		t.Fatal(err)
+	}
+	return b, e
+}
+
 // attempt trains from opening the kernels to an export, and closes everything. Only the first error counts.
 func (f *faulty) attempt(set *program.Set, d program.Data, steps int) (ts program.Tensors, err error) {
 	b, err := f.backend()
@@ -306,24 +323,14 @@ func TestLostDevice(t *testing.T) {
 	const steps = 8
 	set, d := small.compile(t), small.data(steps, .01)
 	f := newFaulty(t, cuda.Options{})
-	b, err := f.backend()
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := b.Compile(set)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(e.Bind(d), e.Import(set.Initial(d.Seed))); err != nil {
-		t.Fatal(err)
-	}
+	b, e := f.open(t, set, d)
 	launch := cudatest.GraphLaunch
 	if !f.graphs() {
 		launch = cudatest.Launch
 	}
 	f.driver.Fail(launch, 3, cuda.IllegalAddress, cudatest.LostLater)
 	slots := make([]float64, len(set.Slots))
-	err = e.Run(0, steps, slots)
+	err := e.Run(0, steps, slots)
 	if !cuda.Lost(err) || !errors.Is(err, cuda.IllegalAddress) {
 		t.Fatalf("got %v", err)
 	}
@@ -378,17 +385,7 @@ func TestOneWaitARun(t *testing.T) {
 			d.Columns = append(d.Columns[:len(d.Columns):len(d.Columns)], program.Column{Name: "ballast", Rows: d.Columns[0].Rows, Width: 100,
 				F32: make([]float32, 100*d.Columns[0].Rows)})
 		}
-		b, err := f.backend()
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := b.Compile(set)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(e.Bind(d), e.Import(set.Initial(d.Seed))); err != nil {
-			t.Fatal(err)
-		}
+		b, e := f.open(t, set, d)
 		if f.nonresident("streamed") != (limit > 0) {
 			t.Fatalf("limit %d: notes %q", limit, f.notes)
 		}
