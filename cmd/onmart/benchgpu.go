@@ -149,7 +149,7 @@ func (f *benchGPUFlags) measure(ctx context.Context, con *console, programs []be
 	if err != nil {
 		return nil, err
 	}
-	defer closeBackend()
+	defer giveBack(con, closeBackend)
 	g := backend.(*gpu.Backend) // --device names a GPU
 	reference, err := cpu.New(cpu.Options{})
 	if err != nil {

@@ -198,7 +198,7 @@ func (d *demo) train(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer closeBackend()
+	defer giveBack(d.con, closeBackend)
 	src, err := fraud.OpenSource(d.features)
 	if err != nil {
 		return err

@@ -114,6 +114,13 @@ func openBackend(con *console, f deviceFlags) (b program.Backend, close func() e
 	return c, none, nil
 }
 
+// giveBack closes what openBackend opened. What was made on it stands by then: a fault is said and changes no result.
+func giveBack(con *console, close func() error) {
+	if err := close(); err != nil {
+		con.notef("the device could not be given back: %v", err)
+	}
+}
+
 // reason says why a GPU was taken.
 func (f *deviceFlags) reason() string {
 	if f.name == "auto" {

@@ -123,7 +123,7 @@ func runTrainFraud(cmd *cobra.Command, f *trainFlags, alerts float64) error {
 	if err != nil {
 		return err
 	}
-	defer closeBackend()
+	defer giveBack(con, closeBackend)
 	o.Backend = backend
 	if o.Source, err = f.source(cmd, con, delay); err != nil {
 		return err
