@@ -1,21 +1,24 @@
 // Package model is the artifact: a trained model as a directory, and inference with it.
 //
 // What enters: what a training leaves (a lowered forward program with standardisation and calibration
-// inside it, weights, the feature spec, the state of the feature engine at the cut), and later feature
-// vectors. What leaves: a directory that is complete or does not exist, calibrated probabilities, and the
-// reasons for one in the features' own words. It may not be assumed that an artifact was made on this
-// machine: Open checks format, checksums, program, spec and weights before anything runs, and bounds what
-// it allocates for a file.
+// inside it, weights, the feature spec, the state of the feature engine at the cut, and files of the task's
+// own), and later feature vectors. What leaves: a directory that is complete or does not exist; of a
+// classifier, calibrated probabilities and the reasons for one in the features' own words. Forecasts and
+// recommendations are made of an artifact by the packages below this one. It may not be assumed that an
+// artifact was made on this machine: Open checks format, checksums, program, spec and weights before
+// anything runs, and bounds what it allocates for a file.
 //
 // The directory:
 //
 //	manifest.json        what the model is; written last, so a directory without it is unfinished
-//	program.json         the forward program: standardise, layers, calibrate
+//	program.json         the forward program; of a classifier: standardise, layers, calibrate
 //	weights.safetensors  parameters and constants by name; opens with Python's safetensors
 //	spec.yaml            the feature spec, as the feature engine reads it
 //	context/state.bin    optional: the engine's state when training ended
+//	...                  files of the task, listed in the manifest like the others
 //
-// The forward pass is written once, in the program; this package runs it on train/cpu.
+// A model of classical methods alone has neither program nor weights. The forward pass is written once, in
+// the program; this package runs it on train/cpu.
 package model
 
 import (
@@ -52,6 +55,16 @@ const (
 // model with a hundred features has 30 kB, its program 10 kB.
 var limits = map[string]int64{manifestFile: 16 << 20, programFile: 64 << 20, specFile: 4 << 20, weightsFile: 4 << 30}
 
+// taskFileLimit bounds a file of the task: the bought items of ten million users fit.
+const taskFileLimit = 4 << 30
+
+// Tasks that an artifact can be of. A classifier scores transactions; the others have files of their own.
+const (
+	Fraud     = "fraud"
+	Demand    = "demand"
+	Recommend = "recommend"
+)
+
 const (
 	maxTile  = 1 << 16 // rows of a program
 	maxArena = 1 << 30 // bytes of its arena
@@ -67,12 +80,22 @@ type Contents struct {
 	Spec     *features.Spec
 	// Input is the schema of the transactions the features were made from.
 	Input *datasets.Schema
-	// Program needs its Forward only; what trains is left out of the artifact.
+	// Program needs its Forward only; what trains is left out of the artifact. Nil where the task makes do
+	// without, which a classifier does not.
 	Program *program.Set
-	// Weights holds at least the parameters and constants that Forward names; the others are left out.
+	// Weights holds at least the parameters and constants that Forward names. Of a classifier the others are
+	// left out; other tasks may keep tables that no program names.
 	Weights program.Tensors
 	// Context is the engine whose state goes along; nil for none.
-	Context *features.Engine
+	Context State
+	// Files are the task's own, by path in the artifact with slashes, such as "context/history.parquet".
+	Files map[string]func(io.Writer) error
+}
+
+// State is an engine whose state can be written down; those of package features are.
+type State interface {
+	Watermark() int64
+	Snapshot(io.Writer) error
 }
 
 // Artifact is a model that passed every check.
@@ -91,10 +114,10 @@ func (a *Artifact) Manifest() *Manifest { return a.manifest }
 // Spec is the feature spec whose features the model wants.
 func (a *Artifact) Spec() *features.Spec { return a.spec }
 
-// Program has only Forward.
+// Program has only Forward; nil where the artifact has none.
 func (a *Artifact) Program() *program.Set { return a.set }
 
-// Weights are the parameters and constants of the program.
+// Weights are the parameters and constants of the program, and the task's tables.
 func (a *Artifact) Weights() program.Tensors { return a.weights }
 
 // Dir is where the artifact was opened.
@@ -107,12 +130,11 @@ func Save(dir string, c Contents, force bool) error {
 	if err != nil {
 		return fmt.Errorf("save model %s: %w", dir, err)
 	}
-	set := prune(c.Program)
-	weights, err := pick(set, c.Weights)
+	m := c.Manifest
+	set, weights, err := trim(m.Task, c.Program, c.Weights)
 	if err != nil {
 		return fmt.Errorf("save model %s: %w", dir, err)
 	}
-	m := c.Manifest
 	m.Kind, m.FormatVersion = Kind, FormatVersion
 	m.SpecFingerprint, m.Nodes, m.Input = plan.Fingerprint(), plan.Nodes(), c.Input
 	m.Features, m.Files, m.Context = nil, map[string]atomicdir.Written{}, nil
@@ -122,6 +144,11 @@ func Save(dir string, c Contents, force bool) error {
 	m.Validation, m.Test = m.Validation.dropUndefined(), m.Test.dropUndefined()
 	if err := check(&m, plan, set, weights); err != nil {
 		return fmt.Errorf("save model %s: %w", dir, err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Files)) {
+		if err := checkTaskFile(m.Task, name); err != nil {
+			return fmt.Errorf("save model %s: %w", dir, err)
+		}
 	}
 
 	d, err := atomicdir.Create(dir, force)
@@ -137,17 +164,21 @@ func Save(dir string, c Contents, force bool) error {
 		m.Files[name] = f
 		return nil
 	}
-	if err := put(programFile, func(w io.Writer) error {
-		e := json.NewEncoder(w)
-		e.SetIndent("", " ")
-		return e.Encode(set)
-	}); err != nil {
-		return err
+	if set != nil {
+		if err := put(programFile, func(w io.Writer) error {
+			e := json.NewEncoder(w)
+			e.SetIndent("", " ")
+			return e.Encode(set)
+		}); err != nil {
+			return err
+		}
 	}
-	if err := put(weightsFile, func(w io.Writer) error {
-		return program.WriteSafetensors(w, weights, map[string]string{"format": "pt", "task": m.Task})
-	}); err != nil {
-		return err
+	if len(weights) > 0 {
+		if err := put(weightsFile, func(w io.Writer) error {
+			return program.WriteSafetensors(w, weights, map[string]string{"format": "pt", "task": m.Task})
+		}); err != nil {
+			return err
+		}
 	}
 	if err := put(specFile, func(w io.Writer) error {
 		_, err := w.Write(c.Spec.YAML())
@@ -161,6 +192,11 @@ func Save(dir string, c Contents, force bool) error {
 			return err
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.Files)) {
+		if err := put(name, c.Files[name]); err != nil {
+			return err
+		}
+	}
 	if m.Version, err = m.version(); err != nil {
 		return fmt.Errorf("save model %s: %w", dir, err)
 	}
@@ -169,6 +205,41 @@ func Save(dir string, c Contents, force bool) error {
 		return fmt.Errorf("save model %s: %w", dir, err)
 	}
 	return d.Commit(manifestFile, append(b, '\n'))
+}
+
+// trim is what an artifact of the task keeps of a trained set and its weights.
+func trim(task string, s *program.Set, ts program.Tensors) (*program.Set, program.Tensors, error) {
+	if task != Fraud && s == nil {
+		return nil, ts, nil
+	}
+	if s == nil {
+		return nil, nil, fmt.Errorf("a model of task %s needs a program", task)
+	}
+	set := prune(s)
+	weights, err := pick(set, ts)
+	if err == nil && task != Fraud {
+		weights = ts
+	}
+	return set, weights, err
+}
+
+// reserved tells whether a file is one that Save itself writes.
+func reserved(name string) bool {
+	return name == manifestFile || name == programFile || name == weightsFile || name == specFile || name == contextFile
+}
+
+// checkTaskFile wants a name that means the same file everywhere.
+func checkTaskFile(task, name string) error {
+	if task == Fraud {
+		return fmt.Errorf("%.80q: a model of task %s has no files of its own", name, task)
+	}
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' || r == '-' || r == '.' || r == '/'
+	}
+	if reserved(name) || !fs.ValidPath(name) || strings.HasPrefix(name, ".") || strings.Contains(name, "/.") || strings.ContainsFunc(name, func(r rune) bool { return !plain(r) }) {
+		return fmt.Errorf("%.80q cannot be the name of a task's file: small letters, digits and _ - . / only, and no file of the artifact itself", name)
+	}
+	return nil
 }
 
 // prune keeps the forward program and the tensors it names.
@@ -240,18 +311,14 @@ func open(root *os.Root) (*Artifact, error) {
 	if err != nil {
 		return nil, err
 	}
-	want := []string{programFile, specFile, weightsFile}
-	if m.Context != nil {
-		want = append(want, contextFile)
-	}
-	slices.Sort(want)
-	if have := slices.Sorted(maps.Keys(m.Files)); !slices.Equal(have, want) {
-		return nil, fmt.Errorf("%s lists the files %.200q, want %q: copy the artifact again or train again", manifestFile, have, want)
+	have := slices.Sorted(maps.Keys(m.Files))
+	if err := checkListed(m, have); err != nil {
+		return nil, err
 	}
 	files := map[string][]byte{}
-	for _, name := range want {
+	for _, name := range have {
 		f := m.Files[name]
-		if name == contextFile {
+		if name == contextFile || !reserved(name) {
 			err = verify(root, name, f)
 		} else {
 			files[name], err = read(root, name, &f)
@@ -263,6 +330,56 @@ func open(root *os.Root) (*Artifact, error) {
 	return assemble(m, files)
 }
 
+// checkListed wants the files that the task must have and none that it cannot have.
+func checkListed(m *Manifest, have []string) error {
+	want := []string{specFile}
+	if m.Task == Fraud {
+		want = append(want, programFile, weightsFile)
+	}
+	if slices.Contains(have, programFile) {
+		want = append(want, weightsFile)
+	}
+	if m.Context != nil {
+		want = append(want, contextFile)
+	}
+	for _, name := range want {
+		if !slices.Contains(have, name) {
+			return fmt.Errorf("%s lists the files %.200q, without %s: copy the artifact again or train again", manifestFile, have, name)
+		}
+	}
+	for _, name := range have {
+		var err error
+		switch {
+		case name == contextFile && m.Context == nil, name == manifestFile:
+			err = fmt.Errorf("%s should not be among them", name)
+		case !reserved(name):
+			err = checkTaskFile(m.Task, name)
+		}
+		if err != nil {
+			return fmt.Errorf("%s lists the files %.200q: %w: copy the artifact again or train again", manifestFile, have, err)
+		}
+	}
+	return nil
+}
+
+// ReadFile returns a file of the task, compared with the manifest.
+func (a *Artifact) ReadFile(name string) ([]byte, error) {
+	want, ok := a.manifest.Files[name]
+	if !ok {
+		return nil, fmt.Errorf("model %s: it has no %s: train again", a.dir, name)
+	}
+	root, err := os.OpenRoot(a.dir)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", a.dir, err)
+	}
+	defer root.Close()
+	b, err := read(root, name, &want)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", a.dir, err)
+	}
+	return b, nil
+}
+
 // read reads a file whole and, where the manifest lists it, compares it with that.
 func read(root *os.Root, name string, want *atomicdir.Written) ([]byte, error) {
 	f, size, err := openFile(root, name, want)
@@ -270,8 +387,12 @@ func read(root *os.Root, name string, want *atomicdir.Written) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if size > limits[name] {
-		return nil, fmt.Errorf("%s has %d bytes, more than the %d that are read", name, size, limits[name])
+	limit, ok := limits[name]
+	if !ok {
+		limit = taskFileLimit
+	}
+	if size > limit {
+		return nil, fmt.Errorf("%s has %d bytes, more than the %d that are read", name, size, limit)
 	}
 	b := make([]byte, size)
 	if _, err := io.ReadFull(f, b); err != nil {
@@ -342,13 +463,18 @@ func assemble(m *Manifest, files map[string][]byte) (*Artifact, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", specFile, err)
 	}
-	set := &program.Set{}
-	if err := decodeStrict(files[programFile], set); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w; copy the artifact again or train again", programFile, err)
+	var set *program.Set
+	if b, ok := files[programFile]; ok {
+		set = &program.Set{}
+		if err := decodeStrict(b, set); err != nil {
+			return nil, fmt.Errorf("%s is damaged: %w; copy the artifact again or train again", programFile, err)
+		}
 	}
-	weights, _, err := program.ReadSafetensors(bytes.NewReader(files[weightsFile]))
-	if err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w; copy the artifact again or train again", weightsFile, err)
+	var weights program.Tensors
+	if b, ok := files[weightsFile]; ok {
+		if weights, _, err = program.ReadSafetensors(bytes.NewReader(b)); err != nil {
+			return nil, fmt.Errorf("%s is damaged: %w; copy the artifact again or train again", weightsFile, err)
+		}
 	}
 	if err := check(m, plan, set, weights); err != nil {
 		return nil, err
@@ -361,16 +487,26 @@ func check(m *Manifest, plan *features.Plan, set *program.Set, weights program.T
 	if m.Task == "" {
 		return fmt.Errorf("%s names no task", manifestFile)
 	}
+	if m.Task != Fraud && m.Task != Demand && m.Task != Recommend {
+		return fmt.Errorf("%s names the task %.80q, and this onmart knows %s, %s and %s: use the onmart that wrote it", manifestFile, m.Task, Fraud, Demand, Recommend)
+	}
 	if !(m.Threshold >= 0 && m.Threshold <= 1) {
 		return fmt.Errorf("%s: threshold %v is not a probability", manifestFile, m.Threshold)
 	}
 	if err := checkFeatures(m, plan); err != nil {
 		return err
 	}
-	if err := checkProgram(set, len(m.Features)); err != nil {
-		return fmt.Errorf("%s: %w", programFile, err)
+	if set != nil {
+		if err := checkProgram(set); err != nil {
+			return fmt.Errorf("%s: %w", programFile, err)
+		}
 	}
-	if err := checkWeights(set, weights); err != nil {
+	if m.Task == Fraud {
+		if err := checkClassifier(m, set); err != nil {
+			return fmt.Errorf("%s: %w", programFile, err)
+		}
+	}
+	if err := checkWeights(set, weights, m.Task != Fraud); err != nil {
 		return fmt.Errorf("%s: %w", weightsFile, err)
 	}
 	return nil
@@ -385,6 +521,9 @@ func checkFeatures(m *Manifest, plan *features.Plan) error {
 	}
 	if err := sameFeatures(m.Features, plan.Features()); err != nil {
 		return fmt.Errorf("%s and %s disagree: %w: train again", specFile, manifestFile, err)
+	}
+	if m.Task != Fraud {
+		return nil
 	}
 	if len(m.Typical) != len(m.Features) {
 		return fmt.Errorf("%s has %d typical values for %d features: train again", manifestFile, len(m.Typical), len(m.Features))
@@ -446,7 +585,7 @@ func some(faults []string) error {
 	return errors.New(strings.Join(faults, "; "))
 }
 
-func checkProgram(set *program.Set, width int) error {
+func checkProgram(set *program.Set) error {
 	p := set.Forward
 	switch {
 	case p == nil:
@@ -461,12 +600,24 @@ func checkProgram(set *program.Set, width int) error {
 	if err := set.Validate(); err != nil {
 		return err
 	}
+	for i := range p.Buffers {
+		b := &p.Buffers[i]
+		if (b.Kind == program.Input || b.Kind == program.Output) && (!b.PerRow || b.Len() > maxElems) {
+			return fmt.Errorf("%s %.80s is %v, want at most %d elements, a row for each of %d", b.Kind, b.Name, b.Shape, maxElems, p.Rows)
+		}
+	}
+	return nil
+}
+
+// checkClassifier wants a program from the features to one probability.
+func checkClassifier(m *Manifest, set *program.Set) error {
+	p, width := set.Forward, len(m.Features)
 	in, out := 0, 0
 	for i := range p.Buffers {
 		b := &p.Buffers[i]
 		switch b.Kind {
 		case program.Input:
-			if in++; b.DType != program.F64 || !b.PerRow || !slices.Equal(b.Shape, []int{p.Rows, width}) || b.Len() > maxElems {
+			if in++; b.DType != program.F64 || !b.PerRow || !slices.Equal(b.Shape, []int{p.Rows, width}) {
 				return fmt.Errorf("input %.80s is %v of %s, want [%d %d] of %s: one column a feature", b.Name, b.Shape, b.DType, p.Rows, width, program.F64)
 			}
 		case program.Output:
@@ -481,25 +632,28 @@ func checkProgram(set *program.Set, width int) error {
 	return nil
 }
 
-// checkWeights wants exactly the tensors that the program names, in its types and shapes, all finite.
-func checkWeights(set *program.Set, ts program.Tensors) error {
+// checkWeights wants the tensors that the program names, in its types and shapes, and no others unless extra;
+// all finite.
+func checkWeights(set *program.Set, ts program.Tensors, extra bool) error {
 	type form struct {
 		dtype program.DType
 		shape []int
 	}
 	want := map[string]form{}
-	for _, b := range set.Forward.Buffers {
-		if b.Kind == program.Param || b.Kind == program.Const {
-			want[b.Name] = form{b.DType, b.Shape}
+	if set != nil {
+		for _, b := range set.Forward.Buffers {
+			if b.Kind == program.Param || b.Kind == program.Const {
+				want[b.Name] = form{b.DType, b.Shape}
+			}
 		}
 	}
 	for i := range ts {
 		t := &ts[i]
 		w, ok := want[t.Name]
-		if !ok {
+		if !ok && !extra {
 			return fmt.Errorf("tensor %.80s is not in the program", t.Name)
 		}
-		if t.DType != w.dtype || !slices.Equal(t.Shape, w.shape) {
+		if ok && (t.DType != w.dtype || !slices.Equal(t.Shape, w.shape)) {
 			return fmt.Errorf("tensor %.80s is %v of %s and the program wants %v of %s", t.Name, t.Shape, t.DType, w.shape, w.dtype)
 		}
 		delete(want, t.Name)
@@ -531,7 +685,7 @@ func (a *Artifact) CheckNodes(nodes []features.Node) error {
 
 // RestoreContext gives an engine, of a plan of the artifact's spec, the state that training ended with. It
 // returns ErrNoContext where the artifact has none.
-func (a *Artifact) RestoreContext(e *features.Engine) error {
+func (a *Artifact) RestoreContext(e interface{ Restore(io.Reader) error }) error {
 	if a.manifest.Context == nil {
 		return fmt.Errorf("model %s: %w", a.dir, ErrNoContext)
 	}

@@ -37,15 +37,16 @@ type Manifest struct {
 	// Input is the schema of the transactions that the spec was planned on.
 	Input    *datasets.Schema `json:"input"`
 	Features []string         `json:"features"`
-	// Typical is the median of each feature over the training rows: what reasons compare with.
-	Typical []float64 `json:"typical"`
+	// Typical is the median of each feature over the training rows: what reasons compare with. Of a
+	// classifier, as Threshold, AlertsPerDay and Calibration are.
+	Typical []float64 `json:"typical,omitempty"`
 
 	Lineage Lineage `json:"lineage"`
 	Seed    uint64  `json:"seed"`
 	// Threshold is the probability from which a transaction is an alert, chosen for AlertsPerDay.
-	Threshold    float64     `json:"threshold"`
-	AlertsPerDay float64     `json:"alerts_per_day"`
-	Calibration  Calibration `json:"calibration"`
+	Threshold    float64     `json:"threshold,omitzero"`
+	AlertsPerDay float64     `json:"alerts_per_day,omitzero"`
+	Calibration  Calibration `json:"calibration,omitzero"`
 	// Settings of the training, such as epochs and hidden widths, by name.
 	Settings map[string]string `json:"settings,omitempty"`
 	// Validation is what the model was chosen by; Test what it was measured on once chosen, with the
@@ -69,13 +70,13 @@ type Created struct {
 
 // Lineage is where the training rows came from.
 type Lineage struct {
-	Data  string   `json:"data"`            // datasets.Dataset.ID of the features
-	From  string   `json:"from,omitempty"`  // and of the transactions they were made from
-	Train Span     `json:"train"`           // event times trained on
-	Delay Duration `json:"delay"`           // from the end of Train to the first row that may be scored
-	Rows  int64    `json:"rows"`            // rows trained on
-	Seen  int64    `json:"positives"`       // of them, positive
-	Valid *Span    `json:"valid,omitempty"` // rows that epochs were chosen on, if a range was given
+	Data  string   `json:"data"`               // datasets.Dataset.ID of the features
+	From  string   `json:"from,omitempty"`     // and of the transactions they were made from
+	Train Span     `json:"train"`              // event times trained on
+	Delay Duration `json:"delay"`              // from the end of Train to the first row that may be scored
+	Rows  int64    `json:"rows"`               // rows trained on
+	Seen  int64    `json:"positives,omitzero"` // of them, positive
+	Valid *Span    `json:"valid,omitempty"`    // rows that epochs were chosen on, if a range was given
 }
 
 // Calibration is the map of the model's output z to a probability, 1/(1+exp(-(A z + B))) (Platt 1999). The

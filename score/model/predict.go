@@ -27,8 +27,11 @@ type worker struct {
 	err     error
 }
 
-// NewPredictor compiles the artifact's program for up to threads goroutines; less than one is one.
+// NewPredictor compiles the program of a classifier for up to threads goroutines; less than one is one.
 func (a *Artifact) NewPredictor(threads int) (*Predictor, error) {
+	if a.manifest.Task != Fraud {
+		return nil, fmt.Errorf("model %s is of task %s and scores no transactions: give one that onmart train fraud wrote", a.dir, a.manifest.Task)
+	}
 	forward, err := cpu.NewForward(a.set.Forward, a.weights)
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", a.dir, err)

@@ -422,10 +422,13 @@ func (t *trainer) finish(ctx context.Context, m *fitted, c *chosen) (*Summary, e
 			return nil, err
 		}
 	}
-	if content.Context, err = t.context(ctx); err != nil {
+	engine, err := t.context(ctx)
+	if err != nil {
 		return nil, err
 	}
-	s.Context = content.Context != nil
+	if s.Context = engine != nil; s.Context {
+		content.Context = engine
+	}
 	if err := model.Save(t.Out, content, t.Force); err != nil {
 		return nil, err
 	}
