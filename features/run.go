@@ -95,7 +95,7 @@ func Run(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 		}
 	}
 	if o.StateOut != "" {
-		if err := SaveState(o.StateOut, b.engine, map[string]int64{"data:" + o.In.ID(): b.folded}, o.Force); err != nil {
+		if err := SaveState(o.StateOut, b.engine, map[string]int64{"data:" + o.In.ID(): b.folded}, nil, o.Force); err != nil {
 			return nil, err
 		}
 	}

@@ -286,13 +286,13 @@ func TestStateRefusals(t *testing.T) {
 	}
 	save := func() string {
 		dir := filepath.Join(t.TempDir(), "state")
-		if err := SaveState(dir, e, map[string]int64{"a": 7}, false); err != nil {
+		if err := SaveState(dir, e, map[string]int64{"a": 7}, nil, false); err != nil {
 			t.Fatal(err)
 		}
 		return dir
 	}
 	dir := save()
-	if err := SaveState(dir, e, nil, false); !errors.Is(err, atomicdir.ErrExists) {
+	if err := SaveState(dir, e, nil, nil, false); !errors.Is(err, atomicdir.ErrExists) {
 		t.Errorf("overwrite: %v", err)
 	}
 	spec3, err := fraudSpec(t).WithDelay(3 * datasets.Day)

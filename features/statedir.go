@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/internal/atomicdir"
@@ -37,9 +39,13 @@ type StateManifest struct {
 	Files         map[string]atomicdir.Written `json:"files"`
 }
 
+// Snapshotter is anything whose state can be written down.
+type Snapshotter interface{ Snapshot(io.Writer) error }
+
 // SaveState writes the engine's state to a directory, complete or not at all. Positions are, by source, where
-// to go on reading.
-func SaveState(dir string, e *Engine, positions map[string]int64, force bool) error {
+// to go on reading. Beside are the states of what follows the same events, by a name of small letters; nil
+// for none.
+func SaveState(dir string, e *Engine, positions map[string]int64, beside map[string]Snapshotter, force bool) error {
 	d, err := atomicdir.Create(dir, force)
 	if err != nil {
 		return err
@@ -53,6 +59,12 @@ func SaveState(dir string, e *Engine, positions map[string]int64, force bool) er
 		FormatVersion: stateVersion, Kind: StateKind, Nodes: e.p.nodes, Positions: positions, Counts: e.counts,
 		Files: map[string]atomicdir.Written{stateFile: state},
 	}
+	for _, name := range slices.Sorted(maps.Keys(beside)) {
+		file := besideFile(name)
+		if m.Files[file], err = d.Put(file, beside[name].Snapshot); err != nil {
+			return err
+		}
+	}
 	if e.st.watermark != beginning {
 		m.Watermark = datasets.FormatTime(e.st.watermark)
 	}
@@ -62,6 +74,8 @@ func SaveState(dir string, e *Engine, positions map[string]int64, force bool) er
 	}
 	return d.Commit(atomicdir.ManifestName, append(text, '\n'))
 }
+
+func besideFile(name string) string { return "beside-" + name + ".bin" }
 
 // OpenState reads a state directory's manifest.
 func OpenState(dir string) (*StateManifest, error) {
@@ -103,8 +117,31 @@ func LoadState(dir string, e *Engine) (map[string]int64, error) {
 	return m.Positions, nil
 }
 
+// LoadBeside restores the state that SaveState wrote beside the engine's under a name. It is ErrNotBeside where
+// the directory has none.
+func LoadBeside(dir, name string, into Restorer) error {
+	m, err := OpenState(dir)
+	if err != nil {
+		return err
+	}
+	want, ok := m.Files[besideFile(name)]
+	if !ok {
+		return fmt.Errorf("state %s: %s: %w", dir, name, ErrNotBeside)
+	}
+	if err := loadFile(filepath.Join(dir, besideFile(name)), want, into); err != nil {
+		return fmt.Errorf("state %s: %w; make it again", dir, err)
+	}
+	return nil
+}
+
+// ErrNotBeside is returned by LoadBeside where a state directory does not hold the state asked for.
+var ErrNotBeside = errors.New("it is not in the state")
+
+// Restorer takes up a state that was written down.
+type Restorer interface{ Restore(io.Reader) error }
+
 // loadFile restores a snapshot whose checksum is known.
-func loadFile(path string, want atomicdir.Written, e *Engine) error {
+func loadFile(path string, want atomicdir.Written, e Restorer) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err

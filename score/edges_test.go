@@ -60,7 +60,7 @@ func TestLogThatTiesWithItsStartingState(t *testing.T) {
 		}
 		defer rec.Abort()
 		s := newScorer(t, a, score.Options{Features: true, Record: rec})
-		if err := s.Warm(state); err != nil {
+		if _, err := s.Warm(state); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Begin(); err != nil {
@@ -126,7 +126,7 @@ func TestStoppedAndStartedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		again := newScorer(t, a, score.Options{})
-		if err := again.Warm(state); err != nil {
+		if _, err := again.Warm(state); err != nil {
 			t.Fatal(err)
 		}
 		follow(t.Context(), again, &got.Buffer)

@@ -38,6 +38,8 @@ func (s *Scorer) registerCounts() {
 		{"onmart_score_labels_waiting_total", "Labels that came before their transaction.", func(c Counts) int64 { return c.LabelsWaiting }},
 		{"onmart_score_labels_expired_total", "Labels that came too late to be used.", func(c Counts) int64 { return c.LabelsExpired }},
 		{"onmart_score_duplicates_total", "Transactions that came again and were not counted.", func(c Counts) int64 { return c.Duplicates }},
+		{"onmart_score_skipped_total", "Transactions outside the range that is scored.", func(c Counts) int64 { return c.Skipped }},
+		{"onmart_score_followed_total", "Transactions handed to forecasts and recommendations.", func(c Counts) int64 { return c.Followed }},
 		{"onmart_score_rejected_total", "Events that could not be read.", func(c Counts) int64 { return c.Rejected }},
 	} {
 		s.metrics.registry.MustRegister(prometheus.NewCounterFunc(

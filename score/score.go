@@ -34,9 +34,12 @@ const (
 	ExplainAll    Explain = "all"
 )
 
-// Options of a Scorer. Artifact and Schema are required.
+// Options of a Scorer. Schema is required, and an Artifact or Followers.
 type Options struct {
+	// Artifact of a classifier. Nil scores nothing: the events go to the followers alone.
 	Artifact *model.Artifact
+	// Followers are kept up to date with the transactions, in this order.
+	Followers []Follower
 	// Schema of the events, a mapping's LogSchema.
 	Schema *datasets.Schema
 	// Threads that a batch may use; 0 means one.
@@ -76,13 +79,14 @@ type Counts struct {
 	Duplicates    int64 `json:"duplicates"`
 	Skipped       int64 `json:"skipped"`
 	Rejected      int64 `json:"rejected"`
+	Followed      int64 `json:"followed,omitempty"` // transactions that went to forecasts and recommendations
 }
 
 func (c Counts) plus(d Counts) Counts {
 	return Counts{
 		c.Scored + d.Scored, c.Alerts + d.Alerts, c.Late + d.Late, c.Labels + d.Labels,
 		c.LabelsWaiting + d.LabelsWaiting, c.LabelsExpired + d.LabelsExpired, c.Duplicates + d.Duplicates,
-		c.Skipped + d.Skipped, c.Rejected + d.Rejected,
+		c.Skipped + d.Skipped, c.Rejected + d.Rejected, c.Followed + d.Followed,
 	}
 }
 
@@ -92,7 +96,7 @@ type Scorer struct {
 	o         Options
 	plan      *features.Plan
 	feats     []features.Feature
-	predictor *model.Predictor
+	predictor *model.Predictor // nil where nothing is scored
 	threshold float64
 	task      string
 	version   string
@@ -121,25 +125,24 @@ func New(o Options) (*Scorer, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	plan, err := o.Artifact.Spec().Plan(o.Schema)
-	if err != nil {
-		return nil, fmt.Errorf("the model's features cannot be computed from these events: %w", err)
+	if o.Artifact == nil && len(o.Followers) == 0 {
+		return nil, fmt.Errorf("a scorer needs a model")
 	}
-	m := o.Artifact.Manifest()
-	if err := sameTypes(m.Input, o.Schema); err != nil {
-		return nil, fmt.Errorf("model %s: %w", o.Artifact.Dir(), err)
-	}
-	if err := o.Artifact.CheckNodes(plan.Nodes()); err != nil {
-		return nil, err
-	}
-	predictor, err := o.Artifact.NewPredictor(o.Threads)
+	plan, err := o.plan()
 	if err != nil {
 		return nil, err
 	}
 	s := &Scorer{
-		o: o, plan: plan, feats: plan.Features(), predictor: predictor, threshold: m.Threshold, task: m.Task,
-		version: m.Version, time: o.Schema.Index(datasets.TransDatetime), eventID: o.Schema.Index(datasets.EventID),
+		o: o, plan: plan, feats: plan.Features(),
+		time: o.Schema.Index(datasets.TransDatetime), eventID: o.Schema.Index(datasets.EventID),
 		engine: plan.NewEngine(o.Threads), positions: map[string]int64{}, metrics: newMetrics(),
+	}
+	if o.Artifact != nil {
+		m := o.Artifact.Manifest()
+		s.threshold, s.task, s.version = m.Threshold, m.Task, m.Version
+		if s.predictor, err = o.Artifact.NewPredictor(o.Threads); err != nil {
+			return nil, err
+		}
 	}
 	s.engine.DetectDuplicates = true
 	for _, name := range echoed {
@@ -151,9 +154,9 @@ func New(o Options) (*Scorer, error) {
 	return s, nil
 }
 
-// sameTypes refuses events whose columns are of other types than those that the model's features were made
+// SameTypes refuses events whose columns are of other types than those that the model's features were made
 // of: the same id as text and as a number are two keys, and states of the two do not fit each other.
-func sameTypes(trained, events *datasets.Schema) error {
+func SameTypes(trained, events *datasets.Schema) error {
 	if trained == nil {
 		return nil
 	}
@@ -180,26 +183,33 @@ func typeName(f datasets.Field) string {
 	return f.Type.String()
 }
 
-// UseContext starts from the state that the artifact carries: the purchases its training had seen. It is
-// model.ErrNoContext where there is none.
+// UseContext starts from the state that the classifier's artifact carries: the purchases its training had
+// seen. It is model.ErrNoContext where there is none. Followers bring their own.
 func (s *Scorer) UseContext() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.o.Artifact == nil {
+		return nil
+	}
 	return s.o.Artifact.RestoreContext(s.engine)
 }
 
-// Warm starts from a state directory that features --state-out or a scorer wrote.
-func (s *Scorer) Warm(dir string) error {
+// Warm starts from a state directory that features --state-out or a scorer wrote. It returns the tasks of the
+// followers that the directory has no state for: they keep the one of their artifact.
+func (s *Scorer) Warm(dir string) (without []string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	positions, err := features.LoadState(dir, s.engine)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	if without, err = s.warmFollowers(dir); err != nil {
+		return nil, err
 	}
 	if positions != nil {
 		s.positions = positions
 	}
-	return nil
+	return without, nil
 }
 
 // Begin ends the preparation: a recorder notes the state that the log begins from. It is called once, before
@@ -220,7 +230,7 @@ func (s *Scorer) SaveState(dir string, force bool) error {
 	if s.failed != nil {
 		return s.failed
 	}
-	return features.SaveState(dir, s.engine, s.positions, force)
+	return features.SaveState(dir, s.engine, s.positions, s.beside(), force)
 }
 
 // Position is where a source goes on: one more than the last position folded from it, 0 at first.
@@ -283,7 +293,12 @@ func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
 		s.scores = make([]float64, s.rows.N)
 	}
 	scores := s.scores[:s.rows.N]
-	if err := s.predictor.Predict(s.rows.Values, s.rows.N, scores); err != nil {
+	if s.predictor != nil {
+		if err := s.predictor.Predict(s.rows.Values, s.rows.N, scores); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.follow(rows); err != nil {
 		return nil, err
 	}
 	if s.o.Record != nil {
@@ -299,6 +314,9 @@ func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
 		}
 		switch s.rows.Status[i] {
 		case features.Scored, features.Late:
+			if s.predictor == nil {
+				continue
+			}
 			dst = s.appendScore(dst, ev.Source, rows, i, pos[i], k, scores[k])
 			k++
 		case features.Duplicate:

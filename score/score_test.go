@@ -239,7 +239,7 @@ func TestRecordedLogGivesTheSameBits(t *testing.T) {
 					if err := before.SaveState(state, false); err != nil {
 						t.Fatal(err)
 					}
-					if err := s.Warm(state); err != nil {
+					if _, err := s.Warm(state); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -290,7 +290,7 @@ func TestRestartInTheMiddle(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := newScorer(t, a, score.Options{Features: true, Threads: 2})
-	if err := second.Warm(state); err != nil {
+	if _, err := second.Warm(state); err != nil {
 		t.Fatal(err)
 	}
 	// The same file again: the scorer goes on after the events that are in the state.

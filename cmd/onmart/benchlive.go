@@ -161,7 +161,7 @@ func (b *benchLive) score(ctx context.Context, p pass) (liveResult, string, erro
 		return fail(err)
 	}
 	if p.warm != "" {
-		if err := s.Warm(p.warm); err != nil {
+		if _, err := s.Warm(p.warm); err != nil {
 			return fail(err)
 		}
 	}

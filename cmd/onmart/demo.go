@@ -286,7 +286,7 @@ func (d *demo) live(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Warm(d.path("state")); err != nil {
+	if _, err := s.Warm(d.path("state")); err != nil {
 		return err
 	}
 	src, err := source.Open(d.path("events.jsonl"), "", mapping, s.Position)

@@ -248,8 +248,12 @@ func (f *scoreFlags) warm(s *score.Scorer, con *console) error {
 			return err
 		}
 	default:
-		if err := s.Warm(f.warmFrom); err != nil {
+		without, err := s.Warm(f.warmFrom)
+		if err != nil {
 			return err
+		}
+		for _, task := range without {
+			con.notef("%s has no state of task %s: it goes on from what its model carries, without the events between", f.warmFrom, task)
 		}
 	}
 	if w := s.Watermark(); w == math.MinInt64 {
