@@ -1,6 +1,8 @@
 package cpu
 
 import (
+	"math"
+
 	"golang.org/x/sys/cpu"
 
 	"github.com/onmart/onmart/train/program"
@@ -15,6 +17,8 @@ func avx2Kernels() *kernels {
 	return &kernels{
 		name: "cpu-avx2", tile: tileAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
 		adamw: adamwAVX2, dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
+		add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
+		softmaxLogits: softmaxLogitsAVX2, softmaxExp: softmaxExpAVX2, pinball: pinballAVX2, pinballGrad: pinballGradAVX2,
 	}
 }
 
@@ -159,4 +163,93 @@ func transposeAVX2(dst, src []float32, ld, k, cols int) {
 	if whole < k {
 		transposePortable(dst[whole*tileCols:], src[whole:], ld, k-whole, cols)
 	}
+}
+
+func addAVX2(y, a, b []float32) {
+	a, b = a[:len(y)], b[:len(y)]
+	n := len(y) &^ 7
+	if n > 0 {
+		add8(&y[0], &a[0], &b[0], n)
+	}
+	addPortable(y[n:], a[n:], b[n:])
+}
+
+func scaleAVX2(y, x []float32, s float32) {
+	x = x[:len(y)]
+	n := len(y) &^ 7
+	if n > 0 {
+		scale8(&y[0], &x[0], s, n)
+	}
+	scalePortable(y[n:], x[n:], s)
+}
+
+func divAVX2(y, x []float32, by float32) {
+	x = x[:len(y)]
+	n := len(y) &^ 7
+	if n > 0 {
+		div8(&y[0], &x[0], by, n)
+	}
+	divPortable(y[n:], x[n:], by)
+}
+
+// rowDotAVX2 does the last one to three rows again in a group of four that ends with them, where there are four.
+func rowDotAVX2(s, a, b []float32, d int) {
+	if len(s) < 4 {
+		rowDotPortable(s, a, b, d)
+		return
+	}
+	a, b = a[:len(s)*d], b[:len(s)*d]
+	for i := 0; i < len(s); i += 4 {
+		i := min(i, len(s)-4)
+		rowDot4(&s[i], &a[i*d], &b[i*d], d)
+	}
+}
+
+func softmaxLogitsAVX2(b, neg, lq, ni []float32, pi, a float32) float32 {
+	neg, lq, ni = neg[:len(b)], lq[:len(b)], ni[:len(b)]
+	n := len(b) &^ 7
+	if n > 0 {
+		top := [8]float32{a, a, a, a, a, a, a, a}
+		softmaxLogits8(&b[0], &neg[0], &lq[0], &ni[0], pi, n, &top[0])
+		for _, x := range top[:] {
+			if x > a {
+				a = x
+			}
+		}
+	}
+	return softmaxLogitsPortable(b[n:], neg[n:], lq[n:], ni[n:], pi, a)
+}
+
+// softmaxExpAVX2 pads what is left over to sixteen, by logits of -Inf.
+func softmaxExpAVX2(sums *lanes, e []float32, largest float32) {
+	n := len(e) &^ 15
+	if n > 0 {
+		softmaxExp16(&sums[0], &e[0], largest, n)
+	}
+	if n < len(e) {
+		var pad lanes
+		for j := copy(pad[:], e[n:]); j < len(pad); j++ {
+			pad[j] = float32(math.Inf(-1))
+		}
+		softmaxExp16(&sums[0], &pad[0], largest, len(pad))
+		copy(e[n:], pad[:])
+	}
+}
+
+func pinballAVX2(terms *lanes, y, t, w, v []float32) {
+	t, w, v = t[:len(y)], w[:len(y)], v[:len(y)]
+	n := len(y) &^ 15
+	if n > 0 {
+		pinball16(&terms[0], &y[0], &t[0], &w[0], &v[0], n)
+	}
+	pinballPortable(terms, y[n:], t[n:], w[n:], v[n:])
+}
+
+func pinballGradAVX2(dy, y, t, w, v []float32, c float32) {
+	y, t, w, v = y[:len(dy)], t[:len(dy)], w[:len(dy)], v[:len(dy)]
+	n := len(dy) &^ 7
+	if n > 0 {
+		pinballGrad8(&dy[0], &y[0], &t[0], &w[0], &v[0], c, n)
+	}
+	pinballGradPortable(dy[n:], y[n:], t[n:], w[n:], v[n:], c)
 }

@@ -270,3 +270,93 @@ func BenchmarkForward(b *testing.B) {
 		})
 	}
 }
+
+// TestForwardWithIndices: several inputs, two of them indices, in either element type and any tile; bad indices are named.
+func TestForwardWithIndices(t *testing.T) {
+	const rows, users, items, d = 50, 9, 7, 5
+	r := rand.New(rand.NewPCG(4, 4))
+	u, v := values(r, users, d), values(r, items, d)
+	weights := program.Tensors{{Name: "items", DType: program.F32, Shape: v.shape, F32: v.f32}, {Name: "users", DType: program.F32, Shape: u.shape, F32: u.f32}}
+	user, item, scale := indices(r, users, rows, 1), indices(r, items, rows, 3), values(r, rows, 1)
+	want := make([]float32, rows)
+	for i := range rows {
+		x, y := make([]float32, d), make([]float32, d)
+		lookupRow(portableKernels(), x, u.f32, user.f32[i:i+1], users)
+		lookupRow(portableKernels(), y, v.f32, item.f32[i*3:(i+1)*3], items)
+		var dot float32
+		for c := range d {
+			dot = fma32(x[c], y[c], dot)
+		}
+		want[i] = dot * scale.f32[i]
+	}
+	for _, k := range paths() {
+		for _, tile := range []int{1, 7, 64} {
+			b := &build{p: program.Program{Name: "score", Rows: tile}}
+			in := func(name string, w int) int {
+				return b.buffer(program.Buffer{Name: name, Kind: program.Input, DType: program.F32, Shape: []int{tile, w}, PerRow: true})
+			}
+			table := func(name string, n int) int {
+				return b.buffer(program.Buffer{Name: name, Kind: program.Param, DType: program.F32, Shape: []int{n, d}})
+			}
+			x := b.do(program.Lookup, program.Attr{}, []int{table("users", users), in("user", 1)}, b.temp(true, tile, d))
+			y := b.do(program.Lookup, program.Attr{}, []int{table("items", items), in("item", 3)}, b.temp(true, tile, d))
+			s := b.do(program.RowDot, program.Attr{}, []int{x, y}, b.temp(true, tile, 1))
+			out := b.buffer(program.Buffer{Name: "score", Kind: program.Output, DType: program.F32, Shape: []int{tile, 1}, PerRow: true})
+			b.do(program.RowScale, program.Attr{}, []int{s, in("scale", 1)}, out)
+			f, err := newForward(k, &b.p, weights)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := f.Inputs(); len(got) != 3 || got[0] != (Input{"user", 1, users}) || got[1] != (Input{"item", 3, items}) || got[2] != (Input{"scale", 1, 0}) || f.Width() != 1 {
+				t.Fatalf("inputs %+v", got)
+			}
+			got := make([]float32, rows)
+			if err := f.RunAllF32([][]float32{user.f32, item.f32, scale.f32}, rows, got); err != nil {
+				t.Fatal(err)
+			}
+			if err := same(got, want); err != nil {
+				t.Fatalf("%s, tile %d: %v", k.name, tile, err)
+			}
+			wide := make([]float64, rows)
+			if err := f.RunAll([][]float64{user.wide(), item.wide(), scale.wide()}, rows, wide); err != nil {
+				t.Fatal(err)
+			}
+			for i, x := range wide {
+				if x != float64(want[i]) {
+					t.Fatalf("%s, tile %d: row %d is %v in float64, want %v", k.name, tile, i, x, want[i])
+				}
+			}
+			for _, bad := range []float32{items, -2, 1.5, float32(math.NaN())} {
+				wrong := append([]float32(nil), item.f32...)
+				wrong[3*40+1] = bad
+				err := f.RunAllF32([][]float32{user.f32, wrong, scale.f32}, rows, got)
+				if err == nil || !strings.Contains(err.Error(), `input "item"`) || !strings.Contains(err.Error(), "no index of 7 rows") {
+					t.Errorf("index %v: %v", bad, err)
+				}
+			}
+			if err := f.RunAllF32([][]float32{user.f32, item.f32}, rows, got); err == nil || !strings.Contains(err.Error(), "2 inputs are given, it has 3") {
+				t.Errorf("an input too few: %v", err)
+			}
+			if err := f.RunAllF32([][]float32{user.f32, item.f32[1:], scale.f32}, rows, got); err == nil || !strings.Contains(err.Error(), `"item" is 3 wide`) {
+				t.Errorf("a short input: %v", err)
+			}
+			if err := f.Run(scale.wide(), rows, wide); err == nil || !strings.Contains(err.Error(), "use RunAll") {
+				t.Errorf("Run of three inputs: %v", err)
+			}
+			in32 := [][]float32{user.f32, item.f32, scale.f32}
+			if n := testing.AllocsPerRun(10, func() { _ = f.RunAllF32(in32, rows, got) }); n > 0 {
+				t.Errorf("%v allocations a run", n)
+			}
+			one := [][]float32{nil, nil, nil}
+			for i := range rows { // each row on its own
+				one[0], one[1], one[2] = user.f32[i:i+1], item.f32[3*i:3*i+3], scale.f32[i:i+1]
+				if err := f.RunAllF32(one, 1, got[i:i+1]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := same(got, want); err != nil {
+				t.Fatalf("%s, tile %d, a row at a time: %v", k.name, tile, err)
+			}
+		}
+	}
+}

@@ -31,6 +31,20 @@ type kernels struct {
 	permute func(order []int32, first int, p *program.Permutation)
 	// transpose: dst[p*tileCols+j] = src[j*ld+p] for p < k and j < cols, and 0 for cols <= j < tileCols.
 	transpose func(dst, src []float32, ld, k, cols int)
+	// add: y[i] = a[i] + b[i]; scale: y[i] = s x[i]; div: y[i] = x[i] / by. y may be an argument.
+	add   func(y, a, b []float32)
+	scale func(y, x []float32, s float32)
+	div   func(y, x []float32, by float32)
+	// rowDot: s[i] is the chain of fused multiply-adds of a[i*d+c] and b[i*d+c] over c from 0.
+	rowDot func(s, a, b []float32, d int)
+	// softmaxLogits: b[j] = neg[j] - lq[j], -Inf where ni[j] is pi; it returns the largest of a and them.
+	softmaxLogits func(b, neg, lq, ni []float32, pi, a float32) float32
+	// softmaxExp: e[j] becomes x = exp(e[j] - largest), 0 where that is below -siluBound, and is added to lane j%16.
+	softmaxExp func(sums *lanes, e []float32, largest float32)
+	// pinball adds the terms of one row to the lanes; t, w and v are as long as y.
+	pinball func(terms *lanes, y, t, w, v []float32)
+	// pinballGrad is the gradient of one row, c = dloss / number of terms.
+	pinballGrad func(dy, y, t, w, v []float32, c float32)
 }
 
 // The micro-kernel's tile: 6 x 16 fills 12 of the 16 vector registers of AVX2 with sums, which hides the
@@ -68,6 +82,8 @@ func portableKernels() *kernels {
 	return &kernels{
 		name: "cpu-portable", tile: tilePortable, actGrad: actGradPortable, silu: siluPortable, siluGrad: siluGradPortable, colSum: colSumPortable,
 		adamw: adamwPortable, dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
+		add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
+		softmaxLogits: softmaxLogitsPortable, softmaxExp: softmaxExpPortable, pinball: pinballPortable, pinballGrad: pinballGradPortable,
 	}
 }
 

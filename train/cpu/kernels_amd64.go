@@ -79,3 +79,44 @@ func permute8(l *uint32, r *uint32, a uint32, b uint32, epoch uint32, site uint3
 //
 //go:noescape
 func transpose8(dst *float32, src *float32, ld int, blocks int)
+
+// add8 is kernels.add for n elements, a positive multiple of 8.
+//
+//go:noescape
+func add8(y *float32, a *float32, b *float32, n int)
+
+// scale8 is kernels.scale for n elements, a positive multiple of 8.
+//
+//go:noescape
+func scale8(y *float32, a *float32, s float32, n int)
+
+// div8 is kernels.div for n elements, a positive multiple of 8.
+//
+//go:noescape
+func div8(y *float32, a *float32, s float32, n int)
+
+// rowDot4 is kernels.rowDot for four rows of d elements, d above 0.
+//
+//go:noescape
+func rowDot4(s *float32, a *float32, b *float32, d int)
+
+// softmaxLogits8 is kernels.softmaxLogits for n elements, a positive multiple of 8; largest are eight maxima, which
+// begin with what is there.
+//
+//go:noescape
+func softmaxLogits8(b *float32, neg *float32, lq *float32, ni *float32, pi float32, n int, largest *float32)
+
+// softmaxExp16 is kernels.softmaxExp for n elements, a positive multiple of 16.
+//
+//go:noescape
+func softmaxExp16(sums *float32, e *float32, largest float32, n int)
+
+// pinball16 is kernels.pinball for n elements, a positive multiple of 16.
+//
+//go:noescape
+func pinball16(sums *float32, y *float32, t *float32, w *float32, v *float32, n int)
+
+// pinballGrad8 is kernels.pinballGrad for n elements, a positive multiple of 8.
+//
+//go:noescape
+func pinballGrad8(dy *float32, y *float32, t *float32, w *float32, v *float32, c float32, n int)

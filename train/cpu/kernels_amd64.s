@@ -2079,3 +2079,291 @@ loop:
 	JNZ        loop
 	VZEROUPPER
 	RET
+
+// func add8(y *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·add8(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+24(FP), DX
+	MOVQ b+16(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VADDPS  (BX)(SI*4), Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func scale8(y *float32, a *float32, s float32, n int)
+// Requires: AVX
+TEXT ·scale8(SB), NOSPLIT, $0-32
+	MOVQ         y+0(FP), AX
+	MOVQ         a+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS s+16(FP), Y0
+	XORQ         BX, BX
+
+loop:
+	VMOVUPS (CX)(BX*4), Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func div8(y *float32, a *float32, s float32, n int)
+// Requires: AVX
+TEXT ·div8(SB), NOSPLIT, $0-32
+	MOVQ         y+0(FP), AX
+	MOVQ         a+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS s+16(FP), Y0
+	XORQ         BX, BX
+
+loop:
+	VMOVUPS (CX)(BX*4), Y1
+	VDIVPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func rowDot4(s *float32, a *float32, b *float32, d int)
+// Requires: AVX, FMA3
+TEXT ·rowDot4(SB), NOSPLIT, $0-32
+	MOVQ   a+8(FP), AX
+	MOVQ   b+16(FP), CX
+	MOVQ   d+24(FP), DX
+	MOVQ   DX, BX
+	SHLQ   $0x02, BX
+	LEAQ   (AX)(BX*2), SI
+	ADDQ   BX, SI
+	LEAQ   (CX)(BX*2), DI
+	ADDQ   BX, DI
+	VXORPS X0, X0, X0
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+
+loop:
+	VMOVSS      (AX), X1
+	VFMADD231SS (CX), X1, X0
+	VMOVSS      (AX)(BX*1), X1
+	VFMADD231SS (CX)(BX*1), X1, X2
+	VMOVSS      (AX)(BX*2), X1
+	VFMADD231SS (CX)(BX*2), X1, X3
+	VMOVSS      (SI), X1
+	VFMADD231SS (DI), X1, X4
+	ADDQ        $0x04, AX
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, CX
+	ADDQ        $0x04, DI
+	DECQ        DX
+	JNZ         loop
+	MOVQ        s+0(FP), AX
+	VMOVSS      X0, (AX)
+	VMOVSS      X2, 4(AX)
+	VMOVSS      X3, 8(AX)
+	VMOVSS      X4, 12(AX)
+	RET
+
+// func softmaxLogits8(b *float32, neg *float32, lq *float32, ni *float32, pi float32, n int, largest *float32)
+// Requires: AVX, AVX2
+TEXT ·softmaxLogits8(SB), NOSPLIT, $0-56
+	MOVQ         b+0(FP), AX
+	MOVQ         neg+8(FP), CX
+	MOVQ         lq+16(FP), DX
+	MOVQ         ni+24(FP), BX
+	MOVQ         n+40(FP), SI
+	MOVQ         largest+48(FP), DI
+	MOVL         $0xff800000, R8
+	VMOVD        R8, X2
+	VPBROADCASTD X2, Y2
+	VBROADCASTSS pi+32(FP), Y0
+	VMOVUPS      (DI), Y1
+	XORQ         R8, R8
+
+loop:
+	VMOVUPS   (CX)(R8*4), Y3
+	VSUBPS    (DX)(R8*4), Y3, Y3
+	VCMPPS    $0x00, (BX)(R8*4), Y0, Y4
+	VBLENDVPS Y4, Y2, Y3, Y3
+	VMOVUPS   Y3, (AX)(R8*4)
+	VMAXPS    Y1, Y3, Y1
+	ADDQ      $0x08, R8
+	CMPQ      R8, SI
+	JLT       loop
+	VMOVUPS   Y1, (DI)
+	VZEROUPPER
+	RET
+
+// func softmaxExp16(sums *float32, e *float32, largest float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·softmaxExp16(SB), NOSPLIT, $0-32
+	MOVQ         sums+0(FP), AX
+	MOVQ         e+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS largest+16(FP), Y0
+	VMOVUPS      siluConsts<>+32(SB), Y1
+	VMOVUPS      siluConsts<>+64(SB), Y2
+	VMOVUPS      siluConsts<>+96(SB), Y3
+	VMOVUPS      siluConsts<>+128(SB), Y4
+	VMOVUPS      siluConsts<>+160(SB), Y5
+	VMOVUPS      siluConsts<>+192(SB), Y6
+	VMOVUPS      (AX), Y7
+	VMOVUPS      32(AX), Y8
+	XORQ         BX, BX
+
+loop:
+	VSUBPS      (CX)(BX*4), Y0, Y9
+	VMINPS      Y9, Y1, Y10
+	VMOVAPS     Y3, Y11
+	VFMADD231PS Y10, Y2, Y11
+	VSUBPS      Y3, Y11, Y13
+	VMOVAPS     Y10, Y12
+	VFMADD231PS Y13, Y4, Y12
+	VFMADD231PS Y13, Y5, Y12
+	VMOVUPS     siluConsts<>+352(SB), Y13
+	VFMADD213PS siluConsts<>+320(SB), Y12, Y13
+	VFMADD213PS siluConsts<>+288(SB), Y12, Y13
+	VFMADD213PS siluConsts<>+256(SB), Y12, Y13
+	VFMADD213PS siluConsts<>+224(SB), Y12, Y13
+	VMULPS      Y12, Y12, Y10
+	VFMSUB213PS Y12, Y10, Y13
+	VADDPS      Y6, Y13, Y13
+	VPSLLD      $0x17, Y11, Y11
+	VPADDD      Y6, Y11, Y11
+	VMULPS      Y11, Y13, Y13
+	VCMPPS      $0x1a, Y1, Y9, Y9
+	VANDPS      Y9, Y13, Y13
+	VMOVUPS     Y13, (CX)(BX*4)
+	VADDPS      Y13, Y7, Y7
+	VSUBPS      32(CX)(BX*4), Y0, Y9
+	VMINPS      Y9, Y1, Y10
+	VMOVAPS     Y3, Y11
+	VFMADD231PS Y10, Y2, Y11
+	VSUBPS      Y3, Y11, Y13
+	VMOVAPS     Y10, Y12
+	VFMADD231PS Y13, Y4, Y12
+	VFMADD231PS Y13, Y5, Y12
+	VMOVUPS     siluConsts<>+352(SB), Y13
+	VFMADD213PS siluConsts<>+320(SB), Y12, Y13
+	VFMADD213PS siluConsts<>+288(SB), Y12, Y13
+	VFMADD213PS siluConsts<>+256(SB), Y12, Y13
+	VFMADD213PS siluConsts<>+224(SB), Y12, Y13
+	VMULPS      Y12, Y12, Y10
+	VFMSUB213PS Y12, Y10, Y13
+	VADDPS      Y6, Y13, Y13
+	VPSLLD      $0x17, Y11, Y11
+	VPADDD      Y6, Y11, Y11
+	VMULPS      Y11, Y13, Y13
+	VCMPPS      $0x1a, Y1, Y9, Y9
+	VANDPS      Y9, Y13, Y13
+	VMOVUPS     Y13, 32(CX)(BX*4)
+	VADDPS      Y13, Y8, Y8
+	ADDQ        $0x10, BX
+	CMPQ        BX, DX
+	JLT         loop
+	VMOVUPS     Y7, (AX)
+	VMOVUPS     Y8, 32(AX)
+	VZEROUPPER
+	RET
+
+// func pinball16(sums *float32, y *float32, t *float32, w *float32, v *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·pinball16(SB), NOSPLIT, $0-48
+	MOVQ         sums+0(FP), AX
+	MOVQ         y+8(FP), CX
+	MOVQ         t+16(FP), DX
+	MOVQ         w+24(FP), BX
+	MOVQ         v+32(FP), SI
+	MOVQ         n+40(FP), DI
+	MOVL         $0x3f800000, R8
+	VMOVD        R8, X1
+	VPBROADCASTD X1, Y1
+	VXORPS       Y0, Y0, Y0
+	VMOVUPS      (AX), Y2
+	VMOVUPS      32(AX), Y3
+	XORQ         R8, R8
+
+loop:
+	VMOVUPS (DX)(R8*4), Y4
+	VSUBPS  (CX)(R8*4), Y4, Y4
+	VMOVUPS (SI)(R8*4), Y5
+	VMOVUPS (BX)(R8*4), Y7
+	VCMPPS  $0x04, Y0, Y7, Y8
+	VSUBPS  Y1, Y5, Y6
+	VMULPS  Y4, Y5, Y5
+	VMULPS  Y4, Y6, Y6
+	VMAXPS  Y6, Y5, Y5
+	VMULPS  Y7, Y5, Y5
+	VANDPS  Y8, Y5, Y5
+	VADDPS  Y5, Y2, Y2
+	VMOVUPS 32(DX)(R8*4), Y4
+	VSUBPS  32(CX)(R8*4), Y4, Y4
+	VMOVUPS 32(SI)(R8*4), Y5
+	VMOVUPS 32(BX)(R8*4), Y7
+	VCMPPS  $0x04, Y0, Y7, Y8
+	VSUBPS  Y1, Y5, Y6
+	VMULPS  Y4, Y5, Y5
+	VMULPS  Y4, Y6, Y6
+	VMAXPS  Y6, Y5, Y5
+	VMULPS  Y7, Y5, Y5
+	VANDPS  Y8, Y5, Y5
+	VADDPS  Y5, Y3, Y3
+	ADDQ    $0x10, R8
+	CMPQ    R8, DI
+	JLT     loop
+	VMOVUPS Y2, (AX)
+	VMOVUPS Y3, 32(AX)
+	VZEROUPPER
+	RET
+
+// func pinballGrad8(dy *float32, y *float32, t *float32, w *float32, v *float32, c float32, n int)
+// Requires: AVX, AVX2
+TEXT ·pinballGrad8(SB), NOSPLIT, $0-56
+	MOVQ         dy+0(FP), AX
+	MOVQ         y+8(FP), CX
+	MOVQ         t+16(FP), DX
+	MOVQ         w+24(FP), BX
+	MOVQ         v+32(FP), SI
+	MOVQ         n+48(FP), DI
+	MOVL         $0x3f800000, R8
+	VMOVD        R8, X1
+	VPBROADCASTD X1, Y1
+	VXORPS       Y0, Y0, Y0
+	VBROADCASTSS c+40(FP), Y2
+	XORQ         R8, R8
+
+loop:
+	VMOVUPS (DX)(R8*4), Y3
+	VSUBPS  (CX)(R8*4), Y3, Y3
+	VMOVUPS (SI)(R8*4), Y4
+	VMOVUPS (BX)(R8*4), Y6
+	VCMPPS  $0x04, Y0, Y6, Y7
+	VCMPPS  $0x1e, Y0, Y3, Y5
+	VCMPPS  $0x11, Y0, Y3, Y8
+	VSUBPS  Y4, Y1, Y3
+	VANDPS  Y8, Y3, Y3
+	VANDPS  Y5, Y4, Y4
+	VSUBPS  Y4, Y3, Y3
+	VORPS   Y5, Y8, Y8
+	VANDPS  Y8, Y7, Y7
+	VMULPS  Y2, Y6, Y6
+	VMULPS  Y6, Y3, Y3
+	VANDPS  Y7, Y3, Y3
+	VMOVUPS Y3, (AX)(R8*4)
+	ADDQ    $0x08, R8
+	CMPQ    R8, DI
+	JLT     loop
+	VZEROUPPER
+	RET

@@ -51,6 +51,24 @@ func (m *machine) lower(in *program.Instr) {
 		l.standardize()
 	case program.Calibrate:
 		l.calibrate()
+	case program.Lookup:
+		l.lookup()
+	case program.Sample:
+		l.sample()
+	case program.RowDot:
+		l.rowDot()
+	case program.RowScale:
+		l.rowScale()
+	case program.SampledSoftmax:
+		l.sampledSoftmax()
+	case program.SampledSoftmaxGrad:
+		l.sampledSoftmaxGrad()
+	case program.Pinball:
+		l.pinball()
+	case program.PinballGrad:
+		l.pinballGrad()
+	case program.RowAdam:
+		l.rowAdam()
 	default:
 		panic("cpu: no kernel for " + string(in.Op)) // Validate refuses what is not in Ops
 	}
@@ -212,22 +230,12 @@ func (l lowering) colSum() {
 
 func (l lowering) add() {
 	a, b, y := l.arg(0), l.arg(1), l.out(0)
-	l.elementwise(func(_ *worker, lo, hi int) {
-		y, a, b := y[lo:hi], a[lo:hi], b[lo:hi]
-		for i := range y {
-			y[i] = a[i] + b[i]
-		}
-	})
+	l.elementwise(func(w *worker, lo, hi int) { w.kernels.add(y[lo:hi], a[lo:hi], b[lo:hi]) })
 }
 
 func (l lowering) scale() {
 	x, y, s := l.arg(0), l.out(0), l.in.Attr.Scale
-	l.elementwise(func(_ *worker, lo, hi int) {
-		y, x := y[lo:hi], x[lo:hi]
-		for i := range y {
-			y[i] = s * x[i]
-		}
-	})
+	l.elementwise(func(w *worker, lo, hi int) { w.kernels.scale(y[lo:hi], x[lo:hi], s) })
 }
 
 func (l lowering) fill() {

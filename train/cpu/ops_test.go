@@ -67,6 +67,8 @@ func runOp(t *testing.T, k *kernels, threads int, op program.Op, at program.Attr
 			set.Params = append(set.Params, program.TensorSpec{Name: name, Shape: o.shape})
 		case program.State:
 			set.State = append(set.State, program.TensorSpec{Name: name, Shape: o.shape})
+		case program.Const:
+			set.Consts = append(set.Consts, program.TensorSpec{Name: name, Shape: o.shape})
 		case program.Slot:
 			f.Name = "slot"
 		case program.Temp:
@@ -160,6 +162,16 @@ var opTests = map[program.Op]func(t *testing.T, run opRunner, r *rand.Rand, m, n
 	program.AdamW:       testAdamW,
 	program.Standardize: testStandardize,
 	program.Calibrate:   testCalibrate,
+
+	program.Lookup:             testLookup,
+	program.Sample:             testSample,
+	program.RowDot:             testRowDot,
+	program.RowScale:           testRowScale,
+	program.SampledSoftmax:     testSampledSoftmax,
+	program.SampledSoftmaxGrad: testSampledSoftmax,
+	program.Pinball:            testPinball,
+	program.PinballGrad:        testPinball,
+	program.RowAdam:            testRowAdam,
 }
 
 type opRunner func(op program.Op, at program.Attr, args, outs []operand, inPlace bool, prepare func(w *worker)) []operand

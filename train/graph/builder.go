@@ -14,6 +14,8 @@ package graph
 
 import (
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/onmart/onmart/train/program"
 	"gonum.org/v1/gonum/graph"
@@ -36,21 +38,23 @@ type Builder struct {
 	names  map[string]*Node // inputs and parameters
 	inputs []*Node
 	params []*param
+	consts []*param
 	needs  map[*Node]bool // memo of reachesParam
 	ones   map[*Node]*Node
 	pulled map[*Node][]*Node // what SymDiff of an op of ours returned, by the op's node
 
-	lastOp  uint32
-	dropout uint32
-	at      string // what is being built, for errors
-	err     error
-	clock   clock
+	lastOp uint32
+	sites  uint32 // of Dropout and Sample, in the order in which they were made
+	at     string // what is being built, for errors
+	err    error
+	clock  clock
 }
 
 // param is a weight together with what the set says of it.
 type param struct {
-	node *Node
-	spec program.TensorSpec
+	node  *Node
+	spec  program.TensorSpec
+	table bool // read by Lookup, trained by RowAdam
 }
 
 // clock is where the reference Dropout stands: programs get theirs from the schedule.
@@ -142,8 +146,46 @@ func (b *Builder) param(name, init string, fanIn int, dims ...int) *Node {
 	}
 	spec := program.TensorSpec{Name: name, Shape: append([]int(nil), dims...), Init: init,
 		FanIn: fanIn, FanOut: dims[len(dims)-1], Site: uint32(len(b.params))}
-	b.params = append(b.params, &param{n, spec})
+	b.params = append(b.params, &param{node: n, spec: spec})
 	b.needs[n] = true
+	return n
+}
+
+// Table is an embedding table [rows,dim]: a parameter that the loss reads through Lookup alone, so that a step updates the rows it
+// has read and no others. It starts normal with deviation scale.
+func (b *Builder) Table(name string, rows, dim int, scale float64) *Node {
+	if b.err != nil {
+		return nil
+	}
+	if rows < 1 || dim < 1 {
+		return b.failf("graph: table %q: shape [%d %d], want every dimension at least 1", name, rows, dim)
+	}
+	if !(scale > 0 && scale <= math.MaxFloat32) {
+		return b.failf("graph: table %q: scale %v, want it finite and above 0", name, scale)
+	}
+	n := b.leaf("table", name, rows, dim)
+	if n == nil {
+		return nil
+	}
+	spec := program.TensorSpec{Name: name, Shape: []int{rows, dim}, Init: "normal", Scale: scale, Site: uint32(len(b.params))}
+	b.params = append(b.params, &param{node: n, spec: spec, table: true})
+	b.needs[n] = true
+	return n
+}
+
+// Const is a tensor of shape [dims...], one or two of them, that is not trained: the set lists it among its Consts, and whoever
+// trains imports its values under its name.
+func (b *Builder) Const(name string, dims ...int) *Node {
+	if b.err != nil {
+		return nil
+	}
+	if len(dims) < 1 || len(dims) > 2 || slices.Min(dims) < 1 {
+		return b.failf("graph: constant %q: shape %v, want one or two dimensions, each at least 1", name, dims)
+	}
+	n := b.leaf("constant", name, dims...)
+	if n != nil {
+		b.consts = append(b.consts, &param{node: n, spec: program.TensorSpec{Name: name, Shape: slices.Clone(dims)}})
+	}
 	return n
 }
 

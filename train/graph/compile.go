@@ -23,7 +23,8 @@ type Model struct {
 }
 
 // AdamW is the optimizer (Kingma & Ba 2015, with the decoupled weight decay of Loshchilov & Hutter
-// 2019). Decay applies to matrices alone: biases are not decayed. Learning rates come from the schedule.
+// 2019). Decay applies to matrices alone: biases are not decayed, and of a Table those rows that a step has read. Learning rates
+// come from the schedule.
 type AdamW struct {
 	Beta1, Beta2, Eps, Decay float64
 }
@@ -151,28 +152,31 @@ func (c *compiler) model(rows int, training bool) (*Builder, Model, error) {
 	if m.Loss == nil {
 		return nil, m, errors.New("graph: the model has no Loss")
 	}
-	specs := make([]program.TensorSpec, len(b.params))
+	specs, consts := make([]program.TensorSpec, len(b.params)), []program.TensorSpec(nil)
 	for i, p := range b.params {
 		specs[i] = p.spec
 	}
+	for _, p := range b.consts {
+		consts = append(consts, p.spec)
+	}
 	slots := slices.Concat([]string{slotLoss, slotRows}, slices.Sorted(maps.Keys(m.Metrics)))
 	if c.set.Slots == nil {
-		c.set.Params, c.set.Slots = specs, slots
+		c.set.Params, c.set.Consts, c.set.Slots = specs, consts, slots
 		for _, s := range specs {
 			mom, vel := momentNames(s.Name)
 			c.set.State = append(c.set.State,
 				program.TensorSpec{Name: mom, Shape: s.Shape}, program.TensorSpec{Name: vel, Shape: s.Shape})
 		}
 	}
-	if !slices.EqualFunc(c.set.Params, specs, sameSpec) || !slices.Equal(c.set.Slots, slots) {
-		return nil, m, fmt.Errorf("graph: the model of %d rows has other parameters or metrics than that of %d; "+
+	if !slices.EqualFunc(c.set.Params, specs, sameSpec) || !slices.EqualFunc(c.set.Consts, consts, sameSpec) || !slices.Equal(c.set.Slots, slots) {
+		return nil, m, fmt.Errorf("graph: the model of %d rows has other parameters, constants or metrics than that of %d; "+
 			"it may depend on the batch only in the height of its nodes", rows, c.opts.Batch)
 	}
 	return b, m, nil
 }
 
 func sameSpec(a, b program.TensorSpec) bool {
-	return a.Name == b.Name && slices.Equal(a.Shape, b.Shape) && a.Init == b.Init && a.Site == b.Site
+	return a.Name == b.Name && slices.Equal(a.Shape, b.Shape) && a.Init == b.Init && a.Scale == b.Scale && a.Site == b.Site
 }
 
 // run calls the build function and reports its fault or the builder's.
@@ -220,7 +224,14 @@ func (c *compiler) train(name string, rows int) (*program.Program, error) {
 // training lowers forward pass, backward pass, slots and optimizer.
 func (l *lowering) training(m Model, grads []*Node, opt AdamW) error {
 	metrics := slices.Sorted(maps.Keys(m.Metrics))
-	roots := append([]*Node{m.Loss}, grads...)
+	roots, updates := []*Node{m.Loss}, make([][]*Node, len(grads))
+	for i, p := range l.b.params {
+		var err error
+		if updates[i], err = p.gradient(grads[i]); err != nil {
+			return err
+		}
+		roots = append(roots, updates[i]...)
+	}
 	for _, name := range metrics {
 		n := m.Metrics[name]
 		if name == "" || name == slotLoss || name == slotRows || l.b.names[name] != nil {
@@ -244,7 +255,11 @@ func (l *lowering) training(m Model, grads []*Node, opt AdamW) error {
 		}
 	}
 	for i, p := range l.b.params {
-		l.update(p.spec, l.values[p.node].buf, l.values[grads[i]].buf, opt)
+		var args []int
+		for _, n := range updates[i] {
+			args = append(args, l.place(l.values[n]))
+		}
+		l.update(p, l.values[p.node].buf, args, opt)
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ func mlp(b *Builder) (Model, error) {
 }
 
 func TestGolden(t *testing.T) {
-	for _, name := range []string{"mlp", "silu"} {
+	for _, name := range []string{"mlp", "silu", "two towers", "quantiles"} {
 		set, err := Compile(models[name], Options{Batch: 16, Rows: 40, Tile: 4, Optimizer: adam})
 		if err != nil {
 			t.Fatal(err)
@@ -339,6 +339,53 @@ func TestErrors(t *testing.T) {
 			}
 			return end(b, x)
 		}, "differ in the number of operations"},
+		"table as weight": {func(b *Builder) (Model, error) {
+			v := b.Table("v", 5, 3, 1)
+			return end(b, b.Add(b.Lookup(v, b.Input("i", 1)), b.MatMul(b.Input("x", 5), v)))
+		}, "table v: the loss reads it by another operation than Lookup"},
+		"table's shape":    {func(b *Builder) (Model, error) { return end(b, b.Lookup(b.Table("v", 0, 3, 1), b.Input("i", 1))) }, `table "v": shape [0 3]`},
+		"table's scale":    {func(b *Builder) (Model, error) { return end(b, b.Lookup(b.Table("v", 5, 3, 0), b.Input("i", 1))) }, `table "v": scale 0`},
+		"constant's shape": {func(b *Builder) (Model, error) { return end(b, b.Lookup(b.Const("c", 2, 0), b.Input("i", 1))) }, `constant "c": shape [2 0]`},
+		"lookup in a param": {func(b *Builder) (Model, error) {
+			return end(b, b.Lookup(b.Param("p", "zero", 5, 3), b.Input("i", 1)))
+		}, "lookup in p: want a node that Table or Const made"},
+		"computed index": {func(b *Builder) (Model, error) {
+			return end(b, b.Lookup(b.Table("v", 5, 3, 1), b.Scale(b.Input("i", 1), 2)))
+		}, "scale#1 is no index"},
+		"cdf": {func(b *Builder) (Model, error) {
+			return end(b, b.Lookup(b.Table("v", 5, 3, 1), b.Sample(b.Param("p", "zero", 5), 2)))
+		}, "sample by p [5]: want a vector that Const made"},
+		"samples": {func(b *Builder) (Model, error) {
+			return end(b, b.Lookup(b.Table("v", 5, 3, 1), b.Sample(b.Const("c", 5), 0)))
+		}, "0 samples"},
+		"sampled from more": {func(b *Builder) (Model, error) {
+			v, i := b.Table("v", 5, 3, 1), b.Input("i", 1)
+			q := b.Lookup(v, i)
+			ni := b.Sample(b.Const("cdf", 6), 2)
+			l := b.SampledSoftmax(b.RowDot(q, q), b.MatMulT(q, b.Lookup(v, ni)), i, ni, b.Const("logq", 6), nil)
+			return Model{Loss: l, Output: q}, nil
+		}, "was drawn from 6 rows and is an index of 5"},
+		"row_dot":   {func(b *Builder) (Model, error) { return end(b, b.RowDot(b.Input("x", 3), b.Input("u", 2))) }, "row_dot of x [4 3] and u [4 2]"},
+		"row_scale": {func(b *Builder) (Model, error) { return end(b, b.RowScale(b.Input("x", 3), b.Input("u", 2))) }, "want one factor a row"},
+		"matmult":   {func(b *Builder) (Model, error) { return end(b, b.MatMulT(b.Input("x", 3), b.Input("u", 2))) }, "widths differ"},
+		"softmax": {func(b *Builder) (Model, error) {
+			v, i := b.Table("v", 5, 3, 1), b.Input("i", 1)
+			q := b.Lookup(v, i)
+			return Model{Loss: b.SampledSoftmax(b.RowDot(q, q), q, i, b.Sample(b.Const("cdf", 5), 2), b.Const("logq", 5), nil), Output: q}, nil
+		}, "[4 3], want [4 2]"},
+		"logq": {func(b *Builder) (Model, error) {
+			v, i := b.Table("v", 5, 3, 1), b.Input("i", 1)
+			q := b.Lookup(v, i)
+			return Model{Loss: b.SampledSoftmax(b.RowDot(q, q), q, i, b.Sample(b.Const("cdf", 5), 3), b.Input("logq", 5), nil), Output: q}, nil
+		}, "logq [4 5] is no logq"},
+		"levels": {func(b *Builder) (Model, error) {
+			y := b.Dense("out", b.Input("x", 3), 4, program.None, "zero")
+			return Model{Loss: b.Pinball(y, b.Input("t", 2), b.Input("tw", 2), .9, .5), Output: y}, nil
+		}, "levels [0.9 0.5]: want them ascending"},
+		"pinball": {func(b *Builder) (Model, error) {
+			y := b.Dense("out", b.Input("x", 3), 4, program.None, "zero")
+			return Model{Loss: b.Pinball(y, b.Input("t", 2), b.Input("tw", 2), .1, .5, .9), Output: y}, nil
+		}, "operand out is [4 4], want [4 6]"},
 		"panic": {func(b *Builder) (Model, error) {
 			b.Dense("fine", b.Input("x", 3), 1, program.None, "zero")
 			return Model{Loss: gorgonia.Must(gorgonia.Sum(b.Input("y", 1), 7))}, nil

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/onmart/onmart/train/program"
@@ -59,7 +60,8 @@ func numbers(v gorgonia.Value) []float64 {
 	panic(fmt.Sprintf("%T", v))
 }
 
-// leaves makes values for all inputs and parameters: targets "y" in 0..1, weights "w" positive.
+// leaves makes values for all inputs, parameters and constants: targets "y" in 0..1, weights "w" positive, weights "tw" with zeros,
+// "idx..." indices of a table of seven rows.
 func leaves(b *Builder, rng *rand.Rand) map[string][]float64 {
 	m := map[string][]float64{}
 	var names []string
@@ -69,8 +71,20 @@ func leaves(b *Builder, rng *rand.Rand) map[string][]float64 {
 	slices.Sort(names)
 	for _, name := range names {
 		x := make([]float64, b.names[name].Shape().TotalSize())
+		if name == "cdf" || name == "logq" {
+			m[name] = constants(name, len(x))
+			continue
+		}
 		for i := range x {
-			switch name {
+			kind := name
+			if strings.HasPrefix(name, "idx") {
+				kind = "idx"
+			}
+			switch kind {
+			case "idx":
+				x[i] = float64(rng.IntN(items+1) - 1)
+			case "tw":
+				x[i] = float64(rng.IntN(3))
 			case "y":
 				x[i] = float64(rng.IntN(2))
 			case "w":
@@ -123,6 +137,20 @@ var layers = map[string]func(b *Builder, x *Node, width int) *Node{
 	"mean": func(b *Builder, x *Node, w int) *Node {
 		return b.Mean(x, b.Dense("d", x, w, program.Relu, "zero"), b.Param("p", "zero", b.Rows(), w))
 	},
+	"row dot": func(b *Builder, x *Node, w int) *Node {
+		return b.RowScale(x, b.Scale(b.RowDot(x, b.Param("p", "zero", b.Rows(), w)), .1))
+	},
+	"row dot of itself": func(b *Builder, x *Node, w int) *Node { return b.Scale(b.RowScale(x, b.RowDot(x, x)), .01) },
+	"matmult": func(b *Builder, x *Node, w int) *Node {
+		return b.Concat(b.MatMulT(x, b.Param("p", "zero", 3, w)), b.Scale(b.MatMulT(x, x), .1))
+	},
+	"lookup": func(b *Builder, x *Node, w int) *Node {
+		t := b.Table("table", items, w, 1)
+		return b.Add(x, b.Lookup(t, b.Input("idx1", 1)), b.Lookup(t, b.Input("idx3", 3)), b.Lookup(t, b.Input("idx1b", 1)))
+	},
+	"lookup in a constant": func(b *Builder, x *Node, w int) *Node {
+		return b.Add(x, b.Lookup(b.Const("c", items, w), b.Input("idx3", 3)))
+	},
 	"shared": func(b *Builder, x *Node, w int) *Node {
 		p := b.Param("p", "zero", w, 3)
 		return b.Add(b.MatMul(x, p), b.MatMul(b.Scale(x, .5), p), b.MatMul(b.Input("c", w), p))
@@ -155,6 +183,37 @@ func TestLossGradients(t *testing.T) {
 				checkGradientsRows(t, rows, func(b *Builder) *Node { return loss(b, b.Param("z", "zero", b.Rows(), 1)) })
 			})
 		}
+	}
+}
+
+// TestSampledSoftmaxGradients: awkward numbers of rows and of negatives; as leaves, and through a table that is read four times.
+func TestSampledSoftmaxGradients(t *testing.T) {
+	for _, c := range [][2]int{{1, 1}, {3, 257}, {4, 256}, {16, 16}, {257, 3}} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			checkGradientsRows(t, c[0], func(b *Builder) *Node {
+				ni := b.Sample(b.Const("cdf", items), c[1])
+				return b.SampledSoftmax(b.Param("pos", "zero", b.Rows(), 1), b.Param("neg", "zero", b.Rows(), c[1]), b.Input("idx", 1), ni, b.Const("logq", items), b.Input("w", 1))
+			})
+			checkGradientsRows(t, c[0], func(b *Builder) *Node {
+				v, pi := b.Table("items", items, 5, 1), b.Input("idx", 1)
+				ni := b.Sample(b.Const("cdf", items), c[1])
+				q := b.Lookup(v, b.Input("idx_before", 2))
+				l := b.SampledSoftmax(b.RowDot(q, b.Lookup(v, pi)), b.MatMulT(q, b.Lookup(v, ni)), pi, ni, b.Const("logq", items), nil)
+				return b.Add(l, b.BPR(b.RowDot(q, q), b.RowDot(q, b.Lookup(v, pi)), nil))
+			})
+		})
+	}
+}
+
+func TestPinballGradients(t *testing.T) {
+	for _, c := range [][2]int{{1, 1}, {3, 85}, {4, 86}, {257, 2}} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			checkGradientsRows(t, c[0], func(b *Builder) *Node {
+				y := b.Param("forecast", "zero", b.Rows(), 3*c[1])
+				return b.Add(b.Pinball(y, b.Input("t", c[1]), b.Input("tw", c[1]), .05, .5, .9),
+					b.Pinball(b.Slice(y, 0, c[1]), b.Input("t2", c[1]), b.Input("w", c[1]), .25))
+			})
+		})
 	}
 }
 

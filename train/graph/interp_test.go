@@ -3,6 +3,7 @@ package graph
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/onmart/onmart/train/program"
@@ -27,7 +28,22 @@ func newInterp(set *program.Set, seed uint64) *interp {
 	for _, t := range set.Initial(seed) {
 		it.store[t.Name] = widen(t.F32)
 	}
+	for _, t := range set.Consts {
+		it.store[t.Name] = constants(t.Name, t.Shape[0])
+	}
 	return it
+}
+
+// constants are the values of the vectors "cdf" and "logq".
+func constants(name string, n int) []float64 {
+	x := make([]float64, n)
+	for i := range x {
+		x[i] = float64(float32(float64(i+1) * float64(i+2) / float64(n*(n+1))))
+		if name == "logq" {
+			x[i] = float64(float32(math.Log(2 * float64(i+1) / float64(n*(n+1)))))
+		}
+	}
+	return x
 }
 
 func widen(x []float32) []float64 {
@@ -222,6 +238,98 @@ func (it *interp) instr(in program.Instr, a, y []operand) error {
 			x = a[0].x[0]
 		}
 		out[0] += x * float64(at.Scale)
+	case program.Lookup:
+		clear(out)
+		for i := range y[0].shape[0] {
+			rows := picked(a[1], i)
+			for _, r := range rows {
+				for c := range y[0].shape[1] {
+					out[i*y[0].shape[1]+c] += a[0].at(r, c) / float64(len(rows))
+				}
+			}
+		}
+	case program.Sample:
+		for j := range out {
+			u := float64(program.Uniforms4(it.seed, uint32(it.step), at.Site, uint64(j/4))[j%4])
+			out[j] = 0
+			for _, c := range a[0].x {
+				if c <= u {
+					out[j]++
+				}
+			}
+		}
+	case program.RowDot:
+		for i := range out {
+			out[i] = 0
+			for c := range a[0].shape[1] {
+				out[i] += a[0].at(i, c) * a[1].at(i, c)
+			}
+		}
+	case program.RowScale:
+		for i := range out {
+			out[i] = a[0].x[i] * a[1].x[i/a[0].shape[1]]
+		}
+	case program.SampledSoftmax:
+		out[0] = 0
+		for i := range a[0].x {
+			out[0] += softmaxTerm(a, i, a[0].x[i], a[1].x[i*a[1].shape[1]:]) / float64(len(a[0].x))
+		}
+	case program.SampledSoftmaxGrad: // by differences: softmaxTerm is smooth
+		k := a[1].shape[1]
+		for i, pos := range a[0].x {
+			neg := slices.Clone(a[1].x[i*k : (i+1)*k])
+			slope := func(at *float64, term func() float64) float64 {
+				const eps = 1e-3
+				x := *at
+				f := func(d float64) float64 { *at = x + d*eps; return term() }
+				g := (8*(f(1)-f(-1)) - f(2) + f(-2)) / (12 * eps)
+				*at = x
+				return a[6].x[0] * g / float64(len(a[0].x))
+			}
+			term := func() float64 { return softmaxTerm(a, i, pos, neg) }
+			out[i] = slope(&pos, term)
+			for j := range neg {
+				y[1].x[i*k+j] = slope(&neg[j], term)
+			}
+		}
+	case program.Pinball:
+		out[0] = 0
+		for i, f := range a[0].x {
+			q := at.Levels.Len()
+			l, s := i%q, i/q
+			if d := a[1].x[s] - f; d > 0 {
+				out[0] += a[2].x[s] * d * float64(at.Levels[l]) / float64(len(a[0].x))
+			} else {
+				out[0] -= a[2].x[s] * d * (1 - float64(at.Levels[l])) / float64(len(a[0].x))
+			}
+		}
+	case program.PinballGrad:
+		for i, f := range a[0].x {
+			q := at.Levels.Len()
+			below := 0.0
+			if f > a[1].x[i/q] {
+				below = 1
+			}
+			out[i] = a[3].x[0] * a[2].x[i/q] * (below - float64(at.Levels[i%q])) / float64(len(a[0].x))
+		}
+	case program.RowAdam:
+		d := y[0].shape[1]
+		dense, touched := make([]float64, len(out)), map[int]bool{}
+		for u := 0; u < len(a); u += 2 {
+			for i := range a[u].shape[0] {
+				rows := picked(a[u], i)
+				for _, r := range rows {
+					touched[r] = true
+					for c := range d {
+						dense[r*d+c] += a[u+1].at(i, c) / float64(len(rows))
+					}
+				}
+			}
+		}
+		for r := range touched {
+			lo, hi := r*d, (r+1)*d
+			adamw(at, it.rate, it.step+1, dense[lo:hi], out[lo:hi], y[1].x[lo:hi], y[2].x[lo:hi])
+		}
 	case program.AdamW:
 		adamw(at, it.rate, it.step+1, a[0].x, out, y[1].x, y[2].x)
 	default:
@@ -237,4 +345,30 @@ func adamw(at program.Attr, lr float64, t int, g, p, m, v []float64) {
 		v[i] = at.Beta2*v[i] + (1-at.Beta2)*g[i]*g[i]
 		p[i] -= lr * (m[i]/c1/(math.Sqrt(v[i]/c2)+at.Eps) + at.Decay*p[i])
 	}
+}
+
+// picked are the rows of a table that row i of an index names.
+func picked(idx operand, i int) []int {
+	var rows []int
+	for j := range idx.shape[1] {
+		if r := int(idx.at(i, j)); r >= 0 {
+			rows = append(rows, r)
+		}
+	}
+	return rows
+}
+
+// softmaxTerm is the weighted loss of row i with its logits as given.
+func softmaxTerm(a []operand, i int, pos float64, neg []float64) float64 {
+	item := a[2].x[i]
+	if item < 0 {
+		return 0
+	}
+	sum := 1.0
+	for j, other := range a[3].x {
+		if other != item && other >= 0 {
+			sum += math.Exp(neg[j] - a[4].x[int(other)] - pos + a[4].x[int(item)])
+		}
+	}
+	return a[5].x[i] * math.Log(sum)
 }

@@ -42,9 +42,27 @@ func (b *Builder) MatMul(x, w *Node) *Node {
 	return b.gorgonia("matmul", gorgonia.Mul, x, w)
 }
 
+// MatMulT is the matrix product of x [m,k] and the transpose of w [n,k], such as the scores of n items for m users. Both have a
+// gradient.
+func (b *Builder) MatMulT(x, w *Node) *Node {
+	if !b.usable("matmult", x, w) || !b.matrix("matmult", x, w) {
+		return nil
+	}
+	if dims(x)[1] != dims(w)[1] {
+		return b.failf("graph: matmult of %s %v and %s %v: widths differ", x.Name(), dims(x), w.Name(), dims(w))
+	}
+	return b.apply("", program.MatMul, program.Attr{TransB: true}, 0, x, w)
+}
+
+// site counts the places of a model that draw random numbers.
+func (b *Builder) site() uint32 {
+	b.sites++
+	return b.sites - 1
+}
+
 // Dropout zeroes elements of x with probability rate and divides the others by 1-rate, in training
 // (Srivastava et al. 2014); elsewhere it is x. Which elements depends on the seed, the step and the
-// count of dropouts before this one in the model.
+// count of dropouts and samples before this one in the model.
 func (b *Builder) Dropout(x *Node, rate float64) *Node {
 	if !b.usable("dropout", x) || !b.matrix("dropout", x) {
 		return nil
@@ -52,8 +70,7 @@ func (b *Builder) Dropout(x *Node, rate float64) *Node {
 	if !(rate >= 0 && rate < 1) {
 		return b.failf("graph: dropout of %s: rate %v, want 0 <= rate < 1", x.Name(), rate)
 	}
-	site := b.dropout
-	b.dropout++
+	site := b.site()
 	if !b.training || float32(rate) == 0 {
 		return x
 	}

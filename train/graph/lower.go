@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sort"
@@ -14,6 +15,7 @@ type lowering struct {
 	p      *program.Program
 	values map[*Node]value
 	fills  map[float32]int // [1] buffers that hold a constant
+	second map[int]int     // the second result of an instruction, by the first
 }
 
 // value is where a node's result is: in a buffer or, for scalar constants, in the lowering's hands.
@@ -25,7 +27,7 @@ type value struct {
 
 func newLowering(b *Builder, name string) *lowering {
 	return &lowering{b: b, p: &program.Program{Name: name, Rows: b.rows},
-		values: map[*Node]value{}, fills: map[float32]int{}}
+		values: map[*Node]value{}, fills: map[float32]int{}, second: map[int]int{}}
 }
 
 func (l *lowering) buffer(name string, kind program.Kind, dtype program.DType, shape []int) int {
@@ -91,6 +93,11 @@ func (l *lowering) nodes(gather bool, roots ...*Node) error {
 			l.values[p.node] = value{buf: l.buffer(p.spec.Name, program.Param, program.F32, p.spec.Shape)}
 		}
 	}
+	for _, p := range l.b.consts {
+		if slices.Contains(all, p.node) {
+			l.values[p.node] = value{buf: l.buffer(p.spec.Name, program.Const, program.F32, p.spec.Shape)}
+		}
+	}
 	for _, n := range all {
 		if err := l.node(n); err != nil {
 			return err
@@ -128,14 +135,67 @@ func (l *lowering) node(n *Node) error {
 	return l.foreign(n, f, args)
 }
 
-// ours lowers one of our ops: it is one instruction.
+// ours lowers one of our ops: it is one instruction, or the second result of one.
 func (l *lowering) ours(n *Node, o *op, args []value) error {
+	if o.kind == tableGrad {
+		return fmt.Errorf("graph: node %s: the gradient of a table is for its update alone", n.Name())
+	}
+	if o.part == 1 {
+		l.values[n] = value{buf: l.second[args[0].buf]}
+		return nil
+	}
 	bufs := make([]int, len(args))
 	for i, a := range args {
 		bufs[i] = l.place(a)
 	}
+	if o.kind == program.SampledSoftmaxGrad {
+		dpos := l.buffer(n.Name()+" dpos", program.Temp, program.F32, slices.Clone(l.p.Buffers[bufs[0]].Shape))
+		dneg := l.temp(n)
+		l.emit(o.kind, o.attr, n.Name(), bufs, []int{dpos, dneg})
+		l.values[n], l.second[dneg] = value{buf: dneg}, dpos
+		return nil
+	}
 	l.result(n, o.kind, o.attr, bufs...)
 	return nil
+}
+
+// gradient is what the update of a parameter takes: its gradient or, for a table, the index and the gradient of each Lookup, in the
+// order in which the model made them.
+func (p *param) gradient(grad *Node) ([]*Node, error) {
+	if !p.table {
+		return []*Node{grad}, nil
+	}
+	type lookup struct {
+		id   uint32
+		args []*Node
+	}
+	var lookups []lookup
+	for todo := []*Node{grad}; len(todo) > 0; {
+		n := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		kids, err := children(n)
+		if err != nil {
+			return nil, err
+		}
+		if o, ours := n.Op().(*op); ours && o.kind == tableGrad {
+			lookups = append(lookups, lookup{o.of, kids})
+			continue
+		}
+		if n.Op() != nil {
+			if f, err := recognise(n); err == nil && f.kind == addition {
+				todo = append(todo, kids...)
+				continue
+			}
+		}
+		return nil, fmt.Errorf("graph: table %s: the loss reads it by another operation than Lookup (its gradient has %s): make it a Param",
+			p.spec.Name, n.Name())
+	}
+	slices.SortFunc(lookups, func(a, b lookup) int { return cmp.Compare(a.id, b.id) })
+	var args []*Node
+	for _, l := range lookups {
+		args = append(args, l.args...)
+	}
+	return args, nil
 }
 
 func (l *lowering) result(n *Node, kind program.Op, attr program.Attr, args ...int) {
@@ -229,7 +289,11 @@ func (l *lowering) countRows() {
 
 // update puts the optimizer's pass over a parameter right behind the last instruction that makes its
 // gradient or reads it: the gradient is still in the cache, and its memory is free the soonest.
-func (l *lowering) update(spec program.TensorSpec, param, grad int, opt AdamW) {
+func (l *lowering) update(p *param, param int, grads []int, opt AdamW) {
+	spec, kind := p.spec, program.AdamW
+	if p.table {
+		kind = program.RowAdam
+	}
 	m, v := momentNames(spec.Name)
 	outs := []int{param,
 		l.buffer(m, program.State, program.F32, spec.Shape),
@@ -240,12 +304,13 @@ func (l *lowering) update(spec program.TensorSpec, param, grad int, opt AdamW) {
 	}
 	at := 0
 	for i, in := range l.p.Instrs {
-		if slices.Contains(in.Args, param) || slices.Contains(in.Outs, grad) {
+		made := slices.ContainsFunc(in.Outs, func(o int) bool { return slices.Contains(grads, o) })
+		if made || slices.Contains(in.Args, param) {
 			at = i + 1
 		}
 	}
 	l.p.Instrs = slices.Insert(l.p.Instrs, at,
-		program.Instr{Op: program.AdamW, Args: []int{grad}, Outs: outs, Attr: attr, Node: spec.Name})
+		program.Instr{Op: kind, Args: grads, Outs: outs, Attr: attr, Node: spec.Name})
 }
 
 // output turns the buffer of the node into the program's output.

@@ -19,20 +19,31 @@ type op struct {
 	id   uint32 // unique in the graph, from 1
 	kind program.Op
 	attr program.Attr
-	// width of the result of SliceGrad: not part of Attr, since the program has it in the buffer.
-	width  int
+	// width of the result of SliceGrad, the rows of that of Sample and of a table's gradient: not part of Attr, since the
+	// program has it in the buffer.
+	width int
+	// part is 1 in the node of an instruction's second result, whose operand 0 is the node of the first.
+	part   int
+	of     uint32 // of a table's gradient: the id of the Lookup
 	ranks  []int  // of the operands
 	wants  []bool // operands that get a gradient
 	output tensor.Shape
 }
 
+// tableGrad is the gradient of a table by one of its Lookups, (idx, dy) -> [n,d]. It is an operation of graphs alone: the lowering
+// hands idx and dy to RowAdam, and nothing dense is made of them.
+const tableGrad program.Op = "table_grad"
+
 // differentiable lists for each kind the operands that a gradient can flow to; the others have none.
 func differentiable(kind program.Op, operand int) bool {
 	switch kind {
-	case program.MatMul, program.Activate, program.Add, program.Scale, program.Dropout, program.Concat, program.Slice:
+	case program.MatMul, program.Activate, program.Add, program.Scale, program.Dropout, program.Concat, program.Slice,
+		program.RowDot, program.RowScale:
 		return true
-	case program.BCE:
+	case program.BCE, program.Lookup, program.Pinball:
 		return operand == 0
+	case program.SampledSoftmax:
+		return operand <= 1
 	}
 	return false
 }
@@ -50,12 +61,17 @@ func (b *Builder) apply(name string, kind program.Op, attr program.Attr, width i
 }
 
 func (b *Builder) node(name string, kind program.Op, attr program.Attr, width int, args ...*Node) (*Node, error) {
+	return b.nodeOf(name, &op{kind: kind, attr: attr, width: width}, args...)
+}
+
+func (b *Builder) nodeOf(name string, o *op, args ...*Node) (*Node, error) {
 	b.lastOp++
+	kind := o.kind
 	if name == "" {
 		name = fmt.Sprintf("%s#%d", kind, b.lastOp)
 	}
 	b.at = name
-	o := &op{b: b, id: b.lastOp, kind: kind, attr: attr, width: width}
+	o.b, o.id = b, b.lastOp
 	var shapes [][]int
 	for i, a := range args {
 		rank := len(dims(a))
@@ -111,9 +127,20 @@ func (o *op) shape(in [][]int) (tensor.Shape, error) {
 		return tensor.Shape{in[0][0], o.attr.To - o.attr.From}, nil
 	case program.SliceGrad:
 		return tensor.Shape{in[0][0], o.width}, nil
-	case program.BCE:
+	case program.BCE, program.SampledSoftmax, program.Pinball:
 		return tensor.Shape{}, nil
-	case program.Activate, program.ActGrad, program.Scale, program.Fill, program.Dropout, program.BCEGrad:
+	case program.Lookup:
+		return tensor.Shape{in[1][0], in[0][1]}, nil
+	case tableGrad:
+		return tensor.Shape{o.width, in[1][1]}, nil
+	case program.Sample:
+		return tensor.Shape{o.width, 1}, nil
+	case program.RowDot:
+		return tensor.Shape{in[0][0], 1}, nil
+	case program.SampledSoftmaxGrad:
+		return slices.Clone(in[1]), nil // of neg; in the second part, which has the first before it, of pos
+	case program.Activate, program.ActGrad, program.Scale, program.Fill, program.Dropout, program.BCEGrad, program.RowScale,
+		program.PinballGrad:
 		if len(o.ranks) > 0 && o.ranks[0] == 0 {
 			return tensor.Shape{}, nil
 		}
@@ -148,15 +175,22 @@ func (o *op) pullback(in []*Node, out, grad *Node) ([]*Node, error) {
 		case program.Relu:
 			dz = makeNode(out, "dz", program.ActGrad, program.Attr{Act: o.attr.Act}, grad, out)
 		}
+		if o.attr.TransA {
+			return nil, fmt.Errorf("graph: %s: a product with a transposed left side has no gradient", name)
+		}
 		// The operand first: then W is no longer read when its own gradient is there.
 		if o.wants[0] {
-			grads[0] = makeNode(in[0], "dx", program.MatMul, program.Attr{TransB: true}, dz, in[1])
+			grads[0] = makeNode(in[0], "dx", program.MatMul, program.Attr{TransB: !o.attr.TransB}, dz, in[1])
 		}
 		if len(in) == 3 && o.wants[2] {
 			grads[2] = makeNode(in[2], "db", program.ColSum, program.Attr{}, dz)
 		}
 		if o.wants[1] {
-			grads[1] = makeNode(in[1], "dw", program.MatMul, program.Attr{TransA: true}, in[0], dz)
+			left, right := in[0], dz
+			if o.attr.TransB {
+				left, right = dz, in[0]
+			}
+			grads[1] = makeNode(in[1], "dw", program.MatMul, program.Attr{TransA: true}, left, right)
 		}
 	case program.Activate:
 		of := in[0]
@@ -186,6 +220,36 @@ func (o *op) pullback(in []*Node, out, grad *Node) ([]*Node, error) {
 	case program.BCE:
 		if o.wants[0] {
 			grads[0] = makeNode(in[0], "dz", program.BCEGrad, program.Attr{}, in[0], in[1], in[2], grad)
+		}
+	case program.Pinball:
+		if o.wants[0] {
+			grads[0] = makeNode(in[0], "dy", program.PinballGrad, o.attr, in[0], in[1], in[2], grad)
+		}
+	case program.RowDot:
+		for i := range in {
+			if o.wants[i] {
+				grads[i] = makeNode(in[i], fmt.Sprintf("d%d", i), program.RowScale, program.Attr{}, in[1-i], grad)
+			}
+		}
+	case program.RowScale:
+		if o.wants[0] {
+			grads[0] = makeNode(in[0], "dx", program.RowScale, program.Attr{}, grad, in[1])
+		}
+		if o.wants[1] {
+			grads[1] = makeNode(in[1], "ds", program.RowDot, program.Attr{}, grad, in[0])
+		}
+	case program.Lookup:
+		if o.wants[0] {
+			grads[0], err = o.b.nodeOf(name+" dtable", &op{kind: tableGrad, width: dims(in[0])[0], of: o.id}, in[1], grad)
+		}
+	case program.SampledSoftmax:
+		args := append(slices.Clone(in), grad)
+		dneg := makeNode(in[1], "dneg", program.SampledSoftmaxGrad, program.Attr{}, args...)
+		if o.wants[1] {
+			grads[1] = dneg
+		}
+		if o.wants[0] && err == nil {
+			grads[0], err = o.b.nodeOf(name+" dpos", &op{kind: program.SampledSoftmaxGrad, part: 1}, append([]*Node{dneg}, args...)...)
 		}
 	default:
 		return nil, fmt.Errorf("graph: %s (%s) has no gradient", name, o.kind)
@@ -231,7 +295,7 @@ func (o *op) OverwritesInput() int { return -1 }
 
 // WriteHash writes every attribute in full, and the id, so that no two of our nodes agree.
 func (o *op) WriteHash(h hash.Hash) {
-	fmt.Fprintf(h, "onmart %s %d %#v %d %v", o.kind, o.id, o.attr, o.width, o.output)
+	fmt.Fprintf(h, "onmart %s %d %#v %d %d %d %v", o.kind, o.id, o.attr, o.width, o.part, o.of, o.output)
 }
 
 // Hashcode is the id itself: Gorgonia takes ops with one hash code for the same op.

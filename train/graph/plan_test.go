@@ -50,12 +50,12 @@ func TestUpdateComesLast(t *testing.T) {
 	b := newBuilder(4, true, tensor.Float32)
 	l := newLowering(b, "train")
 	spec := program.TensorSpec{Name: "p", Shape: []int{4, 16}}
-	param := l.buffer("p", program.Param, program.F32, spec.Shape)
+	at := l.buffer("p", program.Param, program.F32, spec.Shape)
 	grad, y := l.buffer("g", program.Temp, program.F32, spec.Shape), l.buffer("y", program.Temp, program.F32, spec.Shape)
 	l.emit(program.Fill, program.Attr{}, "g", nil, []int{grad})
-	l.emit(program.Scale, program.Attr{}, "reader", []int{param}, []int{y})
+	l.emit(program.Scale, program.Attr{}, "reader", []int{at}, []int{y})
 	l.emit(program.Scale, program.Attr{}, "after", []int{y}, []int{y})
-	l.update(spec, param, grad, adam)
+	l.update(&param{spec: spec}, at, []int{grad}, adam)
 	var order []string
 	for _, in := range l.p.Instrs {
 		order = append(order, in.Node)

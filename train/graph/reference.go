@@ -3,6 +3,7 @@ package graph
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/onmart/onmart/train/program"
 	"gorgonia.org/gorgonia"
@@ -150,10 +151,126 @@ func (o *op) compute(in []matrix, y *matrix) error {
 		for i := range z {
 			y.x[i] = d * w[i] * (1/(1+math.Exp(-z[i])) - t[i]) / float64(len(z))
 		}
+	case program.Lookup:
+		lookup(in[0], in[1], func(i, row, n int) {
+			for c := range y.cols {
+				*y.at(i, c) += *in[0].at(row, c) / float64(n)
+			}
+		})
+	case tableGrad:
+		lookup(*y, in[0], func(i, row, n int) {
+			for c := range y.cols {
+				*y.at(row, c) += *in[1].at(i, c) / float64(n)
+			}
+		})
+	case program.Sample:
+		for j := range y.x {
+			u := float64(program.Uniforms4(o.b.clock.seed, o.b.clock.step, o.attr.Site, uint64(j/4))[j%4])
+			i := slices.IndexFunc(in[0].x, func(c float64) bool { return float64(float32(c)) > u })
+			if i < 0 {
+				i = in[0].cols - 1
+			}
+			y.x[j] = float64(i)
+		}
+	case program.RowDot:
+		for i := range y.x {
+			for c := range in[0].cols {
+				y.x[i] += *in[0].at(i, c) * *in[1].at(i, c)
+			}
+		}
+	case program.RowScale:
+		for i := range y.x {
+			y.x[i] = in[0].x[i] * in[1].x[i/y.cols]
+		}
+	case program.SampledSoftmax:
+		for i := range in[0].rows {
+			if p := probabilities(in, i); p != nil {
+				y.x[0] -= in[5].x[i] * math.Log(p[0]) / float64(in[0].rows)
+			}
+		}
+	case program.SampledSoftmaxGrad:
+		in = in[o.part:]
+		for i := range in[0].rows {
+			c := in[6].x[0] * in[5].x[i] / float64(in[0].rows)
+			p := probabilities(in, i)
+			switch {
+			case p == nil:
+			case o.part == 1:
+				y.x[i] = c * (p[0] - 1)
+			default:
+				for j, q := range p[1:] {
+					*y.at(i, j) = c * q
+				}
+			}
+		}
+	case program.Pinball, program.PinballGrad:
+		o.pinball(in, y)
 	default:
 		return fmt.Errorf("graph: no reference for %s", o.kind)
 	}
 	return nil
+}
+
+// lookup calls f for each index in row i of idx that names a row of the table; n is how many do.
+func lookup(table, idx matrix, f func(i, row, n int)) {
+	for i := range idx.rows {
+		n := 0
+		for pass := range 2 {
+			for j := range idx.cols {
+				if x := *idx.at(i, j); x >= 0 && x < float64(table.rows) {
+					if pass == 0 {
+						n++
+					} else {
+						f(i, int(x), n)
+					}
+				}
+			}
+		}
+	}
+}
+
+// probabilities are those of the positive of row i and of each negative, by the operands of SampledSoftmax, or nil without a
+// positive.
+func probabilities(in []matrix, i int) []float64 {
+	neg, pi, ni, logq := in[1], in[2].x[i], in[3].x, in[4].x
+	if pi < 0 {
+		return nil
+	}
+	logits := []float64{in[0].x[i] - logq[int(pi)]}
+	for j, x := range ni {
+		if x == pi || x < 0 {
+			logits = append(logits, math.Inf(-1))
+		} else {
+			logits = append(logits, *neg.at(i, j)-logq[int(x)])
+		}
+	}
+	top, sum := slices.Max(logits), 0.0
+	for j, l := range logits {
+		logits[j] = math.Exp(l - top)
+		sum += logits[j]
+	}
+	for j := range logits {
+		logits[j] /= sum
+	}
+	return logits
+}
+
+func (o *op) pinball(in []matrix, y *matrix) {
+	q := o.attr.Levels.Len()
+	scale := 1 / float64(len(in[0].x))
+	for i, f := range in[0].x {
+		level, w := float64(o.attr.Levels[i%q]), in[2].x[i/q] // rows have q times as many columns, so i/q is row and step
+		u := in[1].x[i/q] - f
+		switch {
+		case w == 0 || u == 0:
+		case o.kind == program.Pinball:
+			y.x[0] += scale * w * math.Max(level*u, (level-1)*u)
+		case u > 0:
+			y.x[i] = -scale * in[3].x[0] * w * level
+		default:
+			y.x[i] = scale * in[3].x[0] * w * (1 - level)
+		}
+	}
 }
 
 func (o *op) product(in []matrix, y *matrix) {

@@ -35,6 +35,9 @@ func newTape(t *testing.T, build func(*Builder) (Model, error), rows int, dtype 
 		t.Fatal(err)
 	}
 	tp := &tape{b: b, m: m, grads: grads, values: map[string][]float64{}, state: map[string][]float64{}}
+	for _, c := range b.consts {
+		tp.values[c.spec.Name] = weights[c.spec.Name]
+	}
 	for _, p := range b.params {
 		tp.values[p.spec.Name] = slices.Clone(weights[p.spec.Name])
 		mom, vel := momentNames(p.spec.Name)
@@ -81,9 +84,35 @@ func (tp *tape) step(t *testing.T, step int, rate float64) float64 {
 			attr.Decay = adam.Decay
 		}
 		mom, vel := momentNames(p.spec.Name)
-		adamw(attr, rate, step+1, grads[i], tp.values[p.spec.Name], tp.state[mom], tp.state[vel])
+		d := len(grads[i])
+		rows := map[int]bool{0: true}
+		if p.table { // the rows that were read, one by one
+			d, rows = p.spec.Shape[1], tp.read(t, p, tp.grads[i])
+		}
+		for r := range rows {
+			lo, hi := r*d, (r+1)*d
+			adamw(attr, rate, step+1, grads[i][lo:hi], tp.values[p.spec.Name][lo:hi], tp.state[mom][lo:hi], tp.state[vel][lo:hi])
+		}
 	}
 	return loss
+}
+
+// read are the rows of a table that the machine's last pass has read.
+func (tp *tape) read(t *testing.T, p *param, grad *Node) map[int]bool {
+	t.Helper()
+	args, err := p.gradient(grad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[int]bool{}
+	for k := 0; k < len(args); k += 2 {
+		for _, x := range numbers(args[k].Value()) {
+			if x >= 0 {
+				rows[int(x)] = true
+			}
+		}
+	}
+	return rows
 }
 
 // towers is k towers of equal shapes, their losses added and their logits averaged.
@@ -127,7 +156,32 @@ func everything(b *Builder) (Model, error) {
 		Metrics: map[string]*Node{"extra": extra}}, nil
 }
 
+const users, items = 9, 7
+
+// twoTowers reads the table of items for what was bought before, for what was bought, and for what was drawn.
+func twoTowers(b *Builder) (Model, error) {
+	w, pi := b.Input("w", 1), b.Input("idx_item", 1)
+	cdf, logq := b.Const("cdf", items), b.Const("logq", items)
+	u, v := b.Table("users", users, 4, .5), b.Table("items", items, 4, .5)
+	q := b.Add(b.Lookup(u, b.Input("idx_user", 1)), b.Dense("mix", b.Lookup(v, b.Input("idx_before", 3)), 4, program.Silu, "fan_in_uniform"))
+	q = b.Dropout(q, .1)
+	ni := b.Sample(cdf, 5)
+	pos := b.RowDot(q, b.Lookup(v, pi))
+	neg := b.MatMulT(q, b.Lookup(v, ni))
+	bpr := b.BPR(pos, b.RowDot(q, b.Lookup(v, b.Input("idx_other", 1))), nil)
+	loss := b.SampledSoftmax(b.Scale(pos, 2), b.Scale(neg, 2), pi, ni, logq, w)
+	return Model{Loss: b.Add(loss, b.Scale(bpr, .3)), Output: q, Metrics: map[string]*Node{"bpr": bpr}}, nil
+}
+
+// quantiles forecasts three levels at two steps, scaled by row.
+func quantiles(b *Builder) (Model, error) {
+	h := b.Dense("l1", b.Concat(b.Input("x", 3), b.Lookup(b.Table("series", users, 2, .1), b.Input("idx_user", 1))), 8, program.Silu, "fan_in_uniform")
+	y := b.RowScale(b.Dense("out", h, 6, program.None, "fan_in_uniform"), b.Input("w", 1))
+	return Model{Loss: b.Pinball(y, b.Input("t", 2), b.Input("tw", 2), .1, .5, .9), Output: y}, nil
+}
+
 var models = map[string]func(*Builder) (Model, error){
+	"two towers": twoTowers, "quantiles": quantiles,
 	"mlp": mlp, "silu": siluMLP, "towers1": towers(1), "towers2": towers(2), "towers5": towers(5), "towers8": towers(8), "everything": everything,
 }
 
@@ -144,6 +198,15 @@ func data(rows int) map[string][]float64 {
 		m["x"] = append(m["x"], x...)
 		m["y"] = append(m["y"], y)
 		m["w"] = append(m["w"], float64(float32(.5+rng.Float64())))
+		index := func(n int) float64 { return float64(rng.IntN(n+1) - 1) }
+		m["idx_user"] = append(m["idx_user"], index(users))
+		m["idx_item"] = append(m["idx_item"], index(items))
+		m["idx_other"] = append(m["idx_other"], index(items))
+		m["idx_before"] = append(m["idx_before"], index(items), index(items), index(items))
+		for range 2 {
+			m["t"] = append(m["t"], float64(float32(rng.NormFloat64())))
+			m["tw"] = append(m["tw"], float64(rng.IntN(3)))
+		}
 	}
 	return m
 }

@@ -130,6 +130,9 @@ func (s *Set) CheckData(d *Data) (rows int, err error) {
 			errs = append(errs, d.gathers(p)...)
 		}
 	}
+	if len(errs) == 0 { // the columns are as long as they say
+		errs = s.checkIndices(d)
+	}
 	if s.Train != nil {
 		errs = append(errs, s.schedule(d, rows)...)
 	}
@@ -147,6 +150,92 @@ func (d *Data) gathers(p *Program) (errs []error) {
 			errs = append(errs, fmt.Errorf("bind: column %q is missing; instruction %d of %s gathers it", in.Attr.Column, i, p.Name))
 		} else if c.Width != width {
 			errs = append(errs, fmt.Errorf("bind: column %q is %d wide; instruction %d of %s wants %d", c.Name, c.Width, i, p.Name, width))
+		}
+	}
+	return errs
+}
+
+// index is an operand that names rows of a table.
+type index struct {
+	buf  int
+	rows int // of the table
+}
+
+// indices are the index operands of an instruction whose operands are sound.
+func (p *Program) indices(in *Instr) []index {
+	rows := func(id int) int { return p.Buffers[id].Shape[0] }
+	switch in.Op {
+	case Lookup:
+		return []index{{in.Args[1], rows(in.Args[0])}}
+	case SampledSoftmax, SampledSoftmaxGrad:
+		return []index{{in.Args[2], rows(in.Args[4])}, {in.Args[3], rows(in.Args[4])}}
+	case RowAdam:
+		var is []index
+		for k := 0; k+1 < len(in.Args); k += 2 {
+			is = append(is, index{in.Args[k], rows(in.Outs[0])})
+		}
+		return is
+	}
+	return nil
+}
+
+// Indexed is the number of rows of the smallest table that a valid program takes a buffer for an index of, or 0 where
+// it is not an index.
+func (p *Program) Indexed(buf int) int {
+	least := 0
+	for i := range p.Instrs {
+		for _, ix := range p.indices(&p.Instrs[i]) {
+			if ix.buf == buf && (least == 0 || ix.rows < least) {
+				least = ix.rows
+			}
+		}
+	}
+	return least
+}
+
+// CheckIndices refuses values that are no index of a table of so many rows: only whole numbers from 0 and -1, for none,
+// are. The error names the first place, and no package and column.
+func CheckIndices(x []float32, width, rows int) error {
+	limit := float32(rows) // exact: at most 2^24
+	for i, v := range x {
+		if !(v >= -1 && v < limit) || v != float32(int32(v)) {
+			return fmt.Errorf("row %d, place %d is %v, which is no index of %d rows: want a whole number from 0 to %d, or -1 for none",
+				i/width, i%width, v, rows, rows-1)
+		}
+	}
+	return nil
+}
+
+// checkIndices checks the columns that become indices: those that Gather takes, and those that Forward reads.
+func (s *Set) checkIndices(d *Data) (errs []error) {
+	least := map[string]int{}
+	add := func(column string, rows int) {
+		if n := least[column]; rows > 0 && (n == 0 || rows < n) {
+			least[column] = rows
+		}
+	}
+	for _, p := range []*Program{s.Train, s.Rest} {
+		if p == nil {
+			continue
+		}
+		for i := range p.Instrs {
+			if in := &p.Instrs[i]; in.Op == Gather {
+				add(in.Attr.Column, p.Indexed(in.Outs[0]))
+			}
+		}
+	}
+	if s.Forward != nil {
+		for i := range s.Forward.Buffers {
+			if b := &s.Forward.Buffers[i]; b.Kind == Input {
+				add(b.Name, s.Forward.Indexed(i))
+			}
+		}
+	}
+	for i := range d.Columns {
+		if c := &d.Columns[i]; least[c.Name] > 0 {
+			if err := CheckIndices(c.F32, c.Width, least[c.Name]); err != nil {
+				errs = append(errs, fmt.Errorf("bind: column %q: %w", c.Name, err))
+			}
 		}
 	}
 	return errs

@@ -131,12 +131,67 @@ const (
 	// Calibrate: (z [m,1], ab [2] float64) -> (p [m,1] float64). p = 1 / (1 + exp(-(a z + b))) in
 	// float64 (Platt 1999). A monotone map for a > 0: it never changes an order.
 	Calibrate Op = "calibrate"
+
+	// The operations of embeddings. An index is a whole number in a float32 (exact below 2^24): a row of a table, or
+	// -1 for none. Index operands are Inputs, or what Sample wrote. CheckData refuses a column with another value, so
+	// that a kernel may take x for an index where 0 <= x < n and for none everywhere else, NaN included.
+
+	// Lookup: (table [n,d] Param or Const, idx [m,w]) -> (y [m,d]). y_i is the mean of the rows of the table that row i
+	// of idx names: added in ascending order of the column of idx, one chain a column of the table that begins
+	// with the first row there is, then divided by their number where that is above 1; 0 where there is none.
+	// A row that is named twice counts twice. Every result is rounded to float32: the same bits everywhere.
+	Lookup Op = "lookup"
+	// Sample: (cdf [n] Const, ascending, its last 1) -> (idx [k,1]). idx_j is the least i with cdf[i] > u, or n-1 where
+	// there is none; u is element j%4 of Uniforms4(seed, step, Site, j/4). The same bits everywhere.
+	Sample Op = "sample"
+	// RowDot: (a [m,d], b [m,d]) -> (s [m,1]). s_i = sum_c a_ic b_ic: one chain of fused multiply-adds over c in
+	// ascending order from 0. The same bits everywhere.
+	RowDot Op = "row_dot"
+	// RowScale: (x [m,d], s [m,1]) -> (y [m,d]). y_ic = x_ic s_i. The gradient of RowDot by one side is RowScale of
+	// the other; that of RowScale by s is RowDot.
+	RowScale Op = "row_scale"
+	// SampledSoftmax: (pos [m,1], neg [m,k], pi [m,1] index, ni [k,1] index, logq [n] Const, w [m,1]) -> (loss [1]). The
+	// softmax cross-entropy of the item pi_i, whose logit is pos_i, among itself and the k items ni, whose logits
+	// are neg_i and which all rows share, corrected for how often each was drawn (Bengio & Senecal 2008; with
+	// shared negatives in kind as in Yi et al. 2019):
+	//	a_i = pos_i - logq[pi_i], b_ij = neg_ij - logq[ni_j], rounded to float32
+	//	M_i = max(a_i, b_ij over the j that count), where j counts unless ni_j == pi_i or ni_j is none
+	//	e_ij = exp(b_ij - M_i) where j counts, else 0; x_i = exp(a_i - M_i); the differences rounded to float32
+	//	N_i = LaneSum(e_i), over all k places; S_i = N_i + x_i
+	//	l_i = log(S_i) + (M_i - a_i), 0 where pi_i is none
+	//	loss = LaneSum(w_i l_i) / m
+	// An exponential is within 3 units in the last place of float32 of that of its rounded argument, and anything
+	// from 0 to 2^-125 where that is below -87; exp(0) is 1. w_i l_i is within 4 units in the last place of
+	// w_i (1 + log(S_i) + M_i - a_i), of the S_i that came out (the CPU computes it in float64 and rounds it).
+	SampledSoftmax Op = "sampled_softmax"
+	// SampledSoftmaxGrad: (pos, neg, pi, ni, logq, w, dloss [1]) -> (dpos [m,1], dneg [m,k]). With e, N and S as above,
+	// c = dloss / m and g_i = (c w_i) / S_i: dneg_ij = g_i e_ij and dpos_i = -(g_i N_i), each step rounded to
+	// float32; both are 0 in a row whose pi_i is none.
+	SampledSoftmaxGrad Op = "sampled_softmax_grad"
+	// Pinball: (y [m,h*q], t [m,h], w [m,h]) -> (loss [1]). The pinball loss of q quantiles at h steps (Koenker & Bassett
+	// 1978): column s*q+l of y is the forecast for level Attr.Levels[l] at step s. With u = t_is - y_isl and the level v
+	// in float32 a term is w_is max(v u, (v-1) u), or 0 where w_is is 0 whatever y and t are: so w masks. Each
+	// difference and product is rounded to float32. loss = LaneSum over rows of the LaneSum of a row's terms, in the
+	// order of y's columns, / (m h q). The same bits everywhere.
+	Pinball Op = "pinball"
+	// PinballGrad: (y, t, w, dloss [1]) -> (dy [m,h*q]). With c = dloss / (m h q): dy_isl = (c w_is) (-v) where u > 0,
+	// (c w_is) (1-v) where u < 0, and 0 where u is 0 or w_is is 0; each step rounded to float32.
+	PinballGrad Op = "pinball_grad"
+	// RowAdam: (idx1 [m1,w1], dy1 [m1,d], idx2 [m2,w2], dy2 [m2,d], ...) -> (param [n,d], m [n,d], v [n,d]). The optimizer
+	// of a table that Lookup reads, given for each Lookup its idx and the gradient of its y. Every index of every
+	// idx is one entry (row, use, place in idx); the entries are sorted by row, then use, then place, and the gradient
+	// g of a row of the table is the sum in that order, one chain a column that begins with the first, of dy's row,
+	// divided by the number of indices in its row of idx where that is above 1. Then each row that has an entry gets one
+	// step of AdamW, with t counted over the whole training; the other rows, and their moments, stay as they are. So it
+	// is AdamW done lazily, as in PyTorch's SparseAdam.
+	RowAdam Op = "row_adam"
 )
 
 // Ops lists every operation: a backend is complete when it runs all of them.
 func Ops() []Op {
 	return []Op{Gather, MatMul, Activate, ActGrad, ColSum, Add, Scale, Fill, Dropout, Concat, Slice, SliceGrad,
-		BCE, BCEGrad, Accumulate, AdamW, Standardize, Calibrate}
+		BCE, BCEGrad, Accumulate, AdamW, Standardize, Calibrate, Lookup, Sample, RowDot, RowScale, SampledSoftmax,
+		SampledSoftmaxGrad, Pinball, PinballGrad, RowAdam}
 }
 
 // Act is the activation of MatMul, Activate and ActGrad.
@@ -174,6 +229,72 @@ type Attr struct {
 	Eps    float64 `json:"eps,omitempty"`
 	Decay  float64 `json:"decay,omitempty"`
 	Site   uint32  `json:"site,omitempty"`
+	Levels Levels  `json:"levels,omitzero"`
+}
+
+// MaxLevels is how many quantiles Pinball takes at most.
+const MaxLevels = 16
+
+// Levels are the quantiles of Pinball, ascending within (0,1); the places behind the last are 0. As an array they
+// leave Attr comparable. In JSON they are a list without those places.
+type Levels [MaxLevels]float32
+
+// NewLevels rounds levels to float32 and checks them.
+func NewLevels(levels []float64) (Levels, error) {
+	var l Levels
+	if len(levels) == 0 || len(levels) > MaxLevels {
+		return l, fmt.Errorf("program: %d levels, want 1 to %d", len(levels), MaxLevels)
+	}
+	for i, x := range levels {
+		l[i] = float32(x)
+	}
+	if l.Len() != len(levels) {
+		return l, fmt.Errorf("program: levels %v: want them ascending, above 0 and below 1 in float32", levels)
+	}
+	return l, nil
+}
+
+// Len is the number of levels, or 0 where they are not ascending within (0,1) with zeros behind.
+func (l Levels) Len() int {
+	n := 0
+	for n < MaxLevels && l[n] > 0 && l[n] < 1 && (n == 0 || l[n-1] < l[n]) {
+		n++
+	}
+	for _, x := range l[n:] {
+		if x != 0 {
+			return 0
+		}
+	}
+	return n
+}
+
+// list is the places up to the last that is not 0.
+func (l Levels) list() []float32 {
+	n := MaxLevels
+	for n > 0 && l[n-1] == 0 {
+		n--
+	}
+	return l[:n]
+}
+
+// String lists them.
+func (l Levels) String() string { return fmt.Sprint(l.list()) }
+
+// MarshalJSON writes the list without the zeros behind it.
+func (l Levels) MarshalJSON() ([]byte, error) { return json.Marshal(l.list()) }
+
+// UnmarshalJSON reads a list of at most MaxLevels.
+func (l *Levels) UnmarshalJSON(b []byte) error {
+	var list []float32
+	if err := json.Unmarshal(b, &list); err != nil {
+		return err
+	}
+	if len(list) > MaxLevels {
+		return fmt.Errorf("program: %d levels, at most %d", len(list), MaxLevels)
+	}
+	*l = Levels{}
+	copy(l[:], list)
+	return nil
 }
 
 // Instr is one instruction; Args and Outs index Program.Buffers. Outs may not overlap Args, except that
@@ -201,12 +322,14 @@ type TensorSpec struct {
 	Name  string `json:"name"`
 	Shape []int  `json:"shape"`
 	// Init of a Param: "zero", "he_uniform" (He et al. 2015: U(-sqrt(6/fan_in), +)), "glorot_uniform"
-	// (Glorot & Bengio 2010) or "fan_in_uniform" (U(-1/sqrt(fan_in), +), which PyTorch gives linear
-	// layers, biases included; the fan_in of a bias is that of its layer). State starts at zero.
-	Init   string `json:"init,omitempty"`
-	FanIn  int    `json:"fan_in,omitempty"`
-	FanOut int    `json:"fan_out,omitempty"`
-	Site   uint32 `json:"site,omitempty"`
+	// (Glorot & Bengio 2010), "fan_in_uniform" (U(-1/sqrt(fan_in), +), which PyTorch gives linear
+	// layers, biases included; the fan_in of a bias is that of its layer), "uniform" (U(-scale, +)) or "normal" (mean 0,
+	// deviation scale), which embeddings take. State starts at zero.
+	Init   string  `json:"init,omitempty"`
+	FanIn  int     `json:"fan_in,omitempty"`
+	FanOut int     `json:"fan_out,omitempty"`
+	Scale  float64 `json:"scale,omitempty"`
+	Site   uint32  `json:"site,omitempty"`
 }
 
 // Set is what a model lowers to. Params and State are shared by its programs by name.

@@ -52,6 +52,15 @@ func (s *Set) Initial(seed uint64) Tensors {
 			limit = 1 / math.Sqrt(float64(p.FanIn))
 		case "glorot_uniform":
 			limit = math.Sqrt(6 / float64(p.FanIn+p.FanOut))
+		case "uniform":
+			limit = p.Scale
+		case "normal":
+			for i := 0; i < n; i += 4 {
+				z := normals(Philox(key(seed), [4]uint32{uint32(i / 4), uint32(uint64(i/4) >> 32), p.Site, siteInit}))
+				for k, x := range z[:min(4, n-i)] {
+					t.F32[i+k] = float32(x * p.Scale)
+				}
+			}
 		}
 		if limit > 0 {
 			for i := range t.F32 {
@@ -63,6 +72,17 @@ func (s *Set) Initial(seed uint64) Tensors {
 	}
 	ts.Sort()
 	return ts
+}
+
+// normals makes four standard normal numbers of random bits, two of each pair of uniforms (Box & Muller 1958); the first
+// of a pair is never 0.
+func normals(r [4]uint32) (z [4]float64) {
+	for k := 0; k < 4; k += 2 {
+		radius := math.Sqrt(-2 * math.Log((float64(r[k])+0.5)*0x1p-32))
+		sin, cos := math.Sincos(2 * math.Pi * float64(r[k+1]) * 0x1p-32)
+		z[k], z[k+1] = radius*cos, radius*sin
+	}
+	return z
 }
 
 type safetensorsEntry struct {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -194,5 +195,47 @@ func TestInitialIsPinned(t *testing.T) {
 	}
 	if s.Initial(43).Find("w").F32[0] == ts.Find("w").F32[0] {
 		t.Error("another seed gives the same weights")
+	}
+}
+
+// TestNormalInit: the moments and the tails of a normal distribution, the same numbers again, others for another site.
+func TestNormalInit(t *testing.T) {
+	set := &Set{Params: []TensorSpec{
+		{Name: "a", Shape: []int{40000, 5}, Init: "normal", Scale: 0.5, Site: 1},
+		{Name: "b", Shape: []int{40000, 5}, Init: "normal", Scale: 0.5, Site: 2},
+		{Name: "odd", Shape: []int{7}, Init: "normal", Scale: 1},
+		{Name: "u", Shape: []int{1000}, Init: "uniform", Scale: 0.1},
+	}}
+	ts := set.Initial(3)
+	var sum, square, beyond float64
+	for _, x := range ts.Find("a").F32 {
+		z := float64(x) / 0.5
+		sum += z
+		square += z * z
+		if math.Abs(z) > 1.959964 {
+			beyond++
+		}
+	}
+	n := 200000.0
+	var neighbours float64
+	for x := ts.Find("a").F32; len(x) > 1; x = x[1:] {
+		neighbours += float64(x[0]) * float64(x[1]) / 0.25
+	}
+	if !(math.Abs(neighbours/n) < 0.01) {
+		t.Errorf("neighbours are correlated by %v", neighbours/n)
+	}
+	if !(math.Abs(sum/n) < 0.01) || !(math.Abs(square/n-1) < 0.015) || !(math.Abs(beyond/n-0.05) < 0.003) {
+		t.Errorf("mean %v, mean square %v, %v beyond 1.96: want 0, 1, 0.05", sum/n, square/n, beyond/n)
+	}
+	if !slices.Equal(ts.Find("a").F32, set.Initial(3).Find("a").F32) {
+		t.Error("the same seed gives other numbers")
+	}
+	if ts.Find("a").F32[7] == ts.Find("b").F32[7] || ts.Find("a").F32[7] == set.Initial(4).Find("a").F32[7] {
+		t.Error("another site or seed gives the same number")
+	}
+	for _, x := range ts.Find("u").F32 {
+		if !(x >= -0.1 && x <= 0.1) {
+			t.Fatalf("uniform of 0.1 gave %v", x)
+		}
 	}
 }

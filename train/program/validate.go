@@ -16,6 +16,7 @@ const (
 	maxElems = math.MaxInt32 // elements of one tensor
 	maxBytes = 16 << 30      // of one program's temps, inputs and outputs together
 	maxRows  = 1 << 24       // rows of one batch
+	maxIndex = 1 << 24       // rows of a table: whole numbers up to here are exact in float32
 	align    = 64            // bytes: one cache line, and any vector register
 )
 
@@ -64,6 +65,9 @@ func elements(shape []int) (int, bool) {
 	return n, true
 }
 
+// inits are what a param may begin with.
+var inits = []string{"zero", "he_uniform", "fan_in_uniform", "glorot_uniform", "uniform", "normal"}
+
 // specs checks the tensors and slots of the set itself.
 func (c *checker) specs(s *Set) {
 	if s.Forward == nil {
@@ -101,8 +105,10 @@ func (c *checker) specs(s *Set) {
 				c.fault("param %q: fan_in_uniform needs fan_in of 1 or more, not %d", t.Name, t.FanIn)
 			case t.Init == "glorot_uniform" && (t.FanIn < 1 || t.FanOut < 1):
 				c.fault("param %q: glorot_uniform needs fan_in and fan_out of 1 or more, not %d and %d", t.Name, t.FanIn, t.FanOut)
-			case t.Init != "he_uniform" && t.Init != "fan_in_uniform" && t.Init != "glorot_uniform":
-				c.fault("param %q: init %q is not known (zero, he_uniform, fan_in_uniform, glorot_uniform)", t.Name, t.Init)
+			case (t.Init == "uniform" || t.Init == "normal") && !(t.Scale > 0 && t.Scale <= math.MaxFloat32):
+				c.fault("param %q: %s needs a finite scale above 0, not %v", t.Name, t.Init, t.Scale)
+			case !slices.Contains(inits, t.Init):
+				c.fault("param %q: init %q is not known (%s)", t.Name, t.Init, strings.Join(inits, ", "))
 			}
 			if t.Site >= siteInit {
 				c.fault("%s %q: site %d is reserved", kind, t.Name, t.Site)
@@ -147,7 +153,8 @@ type programChecker struct {
 	forward bool
 	ok      []bool
 	defined []bool
-	instr   int // the instruction under check, for messages
+	sampled map[int]int // by buffer: what Sample wrote there last, as the length of its cdf
+	instr   int         // the instruction under check, for messages
 }
 
 func (c *programChecker) program() {
@@ -182,6 +189,7 @@ func (c *programChecker) buffers() {
 	names := map[string]bool{}
 	c.ok = make([]bool, len(c.p.Buffers))
 	c.defined = make([]bool, len(c.p.Buffers))
+	c.sampled = map[int]int{}
 	for i := range c.p.Buffers {
 		b := &c.p.Buffers[i]
 		before := len(c.errs)
@@ -276,13 +284,19 @@ var arities = map[Op]arity{
 	Gather: {0, 0, 1}, MatMul: {2, 3, 1}, Activate: {1, 1, 1}, ActGrad: {2, 2, 1}, ColSum: {1, 1, 1}, Add: {2, 2, 1}, Scale: {1, 1, 1},
 	Fill: {0, 0, 1}, Dropout: {1, 1, 1}, Concat: {1, maxItems, 1}, Slice: {1, 1, 1}, SliceGrad: {1, 1, 1},
 	BCE: {3, 3, 1}, BCEGrad: {4, 4, 1}, Accumulate: {0, 1, 1}, AdamW: {1, 1, 3}, Standardize: {4, 4, 1}, Calibrate: {2, 2, 1},
+	Lookup: {2, 2, 1}, Sample: {1, 1, 1}, RowDot: {2, 2, 1}, RowScale: {2, 2, 1}, SampledSoftmax: {6, 6, 1},
+	SampledSoftmaxGrad: {7, 7, 2}, Pinball: {3, 3, 1}, PinballGrad: {4, 4, 1}, RowAdam: {2, maxItems, 3},
 }
 
 // trainOnly are the operations that a forward program may not hold: they need a schedule or a loss.
-var trainOnly = map[Op]bool{Gather: true, Dropout: true, BCE: true, BCEGrad: true, Accumulate: true, AdamW: true}
+var trainOnly = map[Op]bool{Gather: true, Dropout: true, BCE: true, BCEGrad: true, Accumulate: true, AdamW: true,
+	Sample: true, SampledSoftmax: true, SampledSoftmaxGrad: true, Pinball: true, PinballGrad: true, RowAdam: true}
 
 // inPlace are the operations whose output may lie exactly over Args[0].
 var inPlace = map[Op]bool{Add: true, Scale: true, Activate: true, ActGrad: true, Dropout: true}
+
+// updates are the operations that write Params and State.
+var updates = map[Op]bool{AdamW: true, RowAdam: true}
 
 func (c *programChecker) bad(format string, args ...any) {
 	in := &c.p.Instrs[c.instr]
@@ -331,7 +345,7 @@ func (c *programChecker) instructions() {
 			c.kinds(in)
 			c.types(in)
 			c.shapes(in)
-			if in.Op == AdamW {
+			if updates[in.Op] {
 				for _, o := range in.Outs {
 					if updated[o] {
 						c.bad("%s is updated twice in one step", c.label(o))
@@ -358,8 +372,13 @@ func span(lo, hi int) string {
 // every later use.
 func (c *programChecker) define(in *Instr) {
 	for _, o := range in.Outs {
-		if o >= 0 && o < len(c.defined) {
-			c.defined[o] = true
+		if o < 0 || o >= len(c.defined) {
+			continue
+		}
+		c.defined[o] = true
+		delete(c.sampled, o)
+		if in.Op == Sample && len(in.Args) == 1 && in.Args[0] >= 0 && in.Args[0] < len(c.defined) {
+			c.sampled[o] = c.buf(in.Args[0]).Len()
 		}
 	}
 }
@@ -410,12 +429,22 @@ func (c *programChecker) attributes(in *Instr) {
 			c.bad("site %d is reserved", at.Site)
 		}
 		at.Rate, at.Site = 0, 0
+	case Sample:
+		if at.Site >= siteInit {
+			c.bad("site %d is reserved", at.Site)
+		}
+		at.Site = 0
+	case Pinball, PinballGrad:
+		if at.Levels.Len() == 0 {
+			c.bad("levels %v, want 1 to %d of them, ascending, above 0 and below 1", at.Levels, MaxLevels)
+		}
+		at.Levels = Levels{}
 	case Slice, SliceGrad:
 		if at.From < 0 || at.To <= at.From {
 			c.bad("columns %d..%d are none", at.From, at.To)
 		}
 		at.From, at.To = 0, 0
-	case AdamW:
+	case AdamW, RowAdam:
 		within("beta1", at.Beta1)
 		within("beta2", at.Beta2)
 		finite("eps", at.Eps)
@@ -430,6 +459,15 @@ func (c *programChecker) attributes(in *Instr) {
 	}
 }
 
+// fixedArgs are the arguments that live in one kind of place.
+var fixedArgs = map[Op][]struct {
+	arg   int
+	kinds []Kind
+}{
+	Lookup: {{0, []Kind{Param, Const}}}, Sample: {{0, []Kind{Const}}},
+	SampledSoftmax: {{4, []Kind{Const}}}, SampledSoftmaxGrad: {{4, []Kind{Const}}},
+}
+
 // kinds checks where operands may live, that arguments are defined, and that outputs are not arguments.
 func (c *programChecker) kinds(in *Instr) {
 	for _, a := range in.Args {
@@ -439,6 +477,18 @@ func (c *programChecker) kinds(in *Instr) {
 			c.bad("%s is used before it is written", c.label(a))
 		}
 	}
+	for _, f := range fixedArgs[in.Op] {
+		if b := c.buf(in.Args[f.arg]); !slices.Contains(f.kinds, b.Kind) {
+			c.bad("argument %d, %s, is a %v", f.arg, c.label(in.Args[f.arg]), f.kinds)
+		}
+	}
+	for _, ix := range c.p.indices(in) {
+		if n, sampled := c.sampled[ix.buf]; sampled && n > ix.rows {
+			c.bad("%s was drawn from %d rows and is an index of %d", c.label(ix.buf), n, ix.rows)
+		} else if !sampled && c.buf(ix.buf).Kind != Input {
+			c.bad("%s is an index, but neither an input nor drawn by sample", c.label(ix.buf))
+		}
+	}
 	for k, o := range in.Outs {
 		want := []Kind{Temp, Output}
 		switch in.Op {
@@ -446,7 +496,7 @@ func (c *programChecker) kinds(in *Instr) {
 			want = []Kind{Input}
 		case Accumulate:
 			want = []Kind{Slot}
-		case AdamW:
+		case AdamW, RowAdam:
 			want = []Kind{State}
 			if k == 0 {
 				want = []Kind{Param}
@@ -609,6 +659,41 @@ func (c *programChecker) shapes(in *Instr) {
 			want("output", out, m, n)
 		}
 		rowwise(out, arg(0))
+	case Lookup:
+		n, d, ok := matrix("the table", arg(0))
+		if m, _, good := matrix("the index", arg(1)); ok && good {
+			want("output", out, m, d)
+			c.countable(n)
+		}
+		whole(arg(0))
+		rowwise(out, arg(1))
+	case Sample:
+		if s := shape(arg(0)); len(s) != 1 {
+			c.bad("the cdf, %s, has shape %v, want a vector", c.label(arg(0)), s)
+		} else {
+			c.countable(s[0])
+		}
+		if k, _, ok := matrix("output", out); ok {
+			want("output", out, k, 1)
+		}
+	case RowDot:
+		if m, d, ok := matrix("argument 0", arg(0)); ok {
+			want("argument 1", arg(1), m, d)
+			want("output", out, m, 1)
+		}
+		rowwise(out, arg(0), arg(1))
+	case RowScale:
+		if m, d, ok := matrix("argument 0", arg(0)); ok {
+			want("argument 1", arg(1), m, 1)
+			want("output", out, m, d)
+		}
+		rowwise(out, arg(0), arg(1))
+	case SampledSoftmax, SampledSoftmaxGrad:
+		c.softmaxShapes(in, matrix, want)
+	case Pinball, PinballGrad:
+		c.pinballShapes(in, matrix, want)
+	case RowAdam:
+		c.rowAdamShapes(in, matrix, want)
 	case Calibrate:
 		if m, _, ok := matrix("argument 0", arg(0)); ok {
 			want("argument 0", arg(0), m, 1)
@@ -617,6 +702,76 @@ func (c *programChecker) shapes(in *Instr) {
 		want("argument 1", arg(1), 2)
 		whole(arg(1))
 		rowwise(out, arg(0))
+	}
+}
+
+// countable checks that float32 holds every index of a table.
+func (c *programChecker) countable(rows int) {
+	if rows > maxIndex {
+		c.bad("%d rows: an index is a whole number in a float32, which is exact below %d", rows, maxIndex)
+	}
+}
+
+func (c *programChecker) softmaxShapes(in *Instr, matrix func(string, int) (int, int, bool), want func(string, int, ...int)) {
+	m, k, ok := matrix("argument 1", in.Args[1])
+	if !ok {
+		return
+	}
+	want("argument 0", in.Args[0], m, 1)
+	want("argument 2", in.Args[2], m, 1)
+	want("argument 3", in.Args[3], k, 1)
+	if s := c.buf(in.Args[4]).Shape; len(s) != 1 {
+		c.bad("argument 4, %s, has shape %v, want a vector", c.label(in.Args[4]), s)
+	} else {
+		c.countable(s[0])
+	}
+	want("argument 5", in.Args[5], m, 1)
+	if in.Op == SampledSoftmax {
+		want("output", in.Outs[0], 1)
+		return
+	}
+	want("argument 6", in.Args[6], 1)
+	want("output 0", in.Outs[0], m, 1)
+	want("output 1", in.Outs[1], m, k)
+}
+
+func (c *programChecker) pinballShapes(in *Instr, matrix func(string, int) (int, int, bool), want func(string, int, ...int)) {
+	m, h, ok := matrix("argument 1", in.Args[1])
+	if !ok {
+		return
+	}
+	q := max(in.Attr.Levels.Len(), 1)
+	want("argument 0", in.Args[0], m, h*q)
+	want("argument 2", in.Args[2], m, h)
+	if in.Op == Pinball {
+		want("output", in.Outs[0], 1)
+		return
+	}
+	want("argument 3", in.Args[3], 1)
+	want("output", in.Outs[0], m, h*q)
+}
+
+func (c *programChecker) rowAdamShapes(in *Instr, matrix func(string, int) (int, int, bool), want func(string, int, ...int)) {
+	n, d, ok := matrix("output 0", in.Outs[0])
+	if !ok {
+		return
+	}
+	c.countable(n)
+	want("output 1", in.Outs[1], n, d)
+	want("output 2", in.Outs[2], n, d)
+	if len(in.Args)%2 != 0 {
+		c.bad("%d arguments, want pairs of an index and a gradient", len(in.Args))
+		return
+	}
+	entries := 0
+	for k := 0; k < len(in.Args); k += 2 {
+		if m, w, ok := matrix(fmt.Sprintf("argument %d", k), in.Args[k]); ok {
+			want(fmt.Sprintf("argument %d", k+1), in.Args[k+1], m, d)
+			entries += m * w
+		}
+	}
+	if entries > maxRows {
+		c.bad("%d indices in one step, at most %d are allowed", entries, maxRows)
 	}
 }
 

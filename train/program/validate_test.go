@@ -111,7 +111,7 @@ func TestFaults(t *testing.T) {
 		},
 			"set: param \"w\": the name is used twice\ntrain: buffer 2 (param \"w\"): shape [4 1], the set has [1]\ntrain: buffer 3 (param \"w\"): the name is used twice in the program\nforward: buffer 5 (param \"w\"): shape [4 1], the set has [1]"},
 		{func(s set) { s.Params = append(s.Params, TensorSpec{Shape: []int{1}}) }, "set: a param without a name"},
-		{func(s set) { s.Params[0].Init = "orthogonal" }, `set: param "w": init "orthogonal" is not known (zero, he_uniform, fan_in_uniform, glorot_uniform)`},
+		{func(s set) { s.Params[0].Init = "orthogonal" }, `set: param "w": init "orthogonal" is not known (zero, he_uniform, fan_in_uniform, glorot_uniform, uniform, normal)`},
 		{func(s set) { s.Params[0].Init, s.Params[0].FanIn = "fan_in_uniform", 0 }, `set: param "w": fan_in_uniform needs fan_in of 1 or more, not 0`},
 		{func(s set) { s.Params[0].FanIn = 0 }, `set: param "w": he_uniform needs fan_in of 1 or more, not 0`},
 		{func(s set) { s.Params[0].Init = "glorot_uniform" }, `set: param "w": glorot_uniform needs fan_in and fan_out of 1 or more, not 4 and 0`},
@@ -160,7 +160,7 @@ func TestFaults(t *testing.T) {
 		{func(s set) { s.Train.Instrs[3].Outs = []int{8, 9} }, `train: instruction 3 (matmul "dense"): 2 outputs, want 1`},
 		{func(s set) { s.Train.Instrs[3].Op = "conv" }, `train: instruction 3 (conv "dense"): the operation is not known`},
 		{func(s set) { s.Train.Instrs[3].Attr.Act = "gelu" }, `train: instruction 3 (matmul "dense"): activation "gelu" is not known`},
-		{func(s set) { s.Train.Instrs[3].Attr.Rate = 0.1 }, `train: instruction 3 (matmul "dense"): attributes that it does not have: {Column: TransA:false TransB:false Act: Rate:0.1 Scale:0 From:0 To:0 Beta1:0 Beta2:0 Eps:0 Decay:0 Site:0}`},
+		{func(s set) { s.Train.Instrs[3].Attr.Rate = 0.1 }, `train: instruction 3 (matmul "dense"): attributes that it does not have: {Column: TransA:false TransB:false Act: Rate:0.1 Scale:0 From:0 To:0 Beta1:0 Beta2:0 Eps:0 Decay:0 Site:0 Levels:[]}`},
 		{func(s set) { s.Train.Instrs[3].Attr.TransB = true }, `train: instruction 3 (matmul "dense"): a has 4 columns (transposed if so), b 1 rows` + "\n" + `train: instruction 3 (matmul "dense"): output, temp 8, has shape [8 1], want [8 4]` + "\n" + `train: instruction 3 (matmul "dense"): bias, param "b", has shape [1], want [4]`},
 		{func(s set) { s.Train.Instrs[0].Attr.Column = "" }, "train: instruction 0 (gather): no column"},
 		{func(s set) { s.Train.Instrs[0].Outs[0] = 7 }, "train: instruction 0 (gather): writes temp 7; output 0 is a [input]\ntrain: instruction 2 (dropout): input \"x\" is used before it is written"},
@@ -284,6 +284,10 @@ func FuzzSet(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
+	if b, err = json.Marshal(embedded()); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
 	f.Add([]byte(`{"forward":{"rows":1,"buffers":[{"kind":"output","dtype":"F32","shape":[1],"per_row":true,"name":"o"}],"instrs":[{"op":"fill","outs":[0]}]}}`))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var s Set
@@ -293,6 +297,9 @@ func FuzzSet(f *testing.F) {
 		for _, p := range []*Program{s.Train, s.Rest, s.Forward} {
 			if p == nil {
 				continue
+			}
+			for i := range p.Buffers {
+				p.Indexed(i)
 			}
 			if p.String() == "" {
 				t.Error("nothing to list")

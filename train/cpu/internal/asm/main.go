@@ -25,6 +25,12 @@ func main() {
 	dropout()
 	permute()
 	transpose()
+	arithmetic()
+	rowDot()
+	softmaxLogits()
+	softmaxExp()
+	pinball(false)
+	pinball(true)
 	Generate()
 }
 
@@ -525,6 +531,239 @@ func transpose() {
 	ADDQ(U32(512), dst)
 	DECQ(blocks)
 	JNZ(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// arithmetic is add, scale and div.
+func arithmetic() {
+	for _, op := range []string{"add", "scale", "div"} {
+		if op == "add" {
+			TEXT("add8", NOSPLIT, "func(y, a, b *float32, n int)")
+		} else {
+			TEXT(op+"8", NOSPLIT, "func(y, a *float32, s float32, n int)")
+		}
+		Pragma("noescape")
+		Doc(op + "8 is kernels." + op + " for n elements, a positive multiple of 8.")
+		y, a, n := Load(Param("y"), GP64()), Load(Param("a"), GP64()), Load(Param("n"), GP64())
+		var b reg.Register
+		s := YMM()
+		if op == "add" {
+			b = Load(Param("b"), GP64())
+		} else {
+			broadcastArg("s", s)
+		}
+		i := GP64()
+		XORQ(i, i)
+		x := YMM()
+		Label("loop")
+		VMOVUPS(Mem{Base: a, Index: i, Scale: 4}, x)
+		switch op {
+		case "add":
+			VADDPS(Mem{Base: b, Index: i, Scale: 4}, x, x)
+		case "scale":
+			VMULPS(s, x, x)
+		case "div":
+			VDIVPS(s, x, x)
+		}
+		VMOVUPS(x, Mem{Base: y, Index: i, Scale: 4})
+		ADDQ(U8(8), i)
+		CMPQ(i, n)
+		JLT(LabelRef("loop"))
+		VZEROUPPER()
+		RET()
+	}
+}
+
+// rowDot keeps four rows' chains going at a time: a multiply-add takes as long as loading its operands for four.
+func rowDot() {
+	TEXT("rowDot4", NOSPLIT, "func(s, a, b *float32, d int)")
+	Pragma("noescape")
+	Doc("rowDot4 is kernels.rowDot for four rows of d elements, d above 0.")
+	a, b, d := Load(Param("a"), GP64()), Load(Param("b"), GP64()), Load(Param("d"), GP64())
+	ld := GP64()
+	MOVQ(d, ld)
+	SHLQ(U8(2), ld)
+	var rows [2][4]Mem
+	for i, base := range []reg.Register{a, b} {
+		third := GP64()
+		LEAQ(Mem{Base: base, Index: ld, Scale: 2}, third)
+		ADDQ(ld, third)
+		rows[i] = [4]Mem{{Base: base}, {Base: base, Index: ld, Scale: 1}, {Base: base, Index: ld, Scale: 2}, {Base: third}}
+	}
+	var sum, x [4]reg.VecVirtual
+	for r := range sum {
+		sum[r], x[r] = XMM(), XMM()
+		VXORPS(sum[r], sum[r], sum[r])
+	}
+	Label("loop")
+	for r := range sum {
+		VMOVSS(rows[0][r], x[r])
+		VFMADD231SS(rows[1][r], x[r], sum[r])
+	}
+	for i := range rows {
+		ADDQ(U8(4), rows[i][0].Base)
+		ADDQ(U8(4), rows[i][3].Base)
+	}
+	DECQ(d)
+	JNZ(LabelRef("loop"))
+	s := Load(Param("s"), GP64())
+	for r := range sum {
+		VMOVSS(sum[r], Mem{Base: s, Disp: 4 * r})
+	}
+	RET()
+}
+
+func softmaxLogits() {
+	TEXT("softmaxLogits8", NOSPLIT, "func(b, neg, lq, ni *float32, pi float32, n int, largest *float32)")
+	Pragma("noescape")
+	Doc("softmaxLogits8 is kernels.softmaxLogits for n elements, a positive multiple of 8; largest are eight maxima, which",
+		"begin with what is there.")
+	b, neg, lq, ni := Load(Param("b"), GP64()), Load(Param("neg"), GP64()), Load(Param("lq"), GP64()), Load(Param("ni"), GP64())
+	n, largest := Load(Param("n"), GP64()), Load(Param("largest"), GP64())
+	pi, top, minusInf := YMM(), YMM(), constant32(math.Float32bits(float32(math.Inf(-1))))
+	broadcastArg("pi", pi)
+	VMOVUPS(Mem{Base: largest}, top)
+	i := GP64()
+	XORQ(i, i)
+	at := func(base reg.Register) Mem { return Mem{Base: base, Index: i, Scale: 4} }
+	x, m := YMM(), YMM()
+	Label("loop")
+	VMOVUPS(at(neg), x)
+	VSUBPS(at(lq), x, x)
+	VCMPPS(U8(0), at(ni), pi, m)
+	VBLENDVPS(m, minusInf, x, x)
+	VMOVUPS(x, at(b))
+	VMAXPS(top, x, top) // x > top ? x : top, so NaN leaves top as it is
+	ADDQ(U8(8), i)
+	CMPQ(i, n)
+	JLT(LabelRef("loop"))
+	VMOVUPS(top, Mem{Base: largest})
+	VZEROUPPER()
+	RET()
+}
+
+// softmaxExp has the roundings of siluExp.
+func softmaxExp() {
+	TEXT("softmaxExp16", NOSPLIT, "func(sums, e *float32, largest float32, n int)")
+	Pragma("noescape")
+	Doc("softmaxExp16 is kernels.softmaxExp for n elements, a positive multiple of 16.")
+	sums, e, n := Load(Param("sums"), GP64()), Load(Param("e"), GP64()), Load(Param("n"), GP64())
+	largest, high, log2e, magic, ln2Hi, ln2Lo, one := YMM(), YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
+	broadcastArg("largest", largest)
+	for i, k := range []reg.VecVirtual{high, log2e, magic, ln2Hi, ln2Lo, one} {
+		VMOVUPS(siluConsts.Offset(32*(i+1)), k)
+	}
+	acc := [2]reg.VecVirtual{YMM(), YMM()}
+	for v := range acc {
+		VMOVUPS(Mem{Base: sums, Disp: 32 * v}, acc[v])
+	}
+	i := GP64()
+	XORQ(i, i)
+	z, c, pow, r, q := YMM(), YMM(), YMM(), YMM(), YMM()
+	Label("loop")
+	for v := range acc {
+		place := Mem{Base: e, Index: i, Scale: 4, Disp: 32 * v}
+		VSUBPS(place, largest, z)
+		VMINPS(z, high, c) // where one is NaN, the last source in Intel's order: z
+		VMOVAPS(magic, pow)
+		VFMADD231PS(c, log2e, pow)
+		VSUBPS(magic, pow, q)
+		VMOVAPS(c, r)
+		VFMADD231PS(q, ln2Hi, r)
+		VFMADD231PS(q, ln2Lo, r)
+		VMOVUPS(siluConsts.Offset(32*11), q)
+		for j := 10; j >= 7; j-- {
+			VFMADD213PS(siluConsts.Offset(32*j), r, q)
+		}
+		VMULPS(r, r, c)
+		VFMSUB213PS(r, c, q)
+		VADDPS(one, q, q)
+		VPSLLD(U8(23), pow, pow)
+		VPADDD(one, pow, pow)
+		VMULPS(pow, q, q)
+		VCMPPS(U8(0x1a), high, z, z) // not z > high: true for NaN
+		VANDPS(z, q, q)
+		VMOVUPS(q, place)
+		VADDPS(q, acc[v], acc[v])
+	}
+	ADDQ(U8(16), i)
+	CMPQ(i, n)
+	JLT(LabelRef("loop"))
+	for v := range acc {
+		VMOVUPS(acc[v], Mem{Base: sums, Disp: 32 * v})
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// pinball is the loss of a row, whose terms go to sixteen lanes, or its gradient.
+func pinball(gradient bool) {
+	step := 16
+	if gradient {
+		step = 8
+		TEXT("pinballGrad8", NOSPLIT, "func(dy, y, t, w, v *float32, c float32, n int)")
+		Doc("pinballGrad8 is kernels.pinballGrad for n elements, a positive multiple of 8.")
+	} else {
+		TEXT("pinball16", NOSPLIT, "func(sums, y, t, w, v *float32, n int)")
+		Doc("pinball16 is kernels.pinball for n elements, a positive multiple of 16.")
+	}
+	Pragma("noescape")
+	out, y, t, w, v := Load(ParamIndex(0), GP64()), Load(Param("y"), GP64()), Load(Param("t"), GP64()), Load(Param("w"), GP64()), Load(Param("v"), GP64())
+	n := Load(Param("n"), GP64())
+	zero, one, c := YMM(), constant32(math.Float32bits(1)), YMM()
+	VXORPS(zero, zero, zero)
+	acc := [2]reg.VecVirtual{YMM(), YMM()}
+	if gradient {
+		broadcastArg("c", c)
+	} else {
+		for k := range acc {
+			VMOVUPS(Mem{Base: out, Disp: 32 * k}, acc[k])
+		}
+	}
+	i := GP64()
+	XORQ(i, i)
+	u, level, less, weight, mask := YMM(), YMM(), YMM(), YMM(), YMM()
+	Label("loop")
+	for k := range step / 8 {
+		at := func(base reg.Register) Mem { return Mem{Base: base, Index: i, Scale: 4, Disp: 32 * k} }
+		VMOVUPS(at(t), u)
+		VSUBPS(at(y), u, u)
+		VMOVUPS(at(v), level)
+		VMOVUPS(at(w), weight)
+		VCMPPS(U8(0x04), zero, weight, mask) // not equal, true for NaN
+		if gradient {
+			above, below := less, YMM()
+			VCMPPS(U8(0x1e), zero, u, above) // u > 0
+			VCMPPS(U8(0x11), zero, u, below) // u < 0
+			VSUBPS(level, one, u)            // 1 - v
+			VANDPS(below, u, u)
+			VANDPS(above, level, level)
+			VSUBPS(level, u, u) // -v, 1-v or 0; of the two one is 0
+			VORPS(above, below, below)
+			VANDPS(below, mask, mask)
+			VMULPS(c, weight, weight)
+			VMULPS(weight, u, u)
+			VANDPS(mask, u, u)
+			VMOVUPS(u, at(out))
+			continue
+		}
+		VSUBPS(one, level, less) // v - 1
+		VMULPS(u, level, level)
+		VMULPS(u, less, less)
+		VMAXPS(less, level, level)
+		VMULPS(weight, level, level)
+		VANDPS(mask, level, level)
+		VADDPS(level, acc[k], acc[k])
+	}
+	ADDQ(U8(uint8(step)), i)
+	CMPQ(i, n)
+	JLT(LabelRef("loop"))
+	if !gradient {
+		for k := range acc {
+			VMOVUPS(acc[k], Mem{Base: out, Disp: 32 * k})
+		}
+	}
 	VZEROUPPER()
 	RET()
 }

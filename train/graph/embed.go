@@ -1,0 +1,128 @@
+package graph
+
+import (
+	"slices"
+
+	"github.com/onmart/onmart/train/program"
+)
+
+// Lookup is the mean of the rows of a table [n,d], a Table or a Const, that each row of idx [m,w] names: [m,d], 0 where all are
+// -1. Indices are an Input, whose column holds whole numbers from -1 to n-1, or a Sample.
+func (b *Builder) Lookup(table, idx *Node) *Node {
+	if !b.usable("lookup", table, idx) || !b.matrix("lookup", table, idx) || !b.index("lookup", idx) {
+		return nil
+	}
+	holds := func(p *param) bool { return p.node == table }
+	if !slices.ContainsFunc(b.consts, holds) && !slices.ContainsFunc(b.params, func(p *param) bool { return p.table && holds(p) }) {
+		return b.failf("graph: lookup in %s: want a node that Table or Const made", table.Name())
+	}
+	return b.apply("", program.Lookup, program.Attr{}, 0, table, idx)
+}
+
+// index checks that a node may be one.
+func (b *Builder) index(what string, idx *Node) bool {
+	o, ours := idx.Op().(*op)
+	if !slices.Contains(b.inputs, idx) && !(ours && o.kind == program.Sample) {
+		b.failf("graph: %s: %s is no index: want an Input or a Sample", what, idx.Name())
+		return false
+	}
+	return true
+}
+
+// Sample draws k indices [k,1] for each step, in proportion to the steps of cdf [n], a Const that ascends to 1. The rows of a batch
+// share them. What is drawn depends on the seed, the step and the count of dropouts and samples before this one.
+func (b *Builder) Sample(cdf *Node, k int) *Node {
+	if !b.usable("sample", cdf) {
+		return nil
+	}
+	if !slices.ContainsFunc(b.consts, func(p *param) bool { return p.node == cdf }) || len(dims(cdf)) != 1 {
+		return b.failf("graph: sample by %s %v: want a vector that Const made", cdf.Name(), dims(cdf))
+	}
+	if k < 1 {
+		return b.failf("graph: sample by %s: %d samples, want at least 1", cdf.Name(), k)
+	}
+	return b.apply("", program.Sample, program.Attr{Site: b.site()}, k, cdf)
+}
+
+// RowDot is the inner product of each row of x and of y, both [m,d]: [m,1].
+func (b *Builder) RowDot(x, y *Node) *Node {
+	if !b.usable("row_dot", x, y) || !b.matrix("row_dot", x, y) {
+		return nil
+	}
+	if !slices.Equal(dims(x), dims(y)) {
+		return b.failf("graph: row_dot of %s %v and %s %v: shapes differ", x.Name(), dims(x), y.Name(), dims(y))
+	}
+	return b.apply("", program.RowDot, program.Attr{}, 0, x, y)
+}
+
+// RowScale is each row of x [m,d] times its element of s [m,1].
+func (b *Builder) RowScale(x, s *Node) *Node {
+	if !b.usable("row_scale", x, s) || !b.matrix("row_scale", x, s) {
+		return nil
+	}
+	if !slices.Equal(dims(s), []int{dims(x)[0], 1}) {
+		return b.failf("graph: row_scale of %s %v by %s %v: want one factor a row", x.Name(), dims(x), s.Name(), dims(s))
+	}
+	return b.apply("", program.RowScale, program.Attr{}, 0, x, s)
+}
+
+// SampledSoftmax is the weighted mean over the rows of the cross-entropy of the items pi [rows,1], of logits pos [rows,1], among
+// themselves and the items ni [k,1] that Sample drew, of logits neg [rows,k] and shared by all rows. logq [n], a Const, is the
+// logarithm of each item's probability of being drawn. See program.SampledSoftmax. A nil weight counts every row once. Gradients go
+// to pos and neg.
+func (b *Builder) SampledSoftmax(pos, neg, pi, ni, logq, weight *Node) *Node {
+	if !b.usable("sampled_softmax", pos, neg, pi, ni, logq) || !b.matrix("sampled_softmax", pos, neg, pi, ni) ||
+		!b.index("sampled_softmax", pi) || !b.index("sampled_softmax", ni) {
+		return nil
+	}
+	if weight == nil {
+		weight = b.onesLike(pi)
+	}
+	if !b.usable("sampled_softmax", weight) {
+		return nil
+	}
+	for _, w := range []struct {
+		x    *Node
+		dims []int
+	}{{pos, []int{b.rows, 1}}, {neg, []int{b.rows, dims(ni)[0]}}, {pi, []int{b.rows, 1}}, {ni, []int{dims(neg)[1], 1}}, {weight, []int{b.rows, 1}}} {
+		if !slices.Equal(dims(w.x), w.dims) {
+			return b.failf("graph: sampled_softmax: operand %s is %v, want %v", w.x.Name(), dims(w.x), w.dims)
+		}
+	}
+	if !slices.ContainsFunc(b.consts, func(p *param) bool { return p.node == logq }) || len(dims(logq)) != 1 {
+		return b.failf("graph: sampled_softmax: %s %v is no logq: want a vector that Const made", logq.Name(), dims(logq))
+	}
+	return b.apply("", program.SampledSoftmax, program.Attr{}, 0, pos, neg, pi, ni, logq, weight)
+}
+
+// BPR is the weighted mean over the rows of -log sigmoid(pos - neg) (Rendle et al. 2009), both [rows,1]: the binary cross-entropy of
+// the difference.
+func (b *Builder) BPR(pos, neg, weight *Node) *Node {
+	if !b.usable("bpr", pos, neg) {
+		return nil
+	}
+	return b.BCEWithLogits(b.Add(pos, b.Scale(neg, -1)), b.onesLike(pos), weight)
+}
+
+// Pinball is the mean pinball loss of the quantile forecasts y [rows, h*q] at h steps, q levels a step, against t [rows,h], with
+// weights w [rows,h]; it is divided by rows*h*q and not by the weights, and a weight of 0 leaves a target out. See program.Pinball.
+// The gradient goes to y alone.
+func (b *Builder) Pinball(y, t, w *Node, levels ...float64) *Node {
+	if !b.usable("pinball", y, t, w) || !b.matrix("pinball", y, t, w) {
+		return nil
+	}
+	ls, err := program.NewLevels(levels)
+	if err != nil {
+		return b.failf("graph: pinball: %w", err)
+	}
+	h := dims(t)[1]
+	for _, o := range []struct {
+		x     *Node
+		width int
+	}{{y, h * len(levels)}, {t, h}, {w, h}} {
+		if !slices.Equal(dims(o.x), []int{b.rows, o.width}) {
+			return b.failf("graph: pinball: operand %s is %v, want [%d %d]", o.x.Name(), dims(o.x), b.rows, o.width)
+		}
+	}
+	return b.apply("", program.Pinball, program.Attr{Levels: ls}, 0, y, t, w)
+}
