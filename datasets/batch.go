@@ -41,6 +41,12 @@ const (
 	KnownAt = "known_at"
 )
 
+// Time columns of data sets that are not of transactions.
+const (
+	StepTime        = "step" // of a panel: when the step begins
+	InteractionTime = "time" // of interactions: when the purchase was
+)
+
 const (
 	EventTransaction = "transaction"
 	EventLabel       = "label"

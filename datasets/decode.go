@@ -86,6 +86,9 @@ type Decoder struct {
 // a mapped column that it lacks, or a delimiter that is not the mapping's, is an error that says what was
 // found. An empty stream is an error for CSV, and no events for JSON lines.
 func (m *Mapping) NewDecoder(r io.Reader, file string, f Format) (*Decoder, error) {
+	if m.wide != nil {
+		return nil, fmt.Errorf("%s is for files with a series on each row, which are imported: single events need a mapping of their columns", m.name)
+	}
 	d := &Decoder{m: m, file: file, format: f, clock: newClock(m.loc)}
 	for i := range m.columns {
 		d.columns = append(d.columns, binding{column: &m.columns[i], src: -1, own: -1})
@@ -456,11 +459,14 @@ func (d *Decoder) textValue(c *binding, x cell, dst *Column) error {
 	s, ok := c.words[string(x.b)]
 	if !ok {
 		s = string(x.b)
+		if c.upper {
+			s = strings.ToUpper(strings.TrimSpace(s))
+		}
 		if len(c.words) < internLimit && !oneOff(c.Name) {
 			if c.words == nil {
 				c.words = map[string]string{}
 			}
-			c.words[s] = s
+			c.words[string(x.b)] = s
 		}
 	}
 	dst.Strings = append(dst.Strings, s)

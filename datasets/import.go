@@ -27,6 +27,9 @@ type ImportOptions struct {
 	Force   bool     // replace Out
 	Created Created  // stands in the manifest; Time is set where it is zero
 
+	// Continue, for a mapping of wide files, is a data set of one: each series goes on where it ends there.
+	Continue *Dataset
+
 	// MaxRejects is the share of rows, duplicates among them, that may be unusable: 0.001 is one in a thousand.
 	MaxRejects float64
 	// Progress, where given, is called now and then with the rows read and the bytes of the files done
@@ -94,10 +97,12 @@ type importer struct {
 	rejects []Reject
 
 	rejected, duplicates, rounded, outOfOrder int64
+	wideValues, missing                       int64
 	done                                      atomic.Int64 // bytes read
 	total                                     int64
 }
 
+// readRows is the rows so far, or of wide files the values.
 func (im *importer) readRows() int64 { return int64(im.rows.N) + im.rejected + im.duplicates }
 
 // read decodes the files one after the other.
@@ -115,6 +120,12 @@ func (im *importer) read(ctx context.Context) error {
 			return fmt.Errorf("import: %w", err)
 		}
 		im.total += info.Size()
+	}
+	if im.o.Mapping.wide != nil {
+		return im.readWide(ctx)
+	}
+	if im.o.Continue != nil {
+		return errors.New("import: only series of wide files go on where those of another data set end")
 	}
 	for _, path := range im.o.Files {
 		if err := im.readFile(ctx, path); err != nil {
@@ -477,6 +488,10 @@ func (im *importer) write(ctx context.Context) (*Manifest, error) {
 	m.Counts = map[string]int64{
 		CountRead: im.readRows(), CountKept: int64(im.rows.N), CountRejected: im.rejected,
 		CountDuplicates: im.duplicates, CountRounded: im.rounded, CountOutOfOrder: im.outOfOrder,
+	}
+	if im.o.Mapping.wide != nil {
+		delete(m.Counts, CountOutOfOrder) // the rows of a wide file have no order in time
+		m.Counts[CountMissing] = im.missing
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("import: %w", err)

@@ -33,7 +33,7 @@ import (
 // point of a decimal; layout is one or several Go time layouts, or unix, unix_ms, unix_us; null_values
 // are texts that mean no value; optional says that the source may lack the column or leave it empty;
 // prefix makes a flag of text: 1 where it begins with the prefix; product multiplies two mapped columns
-// exactly.
+// exactly; upper cuts the spaces around a text and puts it in capitals.
 //
 // Without unique, and without a column mapped to line, the lines of a trans_id are numbered from 0 in the
 // order in which they stand.
@@ -46,6 +46,7 @@ type Mapping struct {
 	loc      *time.Location
 	unique   bool // trans_id names one row
 	returns  bool
+	wide     *wide // a series on each row of a file
 	columns  []column
 	schema   *Schema
 	log      *Schema
@@ -64,6 +65,7 @@ type column struct {
 	signed   bool // may be negative whatever the mapping says of returns
 	id       bool // names something: integers and text only
 	prefix   string
+	upper    bool // text is cut of spaces around it and put in capitals
 	product  [2]int // columns to multiply, where isProduct
 	products bool
 }
@@ -153,8 +155,8 @@ func ParseMapping(name string, src []byte) (*Mapping, error) {
 	if root == nil {
 		return nil, d.err()
 	}
-	entries := d.entries(root, "mapping", "format", "delimiter", "timezone", "unique", "returns", "columns")
-	var columns *yamlEntry
+	entries := d.entries(root, "mapping", "format", "delimiter", "timezone", "unique", "returns", "columns", "wide")
+	var columns, wide *yamlEntry
 	for i, e := range entries {
 		switch e.key {
 		case "format":
@@ -175,20 +177,33 @@ func ParseMapping(name string, src []byte) (*Mapping, error) {
 			m.returns = d.flag(e)
 		case "columns":
 			columns = &entries[i]
+		case "wide":
+			wide = &entries[i]
 		}
 	}
 	if m.loc == nil && !slices.ContainsFunc(entries, func(e yamlEntry) bool { return e.key == "timezone" }) {
 		d.fault(root, "timezone: is missing; name the zone of times that carry none, such as UTC or Europe/London")
 	}
-	if columns == nil {
+	switch {
+	case wide != nil && (columns != nil || m.unique || m.format == JSONL):
+		d.fault(wide.node, "wide: goes with neither columns, unique nor format: jsonl")
+		return nil, d.err()
+	case wide != nil:
+		m.parseWide(d, *wide)
+	case columns == nil:
 		d.fault(root, "columns: is missing")
 		return nil, d.err()
+	default:
+		m.parseColumns(d, *columns)
 	}
-	m.parseColumns(d, *columns)
 	if len(d.faults) > 0 {
 		return nil, d.err()
 	}
-	m.makeSchemas()
+	if m.wide != nil {
+		m.makeWide()
+	} else {
+		m.makeSchemas()
+	}
 	return m, nil
 }
 
@@ -270,7 +285,7 @@ func (d *yamlDoc) column(e yamlEntry) (c column, product []string) {
 		d.fault(e.node, "columns: %q: a name has letters, digits, _ and dots, and starts with a letter", e.key)
 	}
 	typed, scaled := known || slices.Contains(reserved, e.key), false
-	for _, o := range d.entries(e.value, e.key, "from", "type", "scale", "layout", "null_values", "optional", "prefix", "product") {
+	for _, o := range d.entries(e.value, e.key, "from", "type", "scale", "layout", "null_values", "optional", "prefix", "product", "upper") {
 		switch o.key {
 		case "from":
 			if c.from = d.text(o); c.from == "" {
@@ -301,6 +316,8 @@ func (d *yamlDoc) column(e yamlEntry) (c column, product []string) {
 			}
 		case "product":
 			product = d.texts(o)
+		case "upper":
+			c.upper = d.flag(o)
 		}
 	}
 	if !typed {
@@ -319,6 +336,8 @@ func (d *yamlDoc) checkColumn(e yamlEntry, c *column, scaled bool, product []str
 		d.fault(e.node, "%s: layout is for a time", e.key)
 	case c.prefix != "" && !c.flag:
 		d.fault(e.node, "%s: prefix makes a flag: give it type: flag", e.key)
+	case c.upper && c.Type != String:
+		d.fault(e.node, "%s: upper is for text", e.key)
 	case product != nil && c.Type != Decimal && c.Type != Int64:
 		d.fault(e.node, "%s: product makes a decimal or an int64", e.key)
 	case (c.Name == TransID || c.Name == TransDatetime) && c.Nullable:

@@ -30,6 +30,8 @@ const (
 	KindLog          Kind = "log"          // transactions and labels in the order in which they arrived
 	KindFeatures     Kind = "features"     // transactions with the features computed for them
 	KindPredictions  Kind = "predictions"  // transactions with scores
+	KindPanel        Kind = "panel"        // series by steps of time, ordered by step and series
+	KindInteractions Kind = "interactions" // items of purchases
 )
 
 const (
@@ -102,7 +104,7 @@ func (m *Manifest) digest() string {
 // check finds what no manifest of this code can hold.
 func (m *Manifest) check() error {
 	switch m.Kind {
-	case KindTransactions, KindLog, KindFeatures, KindPredictions:
+	case KindTransactions, KindLog, KindFeatures, KindPredictions, KindPanel, KindInteractions:
 	default:
 		return fmt.Errorf("it holds %q, not a data set", m.Kind)
 	}
@@ -401,13 +403,24 @@ func pick[T any](v []T, rows []int32) []T {
 	return out
 }
 
+// timeColumn is the place of the column that a schema's rows are ordered and chosen by, or -1.
+func (s *Schema) timeColumn() int {
+	for _, name := range []string{TransDatetime, StepTime, InteractionTime} {
+		if i := s.Index(name); i >= 0 && s.Fields[i].Type == Time {
+			return i
+		}
+	}
+	return -1
+}
+
 // rowTimes gives the times by which a batch's rows are placed in a Range: event time, or for a label,
 // which has none of its own, when it was known. Null where the batch has neither.
 func rowTimes(b *Batch) []int64 {
-	t, k := b.Column(TransDatetime), b.Column(KnownAt)
-	if t == nil {
+	at := b.Schema.timeColumn()
+	if at < 0 {
 		return nil
 	}
+	t, k := &b.Columns[at], b.Column(KnownAt)
 	if k == nil || t.Null == nil {
 		return t.Ints
 	}
@@ -544,7 +557,7 @@ func (d *Dataset) Read(ctx context.Context, o ReadOptions, f func(*Batch) error)
 	from, to := o.Range.Bounds()
 	var parts []Part
 	for _, p := range d.manifest.Parts {
-		if d.Schema().Index(TransDatetime) < 0 || p.To >= from && p.From < to {
+		if d.Schema().timeColumn() < 0 || p.To >= from && p.From < to {
 			parts = append(parts, p)
 		}
 	}
@@ -575,11 +588,12 @@ func (d *Dataset) columns(o *ReadOptions) (read []int, drop int, err error) {
 	if o.Range == (Range{}) {
 		return read, 0, nil
 	}
-	if s.Index(TransDatetime) < 0 {
+	at := s.timeColumn()
+	if at < 0 {
 		return nil, 0, fmt.Errorf("%s has no column %s to choose a range by", d.dir, TransDatetime)
 	}
-	for _, name := range []string{TransDatetime, KnownAt} {
-		if i := s.Index(name); i >= 0 && !slices.Contains(read, i) {
+	for _, i := range []int{at, s.Index(KnownAt)} {
+		if i >= 0 && !slices.Contains(read, i) {
 			read = append(read, i)
 			drop++
 		}

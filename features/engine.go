@@ -46,6 +46,15 @@ type Counts struct {
 	LabelsExpired int64 `json:"labels_expired"`
 	LabelsIgnored int64 `json:"labels_ignored"`
 	RowLabels     int64 `json:"row_labels"` // labels that transactions carried
+
+	// Of panels and interactions.
+	Filtered int64 `json:"filtered,omitempty"` // do not meet the spec's conditions
+	Unkeyed  int64 `json:"unkeyed,omitempty"`  // have no value in a key, or a table does not have their row
+	Negative int64 `json:"negative,omitempty"` // take goods back without being marked as a return: taken for one
+	Undone   int64 `json:"undone,omitempty"`   // sales that a return undid
+	Returned int64 `json:"returned,omitempty"` // returns, where interactions leave them out
+	Dateless int64 `json:"dateless,omitempty"` // steps or rows that a joined table has no row for: its covariates are 0
+	Steps    int64 `json:"steps,omitempty"`    // that were closed
 }
 
 // Rows is the result of a batch.

@@ -64,7 +64,8 @@ func (f *Faults) err() error {
 
 // The fields of a spec, of its label and of a feature; spec.schema.json has the same.
 var (
-	specFields    = []string{"name", "timezone", "label", "lateness", "keep", "features"}
+	specFields = []string{"name", "timezone", "label", "lateness", "where", "join", "keep", "features", "panel",
+		"interactions"}
 	labelFields   = []string{"column", "delay", "accept_for"}
 	featureFields = []string{"name", "kind", "of", "key", "windows", "shift", "include_current", "log", "unit", "words"}
 )
@@ -221,16 +222,27 @@ func (r *reader) spec(n ast.Node) *Spec {
 			s.keep = r.texts(v, "keep")
 		case "features":
 			s.features = r.features(v)
+		case "where":
+			s.where = r.where(v)
+		case "join":
+			s.joins = r.joins(v)
+		case "panel":
+			s.panel = r.panel(v)
+		case "interactions":
+			s.inter = r.interactions(v)
 		}
 	})
 	if seen == nil {
 		return s
 	}
-	for _, f := range []string{"name", "features"} {
-		if !seen[f] {
-			r.faults.add(place(n), "spec: the field %s is missing", f)
-		}
+	if !seen["name"] {
+		r.faults.add(place(n), "spec: the field name is missing")
 	}
+	if !seen["features"] && !seen["panel"] && !seen["interactions"] {
+		r.faults.add(place(n), "spec: the field features is missing")
+		return s
+	}
+	r.checkShape(s, seen, place(n))
 	r.check(s)
 	return s
 }

@@ -56,6 +56,12 @@ type Plan struct {
 	retain                     int64 // how long an event is held past the horizon
 	location                   *time.Location
 	labelKeys                  []int // key columns that a label group uses
+
+	// Of a panel or of interactions.
+	panel  *panelPlan
+	inter  *interPlan
+	dims   *Tables
+	tables []string // checksums of the dimension tables
 }
 
 type keyColumn struct {
@@ -108,8 +114,16 @@ type output struct {
 }
 
 // Plan binds the spec to input columns. The error is a *Faults naming every column that is missing or of the
-// wrong type, with its place in the YAML. The label column may be missing: then no event carries a label.
-func (s *Spec) Plan(in *datasets.Schema) (*Plan, error) {
+// wrong type, with its place in the YAML. The label column may be missing: then no event carries a label. A spec
+// that joins dimension tables needs them, from OpenTables.
+func (s *Spec) Plan(in *datasets.Schema, tables ...*Tables) (*Plan, error) {
+	if s.Shape() != Events {
+		var t *Tables
+		if len(tables) > 0 {
+			t = tables[0]
+		}
+		return s.planShape(in, t)
+	}
 	b := &binder{p: &Plan{spec: s, in: in, lateness: s.lateness}, faults: Faults{Name: s.file}}
 	b.fixed()
 	b.spans()
@@ -160,7 +174,8 @@ func (p *Plan) Fingerprint() string {
 	def, err := json.Marshal(struct {
 		Columns []datasets.Field
 		Nodes   []Node
-	}{p.out.Fields, p.nodes})
+		Tables  []string `json:",omitempty"`
+	}{p.out.Fields, p.nodes, p.tables})
 	if err != nil {
 		panic(err) // plain strings and numbers
 	}

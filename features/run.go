@@ -38,9 +38,13 @@ type Made struct {
 	// spec on them when the data set itself is gone.
 	Input    *datasets.Schema `json:"input"`
 	Nodes    []Node           `json:"nodes"`
-	Features []Feature        `json:"features"`
+	Features []Feature        `json:"features,omitempty"`
 	Range    string           `json:"range"`
 	Delay    string           `json:"delay,omitempty"`
+
+	Shape        Shape             `json:"shape,omitempty"` // empty for features of transactions
+	Panel        *MadePanel        `json:"panel,omitempty"`
+	Interactions *MadeInteractions `json:"interactions,omitempty"`
 }
 
 const extraKey = "features"
@@ -62,15 +66,22 @@ func MadeFrom(d *datasets.Dataset) (*Made, error) {
 // folded and given no row; nothing at or after its end is read. Of a log, a transaction's label column is
 // filled from the log's label events where it carried none; features never read it. It returns the manifest
 // that was written (without Out: that would have been).
+//
+// Of a panel the range says which steps are given: those that begin at or after its start and end at or before its
+// end; without an end, the step that the last transaction is in is the last, whole or not. Dimension tables that the
+// spec joins are read from beside the data set and written beside the panel.
 func Run(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
+	if o.Spec.Shape() != Events {
+		return runShape(ctx, o)
+	}
 	b, err := newBackfill(o)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.refuseOutputs(); err != nil {
+	if err := refuseOutputs(o); err != nil {
 		return nil, err
 	}
-	if err := b.refuseRange(); err != nil {
+	if err := refuseRange(o); err != nil {
 		return nil, err
 	}
 	if o.Out != "" {
@@ -123,7 +134,7 @@ type backfill struct {
 	labels   map[any][]eventLabel
 	folded   int64 // rows of the input
 	rows     int64 // rows given out
-	lastSeq  int64
+	seqs     ascending
 	out      Rows
 	emit     []int32 // rows of out that are in the range
 }
@@ -131,16 +142,26 @@ type backfill struct {
 // eventLabel is a label of a log.
 type eventLabel struct{ k, position, line, y int64 }
 
+// wantsLog refuses data sets that are not of transactions.
+func wantsLog(d *datasets.Dataset) error {
+	if kind := d.Manifest().Kind; kind != datasets.KindTransactions && kind != datasets.KindLog {
+		return fmt.Errorf("%s holds %s: features are computed of transactions or a log, from onmart import or onmart score --record", d.Dir(), kind)
+	}
+	return nil
+}
+
 func newBackfill(o RunOptions) (*backfill, error) {
-	kind := o.In.Manifest().Kind
-	if kind != datasets.KindTransactions && kind != datasets.KindLog {
-		return nil, fmt.Errorf("%s holds %s: features are computed of transactions or a log, from onmart import or onmart score --record", o.In.Dir(), kind)
+	if o.Spec.Shape() != Events {
+		return nil, fmt.Errorf("the spec %s is of %s: want features of transactions", o.Spec.name, o.Spec.Shape())
+	}
+	if err := wantsLog(o.In); err != nil {
+		return nil, err
 	}
 	all, err := o.Spec.Plan(o.In.Schema())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.In.Dir(), err)
 	}
-	b := &backfill{RunOptions: o, lastSeq: math.MinInt64}
+	b := &backfill{RunOptions: o}
 	b.from, b.to = o.Range.Bounds()
 	schema := &datasets.Schema{}
 	for _, c := range all.columns() {
@@ -198,7 +219,7 @@ func (b *backfill) begin() error {
 }
 
 // refuseOutputs finds before the work what would stop the writing after it.
-func (b *backfill) refuseOutputs() error {
+func refuseOutputs(b RunOptions) error {
 	in, err := os.Stat(b.In.Dir())
 	if err != nil {
 		return err
@@ -225,9 +246,10 @@ func (b *backfill) refuseOutputs() error {
 }
 
 // refuseRange finds a range that has no row because the data lie elsewhere.
-func (b *backfill) refuseRange() error {
+func refuseRange(b RunOptions) error {
 	m := b.In.Manifest()
-	if b.Out == "" || m.Rows == 0 || b.from <= m.To && b.to > m.From {
+	from, to := b.Range.Bounds()
+	if b.Out == "" || m.Rows == 0 || from <= m.To && to > m.From {
 		return nil
 	}
 	return fmt.Errorf("no transactions in %s: %s reaches from %s to %s", b.Range, b.In.Dir(), datasets.FormatTime(m.From), datasets.FormatTime(m.To))
@@ -252,7 +274,7 @@ func (b *backfill) fold(ctx context.Context) error {
 	var done int64
 	err := b.In.Read(ctx, o, func(in *datasets.Batch) error {
 		if seq >= 0 {
-			if err := b.ascending(in.Columns[seq].Ints); err != nil {
+			if err := b.seqs.check(b.In.Dir(), in.Columns[seq].Ints); err != nil {
 				return err
 			}
 			in = &datasets.Batch{Schema: b.plan.in, N: in.N, Columns: in.Columns[:seq]}
@@ -268,12 +290,18 @@ func (b *backfill) fold(ctx context.Context) error {
 	return err
 }
 
-func (b *backfill) ascending(seq []int64) error {
+// ascending checks that a log's rows stand in the order in which they arrived.
+type ascending struct {
+	last int64
+	any  bool
+}
+
+func (a *ascending) check(dir string, seq []int64) error {
 	for _, s := range seq {
-		if s <= b.lastSeq {
-			return fmt.Errorf("%s: the log's %s goes from %d to %d: its rows are not in the order in which they arrived", b.In.Dir(), datasets.Seq, b.lastSeq, s)
+		if a.any && s <= a.last {
+			return fmt.Errorf("%s: the log's %s goes from %d to %d: its rows are not in the order in which they arrived", dir, datasets.Seq, a.last, s)
 		}
-		b.lastSeq = s
+		a.last, a.any = s, true
 	}
 	return nil
 }

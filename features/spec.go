@@ -47,6 +47,10 @@ type Spec struct {
 	lateness int64
 	keep     []text
 	features []featureDef // templates; windows expand them
+	where    []whereDef
+	joins    []joinDef
+	panel    *panelDef
+	inter    *interDef
 	source   []byte
 }
 
@@ -79,7 +83,9 @@ type featureDef struct {
 var builtin embed.FS
 
 // Builtins lists the specs that come with the program.
-func Builtins() []string { return []string{"fraud-handbook"} }
+func Builtins() []string {
+	return []string{"fraud-handbook", "online-retail-daily", "online-retail-baskets", "m4-hourly"}
+}
 
 // Builtin returns a spec that comes with the program.
 func Builtin(name string) (*Spec, error) {

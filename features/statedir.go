@@ -42,10 +42,25 @@ type StateManifest struct {
 // Snapshotter is anything whose state can be written down.
 type Snapshotter interface{ Snapshot(io.Writer) error }
 
-// SaveState writes the engine's state to a directory, complete or not at all. Positions are, by source, where
+// saved is an engine whose state goes to a directory: those of this package.
+type saved interface {
+	State
+	Plan() *Plan
+	tally() Counts
+	setTally(Counts)
+}
+
+func (e *Engine) tally() Counts           { return e.counts }
+func (e *Engine) setTally(c Counts)       { e.counts = c }
+func (q *Panel) tally() Counts            { return q.counts }
+func (q *Panel) setTally(c Counts)        { q.counts = c }
+func (e *Interactions) tally() Counts     { return e.counts }
+func (e *Interactions) setTally(c Counts) { e.counts = c }
+
+// SaveState writes the state of an engine of any shape to a directory, complete or not at all. Positions are, by source, where
 // to go on reading. Beside are the states of what follows the same events, by a name of small letters; nil
 // for none.
-func SaveState(dir string, e *Engine, positions map[string]int64, beside map[string]Snapshotter, force bool) error {
+func SaveState(dir string, e saved, positions map[string]int64, beside map[string]Snapshotter, force bool) error {
 	d, err := atomicdir.Create(dir, force)
 	if err != nil {
 		return err
@@ -56,7 +71,7 @@ func SaveState(dir string, e *Engine, positions map[string]int64, beside map[str
 		return err
 	}
 	m := StateManifest{
-		FormatVersion: stateVersion, Kind: StateKind, Nodes: e.p.nodes, Positions: positions, Counts: e.counts,
+		FormatVersion: stateVersion, Kind: StateKind, Nodes: e.Plan().nodes, Positions: positions, Counts: e.tally(),
 		Files: map[string]atomicdir.Written{stateFile: state},
 	}
 	for _, name := range slices.Sorted(maps.Keys(beside)) {
@@ -65,8 +80,8 @@ func SaveState(dir string, e *Engine, positions map[string]int64, beside map[str
 			return err
 		}
 	}
-	if e.st.watermark != beginning {
-		m.Watermark = datasets.FormatTime(e.st.watermark)
+	if e.Watermark() != beginning {
+		m.Watermark = datasets.FormatTime(e.Watermark())
 	}
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
@@ -102,18 +117,18 @@ func OpenState(dir string) (*StateManifest, error) {
 
 // LoadState takes up the state of a directory and its counts, and returns where to go on in each source. A
 // state of other features is refused, naming them; after an error the engine is as it was.
-func LoadState(dir string, e *Engine) (map[string]int64, error) {
+func LoadState(dir string, e saved) (map[string]int64, error) {
 	m, err := OpenState(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := e.p.sameNodes(m.Nodes, nil); err != nil {
+	if err := e.Plan().sameNodes(m.Nodes, nil); err != nil {
 		return nil, fmt.Errorf("state %s cannot be taken up: %w", dir, err)
 	}
 	if err := loadFile(filepath.Join(dir, stateFile), m.Files[stateFile], e); err != nil {
 		return nil, fmt.Errorf("state %s: %w; make it again", dir, err)
 	}
-	e.counts = m.Counts
+	e.setTally(m.Counts)
 	return m.Positions, nil
 }
 
