@@ -65,7 +65,7 @@ type column struct {
 	signed   bool // may be negative whatever the mapping says of returns
 	id       bool // names something: integers and text only
 	prefix   string
-	upper    bool // text is cut of spaces around it and put in capitals
+	upper    bool   // text is cut of spaces around it and put in capitals
 	product  [2]int // columns to multiply, where isProduct
 	products bool
 }

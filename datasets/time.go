@@ -41,7 +41,10 @@ func (r Range) Bounds() (from, to int64) {
 
 // ParseRange reads FROM..TO, each an inclusive date (2018-07-25) or an RFC 3339 time, either left out for
 // an open end. A date as TO includes the whole day; a time as TO is excluded. Dates are days in UTC.
-func ParseRange(s string) (Range, error) {
+func ParseRange(s string) (Range, error) { return ParseRangeIn(s, time.UTC) }
+
+// ParseRangeIn is ParseRange with dates that are days of a time zone.
+func ParseRangeIn(s string, loc *time.Location) (Range, error) {
 	a, b, ok := strings.Cut(s, "..")
 	if !ok {
 		return Range{}, fmt.Errorf("range %q: want FROM..TO, such as 2018-07-25..2018-07-31", s)
@@ -49,17 +52,13 @@ func ParseRange(s string) (Range, error) {
 	r := all
 	var err error
 	if a != "" {
-		if r.From, _, err = parseInstant(a); err != nil {
+		if r.From, err = parseInstant(a, loc, 0); err != nil {
 			return Range{}, fmt.Errorf("range %q: from: %w", s, err)
 		}
 	}
 	if b != "" {
-		var day bool
-		if r.To, day, err = parseInstant(b); err != nil {
+		if r.To, err = parseInstant(b, loc, 1); err != nil {
 			return Range{}, fmt.Errorf("range %q: to: %w", s, err)
-		}
-		if day {
-			r.To += Day
 		}
 	}
 	if r.To <= r.From {
@@ -68,15 +67,16 @@ func ParseRange(s string) (Range, error) {
 	return r, nil
 }
 
-func parseInstant(s string) (us int64, day bool, err error) {
-	if t, err := time.Parse(time.DateOnly, s); err == nil {
-		return t.UnixMicro(), true, nil
+// parseInstant reads a time, or a date as its midnight or that of so many days after.
+func parseInstant(s string, loc *time.Location, after int) (int64, error) {
+	if t, err := time.ParseInLocation(time.DateOnly, s, loc); err == nil {
+		return t.AddDate(0, 0, after).UnixMicro(), nil
 	}
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil {
-		return 0, false, fmt.Errorf("%q is neither a date (2018-07-25) nor an RFC 3339 time (2018-07-25T00:00:00Z)", s)
+		return 0, fmt.Errorf("%q is neither a date (2018-07-25) nor an RFC 3339 time (2018-07-25T00:00:00Z)", s)
 	}
-	return t.UnixMicro(), false, nil
+	return t.UnixMicro(), nil
 }
 
 // String is the range as ParseRange reads it.

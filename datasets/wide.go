@@ -58,10 +58,11 @@ type WideOptions struct {
 	Start    string         // of the first value: a date, a time as 2000-01-01 00:00:00, or RFC 3339
 	Step     string         // hour, day or week
 	AlignEnd bool           // all series end together
+	Scale    int            // decimals that values keep, 0 to 9
 	Location *time.Location // of Start and of days and weeks; nil is UTC
 }
 
-// WideMapping reads files with a series on each row. Values may be negative and have four decimals.
+// WideMapping reads files with a series on each row. Values may be negative.
 func WideMapping(o WideOptions) (*Mapping, error) {
 	loc := o.Location
 	if loc == nil {
@@ -70,12 +71,15 @@ func WideMapping(o WideOptions) (*Mapping, error) {
 	if !slices.Contains(wideSteps, o.Step) {
 		return nil, fmt.Errorf("step %q: want %s", o.Step, strings.Join(wideSteps, ", "))
 	}
+	if o.Scale < 0 || o.Scale > 9 {
+		return nil, fmt.Errorf("scale %d: want the digits after the point, 0 to 9", o.Scale)
+	}
 	start, err := wideStart(o.Start, loc)
 	if err != nil {
 		return nil, err
 	}
 	m := &Mapping{name: "wide", format: CSV, comma: ',', loc: loc, returns: true}
-	m.wide = &wide{keys: []wideKey{{ProductID, o.Series}}, start: start, step: o.Step, fromEnd: o.AlignEnd, value: "value", scale: AmountScale}
+	m.wide = &wide{keys: []wideKey{{ProductID, o.Series}}, start: start, step: o.Step, fromEnd: o.AlignEnd, value: "value", scale: o.Scale}
 	m.makeWide()
 	return m, nil
 }

@@ -137,8 +137,12 @@ type scratch struct {
 	starts [][shards + 1]int32
 }
 
-// NewEngine makes an engine with an empty state that computes on that many threads.
+// NewEngine makes an engine with an empty state that computes on that many threads. It panics where the plan is of
+// another shape than Events.
 func (p *Plan) NewEngine(threads int) *Engine {
+	if p.spec.Shape() != Events {
+		panic(fmt.Sprintf("features: the spec %s is of %s, not of features of transactions", p.spec.name, p.spec.Shape()))
+	}
 	return &Engine{p: p, threads: max(1, threads), parallel: parallelFrom, st: p.newState(), sc: scratch{
 		keys: make([][]int32, len(p.keys)), vals: make([][]int64, len(p.vals)), ops: make([][]op, len(p.keys)),
 		order: make([][]int32, len(p.keys)), starts: make([][shards + 1]int32, len(p.keys)),

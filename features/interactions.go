@@ -28,7 +28,7 @@ type Interactions struct {
 	queue        fifo // lines not taken yet, in canonical order
 	groups       map[basket]int32
 	begun        fifo               // first lines of the groups that are held, in order
-	bought       map[uint64][]int32 // by user and item: held lines that a return may undo
+	bought       map[uint64][]int32 // by user and item: held lines that a return may undo, in any order
 
 	watermark int64
 	position  int64
@@ -340,15 +340,18 @@ func (e *Interactions) line(l int32) {
 func (e *Interactions) undo(back int32) {
 	s := &e.lines
 	e.counts.Returned++
-	list := e.bought[e.pair(back)]
-	for k := len(list) - 1; k >= 0; k-- {
-		l := list[k]
-		if s.undone[l] || s.t[l] < s.t[back]-e.x.hold || !e.alike(l, back) {
+	best := int32(none)
+	for _, l := range e.bought[e.pair(back)] {
+		if s.undone[l] || s.t[l] < s.t[back]-e.x.hold || s.compare(l, back) > 0 || !e.alike(l, back) {
 			continue
 		}
-		s.undone[l] = true
+		if best == none || s.compare(best, l) < 0 {
+			best = l
+		}
+	}
+	if best != none {
+		s.undone[best] = true
 		e.counts.Undone++
-		return
 	}
 }
 
@@ -438,7 +441,7 @@ func (e *Interactions) row(first int32) {
 		weight = math.Copysign(math.Log1p(math.Abs(weight)), weight)
 	}
 	if s.back[first] {
-		weight = -weight
+		weight = 0 - weight // no negative zero
 	}
 	put := func(c *datasets.Column, n *names, id int32) {
 		if n.strs != nil {

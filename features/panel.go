@@ -30,6 +30,7 @@ type Panel struct {
 	keyOf    [][]int32          // by key: number of its value
 	started  []bool
 	carry    [][]float64 // by carried covariate; the last is demand where it is repeated
+	groups   [][]int32   // by joined table: where it has the series' values, -1 for nowhere
 	lags     [][][]float64
 	lagAt    int // steps so far, modulo the longest lag: where the next one is written
 
@@ -117,6 +118,7 @@ func (q *Panel) reset() {
 		q.lags[i] = make([][]float64, pan.lagMax)
 	}
 	q.lagAt = 0
+	q.groups = make([][]int32, len(pan.dims))
 	q.open, q.free = nil, nil
 	q.closed, q.watermark, q.next, q.position = beginning, beginning, math.MaxInt64, 0
 }
@@ -210,7 +212,7 @@ func (q *Panel) event(i int) error {
 	case pan.target >= 0 && rd.cols[pan.vals[pan.target].col].IsNull(i):
 		q.counts.Invalid++
 		return nil
-	case t < q.closed:
+	case t < q.closed || q.closed == beginning && q.over(t):
 		q.counts.Late++
 		return nil
 	}
@@ -255,6 +257,15 @@ func (q *Panel) event(i int) error {
 	return nil
 }
 
+// over tells whether the step of t is over before any step has begun: nothing has been closed then.
+func (q *Panel) over(t int64) bool {
+	if t >= q.watermark-q.p.lateness {
+		return false
+	}
+	_, to := q.grid.Step(t)
+	return to <= q.watermark-q.p.lateness
+}
+
 // seriesOf numbers the series of row i, or gives none.
 func (q *Panel) seriesOf(i int) int32 {
 	for k := range q.pan.keys {
@@ -291,6 +302,7 @@ func (q *Panel) number(keys []int32) int32 {
 		for c := range q.carry {
 			q.carry[c] = append(q.carry[c], 0)
 		}
+		q.locate(id)
 	}
 	return id
 }
@@ -695,60 +707,85 @@ func (q *Panel) covariate(c *covariate, from int64, dst []float64) {
 				dst[i] = row[s]
 			}
 		}
-	case c.kind == covTable:
-		j := &q.pan.dated[c.join]
-		if slices.Equal(j.on, []int{onDate}) {
-			v, ok := q.pan.tableValue(j, c.take, from, nil)
-			if !ok {
-				q.counts.Dateless++
-			}
-			for i := range dst {
-				dst[i] = v
+	case c.kind == covTable || c.kind == covFlag:
+		j := &q.pan.dims[c.join]
+		day := q.pan.grid.date(from)
+		if len(j.parts) > 0 {
+			for i, s := range q.order {
+				dst[i] = c.read(j, j.at(q.groups[c.join][s], day))
 			}
 			return
 		}
-		for i, s := range q.order {
-			v, ok := q.pan.tableValue(j, c.take, from, func(col int) (datasets.Type, int64, string) { return q.keyValue(col, s) })
-			if !ok {
-				q.counts.Dateless++
-			}
+		row := j.at(j.alone(), day)
+		if row == none && j.dated {
+			q.counts.Dateless++
+		}
+		v := c.read(j, row)
+		for i := range dst {
 			dst[i] = v
 		}
 	}
 }
 
-// keyValue is a series' value in a key column.
-func (q *Panel) keyValue(col int, s int32) (datasets.Type, int64, string) {
-	for k := range q.pan.keys {
-		if q.pan.keys[k].col != col {
-			continue
-		}
-		if q.pan.keys[k].text {
-			return datasets.String, 0, q.keyNames[k].strOf[q.keyOf[k][s]]
-		}
-		return datasets.Int64, q.keyNames[k].intOf[q.keyOf[k][s]], ""
+// alone is the group of a join that is on no value of a series.
+func (j *dimJoin) alone() int32 {
+	if len(j.spans) == 0 {
+		return none
 	}
-	return datasets.Int64, 0, "" // a join is on keys alone
+	return 0
 }
 
-// tableValue is a joined table's number for a step, 0 where it has no row.
-func (pan *panelPlan) tableValue(j *join, take int, from int64, key func(col int) (datasets.Type, int64, string)) (float64, bool) {
-	var room [64]byte
-	buf := room[:0]
-	for _, c := range j.on {
-		if c == onDate {
-			buf = appendKey(buf, datasets.Int64, pan.grid.date(from), "")
-			continue
+// read is a joined table's number in a row, 0 without one.
+func (c *covariate) read(j *dimJoin, row int32) float64 {
+	switch {
+	case row == none || j.rows.Columns[c.take].IsNull(int(row)):
+		return 0
+	case c.kind == covFlag:
+		return flagOf(j.rows, c.take, int(row))
+	}
+	return numberOf(j.rows, c.take, int(row))
+}
+
+// locate finds where joined tables have the values of a new series.
+func (q *Panel) locate(s int32) {
+	for d := range q.pan.dims {
+		j := &q.pan.dims[d]
+		group := int32(none)
+		var room [64]byte
+		buf, ok := room[:0], true
+		for _, part := range j.parts {
+			var n int64
+			var text string
+			if n, text, ok = q.partOf(part, s); !ok {
+				break
+			}
+			buf = appendKey(buf, part.kind, n, text)
 		}
-		t, n, s := key(c)
-		buf = appendKey(buf, t, n, s)
+		if at, found := j.index[string(buf)]; ok && found {
+			group = at
+		}
+		q.groups[d] = append(q.groups[d], group)
 	}
-	row, ok := j.index[string(buf)]
-	c := &j.rows.Columns[take]
-	if !ok || c.IsNull(int(row)) {
-		return 0, false
+}
+
+// partOf is a value of a series that a join is on.
+func (q *Panel) partOf(p dimPart, s int32) (n int64, text string, ok bool) {
+	if p.key >= 0 {
+		if q.pan.keys[p.key].text {
+			return 0, q.keyNames[p.key].strOf[q.keyOf[p.key][s]], true
+		}
+		return q.keyNames[p.key].intOf[q.keyOf[p.key][s]], "", true
 	}
-	return numberOf(&j.rows.Schema.Fields[take], c, int(row)), true
+	via := &q.pan.dims[p.via]
+	row := via.at(q.groups[p.via][s], 0)
+	if row == none || via.rows.Columns[p.take].IsNull(int(row)) {
+		return 0, "", false
+	}
+	c := &via.rows.Columns[p.take]
+	if c.Strings != nil {
+		return 0, c.Strings[row], true
+	}
+	return c.Ints[row], "", true
 }
 
 // of computes a measure over the transactions of a chain; ok is false where there are none with a value.

@@ -36,7 +36,7 @@ type PanelColumn struct {
 // rowPlan is what panels and interactions do with rows: join, choose, and tell sales from returns.
 type rowPlan struct {
 	ext    *datasets.Schema // the input's columns, then those that row joins add
-	joins  []join           // of rows
+	joins  []rowJoin
 	where  []condition
 	id     int // trans_id
 	target int // what is bought or returned: a row needs it; -1: nothing
@@ -72,7 +72,7 @@ type panelPlan struct {
 	carried int   // how many covariates have a value that is carried on
 	lagOf   []int // what lags are of: 0 is demand, 1+i measure i
 	lagMax  int
-	dated   []join
+	dims    []dimJoin
 }
 
 // measure is a measureDef bound to columns.
@@ -92,7 +92,7 @@ type covariate struct {
 	known    bool
 	carry    int // place among the carried values, -1 for none
 	calendar string
-	join     int // of dated
+	join     int // of dims
 	take     int // column of the join's table
 	lag      int
 	source   int // of lagOf
@@ -121,7 +121,9 @@ func (s *Spec) planShape(in *datasets.Schema, tables *Tables) (*Plan, error) {
 	} else {
 		b.interactions()
 	}
-	b.unusedJoins()
+	if len(b.faults.List) == 0 {
+		b.unusedJoins()
+	}
 	if err := b.faults.err(); err != nil {
 		return nil, err
 	}
@@ -137,19 +139,18 @@ func (s *Spec) planShape(in *datasets.Schema, tables *Tables) (*Plan, error) {
 	for _, name := range s.Tables() {
 		p.tables = append(p.tables, tables.byName[name].sum)
 	}
-	p.dims = tables
 	return p, nil
 }
 
 // shapeBinder makes a Plan of a panel or of interactions.
 type shapeBinder struct {
 	binder
-	tables *Tables
-	rows   rowPlan
-	dated  []joinDef
-	taken  map[string]bool // columns of joins that are used
-	pan    panelPlan
-	inter  interPlan
+	tables  *Tables
+	rows    rowPlan
+	binding []int           // joins that are being bound
+	taken   map[string]bool // columns of joins that are used
+	pan     panelPlan
+	inter   interPlan
 }
 
 // column finds a column of the extended input and marks what is read for it.
@@ -189,7 +190,8 @@ func (b *shapeBinder) rowColumns() {
 	}
 }
 
-// rowJoins binds the joins on columns of the rows and adds their columns to the input's.
+// rowJoins binds the joins on columns of the rows and adds their columns to the input's. Joins that need a date are
+// for covariates, which bind them.
 func (b *shapeBinder) rowJoins() {
 	for i := range b.p.spec.joins {
 		d := &b.p.spec.joins[i]
@@ -197,90 +199,171 @@ func (b *shapeBinder) rowJoins() {
 			b.faults.add(d.table.pos, "join: the table %s is not there: it is %s beside the data set", d.table.s, tableFile(d.table.s))
 			continue
 		}
-		if slices.ContainsFunc(d.on, func(t text) bool { return t.s == joinDate && b.p.in.Index(joinDate) < 0 }) {
-			b.dated = append(b.dated, *d)
-			continue
+		if !d.ofSteps() {
+			b.rowJoin(d)
 		}
-		j, key, types, ok := b.bindJoin(d, nil)
-		if !ok {
-			continue
-		}
-		for _, c := range j.take {
-			f := j.rows.Schema.Fields[c]
-			f.Name, f.Nullable = d.prefix+f.Name, true
-			if b.rows.ext.Index(f.Name) >= 0 {
-				b.faults.add(d.pos, "join %s: the column %s is there already: give the join a prefix", d.table.s, f.Name)
-				continue
-			}
-			b.rows.ext.Fields = append(b.rows.ext.Fields, f)
-		}
-		if err := j.build(key, types); err != nil {
-			b.faults.add(d.pos, "join: %v", err)
-			continue
-		}
-		b.rows.joins = append(b.rows.joins, j)
 	}
 }
 
-// bindJoin finds the columns of a join. Keys, where given, are the columns that `on` may name beside the date.
-func (b *shapeBinder) bindJoin(d *joinDef, keys []keyColumn) (j join, key []int, types []datasets.Type, ok bool) {
-	ok = true
-	j = join{def: d, rows: b.tables.byName[d.table.s].rows}
-	what := "join " + d.table.s
-	find := func(name text) int {
-		c := j.rows.Schema.Index(name.s)
-		if c < 0 {
-			var names []string
-			for _, f := range j.rows.Schema.Fields {
-				names = append(names, f.Name)
-			}
-			b.faults.add(name.pos, "%s: the table has no column %q%s", what, name.s, suggest(name.s, names))
-			ok = false
-		}
-		return c
-	}
+func (b *shapeBinder) rowJoin(d *joinDef) {
+	j := rowJoin{def: d, rows: b.tables.byName[d.table.s].rows}
+	var key []int
+	ok := true
 	for i, name := range d.on {
-		c := find(d.keyNames()[i])
-		if c < 0 {
+		at, there := b.tableField(d, d.keyNames()[i])
+		c, found := b.column("join "+d.table.s, name, datasets.Int64, datasets.String)
+		if ok = ok && there && found; !ok {
 			continue
 		}
-		key = append(key, c)
-		f := j.rows.Schema.Fields[c]
-		if name.s == joinDate && (keys != nil || b.p.in.Index(joinDate) < 0) {
-			if f.Type != datasets.Time && f.Type != datasets.String {
-				b.faults.add(d.pos, "%s: column %s is of type %s; a date is a time or text such as 2026-01-31", what, f.Name, f.Type)
-				ok = false
-			}
-			j.on, types = append(j.on, onDate), append(types, datasets.Int64)
-			continue
-		}
-		col := -1
-		if keys == nil {
-			c, found := b.column(what, name, datasets.Int64, datasets.String)
-			ok = ok && found
-			col = c
-		} else if k := slices.IndexFunc(keys, func(k keyColumn) bool { return k.name == name.s }); k >= 0 {
-			col = keys[k].col
-		} else {
-			b.faults.add(name.pos, "%s: %s is neither date nor one of the panel's keys", what, name.s)
-			ok = false
-		}
-		if col < 0 {
-			continue
-		}
-		t := b.rows.ext.Fields[col].Type
-		if f.Type != t {
-			b.faults.add(name.pos, "%s: %s is of type %s in the data and %s in the table", what, name.s, t, f.Type)
-			ok = false
-		}
-		j.on, types = append(j.on, col), append(types, t)
+		ok = b.sameType(d, name, b.rows.ext.Fields[c].Type, at)
+		key, j.on = append(key, at), append(j.on, c)
 	}
+	var add []datasets.Field
 	for _, name := range d.take {
-		if c := find(name); c >= 0 {
-			j.take = append(j.take, c)
+		at, there := b.tableField(d, name)
+		if ok = ok && there; !ok {
+			continue
+		}
+		f := j.rows.Schema.Fields[at]
+		f.Name, f.Nullable = d.prefix+f.Name, true
+		if b.rows.ext.Index(f.Name) >= 0 {
+			b.faults.add(d.pos, "join %s: the column %s is there already: give the join a prefix", d.table.s, f.Name)
+			ok = false
+		}
+		j.take, add = append(j.take, at), append(add, f)
+	}
+	if !ok {
+		return
+	}
+	if err := j.build(key); err != nil {
+		b.faults.add(d.pos, "join: %v", err)
+		return
+	}
+	b.rows.ext.Fields = append(b.rows.ext.Fields, add...)
+	b.rows.joins = append(b.rows.joins, j)
+}
+
+// tableField finds a column of a join's table.
+func (b *shapeBinder) tableField(d *joinDef, name text) (int, bool) {
+	s := b.tables.byName[d.table.s].rows.Schema
+	c := s.Index(name.s)
+	if c < 0 {
+		var names []string
+		for _, f := range s.Fields {
+			names = append(names, f.Name)
+		}
+		b.faults.add(name.pos, "join %s: the table has no column %q%s", d.table.s, name.s, suggest(name.s, names))
+	}
+	return c, c >= 0
+}
+
+func (b *shapeBinder) sameType(d *joinDef, name text, t datasets.Type, at int) bool {
+	got := b.tables.byName[d.table.s].rows.Schema.Fields[at].Type
+	if got != t {
+		b.faults.add(name.pos, "join %s: %s is of type %s in the data and %s in the table", d.table.s, name.s, t, got)
+	}
+	return got == t
+}
+
+// dayField finds a column of dates.
+func (b *shapeBinder) dayField(d *joinDef, name text) (int, bool) {
+	at, ok := b.tableField(d, name)
+	if !ok {
+		return at, false
+	}
+	f := b.tables.byName[d.table.s].rows.Schema.Fields[at]
+	if f.Type != datasets.Time && f.Type != datasets.String {
+		b.faults.add(name.pos, "join %s: column %s is of type %s; a date is a time or text such as 2026-01-31", d.table.s, f.Name, f.Type)
+		return at, false
+	}
+	return at, true
+}
+
+// dimJoin binds the i-th join to series and dates, once, and returns its place among the panel's.
+func (b *shapeBinder) dimJoin(i int) (int, bool) {
+	d := &b.p.spec.joins[i]
+	if at := slices.IndexFunc(b.pan.dims, func(j dimJoin) bool { return j.def == d }); at >= 0 {
+		return at, true
+	}
+	if slices.Contains(b.binding, i) {
+		b.faults.add(d.pos, "join %s: it is joined on what itself gives", d.table.s)
+		return -1, false
+	}
+	b.binding = append(b.binding, i)
+	defer func() { b.binding = b.binding[:len(b.binding)-1] }()
+	j := dimJoin{def: d, rows: b.tables.byName[d.table.s].rows, dated: true}
+	from, to, ok := -1, -1, true
+	var key []int
+	for k, name := range d.on {
+		if name.s == joinDate {
+			from, ok = b.dayField(d, d.keyNames()[k])
+			to = from
+		} else {
+			part, at, found := b.dimPart(d, name, d.keyNames()[k])
+			ok = found
+			j.parts, key, j.dated = append(j.parts, part), append(key, at), false
+		}
+		if !ok {
+			return -1, false
 		}
 	}
-	return j, key, types, ok
+	switch {
+	case d.since.s != "":
+		from, ok = b.dayField(d, d.since)
+		j.dated = false
+	case d.between != nil:
+		var also bool
+		from, ok = b.dayField(d, d.between[0])
+		to, also = b.dayField(d, d.between[1])
+		ok, j.dated = ok && also, false
+	}
+	if !ok {
+		return -1, false
+	}
+	if err := j.build(key, from, to); err != nil {
+		b.faults.add(d.pos, "join: %v", err)
+		return -1, false
+	}
+	b.pan.dims = append(b.pan.dims, j)
+	return len(b.pan.dims) - 1, true
+}
+
+// dimPart finds what a join of series is on: a key of the panel, or a column that another join takes.
+func (b *shapeBinder) dimPart(d *joinDef, name, field text) (p dimPart, at int, ok bool) {
+	if at, ok = b.tableField(d, field); !ok {
+		return p, at, false
+	}
+	if k := slices.IndexFunc(b.pan.keys, func(k keyColumn) bool { return k.name == name.s }); k >= 0 {
+		p = dimPart{key: k, via: -1, kind: b.rows.ext.Fields[b.pan.keys[k].col].Type}
+		return p, at, b.sameType(d, name, p.kind, at)
+	}
+	other, take := b.taker(name)
+	if other < 0 || b.p.spec.joins[other].ofSteps() {
+		b.faults.add(name.pos, "join %s: %s is neither date, nor one of the panel's keys, nor taken by a join on them", d.table.s, name.s)
+		return p, at, false
+	}
+	via, ok := b.dimJoin(other)
+	if !ok {
+		return p, at, false
+	}
+	b.taken[name.s] = true
+	p = dimPart{key: -1, via: via, take: take, kind: b.pan.dims[via].rows.Schema.Fields[take].Type}
+	return p, at, b.sameType(d, name, p.kind, at)
+}
+
+// taker finds the join that takes a column, and the column in its table.
+func (b *shapeBinder) taker(name text) (i, take int) {
+	for i := range b.p.spec.joins {
+		d := &b.p.spec.joins[i]
+		for _, t := range d.take {
+			if d.prefix+t.s == name.s && b.tables != nil && b.tables.byName[d.table.s] != nil {
+				if take := b.tables.byName[d.table.s].rows.Schema.Index(t.s); take >= 0 {
+					return i, take
+				}
+			}
+		}
+	}
+	return -1, -1
 }
 
 // unusedJoins finds what a spec asks for and never uses: most likely it is misspelt.
@@ -518,13 +601,20 @@ func (b *shapeBinder) covariate(d *covariateDef, shared []any) {
 	case covCalendar:
 		c.measure.kind, c.calendar = covCalendar, d.of.s
 		n.Rows = ""
-	case covTable:
-		if c.join, c.take = b.tableColumn(what, d.of); c.join < 0 {
+	case covTable, covFlag:
+		var ok bool
+		if c.join, c.take, ok = b.tableColumn(what, d.of); !ok {
 			return
 		}
-		j := &b.pan.dated[c.join]
-		c.measure.kind, n.Rows, n.Join, n.On = covTable, "", j.def.table.s, plain(j.def.on)
+		j := &b.pan.dims[c.join]
+		c.measure.kind, n.Rows, n.Join = d.kind.s, "", j.def.table.s
+		n.On = append(plain(j.def.on), append(append(plain(j.def.keyNames()), j.def.since.s), plain(j.def.between)...)...)
 		n.Field = j.rows.Schema.Fields[c.take]
+		if d.kind.s == covTable && (n.Field.Type == datasets.String || n.Field.Type == datasets.Time) {
+			b.faults.add(d.of.pos, "%s: column %s of the table %s is of type %s; a covariate of kind table is a number, one of kind flag tells whether there is a value",
+				what, n.Field.Name, n.Join, n.Field.Type)
+			return
+		}
 	case covLag:
 		source := -1
 		for i, col := range b.pan.columns {
@@ -566,41 +656,21 @@ func (b *shapeBinder) covariate(d *covariateDef, shared []any) {
 	b.shapeNode(d.name.s, n)
 }
 
-// tableColumn finds the join that takes a column and that is on the date or the panel's keys.
-func (b *shapeBinder) tableColumn(what string, of text) (at, take int) {
-	var names []string
-	for i := range b.p.spec.joins {
-		d := &b.p.spec.joins[i]
-		if b.tables == nil || b.tables.byName[d.table.s] == nil {
-			return -1, -1 // a fault already
+// tableColumn finds the join that takes a column.
+func (b *shapeBinder) tableColumn(what string, of text) (at, take int, ok bool) {
+	i, take := b.taker(of)
+	if i < 0 {
+		var names []string
+		for _, d := range b.p.spec.joins {
+			for _, t := range d.take {
+				names = append(names, d.prefix+t.s)
+			}
 		}
-		for _, t := range d.take {
-			names = append(names, d.prefix+t.s)
-			if d.prefix+t.s != of.s {
-				continue
-			}
-			at = slices.IndexFunc(b.pan.dated, func(j join) bool { return j.def == d })
-			if at < 0 {
-				j, key, types, ok := b.bindJoin(d, b.pan.keys)
-				if !ok {
-					return -1, -1
-				}
-				if err := j.build(key, types); err != nil {
-					b.faults.add(d.pos, "join: %v", err)
-					return -1, -1
-				}
-				at = len(b.pan.dated)
-				b.pan.dated = append(b.pan.dated, j)
-			}
-			take = b.tables.byName[d.table.s].rows.Schema.Index(t.s)
-			if take >= 0 && b.tables.byName[d.table.s].rows.Schema.Fields[take].Type == datasets.String {
-				b.faults.add(of.pos, "%s: column %s of the table %s is text; a covariate is a number", what, t.s, d.table.s)
-				return -1, -1
-			}
-			b.taken[of.s] = true
-			return at, take
-		}
+		b.faults.add(of.pos, "%s: of: no join takes a column %q%s", what, of.s, suggest(of.s, names))
+		return -1, -1, false
 	}
-	b.faults.add(of.pos, "%s: of: no join takes a column %q%s", what, of.s, suggest(of.s, names))
-	return -1, -1
+	if at, ok = b.dimJoin(i); ok {
+		b.taken[of.s] = true
+	}
+	return at, take, ok
 }

@@ -2,6 +2,7 @@ package features
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -16,8 +17,8 @@ func TestParseFaults(t *testing.T) {
 	good := "name: x\nlabel: {column: is_fraud, delay: 7d}\nfeatures:\n  - {name: a, kind: count, key: user_id, windows: [1d]}\n"
 	for _, c := range []struct{ name, in, want string }{
 		{"good", good, ""},
-		{"empty", "", "s.yaml: want one YAML document with the fields name, timezone, label, lateness, keep, features"},
-		{"list", "- a\n", "s.yaml:1:1: spec: want a mapping with the fields name, timezone, label, lateness, keep, features"},
+		{"empty", "", "s.yaml: want one YAML document with the fields name, timezone, label, lateness, where, join, keep, features, panel, interactions"},
+		{"list", "- a\n", "s.yaml:1:1: spec: want a mapping with the fields name, timezone, label, lateness, where, join, keep, features, panel, interactions"},
 		{"not yaml", "name: [a\n", "s.yaml:1:7: not YAML: sequence end token ']' not found"},
 		{"all at once", `nam: x
 timezone: Mars/Base
@@ -190,38 +191,53 @@ func TestJSONSchemaAgrees(t *testing.T) {
 	type object struct {
 		Properties map[string]json.RawMessage
 	}
-	var s struct {
+	var top struct {
 		object
-		Defs struct{ Feature object } `json:"$defs"`
+		Defs map[string]object `json:"$defs"`
 	}
-	if err := json.Unmarshal(raw, &s); err != nil {
+	if err := json.Unmarshal(raw, &top); err != nil {
 		t.Fatal(err)
 	}
-	var label object
-	var kind struct{ Enum []string }
-	if err := json.Unmarshal(s.Properties["label"], &label); err != nil {
-		t.Fatal(err)
+	read := func(o object, name string, into any) {
+		t.Helper()
+		if err := json.Unmarshal(o.Properties[name], into); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
 	}
-	if err := json.Unmarshal(s.Defs.Feature.Properties["kind"], &kind); err != nil {
-		t.Fatal(err)
-	}
+	var label, panel, panelReturns, inter, interactionReturns object
+	read(top.object, "label", &label)
+	read(top.object, "panel", &panel)
+	read(top.object, "interactions", &inter)
+	read(panel, "returns", &panelReturns)
+	read(inter, "returns", &interactionReturns)
 	for _, c := range []struct {
 		what      string
-		schema    map[string]json.RawMessage
+		schema    object
 		inProgram []string
-	}{{"spec", s.Properties, specFields}, {"label", label.Properties, labelFields}, {"feature", s.Defs.Feature.Properties, featureFields}} {
-		var got []string
-		for k := range c.schema {
-			got = append(got, k)
-		}
-		slices.Sort(got)
-		want := slices.Sorted(slices.Values(c.inProgram))
-		if diff := cmp.Diff(want, got); diff != "" {
+	}{
+		{"spec", top.object, specFields}, {"label", label, labelFields}, {"feature", top.Defs["feature"], featureFields},
+		{"panel", panel, panelFields}, {"panel returns", panelReturns, returnsFields}, {"measure", top.Defs["measure"], measureFields},
+		{"covariate", top.Defs["covariate"], covariateFields}, {"join", top.Defs["join"], joinFields}, {"where", top.Defs["where"], whereFields},
+		{"interactions", inter, interFields}, {"interactions returns", interactionReturns, interReturns},
+	} {
+		got := slices.Sorted(maps.Keys(c.schema.Properties))
+		if diff := cmp.Diff(slices.Sorted(slices.Values(c.inProgram)), got); diff != "" {
 			t.Errorf("%s: %s", c.what, diff)
 		}
 	}
-	if diff := cmp.Diff(kinds, kind.Enum); diff != "" {
-		t.Error(diff)
+	for _, c := range []struct {
+		what      string
+		of        object
+		inProgram []string
+	}{
+		{"kind", top.Defs["feature"], kinds}, {"kind", top.Defs["measure"], aggregations}, {"kind", top.Defs["covariate"], covariateKinds},
+		{"rows", top.Defs["measure"], rowClasses}, {"step", panel, steps}, {"policy", interactionReturns, returnPolicies},
+	} {
+		var list struct{ Enum []string }
+		read(c.of, c.what, &list)
+		if diff := cmp.Diff(c.inProgram, list.Enum); diff != "" {
+			t.Errorf("%s: %s", c.what, diff)
+		}
 	}
 }
 
@@ -231,6 +247,13 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(spec.YAML())
+	for _, name := range Builtins() {
+		s, err := Builtin(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(s.YAML())
+	}
 	f.Add([]byte("name: &a x\nfeatures: [*a, {name: !!str 1}]\n? x\n: y"))
 	schema := cardStream(1).Schema
 	f.Fuzz(func(t *testing.T, src []byte) {
@@ -241,7 +264,7 @@ func FuzzParse(f *testing.F) {
 		if _, err := Parse("f.yaml", s.YAML()); err != nil {
 			t.Fatalf("what was accepted is refused: %v", err)
 		}
-		if p, err := s.Plan(schema); err == nil {
+		if p, err := s.Plan(schema); err == nil && s.Shape() == Events {
 			if err := p.NewEngine(1).Process(cardStream(3), &Rows{}); err != nil {
 				t.Fatal(err)
 			}

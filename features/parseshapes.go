@@ -15,7 +15,7 @@ var (
 	returnsFields   = []string{"flag", "undo"}
 	measureFields   = []string{"name", "kind", "of", "rows", "unit", "words"}
 	covariateFields = []string{"name", "kind", "of", "rows", "known", "lags", "unit", "words"}
-	joinFields      = []string{"table", "on", "key", "take", "prefix"}
+	joinFields      = []string{"table", "on", "key", "since", "between", "take", "prefix"}
 	whereFields     = []string{"column", "matches", "in", "not_in", "above", "below", "present"}
 	interFields     = []string{"user", "item", "weight", "log", "hold", "returns", "keep"}
 	interReturns    = []string{"flag", "undo", "policy"}
@@ -227,7 +227,7 @@ func (r *reader) covariate(n ast.Node) covariateDef {
 		return c
 	}
 	r.measureKind(&c.measureDef, what, seen, covariateFields, covariateKinds)
-	step := c.kind.s == covCalendar || c.kind.s == covTable
+	step := c.kind.s == covCalendar || c.kind.s == covTable || c.kind.s == covFlag
 	switch {
 	case c.kind.s == covLag && !seen["lags"]:
 		r.faults.add(c.name.pos, "%s: a lag needs the field lags, such as [1, 7]", what)
@@ -237,7 +237,8 @@ func (r *reader) covariate(n ast.Node) covariateDef {
 		r.faults.add(c.name.pos, "%s: a %s has no field rows", what, c.kind.s)
 	case c.kind.s == covLag && c.known:
 		r.faults.add(c.name.pos, "%s: a lag is not known in advance", what)
-	case c.kind.s == covCalendar && c.of.s != "" && !slices.Contains(calendarNames(), c.of.s):
+	}
+	if c.kind.s == covCalendar && c.of.s != "" && !slices.Contains(calendarNames(), c.of.s) {
 		r.faults.add(c.of.pos, "%s: of: unknown calendar value %q%s; there are %s", what, c.of.s, suggest(c.of.s, calendarNames()), strings.Join(calendarNames(), ", "))
 	}
 	if !c.hasKnown {
@@ -270,6 +271,13 @@ func (r *reader) joins(n ast.Node) []joinDef {
 				j.on = r.oneOrMore(v, "join on")
 			case "key":
 				j.key = r.oneOrMore(v, "join key")
+			case "since":
+				j.since = r.text(v, "join since")
+			case "between":
+				if j.between = r.texts(v, "join between"); len(j.between) != 2 {
+					r.faults.add(place(v), "join between: want two columns of the table, such as [first_day, last_day]")
+					j.between = nil
+				}
 			case "take":
 				j.take = r.oneOrMore(v, "join take")
 			case "prefix":
@@ -286,6 +294,10 @@ func (r *reader) joins(n ast.Node) []joinDef {
 		}
 		if j.key != nil && len(j.key) != len(j.on) {
 			r.faults.add(j.pos, "join %s: key has %d columns and on has %d", j.table.s, len(j.key), len(j.on))
+		}
+		date := slices.ContainsFunc(j.on, func(t text) bool { return t.s == joinDate })
+		if btoi(date)+btoi(j.since.s != "")+btoi(j.between != nil) > 1 {
+			r.faults.add(j.pos, "join %s: want one of on: date, since and between", j.table.s)
 		}
 		list = append(list, j)
 	})

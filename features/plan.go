@@ -60,7 +60,6 @@ type Plan struct {
 	// Of a panel or of interactions.
 	panel  *panelPlan
 	inter  *interPlan
-	dims   *Tables
 	tables []string // checksums of the dimension tables
 }
 

@@ -45,7 +45,7 @@ func (r *rowReader) begin(in *datasets.Batch) {
 }
 
 // join fills the columns that one join adds. A row that the table does not have gets nulls.
-func (r *rowReader) join(j *join, n int, own []datasets.Column) {
+func (r *rowReader) join(j *rowJoin, n int, own []datasets.Column) {
 	for k := range own {
 		own[k].Null = append(own[k].Null[:0], make([]bool, n)...)
 		switch j.rows.Schema.Fields[j.take[k]].Type {
@@ -75,7 +75,7 @@ func (r *rowReader) join(j *join, n int, own []datasets.Column) {
 	}
 }
 
-func (r *rowReader) lookup(j *join, i int) (row int, found bool) {
+func (r *rowReader) lookup(j *rowJoin, i int) (row int, found bool) {
 	r.buf = r.buf[:0]
 	for _, c := range j.on {
 		col := &r.cols[c]

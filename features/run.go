@@ -51,15 +51,24 @@ const extraKey = "features"
 
 // MadeFrom reads how a features data set was made.
 func MadeFrom(d *datasets.Dataset) (*Made, error) {
-	raw, ok := d.Manifest().Extra[extraKey]
+	m, err := MadeOf(d.Manifest())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Dir(), err)
+	}
+	return m, nil
+}
+
+// MadeOf reads from a manifest how a features data set, a panel or interactions were made.
+func MadeOf(m *datasets.Manifest) (*Made, error) {
+	raw, ok := m.Extra[extraKey]
 	if !ok {
-		return nil, fmt.Errorf("%s holds %s that onmart features did not make: its manifest does not say of which spec", d.Dir(), d.Manifest().Kind)
+		return nil, fmt.Errorf("holds %s that onmart features did not make: its manifest does not say of which spec", m.Kind)
 	}
-	var m Made
-	if err := json.Unmarshal(raw, &m); err != nil {
-		return nil, fmt.Errorf("%s: the manifest's entry %q: %w", d.Dir(), extraKey, err)
+	var made Made
+	if err := json.Unmarshal(raw, &made); err != nil {
+		return nil, fmt.Errorf("the manifest's entry %q: %w", extraKey, err)
 	}
-	return &m, nil
+	return &made, nil
 }
 
 // Run computes the features of a data set's transactions in log order. Transactions before the range are

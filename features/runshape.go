@@ -66,8 +66,8 @@ func (r *shapeRun) state() saved {
 	return r.inter
 }
 
-// kindOf is the kind of data set that a shape is written as.
-func kindOfShape(s Shape) datasets.Kind {
+// Kind is the kind of data set that Run writes of a shape.
+func (s Shape) Kind() datasets.Kind {
 	switch s {
 	case Panels:
 		return datasets.KindPanel
@@ -141,7 +141,7 @@ func runShape(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 	if err := refuseRange(o); err != nil {
 		return nil, err
 	}
-	kind := kindOfShape(o.Spec.Shape())
+	kind := o.Spec.Shape().Kind()
 	if o.Out != "" {
 		if r.w, err = datasets.Create(o.Out, kind, r.plan.Schema(), o.Force); err != nil {
 			return nil, err

@@ -110,11 +110,12 @@ type measureDef struct {
 // Kinds of covariates beside aggLast, aggMean and aggMax.
 const (
 	covCalendar = "calendar" // of the step's local time
-	covTable    = "table"    // of a joined table, by the step's date or the series' keys
+	covTable    = "table"    // a number of a joined table, by the step's date and the series' keys
+	covFlag     = "flag"     // 1 where a joined table has a value that is neither 0 nor empty
 	covLag      = "lag"      // demand or a measure some steps before
 )
 
-var covariateKinds = []string{aggLast, aggMean, aggMax, covCalendar, covTable, covLag}
+var covariateKinds = []string{aggLast, aggMean, aggMax, covCalendar, covTable, covFlag, covLag}
 
 // covariateDef is one covariate; a lag gives one for each of its steps.
 type covariateDef struct {
@@ -126,12 +127,14 @@ type covariateDef struct {
 
 // joinDef is a dimension table beside the data set, whose columns rows or steps get.
 type joinDef struct {
-	table  text
-	on     []text // columns of the rows, or `date`
-	key    []text // the table's columns that on is compared with; on's own names where nil
-	take   []text
-	prefix string
-	pos    position
+	table   text
+	on      []text // columns of the rows, or `date`
+	key     []text // the table's columns that on is compared with; on's own names where nil
+	since   text   // a row holds from the day in this column of the table on
+	between []text // a row holds from the day in the first to that in the second
+	take    []text
+	prefix  string
+	pos     position
 }
 
 // joinDate is a step's local date where a join is on it.

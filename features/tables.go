@@ -1,15 +1,18 @@
 package features
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/onmart/onmart/datasets"
@@ -17,7 +20,6 @@ import (
 
 // Tables are the dimension tables that a spec joins. They are not changed once read and may be shared.
 type Tables struct {
-	dir    string
 	byName map[string]*dimension
 }
 
@@ -43,19 +45,28 @@ func (s *Spec) Tables() []string {
 // OpenTables reads the spec's dimension tables from the directory of a data set. A spec that joins none needs
 // none, and gets empty Tables.
 func OpenTables(dir string, s *Spec) (*Tables, error) {
-	t := &Tables{dir: dir, byName: map[string]*dimension{}}
+	t, err := ReadTables(s, func(file string) ([]byte, error) { return os.ReadFile(filepath.Join(dir, file)) })
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return t, nil
+}
+
+// ReadTables takes the spec's dimension tables from wherever they are: read is given the name of a Parquet file, such
+// as calendar.parquet, and its error is fs.ErrNotExist where there is none.
+func ReadTables(s *Spec, read func(file string) ([]byte, error)) (*Tables, error) {
+	t := &Tables{byName: map[string]*dimension{}}
 	for _, name := range s.Tables() {
-		path := filepath.Join(dir, tableFile(name))
-		file, err := os.ReadFile(path)
+		file, err := read(tableFile(name))
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s is missing: the spec %s joins the table %s; put it beside the data set as Parquet", path, s.name, name)
+			return nil, fmt.Errorf("%s is missing: the spec %s joins the table %s; put it there as Parquet", tableFile(name), s.name, name)
 		}
 		if err != nil {
 			return nil, err
 		}
 		rows, err := datasets.DecodeTable(file)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", tableFile(name), err)
 		}
 		sum := sha256.Sum256(file)
 		t.byName[name] = &dimension{rows, file, hex.EncodeToString(sum[:])}
@@ -65,17 +76,40 @@ func OpenTables(dir string, s *Spec) (*Tables, error) {
 
 func tableFile(name string) string { return name + ".parquet" }
 
-// join is a joinDef bound to a table: from the values of `on` to a row of it.
-type join struct {
+// rowJoin gives rows the columns of the table's row that has their values in `on`.
+type rowJoin struct {
 	def   *joinDef
 	rows  *datasets.Batch
-	on    []int // columns of the extended input; onDate for the step's date
+	on    []int // columns of the extended input
 	take  []int // columns of the table
 	index map[string]int32
 }
 
-// onDate stands for the step's local date among the columns of a join.
-const onDate = -1
+// dimJoin gives a series and a date a row of a table. A table's row holds for a span of days: all of them, the one that
+// is in its column of `date`, those `between` two of its columns, or those `since` one. Of several rows that hold,
+// the one that began last counts.
+type dimJoin struct {
+	def   *joinDef
+	rows  *datasets.Batch
+	parts []dimPart        // how the values of `on` but date are found
+	index map[string]int32 // to spans
+	spans [][]daySpan      // by their first day
+	dated bool             // on date alone, as a calendar is: a missing day is a fault of the table
+}
+
+// dimPart is a value of a series: one of its keys, or a column of a table that is joined on such values.
+type dimPart struct {
+	key  int // of the panel's keys, or -1
+	via  int // of the panel's joins
+	take int // column of its table
+	kind datasets.Type
+}
+
+// daySpan is the days for which a row holds, both included. maxTo is the greatest `to` up to this one.
+type daySpan struct {
+	from, to, maxTo int64
+	row             int32
+}
 
 // appendKey appends one value of a join's key, so that no two lists of values have equal bytes.
 func appendKey(buf []byte, t datasets.Type, n int64, s string) []byte {
@@ -86,45 +120,111 @@ func appendKey(buf []byte, t datasets.Type, n int64, s string) []byte {
 	return binary.LittleEndian.AppendUint64(buf, uint64(n))
 }
 
-// build makes the index. A key that a table has twice is an error: which row is meant cannot be told.
-func (j *join) build(key []int, types []datasets.Type) error {
+// appendRow appends the values of some columns of a table's row; ok is false where one has none.
+func appendRow(buf []byte, rows *datasets.Batch, columns []int, i int) (_ []byte, ok bool) {
+	for _, c := range columns {
+		col := &rows.Columns[c]
+		if col.IsNull(i) {
+			return buf, false
+		}
+		if col.Strings != nil {
+			buf = appendKey(buf, datasets.String, 0, col.Strings[i])
+		} else {
+			buf = appendKey(buf, datasets.Int64, col.Ints[i], "")
+		}
+	}
+	return buf, true
+}
+
+// build makes the index. A key that a table has twice is an error: which row is meant cannot be told. A row without a
+// key is nobody's.
+func (j *rowJoin) build(key []int) error {
 	j.index = make(map[string]int32, j.rows.N)
 	var buf []byte
 	for i := range j.rows.N {
-		buf = buf[:0]
-		null := false
-		for k, c := range key {
-			col := &j.rows.Columns[c]
-			if col.IsNull(i) {
-				null = true
-				break
-			}
-			if j.on[k] == onDate {
-				day, err := dateOf(&j.rows.Schema.Fields[c], col, i)
-				if err != nil {
-					return fmt.Errorf("table %s, row %d: %w", j.def.table.s, i+1, err)
-				}
-				buf = appendKey(buf, datasets.Int64, day, "")
-				continue
-			}
-			var n int64
-			var s string
-			if types[k] == datasets.String {
-				s = col.Strings[i]
-			} else {
-				n = col.Ints[i]
-			}
-			buf = appendKey(buf, types[k], n, s)
-		}
-		if null {
-			continue // a row without a key is nobody's
+		var ok bool
+		if buf, ok = appendRow(buf[:0], j.rows, key, i); !ok {
+			continue
 		}
 		if first, twice := j.index[string(buf)]; twice {
-			return fmt.Errorf("table %s: rows %d and %d have the same %s: leave one of them out", j.def.table.s, first+1, i+1, joined(j.keyNames()))
+			return fmt.Errorf("table %s: rows %d and %d have the same %s: leave one of them out", j.def.table.s, first+1, i+1, joined(j.def.keyNames()))
 		}
 		j.index[string(buf)] = int32(i)
 	}
 	return nil
+}
+
+// Days that stand for no bound.
+const (
+	firstDay = math.MinInt64
+	lastDay  = math.MaxInt64
+)
+
+// build makes the index by the columns of the key; from and to are the columns of the days for which a row holds, -1
+// for no bound.
+func (j *dimJoin) build(key []int, from, to int) error {
+	j.index = map[string]int32{}
+	var buf []byte
+	for i := range j.rows.N {
+		var ok bool
+		if buf, ok = appendRow(buf[:0], j.rows, key, i); !ok {
+			continue
+		}
+		s := daySpan{from: firstDay, to: lastDay, row: int32(i)}
+		var err error
+		if from >= 0 {
+			if s.from, err = dateOf(j.rows, from, i); err != nil {
+				return fmt.Errorf("table %s, row %d: %w", j.def.table.s, i+1, err)
+			}
+		}
+		if to >= 0 {
+			if s.to, err = dateOf(j.rows, to, i); err != nil {
+				return fmt.Errorf("table %s, row %d: %w", j.def.table.s, i+1, err)
+			}
+		}
+		if s.to < s.from {
+			return fmt.Errorf("table %s, row %d: it ends before it begins", j.def.table.s, i+1)
+		}
+		at, seen := j.index[string(buf)]
+		if !seen {
+			at = int32(len(j.spans))
+			j.index[string(buf)] = at
+			j.spans = append(j.spans, nil)
+		}
+		j.spans[at] = append(j.spans[at], s)
+	}
+	for _, spans := range j.spans {
+		slices.SortStableFunc(spans, func(a, b daySpan) int { return cmp.Compare(a.from, b.from) })
+		for k := range spans {
+			if spans[k].maxTo = spans[k].to; k == 0 {
+				continue
+			}
+			if spans[k].from == spans[k-1].from {
+				return fmt.Errorf("table %s: rows %d and %d have the same key and begin on the same day: leave one of them out",
+					j.def.table.s, spans[k-1].row+1, spans[k].row+1)
+			}
+			spans[k].maxTo = max(spans[k].to, spans[k-1].maxTo)
+		}
+	}
+	return nil
+}
+
+// at is the row that holds on a day, or -1.
+func (j *dimJoin) at(group int32, day int64) int32 {
+	if group < 0 {
+		return none
+	}
+	spans := j.spans[group]
+	n, exact := slices.BinarySearchFunc(spans, day, func(s daySpan, day int64) int { return cmp.Compare(s.from, day) })
+	if !exact {
+		n--
+	}
+	for ; n >= 0 && spans[n].maxTo >= day; n-- {
+		if spans[n].to >= day {
+			return spans[n].row
+		}
+	}
+	return none
 }
 
 // keyNames are the table's columns that on is compared with.
@@ -135,21 +235,25 @@ func (d *joinDef) keyNames() []text {
 	return d.on
 }
 
-func (j *join) keyNames() []text { return j.def.keyNames() }
+// ofSteps tells a join that needs a step's date from one on values alone.
+func (d *joinDef) ofSteps() bool {
+	return d.since.s != "" || d.between != nil || slices.ContainsFunc(d.on, func(t text) bool { return t.s == joinDate })
+}
 
 func joined(ts []text) string {
-	s := ""
-	for i, t := range ts {
-		if i > 0 {
-			s += ", "
-		}
-		s += t.s
+	var names []string
+	for _, t := range ts {
+		names = append(names, t.s)
 	}
-	return s
+	return strings.Join(names, ", ")
 }
 
 // dateOf reads a date of a table as days since 1970: of a time its date in UTC, of text 2026-01-31.
-func dateOf(f *datasets.Field, c *datasets.Column, row int) (int64, error) {
+func dateOf(rows *datasets.Batch, column, row int) (int64, error) {
+	f, c := &rows.Schema.Fields[column], &rows.Columns[column]
+	if c.IsNull(row) {
+		return 0, fmt.Errorf("column %s has no value", f.Name)
+	}
 	if f.Type == datasets.Time {
 		return floorDiv(c.Ints[row], datasets.Day), nil
 	}
@@ -161,9 +265,21 @@ func dateOf(f *datasets.Field, c *datasets.Column, row int) (int64, error) {
 }
 
 // numberOf reads a number of a table.
-func numberOf(f *datasets.Field, c *datasets.Column, row int) float64 {
-	if f.Type == datasets.Float64 {
+func numberOf(rows *datasets.Batch, column, row int) float64 {
+	if c := &rows.Columns[column]; c.Floats != nil {
 		return c.Floats[row]
 	}
-	return scaled(c.Ints[row], f.Scale)
+	return scaled(rows.Columns[column].Ints[row], rows.Schema.Fields[column].Scale)
+}
+
+// flagOf tells whether a table has a value there that is neither 0 nor empty.
+func flagOf(rows *datasets.Batch, column, row int) float64 {
+	c := &rows.Columns[column]
+	switch {
+	case c.IsNull(row):
+		return 0
+	case c.Strings != nil:
+		return float64(btoi(c.Strings[row] != ""))
+	}
+	return float64(btoi(rows.Schema.Fields[column].Type == datasets.Time || numberOf(rows, column, row) != 0))
 }

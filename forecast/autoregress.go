@@ -236,29 +236,90 @@ func bounds(y []float64) (low, high float64) {
 	return low - reach, high + reach
 }
 
+// arRidges are what the variant's ridge is multiplied by: the best by AICc with the effective number of coefficients (the
+// trace of the hat matrix) is taken. Regular series keep 1; noisy ones go to 1000.
+var arRidges = [...]float64{1, 10, 100, 1000}
+
 // solve is the ridge regression of z on its lags. The intercept is not shrunk.
 func (v *arVariant) solve(z []float64) (c []float64, intercept float64) {
 	p := len(v.lags)
 	top := v.lags[p-1]
 	n := len(z) - top
 	target := z[top:]
-	gram := make([]float64, (p+1)*(p+1))
-	out := make([]float64, p+1)
+	// Columns and target lose their means, so that the intercept drops out.
+	means := make([]float64, p)
+	gram := make([]float64, p*p)
+	right := make([]float64, p)
+	at := sum(target) / float64(n)
 	for i, li := range v.lags {
 		xi := z[top-li : top-li+n]
+		means[i] = sum(xi) / float64(n)
 		for j, lj := range v.lags[:i+1] {
-			gram[i*(p+1)+j] = dot(xi, z[top-lj:top-lj+n])
+			gram[i*p+j] = dot(xi, z[top-lj:top-lj+n]) - float64(n)*means[i]*means[j]
 		}
-		gram[i*(p+1)+i] += v.ridge
-		out[i] = dot(xi, target)
-		gram[p*(p+1)+i] = sum(xi)
+		right[i] = dot(xi, target) - float64(n)*means[i]*at
 	}
-	gram[p*(p+1)+p] = float64(n)
-	out[p] = sum(target)
-	if !solveSPD(gram, out) {
-		return make([]float64, p), 0
+	square := dot(target, target) - float64(n)*at*at
+	a, trial := make([]float64, p*p), make([]float64, p)
+	best := math.Inf(1)
+	for _, f := range arRidges {
+		ridge := f * v.ridge
+		copy(a, gram)
+		for i := range p {
+			a[i*p+i] += ridge
+		}
+		copy(trial, right)
+		if !solveSPD(a, trial) {
+			continue
+		}
+		free := float64(p) - ridge*traceOfInverse(a, p)
+		// |y - Xc|^2 by G c = b - ridge c.
+		rss := square
+		for i, x := range trial {
+			rss -= x * (right[i] + ridge*x)
+		}
+		if value := aicc(rss, float64(n), free+2); value < best {
+			best = value
+			c = append(c[:0], trial...)
+		}
 	}
-	return out[:p], out[p]
+	if c == nil {
+		c = make([]float64, p)
+	}
+	intercept = at
+	for i := range c {
+		intercept -= c[i] * means[i]
+	}
+	return c, intercept
+}
+
+// aicc is the corrected criterion of a regression with k free numbers, the variance among them.
+func aicc(rss, n, k float64) float64 {
+	if n-k-1 <= 0 {
+		return math.Inf(1)
+	}
+	return n*math.Log(max(rss, math.SmallestNonzeroFloat64)/n) + 2*k*n/(n-k-1)
+}
+
+// traceOfInverse is that of l l', for a Cholesky factor l (lower part of a).
+func traceOfInverse(l []float64, n int) float64 {
+	var trace float64
+	x := make([]float64, n)
+	for j := range n { // column j of the inverse of l
+		clear(x[j:])
+		x[j] = 1 / l[j*n+j]
+		trace += x[j] * x[j]
+		for i := j + 1; i < n; i++ {
+			var s float64
+			row := l[i*n : i*n+i]
+			for k := j; k < i; k++ {
+				s -= row[k] * x[k]
+			}
+			x[i] = s / l[i*n+i]
+			trace += x[i] * x[i]
+		}
+	}
+	return trace
 }
 
 func sum(y []float64) float64 {

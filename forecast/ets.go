@@ -3,6 +3,7 @@ package forecast
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Exponential smoothing in state-space form (Hyndman, Koehler, Ord and Snyder 2008): error, trend and season each
@@ -149,9 +150,10 @@ func (m *etsModel) run(par etsParams, state, errors, fitted []float64) float64 {
 		m.last[1] = slope
 	}
 	n := float64(len(y))
-	if !(sse > 0) {
-		sse = math.SmallestNonzeroFloat64
+	if math.IsNaN(sse) {
+		return math.Inf(1)
 	}
+	sse = max(sse, math.SmallestNonzeroFloat64)
 	ll := n * math.Log(sse)
 	if f.mulError {
 		ll += 2 * (logs + math.Log(product))
@@ -233,7 +235,9 @@ func etsBest(y []float64, period int) *etsModel {
 			continue
 		}
 		m.search(40+20*form.dims(), 1e-2)
-		models = append(models, m)
+		if !math.IsInf(m.neg2ll, 0) {
+			models = append(models, m)
+		}
 	}
 	for i := range models { // by criterion; equal ones keep their order
 		for j := i; j > 0 && models[j].aicc() < models[j-1].aicc(); j-- {
@@ -303,25 +307,43 @@ func etsStart(form etsForm, y []float64, period int) []float64 {
 	return state
 }
 
+// etsStarts are where a parameter starts, before free maps it: near its lower end, in the lower half, near its upper end.
+var etsStarts = []float64{-5, -1.5, 2}
+
 // search looks for the parameters at the present first state.
 func (m *etsModel) search(budget int, tol float64) {
 	d := m.form.dims()
 	x := make([]float64, d)
 	if math.IsInf(m.neg2ll, 1) {
-		// Starts of a slow and of a fast level; seasons and slopes move slowly in most series.
+		// The likelihood has several hills: slow and fast levels, slopes and seasons are all tried as starts.
 		best := math.Inf(1)
-		for _, a := range []float64{-2, 0, 2} {
-			trial := make([]float64, d)
-			trial[0] = a
-			for i := 1; i < d; i++ {
-				trial[i] = -2
+		trial := make([]float64, d)
+		var first []float64
+		var try func(i int)
+		try = func(i int) {
+			if i == d {
+				if v := m.run(m.form.free(trial), first, nil, nil); v < best {
+					best = v
+					copy(x, trial)
+					copy(m.state, first)
+				}
+				return
 			}
-			if m.form.damped {
-				trial[d-1] = 2
+			starts := etsStarts
+			if m.form.damped && i == d-1 {
+				starts = etsStarts[2:]
 			}
-			if v := m.run(m.form.free(trial), m.state, nil, nil); v < best {
-				best = v
-				copy(x, trial)
+			for _, v := range starts {
+				trial[i] = v
+				try(i + 1)
+			}
+		}
+		// So are the seasons of the whole series and of its first three turns, from which a season that changes sets out.
+		whole := slices.Clone(m.state)
+		for _, first = range [][]float64{whole, etsStart(m.form, m.y[:min(3*m.m, len(m.y))], m.m)} {
+			try(0)
+			if m.form.season == 'N' || 3*m.m >= len(m.y) {
+				break
 			}
 		}
 		if math.IsInf(best, 1) {
@@ -340,6 +362,9 @@ func (m *etsModel) search(budget int, tol float64) {
 // bound is the inverse of free for the present parameters.
 func (m *etsModel) bound(x []float64) {
 	logit := func(v, lo, hi float64) float64 {
+		if !(hi > lo) {
+			return 0
+		}
 		p := min(max((v-lo)/(hi-lo), 1e-4), 1-1e-4)
 		return math.Log(p / (1 - p))
 	}
@@ -360,7 +385,7 @@ func (m *etsModel) bound(x []float64) {
 
 // polish fits first states and parameters in turn until the likelihood stands.
 func (m *etsModel) polish() {
-	for range 4 {
+	for range 8 {
 		before := m.neg2ll
 		m.fitState()
 		m.search(60*m.form.dims(), 1e-4)

@@ -72,19 +72,28 @@ func TestScratchM4(t *testing.T) {
 	}
 	for _, name := range split(names) {
 		start := time.Now()
-		fits, err := Means(p, name, Options{Horizon: 48, Threads: 2, Closed: AlwaysOpen()})
+		fits, err := Run(p, name, Options{Horizon: 48, Threads: 2, Closed: AlwaysOpen(), Levels: m4Levels()})
 		if err != nil {
 			t.Fatal(err)
 		}
 		d := time.Since(start)
 		cases := make([]Case, len(fits))
 		for i := range fits {
-			cases[i] = Case{History: p.Series[i].Y, Actual: actual[i], Forecast: Forecast{Mean: fits[i].Mean}}
+			cases[i] = Case{History: p.Series[i].Y, Actual: actual[i], Forecast: fits[i]}
 		}
 		s, err := ScoreM4(cases, 24)
 		if err != nil {
 			t.Fatal(err)
 		}
+		var pin, cov [9]float64
+		for i := range fits {
+			abs, _ := ErrorScale(p.Series[i].Y, 24)
+			for l, q := range m4Levels() {
+				pin[l] += Pinball(actual[i], fits[i].Quantiles[l], q) / abs / 414
+				cov[l] += Coverage(actual[i], fits[i].Quantiles[l]) / 414
+			}
+		}
+		fmt.Printf("pin %.4f cov %.3f\n", pin, cov)
 		fmt.Printf("%-24s sMAPE %.3f MASE %.3f OWA %.4f  %.2fs\n", name, s.SMAPE, s.MASE, s.OWA, d.Seconds())
 	}
 }
@@ -101,4 +110,11 @@ func split(s string) []string {
 		}
 	}
 	return append(out, cur)
+}
+
+func m4Levels() []float64 {
+	if os.Getenv("NOQ") != "" {
+		return nil
+	}
+	return []float64{.025, .1, .5, .9, .975}
 }

@@ -17,6 +17,8 @@ type Method struct {
 	Intermittent bool
 	// Pooled methods learn from all series of the panel together; the others treat each by itself.
 	Pooled bool
+	// Quantiles are made by the method itself; those of the others come from the errors of rolling folds.
+	Quantiles bool
 
 	seasonal bool // the phase of the seasons must be kept where closed steps are taken out
 	series   func(y []float64, in input) Fit
@@ -27,7 +29,9 @@ type Method struct {
 type Fit struct {
 	Mean   []float64 // by step of the horizon
 	Fitted []float64 // forecasts one step ahead within the history; NaN where there is none; nil if the method has none
-	Model  string    // what was chosen, e.g. "ETS(M,Ad,M) alpha 0.31 ..."; "" where nothing is
+	// Quantiles by level, then step of the horizon, of methods that make them (Method.Quantiles); nil of others.
+	Quantiles [][]float64
+	Model     string // what was chosen, e.g. "ETS(M,Ad,M) alpha 0.31 ..."; "" where nothing is
 }
 
 // input is what a method is told beside the series.
@@ -36,6 +40,7 @@ type input struct {
 	seasons []int // ascending, each > 1, none where there is no season; those of the compressed steps
 	threads int
 	signed  bool
+	levels  []float64 // for methods that make quantiles of their own
 }
 
 // season is the shortest season, or 1.
@@ -87,6 +92,12 @@ func Methods() []Method {
 			series: thetaDynamic},
 		{Name: "ets", About: "exponential smoothing, its form chosen by AICc (Hyndman et al. 2008)", seasonal: true,
 			series: etsFit},
+		{Name: "mstl", About: "seasons taken off by STL, the rest by exponential smoothing (Bandara et al. 2021)",
+			seasonal: true, series: mstlFit},
+		{Name: "arma", About: "autoregression and moving average with seasonal terms, orders chosen by AICc",
+			seasonal: true, series: armaFit},
+		{Name: "pooled", About: "mean and quantiles linear in a series' own past, with coefficients learned from all series",
+			Intermittent: true, Pooled: true, Quantiles: true, panel: pooledFit},
 		{Name: "ar", About: "mean of ridge autoregressions on lags around all seasons, differenced in several ways",
 			seasonal: true, series: arFit},
 	}

@@ -1,5 +1,7 @@
 package forecast
 
+import "time"
+
 // prepared is a panel as methods see it: without its closed steps, and each series as floats of its own.
 type prepared struct {
 	series  [][]float64
@@ -9,6 +11,7 @@ type prepared struct {
 	steps   int    // how many steps of the grid the horizon has
 	ahead   []int  // by step of the horizon: its place among the steps of the grid, or -1
 	panel   *Panel
+	zone    *time.Location
 	first   []int // by series: index in grid of its first value
 }
 
@@ -16,7 +19,10 @@ type prepared struct {
 // what their neighbours one season away sold, so that the phase stays right; hours keep their closed slots, since the length
 // of a day would otherwise vary.
 func prepare(p *Panel, c *Closed, o *Options, seasonal bool) *prepared {
-	r := &prepared{panel: p}
+	r := &prepared{panel: p, zone: p.Zone}
+	if r.zone == nil {
+		r.zone = time.UTC
+	}
 	drop := func(t int64) bool {
 		if !seasonal {
 			return c.At(t)

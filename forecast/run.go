@@ -55,17 +55,16 @@ func Run(p *Panel, method string, o Options) ([]Forecast, error) {
 	}
 	out := make([]Forecast, len(fits))
 	for i := range fits {
-		out[i].Mean = fits[i].Mean
+		out[i] = Forecast{fits[i].Mean, fits[i].Quantiles}
 	}
-	if len(o.Levels) == 0 {
+	if m, _ := Lookup(method); len(o.Levels) == 0 || m.Quantiles {
 		return out, nil
 	}
 	folds, err := Backtest(p, method, o)
 	if err != nil {
 		return nil, err
 	}
-	Calibrate(p, folds, out, o)
-	return out, nil
+	return out, Calibrate(p, folds, out, o)
 }
 
 // Means is Run without quantiles: the fit of each series, its mean on the calendar of the horizon.
@@ -89,7 +88,7 @@ func means(p *Panel, m Method, o *Options) ([]Fit, error) {
 		closed = FindClosed(p)
 	}
 	r := prepare(p, closed, o, m.seasonal)
-	in := input{h: r.steps, seasons: r.seasons, threads: o.Threads, signed: o.Signed}
+	in := input{h: r.steps, seasons: r.seasons, threads: o.Threads, signed: o.Signed, levels: o.Levels}
 	fits := make([]Fit, len(r.series))
 	switch {
 	case r.steps == 0: // closed throughout
@@ -113,6 +112,9 @@ func means(p *Panel, m Method, o *Options) ([]Fit, error) {
 				f.Mean[t] = 0
 			}
 		}
+		for l, q := range f.Quantiles {
+			f.Quantiles[l] = r.restore(q)
+		}
 		if f.Fitted != nil {
 			f.Fitted = r.spread(f.Fitted, &p.Series[i], r.first[i])
 		}
@@ -124,6 +126,7 @@ func means(p *Panel, m Method, o *Options) ([]Fit, error) {
 type Fold struct {
 	Mean, Actual []float64 // by step; shared with the panel
 	History      []float64
+	Open         []bool // by step: false where the step was forecast to be closed; nil is open throughout
 }
 
 // Origins are the starts (indices into Panel.Times) of the o.Folds windows of a horizon that end with the panel, the latest
@@ -159,12 +162,26 @@ func Backtest(p *Panel, method string, o Options) ([][]Fold, error) {
 		if err != nil {
 			return nil, err
 		}
+		open := openAhead(cut, &o)
 		for k, i := range kept {
 			s := &p.Series[i]
 			from := at - s.First
 			folds[i] = append(folds[i], Fold{Mean: fits[k].Mean, Actual: s.Y[from : from+o.Horizon],
-				History: s.Y[:from]})
+				History: s.Y[:from], Open: open})
 		}
 	}
 	return folds, nil
+}
+
+// openAhead says which steps of the horizon after a panel are open.
+func openAhead(p *Panel, o *Options) []bool {
+	closed := o.Closed
+	if closed == nil {
+		closed = FindClosed(p)
+	}
+	open := make([]bool, o.Horizon)
+	for t, at := range p.Future(o.Horizon) {
+		open[t] = !closed.At(at)
+	}
+	return open
 }

@@ -63,7 +63,8 @@ func (o ALSOptions) defaults() (ALSOptions, error) {
 	case o.Factors < 0 || o.Factors > maxFactors:
 		return o, fmt.Errorf("ranking: ALS with %d factors: want 1 to %d", o.Factors, maxFactors)
 	case o.Iterations < 0 || o.Steps < 0 || o.Threads < 0:
-		return o, fmt.Errorf("ranking: ALS with %d iterations, %d steps, %d threads: want none below 0", o.Iterations, o.Steps, o.Threads)
+		return o, fmt.Errorf("ranking: ALS with %d iterations, %d steps, %d threads: want none below 0",
+			o.Iterations, o.Steps, o.Threads)
 	case !(o.Regularization > 0) || !finite(o.Regularization):
 		return o, fmt.Errorf("ranking: ALS with a regularization of %v: want a number above 0", o.Regularization)
 	case !(o.Alpha > 0) || !finite(o.Alpha):
@@ -125,12 +126,14 @@ func trainALS(ctx context.Context, p path, m *Matrix, o ALSOptions) (*ALS, error
 		Regularization: o.Regularization, Alpha: o.Alpha}
 	for i, v := range a.Items {
 		if !finite(v) {
-			return nil, fmt.Errorf("ranking: ALS: item %d got the factor %v: lower Alpha, or raise Regularization", i/o.Factors, v)
+			return nil, fmt.Errorf("ranking: ALS: item %d got the factor %v: lower Alpha, or raise Regularization",
+				i/o.Factors, v)
 		}
 	}
 	for i, v := range a.Users {
 		if !finite(v) {
-			return nil, fmt.Errorf("ranking: ALS: user %d got the factor %v: lower Alpha, or raise Regularization", i/o.Factors, v)
+			return nil, fmt.Errorf("ranking: ALS: user %d got the factor %v: lower Alpha, or raise Regularization",
+				i/o.Factors, v)
 		}
 	}
 	return a, nil
@@ -231,10 +234,10 @@ const rowsAJob = 16
 
 // solve fits all rows of s to the factors of the other side.
 func (s *side) solve(ctx context.Context, p path, other *side, o ALSOptions) error {
-	gram := gramOf(p, other.table, other.rows, o.Factors, o.Regularization, o.Threads)
+	g := gramOf(p, other.table, other.rows, o.Factors, o.Regularization, o.Threads)
 	failed := make([]bool, s.rows)
 	parallel(o.Threads, (s.rows+rowsAJob-1)/rowsAJob, func() func(int) {
-		w := newSolver(p, other.table, gram)
+		w := newSolver(p, other.table, g)
 		return func(job int) {
 			if ctx.Err() != nil {
 				return
@@ -254,7 +257,8 @@ func (s *side) solve(ctx context.Context, p path, other *side, o ALSOptions) err
 	})
 	for r, f := range failed {
 		if f {
-			return fmt.Errorf("ranking: ALS: the equations of %s %d are singular in float32: raise Regularization, or lower Alpha", s.stamp, r)
+			return fmt.Errorf("ranking: ALS: the equations of %s %d are singular: raise Regularization, or lower Alpha",
+				s.stamp, r)
 		}
 	}
 	return ctx.Err()
@@ -262,10 +266,10 @@ func (s *side) solve(ctx context.Context, p path, other *side, o ALSOptions) err
 
 // loss is implicit's: the objective over the sum of all confidences.
 func loss(p path, users, items *side, o ALSOptions) float64 {
-	gram := gramOf(p, items.table, items.rows, o.Factors, 0, o.Threads)
+	g := gramOf(p, items.table, items.rows, o.Factors, 0, o.Threads)
 	square, weight, count := make([]float64, users.rows), make([]float64, users.rows), make([]int, users.rows)
 	parallel(o.Threads, (users.rows+rowsAJob-1)/rowsAJob, func() func(int) {
-		w := newSolver(p, items.table, gram)
+		w := newSolver(p, items.table, g)
 		return func(job int) {
 			for r := job * rowsAJob; r < min((job+1)*rowsAJob, users.rows); r++ {
 				x := users.row(r)

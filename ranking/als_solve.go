@@ -9,47 +9,69 @@ import (
 )
 
 // gramOf is y'y of n rows of y, with the regularization on the diagonal, and 1 there past the factors, so that the
-// padding is an equation of its own, 0 = 0. It is width x width, symmetric. Partial sums of gramRows rows are
-// summed in order, in float64, so that threads do not matter.
-func gramOf(p path, y table, n, factors int, regularization float32, threads int) []float32 {
+// padding is an equation of its own, x = 0. It is width x width, symmetric. Sums are in float64: with fewer rows than
+// factors, the regularization alone keeps the matrix positive, and float32 sums are coarser than that. Partial sums of
+// gramRows rows are summed in order, so that threads do not matter.
+func gramOf(p path, y table, n, factors int, regularization float32, threads int) *gram {
 	w := y.width
 	chunks := (n + gramRows - 1) / gramRows
-	parts := make([][]float32, chunks)
+	parts := make([][]float64, chunks)
 	parallel(threads, chunks, func() func(int) {
+		left, right := aligned[float64](roundUp(w, 6)*gramBlock), aligned[float64](w*gramBlock)
 		return func(c int) {
-			part := aligned[float32](w * w)
+			part := aligned[float64](roundUp(w, 6) * w) // with the rows of the last tile that are past the end
 			lo, hi := c*gramRows, min((c+1)*gramRows, n)
 			for k0 := lo; k0 < hi; k0 += gramBlock {
-				p.upper(y.data[k0*w:], y.data[k0*w:], part, w, min(gramBlock, hi-k0))
+				k := min(gramBlock, hi-k0)
+				for q := range k {
+					for j, v := range y.row(k0 + q) {
+						left[(j/6*k+q)*6+j%6] = float64(v)
+						right[(j/vector*k+q)*vector+j%vector] = float64(v)
+					}
+				}
+				for i := 0; i < w; i += 6 {
+					for j := i &^ (vector - 1); j < w; j += vector {
+						p.tile64(left[i*k:][:6*k], right[j*k:], part[i*w+j:], w, k)
+					}
+				}
 			}
 			parts[c] = part
 		}
 	})
 	sum := make([]float64, w*w)
 	for _, part := range parts {
-		for i, x := range part {
-			sum[i] += float64(x)
+		for i, x := range part[:w*w] {
+			sum[i] += x
 		}
 	}
-	gram := aligned[float32](w * w)
+	for i := range w {
+		if i < factors {
+			sum[i*w+i] += float64(regularization)
+		} else {
+			sum[i*w+i] = 1
+		}
+	}
+	g := &gram{float32: aligned[float32](w * w), float64: sum}
 	for i := range w {
 		for j := i; j < w; j++ {
-			gram[i*w+j] = float32(sum[i*w+j])
-			gram[j*w+i] = gram[i*w+j]
-		}
-		if i < factors {
-			gram[i*w+i] = float32(sum[i*w+i] + float64(regularization))
-		} else {
-			gram[i*w+i] = 1
+			sum[j*w+i] = sum[i*w+j]
+			g.float32[i*w+j] = float32(sum[i*w+j])
+			g.float32[j*w+i] = g.float32[i*w+j]
 		}
 	}
-	return gram
+	return g
 }
 
-// Blocks of gramOf: a partial sum for 4,096 rows, which are read 256 at a time (64 KiB at 64 factors).
+// gram is the part of the normal equations that all rows have in common.
+type gram struct {
+	float32 []float32
+	float64 []float64
+}
+
+// Blocks of gramOf: a partial sum for 4,096 rows, which are made float64 128 at a time (128 KiB at 64 factors).
 const (
 	gramRows  = 4096
-	gramBlock = 256
+	gramBlock = 128
 )
 
 // upper adds a'b, for k rows of a and b, to the blocks of c (w x w) that hold its upper triangle.
@@ -65,7 +87,7 @@ func (p path) upper(a, b, c []float32, w, k int) {
 type solver struct {
 	path     path
 	y        table
-	gram     []float32
+	gram     *gram
 	r, p, ap []float32
 	// For the exact solution.
 	matrix, negative []float32 // the factor U of the row's matrix U'U, and -U
@@ -75,10 +97,10 @@ type solver struct {
 // solveRows is how many rows an update of the matrix takes at a time: 32 KiB at 64 factors.
 const solveRows = 128
 
-func newSolver(p path, y table, gram []float32) *solver {
+func newSolver(p path, y table, g *gram) *solver {
 	w := y.width
 	v := aligned[float32](3 * w)
-	return &solver{path: p, y: y, gram: gram, r: v[:w:w], p: v[w : 2*w : 2*w], ap: v[2*w:]}
+	return &solver{path: p, y: y, gram: g, r: v[:w:w], p: v[w : 2*w : 2*w], ap: v[2*w:]}
 }
 
 // multiply: out = gram v, each element one chain over the rows of gram.
@@ -87,10 +109,10 @@ func (s *solver) multiply(out, v []float32) {
 	clear(out)
 	j := 0
 	for ; w-j >= 64; j += 64 {
-		s.path.tile(1, 64, v, w, 1, s.gram[j:], w, out[j:], w, w)
+		s.path.tile(1, 64, v, w, 1, s.gram.float32[j:], w, out[j:], w, w)
 	}
 	for ; j < w; j += 16 {
-		s.path.tile(1, 16, v, w, 1, s.gram[j:], w, out[j:], w, w)
+		s.path.tile(1, 16, v, w, 1, s.gram.float32[j:], w, out[j:], w, w)
 	}
 }
 
@@ -126,14 +148,20 @@ func (s *solver) conjugate(x []float32, index []int32, weight []float32, steps i
 	}
 }
 
-// exact solves the row by Cholesky's factorisation; false where its matrix is not positive definite in float32.
+// exact solves the row by Cholesky's factorisation; false where its matrix is not positive definite. float32 is too
+// coarse for some: rows with fewer cells than factors and a regularization that is small beside the confidences. Those
+// are solved again in float64, which takes several times as long.
 func (s *solver) exact(x []float32, index []int32, weight []float32) bool {
+	return s.exact32(x, index, weight) || s.exact64(x, index, weight)
+}
+
+func (s *solver) exact32(x []float32, index []int32, weight []float32) bool {
 	w := s.y.width
 	if s.matrix == nil {
 		s.matrix, s.negative = aligned[float32](w*w), aligned[float32](w*w)
 		s.rows, s.weighted = aligned[float32](solveRows*w), aligned[float32](solveRows*w)
 	}
-	copy(s.matrix, s.gram)
+	copy(s.matrix, s.gram.float32)
 	clear(x)
 	clear(s.p)
 	for len(index) > 0 {
@@ -182,6 +210,48 @@ func (s *solver) factor() bool {
 	return true
 }
 
+// exact64 is exact32 with every operation in float64.
+func (s *solver) exact64(x []float32, index []int32, weight []float32) bool {
+	w := s.y.width
+	a, b := slices.Clone(s.gram.float64), make([]float64, w)
+	for k, r := range index {
+		row, c := s.y.row(int(r)), float64(weight[k])
+		for i, v := range row {
+			f := float64((c - 1) * float64(v))
+			for j := i; j < w; j++ {
+				a[i*w+j] += float64(f * float64(row[j]))
+			}
+			b[i] += float64(c * float64(v))
+		}
+	}
+	if factorSmall(a, w) >= 0 {
+		return false
+	}
+	for i := range w { // U'z = b
+		b[i] /= a[i*w+i]
+		for j := i + 1; j < w; j++ {
+			b[j] -= float64(b[i] * a[i*w+j])
+		}
+	}
+	for i := w - 1; i >= 0; i-- { // U x = z
+		for j := i + 1; j < w; j++ {
+			b[i] -= float64(a[i*w+j] * b[j])
+		}
+		b[i] /= a[i*w+i]
+		x[i] = float32(b[i])
+	}
+	return allFinite(x)
+}
+
+func allFinite(x []float32) bool {
+	for _, v := range x {
+		if !finite(v) {
+			return false
+		}
+	}
+	return true
+}
+
 // substitute solves U'U x = b in place.
 func (s *solver) substitute(x []float32) bool {
 	w, u := s.y.width, s.matrix
@@ -208,12 +278,7 @@ func (s *solver) substitute(x []float32) bool {
 		}
 		x[i] = (x[i] - ((sums[0] + sums[1]) + (sums[2] + sums[3]))) / row[i]
 	}
-	for _, v := range x {
-		if !finite(v) {
-			return false
-		}
-	}
-	return true
+	return allFinite(x)
 }
 
 // FoldIn makes vectors of users that a model has not seen, from their items. It may be used from several goroutines.
@@ -223,8 +288,10 @@ type FoldIn struct {
 	n       int // items
 	factors int
 	alpha   float32
-	gram    []float32
-	idle    sync.Pool // of *folder
+	gram    *gram
+
+	mu   sync.Mutex
+	idle []*folder // memory of calls that are over
 }
 
 type folder struct {
@@ -263,6 +330,23 @@ func NewFoldIn(m *ALS) (*FoldIn, error) {
 	return f, nil
 }
 
+func (f *FoldIn) take() *folder {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := len(f.idle) - 1; n >= 0 {
+		w := f.idle[n]
+		f.idle = f.idle[:n]
+		return w
+	}
+	return &folder{solver: newSolver(f.path, f.items, f.gram), x: make([]float32, f.items.width)}
+}
+
+func (f *FoldIn) give(w *folder) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.idle = append(f.idle, w)
+}
+
 // User returns in dst[:0] the vector that training with this user's cells would give him while the items stay as
 // they are, exactly: items, distinct, and their values, as in a row of the training's matrix. Without items it is 0.
 // It allocates nothing where dst has room, after the first calls.
@@ -270,11 +354,8 @@ func (f *FoldIn) User(dst []float32, items []int32, values []float32) ([]float32
 	if len(items) != len(values) {
 		return nil, fmt.Errorf("ranking: %d items with %d values: want one each", len(items), len(values))
 	}
-	w, _ := f.idle.Get().(*folder)
-	if w == nil {
-		w = &folder{solver: newSolver(f.path, f.items, f.gram), x: make([]float32, f.items.width)}
-	}
-	defer f.idle.Put(w)
+	w := f.take()
+	defer f.give(w)
 	w.index, w.weight = w.index[:0], w.weight[:0]
 	for i, item := range items {
 		if item < 0 || int(item) >= f.n {
@@ -293,7 +374,8 @@ func (f *FoldIn) User(dst []float32, items []int32, values []float32) ([]float32
 	if len(w.index) == 0 {
 		clear(w.x)
 	} else if !w.solver.exact(w.x, w.index, w.weight) {
-		return nil, fmt.Errorf("ranking: the equations of a user with %d items are singular in float32: raise Regularization", len(items))
+		return nil, fmt.Errorf("ranking: the equations of a user with %d items are singular: raise Regularization",
+			len(items))
 	}
 	return append(dst[:0], w.x[:f.factors]...), nil
 }

@@ -47,8 +47,8 @@ const maxDense = 1 << 15
 
 func denseSize(n int) error {
 	if n > maxDense {
-		return fmt.Errorf("ranking: a dense matrix of %d x %d numbers would take %d GiB: want at most %d items; leave out rare ones",
-			n, n, n*n>>27, maxDense)
+		return fmt.Errorf("ranking: a dense matrix of %d x %d numbers would take %d GiB: want at most %d items; "+
+			"leave out rare ones", n, n, n*n>>27, maxDense)
 	}
 	return nil
 }
@@ -86,8 +86,8 @@ func InvertSymmetric(a []float64, n, threads int) error {
 	return invertSymmetric(p, a, n, threads)
 }
 
-// sweepRows are the rows of a pivot block, a multiple of 6 and of 8: an update then does 96 multiplications for each number
-// that it reads and writes, and a panel of 8 columns (6 KiB) stays in the first-level cache.
+// sweepRows are the rows of a pivot block, a multiple of 6 and of 8: an update then does 96 multiplications for each
+// number that it reads and writes, and a panel of 8 columns (6 KiB) stays in the first-level cache.
 const sweepRows = 96
 
 func invertSymmetric(p path, a []float64, n, threads int) error {
@@ -108,7 +108,8 @@ func invertSymmetric(p path, a []float64, n, threads int) error {
 	s.packed = make([]float64, sweepRows*sweepRows)
 	for k := 0; k < n; k += sweepRows {
 		if row := s.sweep(k, min(sweepRows, n-k)); row >= 0 {
-			return fmt.Errorf("ranking: a symmetric matrix of %d rows is not positive definite at row %d: add more to its diagonal", n, row)
+			return fmt.Errorf("ranking: a symmetric matrix of %d rows is not positive definite at row %d: "+
+				"add more to its diagonal", n, row)
 		}
 	}
 	for i := range a {
@@ -237,9 +238,9 @@ func (s *sweeper) update(i, j, b int, edge *[6 * 8]float64) {
 	}
 }
 
-// invertSmall replaces a symmetric positive definite matrix of n rows by its inverse, by Cholesky's factorisation
-// U'U, the inverse of U, and their product. It returns the row whose pivot is not positive, or -1.
-func invertSmall(a []float64, n int) int {
+// factorSmall replaces the upper triangle of a symmetric positive definite matrix of n rows by Cholesky's factor U,
+// U'U = a. It returns the row whose pivot is not positive, or -1.
+func factorSmall(a []float64, n int) int {
 	for i := range n {
 		row := a[i*n:][:n]
 		for q := range i {
@@ -256,6 +257,14 @@ func invertSmall(a []float64, n int) int {
 		for j := i; j < n; j++ {
 			row[j] *= scale
 		}
+	}
+	return -1
+}
+
+// invertSmall replaces such a matrix by its inverse, both triangles: the factor, its inverse, and the product of that.
+func invertSmall(a []float64, n int) int {
+	if row := factorSmall(a, n); row >= 0 {
+		return row
 	}
 	// V = U^-1 is upper too: V row i = (e_i - sum over q > i of U_iq V row q) / U_ii, from the last row up.
 	for i := n - 1; i >= 0; i-- {

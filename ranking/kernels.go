@@ -168,7 +168,7 @@ func (p path) tile64(a, b, c []float64, ldc, k int) {
 	}
 }
 
-// rows are factors that gather picks from: a table of the given width, a multiple of 8, in which every row of the
+// table is the factors that gather picks from: rows of the given width, a multiple of 8, in which every row of the
 // index lies.
 type table struct {
 	data  []float32
@@ -178,8 +178,8 @@ type table struct {
 func (t table) row(i int) []float32 { return t.data[i*t.width:][:t.width:t.width] }
 
 // residual adds to out, for each row i of the index with its weight c_i, in order, (c_i - (c_i-1) y_i.p) y_i, the
-// coefficient as one fused multiply-add c + (1-c) s. The index has a multiple of 8 rows, and its memory 8 more numbers of rows
-// after them, whatever they are: those are fetched ahead.
+// coefficient as one fused multiply-add c + (1-c) s. The index has a multiple of 8 rows, and its memory 8 more numbers
+// after them, whatever they are: those rows are fetched ahead.
 func (p path) residual(y table, index []int32, weight, v, out []float32) {
 	p.gather(true, y, index, weight, v, out)
 }

@@ -4,30 +4,30 @@
 
 package ranking
 
-// search4 is kernels.search; stride, of panels, is in bytes.
+// search4 is path.search; stride, of panels, is in bytes.
 //
 //go:noescape
 func search4(panels *float32, stride int, q *float32, dim int, groups int, threshold float32, out *float32) int
 
-// batch6 is kernels.batch; rs, the stride of users, is in bytes; panels lie one after the other.
+// batch6 is path.batch; rs, the stride of users, is in bytes; panels lie one after the other.
 //
 //go:noescape
 func batch6(users *float32, rs int, panel *float32, panels int, dim int, thresholds *float32, out *float32, masks *uint8) int
 
-// tile4x16 adds to c, 4 rows of 16, the products of k rows of a and b; strides are in bytes, rs and cs those of a
-// over rows of c and over k.
+// tile4x16 adds to c, 4 x 16, the products of k rows of a and b; strides are in bytes,
+// rs and cs those of a over rows of c and over k.
 //
 //go:noescape
 func tile4x16(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, k int)
 
-// tile1x16 adds to c, 1 rows of 16, the products of k rows of a and b; strides are in bytes, rs and cs those of a
-// over rows of c and over k.
+// tile1x16 adds to c, 1 x 16, the products of k rows of a and b; strides are in bytes,
+// rs and cs those of a over rows of c and over k.
 //
 //go:noescape
 func tile1x16(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, k int)
 
-// tile1x64 adds to c, 1 rows of 64, the products of k rows of a and b; strides are in bytes, rs and cs those of a
-// over rows of c and over k.
+// tile1x64 adds to c, 1 x 64, the products of k rows of a and b; strides are in bytes,
+// rs and cs those of a over rows of c and over k.
 //
 //go:noescape
 func tile1x64(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, k int)
@@ -37,22 +37,24 @@ func tile1x64(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc i
 //go:noescape
 func tile6x8(a *float64, b *float64, c *float64, ldc int, k int)
 
-// gatherResidual is path.residual for n rows, a positive multiple of 8, and 8 readable ones after them; stride and width are in bytes, width a multiple of 64.
+// gatherResidual is path.residual for n rows, a positive multiple of 8, with 8 readable indices after them;
+// stride and width are in bytes, width a multiple of 64.
 //
 //go:noescape
 func gatherResidual(y *float32, stride int, index *int32, weight *float32, n int, p *float32, out *float32, width int)
 
-// gatherProduct is path.product for n rows, a positive multiple of 8, and 8 readable ones after them; stride and width are in bytes, width a multiple of 64.
+// gatherProduct is path.product for n rows, a positive multiple of 8, with 8 readable indices after them;
+// stride and width are in bytes, width a multiple of 64.
 //
 //go:noescape
 func gatherProduct(y *float32, stride int, index *int32, weight *float32, n int, p *float32, out *float32, width int)
 
-// dot8 is kernels.dot for n elements, a positive multiple of 8.
+// dot8 is path.dot for n elements, a positive multiple of 8.
 //
 //go:noescape
 func dot8(a *float32, b *float32, n int) float32
 
-// axpy8 is kernels.axpy for n elements, a positive multiple of 8.
+// axpy8 is path.axpy for n elements, a positive multiple of 8.
 //
 //go:noescape
 func axpy8(y *float32, x *float32, a float32, n int)

@@ -128,8 +128,8 @@ func (x *Index) check(query []float32) error {
 		most = max(most, e, -e)
 	}
 	if float64(most)*float64(x.most)*float64(x.dim) > math.MaxFloat32/2 {
-		return fmt.Errorf("ranking: scores of a query with values up to %v overflow: scale it or the items, with values up to %v",
-			most, x.most)
+		return fmt.Errorf("ranking: scores of a query with values up to %v overflow: scale it or the items, "+
+			"with values up to %v", most, x.most)
 	}
 	return nil
 }
@@ -206,6 +206,30 @@ func (x *Index) Scores(dst, query []float32) ([]float32, error) {
 	return dst, nil
 }
 
+// Top returns in dst[:0] the k items with the greatest of scores, one for each item, among those that are not
+// excluded, in the order of Search. A score of -Inf is an item like others; NaN is an error. It allocates nothing where
+// dst has room for k.
+func Top(dst []Scored, scores []float32, k int, excluded Bitmap) ([]Scored, error) {
+	if k < 0 {
+		return nil, fmt.Errorf("ranking: the best %d: want 0 or more", k)
+	}
+	k = min(k, len(scores))
+	t := top{list: slices.Grow(dst[:0], k), k: k}
+	threshold := t.threshold()
+	for i, s := range scores {
+		switch {
+		case s < threshold || k == 0 && s == s:
+		case s != s:
+			return nil, fmt.Errorf("ranking: the score of item %d is NaN", i)
+		case !excluded.Has(int32(i)):
+			t.offer(Scored{int32(i), s})
+			threshold = t.threshold()
+		}
+	}
+	t.sort()
+	return t.list, nil
+}
+
 // top keeps the best k of what it is offered, the worst of them first (a heap).
 type top struct {
 	list []Scored
@@ -214,7 +238,7 @@ type top struct {
 
 // threshold is the least score that could still enter; -Inf while there is room.
 func (t *top) threshold() float32 {
-	if len(t.list) < t.k {
+	if len(t.list) < t.k || t.k == 0 {
 		return float32(math.Inf(-1))
 	}
 	return t.list[0].Score

@@ -9,15 +9,16 @@ import (
 	"testing"
 )
 
-// paths are those that this processor runs.
+// paths are those that this processor runs; of two, -short takes the fast one.
 func paths(tb testing.TB) map[string]path {
-	p := map[string]path{"portable": portable}
-	if hasAVX2() {
-		p["avx2"] = avx2
-	} else {
+	switch {
+	case !hasAVX2():
 		tb.Log("no AVX2 here: only the portable kernels are tested")
+		return map[string]path{"portable": portable}
+	case testing.Short():
+		return map[string]path{"avx2": avx2}
 	}
-	return p
+	return map[string]path{"portable": portable, "avx2": avx2}
 }
 
 // vectors are n random rows; with ties, values are so coarse that many scores are equal.
@@ -231,10 +232,16 @@ func TestSearchRefuses(t *testing.T) {
 			_, err := x.SearchBatch(Batch{Queries: []float32{1, 1, -inf, 1}, K: 1})
 			return err
 		}},
-		{"3 numbers are no queries", func() error { _, err := x.SearchBatch(Batch{Queries: make([]float32, 3), K: 1}); return err }},
+		{"3 numbers are no queries", func() error {
+			_, err := x.SearchBatch(Batch{Queries: make([]float32, 3), K: 1})
+			return err
+		}},
 		{"-1 threads", func() error { _, err := x.SearchBatch(Batch{Threads: -1}); return err }},
 		{"best -2", func() error { _, err := x.SearchBatch(Batch{K: -2}); return err }},
-		{"want a row for each query", func() error { _, err := x.SearchBatch(Batch{Queries: []float32{1, 1}, Seen: two}); return err }},
+		{"want a row for each query", func() error {
+			_, err := x.SearchBatch(Batch{Queries: []float32{1, 1}, Seen: two})
+			return err
+		}},
 		{"ONMART_CPU=neon is not known", func() error { _, err := choosePath("neon"); return err }},
 	} {
 		if err := c.do(); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -243,6 +250,49 @@ func TestSearchRefuses(t *testing.T) {
 	}
 	if list, err := x.Search(nil, []float32{1, 1}, 0, nil); err != nil || len(list) != 0 {
 		t.Errorf("the best 0: %v, %v", list, err)
+	}
+}
+
+// TestTop holds the best of given scores against sorting them, with infinities, ties and excluded items among them.
+func TestTop(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 1))
+	for range 500 {
+		n, k := r.IntN(200), r.IntN(30)
+		scores := make([]float32, n)
+		excluded := NewBitmap(n)
+		var want []Scored
+		for i := range scores {
+			switch scores[i] = float32(r.IntN(20)); r.IntN(10) {
+			case 0:
+				scores[i] = float32(math.Inf(1))
+			case 1, 2, 3:
+				scores[i] = float32(math.Inf(-1))
+			}
+			if r.IntN(3) == 0 {
+				excluded.Set(int32(i))
+			} else {
+				want = append(want, Scored{int32(i), scores[i]})
+			}
+		}
+		SortScored(want)
+		got, err := Top(nil, scores, k, excluded)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sameLists(t, fmt.Sprintf("best %d of %v", k, scores), got, want[:min(k, len(want))])
+		if n > 0 {
+			scores[r.IntN(n)] = float32(math.NaN())
+			if _, err := Top(nil, scores, k, excluded); err == nil || !strings.Contains(err.Error(), "is NaN") {
+				t.Fatalf("NaN among %v: %v", scores, err)
+			}
+		}
+	}
+	if _, err := Top(nil, nil, -1, nil); err == nil {
+		t.Error("the best -1 were found")
+	}
+	scores, list := []float32{1, 2, 3}, make([]Scored, 0, 2)
+	if n := testing.AllocsPerRun(10, func() { list, _ = Top(list, scores, 2, nil) }); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 

@@ -1,7 +1,6 @@
 package ranking
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -30,10 +29,13 @@ func better(a, b Scored) bool {
 // SortScored orders best first: by score, equal ones by the lower item number. Scores must not be NaN.
 func SortScored(list []Scored) {
 	slices.SortFunc(list, func(a, b Scored) int {
-		if c := cmp.Compare(b.Score, a.Score); c != 0 && a.Score != b.Score { // 0 and -0 are equal
-			return c
+		switch {
+		case better(a, b):
+			return -1
+		case better(b, a):
+			return 1
 		}
-		return cmp.Compare(a.Item, b.Item)
+		return 0
 	})
 }
 
@@ -53,7 +55,8 @@ func NewMatrix(rows, cols int, row, col []int32, value []float32) (*Matrix, erro
 			return nil, fmt.Errorf("ranking: cell %d is (%d, %d), outside a matrix of %d x %d", i, row[i], col[i], rows, cols)
 		}
 		if !finite(value[i]) {
-			return nil, fmt.Errorf("ranking: cell %d, (%d, %d), has the value %v: want a finite number", i, row[i], col[i], value[i])
+			return nil, fmt.Errorf("ranking: cell %d, (%d, %d), has the value %v: want a finite number",
+				i, row[i], col[i], value[i])
 		}
 	}
 	// Two stable counting sorts, by column and then by row, leave equal cells in the order of the input.
@@ -68,6 +71,9 @@ func NewMatrix(rows, cols int, row, col []int32, value []float32) (*Matrix, erro
 			i := order[at]
 			if last := len(m.Index) - 1; last >= first && m.Index[last] == col[i] {
 				m.Value[last] += value[i]
+				if !finite(m.Value[last]) {
+					return nil, fmt.Errorf("ranking: cell (%d, %d) sums to %v: want a finite number", r, col[i], m.Value[last])
+				}
 				continue
 			}
 			m.Index, m.Value = append(m.Index, col[i]), append(m.Value, value[i])
@@ -99,6 +105,9 @@ func countingSort(keys int, key []int32, order []int) []int {
 
 // Validate reports the first fault of a matrix that was put together by hand.
 func (m *Matrix) Validate() error {
+	if len(m.Start) == 0 {
+		return fmt.Errorf("ranking: a matrix of %d x %d with no row offsets: want one more than rows", m.Rows, m.Cols)
+	}
 	if m.Rows < 0 || m.Cols < 0 || len(m.Start) != m.Rows+1 || m.Start[0] != 0 {
 		return fmt.Errorf("ranking: a matrix of %d x %d with %d row offsets: want one more than rows, the first 0",
 			m.Rows, m.Cols, len(m.Start))
@@ -108,8 +117,9 @@ func (m *Matrix) Validate() error {
 			n, len(m.Index), len(m.Value))
 	}
 	for r := range m.Rows {
-		if m.Start[r] > m.Start[r+1] {
-			return fmt.Errorf("ranking: row %d ends at %d, before it starts at %d", r, m.Start[r+1], m.Start[r])
+		if m.Start[r] > m.Start[r+1] || m.Start[r+1] > len(m.Index) {
+			return fmt.Errorf("ranking: row %d starts at %d and ends at %d, of %d cells: want ascending offsets",
+				r, m.Start[r], m.Start[r+1], len(m.Index))
 		}
 		last := int32(-1)
 		cols, values := m.Row(r)

@@ -120,8 +120,8 @@ func readCheckpoint(dir string, identity []Fact, set *program.Set) (*checkpoint,
 // tensorLimit is what the tensors of a set can take on disk, with room for their names.
 func tensorLimit(set *program.Set) int64 {
 	limit := int64(1 << 20)
-	for _, t := range slices.Concat(set.Params, set.State) {
-		n := int64(4)
+	for _, t := range slices.Concat(set.Params, set.State, set.Consts) {
+		n := int64(8) // of a float64 constant; the others take half
 		for _, d := range t.Shape {
 			n *= int64(d)
 		}

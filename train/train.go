@@ -31,7 +31,7 @@ type Task struct {
 	Init program.Tensors
 
 	// Valid are the rows of Data that choose the epoch; empty trains all epochs and keeps the last.
-	// Judge gives the figure of merit (greater is better, finite) of the model's outputs on them.
+	// Judge gives the figure of merit (greater is better, finite) of the model's outputs on them, row-major.
 	Valid program.Range
 	Judge func(outputs []float32) float64
 	// Average is over how many epochs, up to the one compared, the figure is averaged before epochs are
@@ -276,7 +276,7 @@ func (r *run) merit(epoch int) float64 {
 // judge runs the model over the validation rows.
 func (r *run) judge() (float64, error) {
 	if r.outputs == nil {
-		r.outputs = make([]float32, r.Valid.Len())
+		r.outputs = make([]float32, r.Valid.Len()*outputWidth(r.Set.Forward))
 	}
 	if err := r.exec.Eval(r.Valid, r.outputs); err != nil {
 		return 0, err
@@ -286,6 +286,16 @@ func (r *run) judge() (float64, error) {
 		return 0, fmt.Errorf("train: the validation figure is %v in epoch %d", figure, len(r.state.Epochs)+1)
 	}
 	return figure, nil
+}
+
+// outputWidth is how many numbers a forward program gives of a row.
+func outputWidth(p *program.Program) int {
+	for i := range p.Buffers {
+		if b := &p.Buffers[i]; b.Kind == program.Output {
+			return b.Len() / p.Rows
+		}
+	}
+	return 1
 }
 
 func (r *run) report(rows int64, loss float64) {

@@ -216,7 +216,7 @@ func (c *checker) checkReduce() {
 }
 
 func (c *checker) checkLoss() {
-	kernels := map[bool]string{true: "bce", false: "bce_terms, bce_sum"}
+	kernels := map[bool]string{true: "bce", false: "bce_terms, lane_sum"}
 	for i, m := range c.lengths() {
 		z, t, w := c.values(m), make([]float32, m), c.values(m)
 		for j := range z {

@@ -174,7 +174,7 @@ func (c *checker) timeAll() {
 		c.timeOp("gather", o)
 	}
 	for _, m := range []int{1024, rows} {
-		if kernel := map[bool]string{true: "bce", false: "bce_terms, bce_sum"}[m <= bceWhole]; c.wants(kernel) {
+		if kernel := map[bool]string{true: "bce", false: "bce_terms, lane_sum"}[m <= bceWhole]; c.wants(kernel) {
 			c.timeOp(kernel, &BCE{M: m, Z: c.space(m), T: c.space(m), W: c.space(m), Loss: c.space(1), Terms: c.space(m)})
 		}
 	}
@@ -183,6 +183,8 @@ func (c *checker) timeAll() {
 			M: rows, Z: c.space(rows), T: c.space(rows), W: c.space(rows), DLoss: c.space(1), DZ: c.space(rows),
 		})
 	}
+	c.timeLosses()
+	c.timeTable()
 	if c.wants("adamw") {
 		o := &AdamW{State: c.state(0, 0), Rates: c.space(1)}
 		for _, n := range []int{width * width, width, width * width, width} {

@@ -138,6 +138,9 @@ DEVICE float act_grad(int act, float dy, float of) {
   return dy;
 }
 
+// index_of is the row of a table of so many rows, at most 2^24, that x names, or -1: so for everything that is no index.
+DEVICE int index_of(float x, int rows) { return x >= 0.0f && x < (float)rows ? (int)x : -1; }
+
 // load4 reads p[0..count), count <= 4, as one vector where vec says that all four exist and lie aligned.
 DEVICE void load4(const float *p, int count, bool vec, float v[4]) {
   if (vec) {

@@ -3,8 +3,8 @@
 //
 // What enters: addresses in device memory and sizes. What leaves: launches on a stream. In the order of a step:
 // rows.go gathers the batch; matmul.go multiplies, with bias, activation, dropout and their gradients in the same
-// launch; map.go and reduce.go do what stands alone; loss.go is the loss; step.go updates the parameters and ends
-// the step; wrap.go is what stands around a model. tuning.go knows the devices and chooses shapes for them.
+// launch; map.go and reduce.go do what stands alone; table.go is what embeddings need; loss.go, softmax.go and
+// pinball.go are the losses; step.go updates the parameters and ends the step; wrap.go is what stands around a model. tuning.go knows the devices and chooses shapes for them.
 // check.go holds every kernel against plain Go.
 //
 // What may not be assumed:
@@ -40,7 +40,7 @@ var modules = []struct {
 	name    string // of the source and of its PTX
 	kernels []string
 }{
-	{"loss", []string{"bce", "bce_terms", "bce_sum", "bce_grad"}},
+	{"loss", []string{"bce", "bce_terms", "lane_sum", "bce_grad"}},
 	{"map", []string{"map_activate", "map_act_grad", "map_add", "map_scale", "map_fill", "map_dropout"}},
 	{"matmul", []string{
 		"matmul_128x64_nn", "matmul_128x64_nt", "matmul_128x64_tn",
@@ -50,9 +50,12 @@ var modules = []struct {
 		"matmul_16x64_nn", "matmul_16x64_nt", "matmul_16x64_tn",
 		"matvec_n", "matvec_t", "outer",
 	}},
+	{"pinball", []string{"pinball_rows", "pinball_grad"}},
 	{"reduce", []string{"col_sum", "col_sum_narrow", "sum_slices"}},
 	{"rows", []string{"columns", "gather"}},
+	{"softmax", []string{"softmax_terms", "softmax_grad"}},
 	{"step", []string{"adamw", "finish"}},
+	{"table", []string{"lookup", "sample", "row_dot", "row_scale", "row_sort", "row_adam"}},
 	{"wrap", []string{"standardize", "calibrate"}},
 }
 
@@ -130,6 +133,16 @@ func (k *Set) put(s *cuda.Stream, op Op, l launch) error {
 	l.args(&args)
 	if err := s.Launch(l.kernel, f, l.grid, cuda.Dim{X: uint32(l.block), Y: 1, Z: 1}, 0, &args); err != nil {
 		return fmt.Errorf("kernels: %s: %w", op.Kernel(), err)
+	}
+	return nil
+}
+
+// putAll puts launches one after the other.
+func (k *Set) putAll(s *cuda.Stream, op Op, launches []launch) error {
+	for _, l := range launches {
+		if err := k.put(s, op, l); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -29,8 +29,8 @@ constexpr int kSumTile = 2048; // terms that pass through shared memory at once,
 constexpr int kLanes = 16;     // program.Lanes
 
 // mean_of adds terms 0..m in the order of program.LaneSum: element i to lane i%16, ascending; then lane l takes
-// lane l+8, l+4, l+2, l+1. It is for one block of kSumThreads threads.
-template <class Term> DEVICE void mean_of(int m, float *loss, Term term) {
+// lane l+8, l+4, l+2, l+1; and it divides by a number. It is for one block of kSumThreads threads.
+template <class Term> DEVICE void mean_of(int m, float by, float *loss, Term term) {
   SHARED_ARRAY(float, tile, kSumTile);
   const int thread = (int)threadIdx.x;
   float sum = 0.0f;
@@ -46,23 +46,23 @@ template <class Term> DEVICE void mean_of(int m, float *loss, Term term) {
   }
   if (thread >= 32) return;
   for (int half = kLanes / 2; half > 0; half /= 2) sum = sum + __shfl_down_sync(kFullWarp, sum, half);
-  if (thread == 0) *loss = sum / (float)m;
+  if (thread == 0) *loss = sum / by;
 }
 
 // bce: all of it in one block.
 extern "C" __global__ void __launch_bounds__(512) bce(const float *z, const float *t, const float *w, float *loss, int m) {
-  mean_of(m, loss, [=](int i) { return bce_term(z[i], t[i], w[i]); });
+  mean_of(m, (float)m, loss, [=](int i) { return bce_term(z[i], t[i], w[i]); });
 }
 
-// bce_terms and bce_sum: the same for longer batches, the terms by many blocks.
+// bce_terms and lane_sum: the same for longer batches, the terms by many blocks. lane_sum ends other losses too.
 extern "C" __global__ void __launch_bounds__(128)
     bce_terms(const float *z, const float *t, const float *w, float *terms, int m) {
   const int i = (int)(blockIdx.x * 128 + threadIdx.x);
   if (i < m) terms[i] = bce_term(z[i], t[i], w[i]);
 }
 
-extern "C" __global__ void __launch_bounds__(512) bce_sum(const float *terms, float *loss, int m) {
-  mean_of(m, loss, [=](int i) { return terms[i]; });
+extern "C" __global__ void __launch_bounds__(512) lane_sum(const float *terms, float *loss, int m, float by) {
+  mean_of(m, by, loss, [=](int i) { return terms[i]; });
 }
 
 // bce_grad: dz = dloss w ((1-t) sigmoid(z) - t sigmoid(-z)) / m, without cancellation where t is 0 or 1.

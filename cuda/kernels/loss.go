@@ -41,9 +41,7 @@ func (o *BCE) plan() []launch {
 		{kernel: "bce_terms", grid: line(int64(o.M), lossBlock), block: lossBlock, args: func(a *cuda.Args) {
 			a.Ptr(o.Z).Ptr(o.T).Ptr(o.W).Ptr(o.Terms).I32(int32(o.M))
 		}},
-		{kernel: "bce_sum", grid: one, block: bceBlock, args: func(a *cuda.Args) {
-			a.Ptr(o.Terms).Ptr(o.Loss).I32(int32(o.M))
-		}},
+		laneSum(o.Terms, o.Loss, o.M, o.M),
 	}
 }
 
@@ -52,12 +50,7 @@ func (o *BCE) Launch(s *cuda.Stream, k *Set) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	for _, l := range o.plan() {
-		if err := k.put(s, o, l); err != nil {
-			return err
-		}
-	}
-	return nil
+	return k.putAll(s, o, o.plan())
 }
 
 // Cost counts 40 operations a row.

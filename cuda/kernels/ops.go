@@ -150,6 +150,98 @@ type BCEGrad struct {
 	M                  int
 }
 
+// Lookup is y [M,D]: row i is the mean of the rows of Table [N,D] that row i of Idx [M,W] names, added in the order of its
+// columns from the first there is and divided by their number where that is above 1; 0 where there is none. Idx holds
+// whole numbers as float32; what is not from 0 to N-1 is none.
+type Lookup struct {
+	Table, Idx, Y cuda.DevicePtr
+	M, W, N, D    int
+}
+
+// Sample is idx [K]: the least i with CDF[i] > u, or N-1; u is 24 bits of word j%4 of Philox(Seed, {j/4, 0, step, Site}).
+type Sample struct {
+	State    State
+	CDF, Idx cuda.DevicePtr
+	K, N     int
+	Site     uint32
+	Seed     uint64
+}
+
+// RowDot is s [M]: s_i = sum_c a[i,c] b[i,c], one chain of fused multiply-adds over c, ascending, from 0.
+type RowDot struct {
+	A, B, S cuda.DevicePtr
+	M, D    int
+}
+
+// RowScale is y [M,D] = x[i,c] s[i].
+type RowScale struct {
+	X, S, Y cuda.DevicePtr
+	M, D    int
+}
+
+// SampledSoftmax is loss [1] = sum_i w_i l_i / M in the order of program.LaneSum. With the logits a_i = pos_i - logq[pi_i] and
+// b_ij = neg_ij - logq[ni_j], -Inf where ni_j is pi_i or none, their greatest M_i, N_i = LaneSum_j exp(b_ij - M_i) and S_i = N_i
+// + exp(a_i - M_i): l_i = log(S_i) + M_i - a_i, 0 where pi_i is none. An exponential below exp(-87) is 0; it and the
+// logarithm are our own, in float32. Terms is scratch of M floats.
+type SampledSoftmax struct {
+	Pos, Neg, PI, NI, LogQ, W cuda.DevicePtr // [M], [M,K], [M], [K], [N], [M]
+	Loss, Terms               cuda.DevicePtr
+	M, K, N                   int
+}
+
+// SampledSoftmaxGrad is dneg_ij = g_i exp(b_ij - M_i) and dpos_i = -(g_i N_i), g_i = (dloss/M w_i) / S_i; both 0 where pi_i is
+// none. Loss and Terms are not used.
+type SampledSoftmaxGrad struct {
+	SampledSoftmax
+	DLoss, DPos, DNeg cuda.DevicePtr
+}
+
+// Pinball is loss [1]: column s*q+l of y [M,H*q] forecasts level l of t [M,H] at step s. A term is w max(v u, (v-1) u) with
+// u = t - y and the level v, or 0 where w is 0; rows are summed in the order of program.LaneSum, then the M sums, and the
+// sum is divided by M*H*q. Sums is scratch of M floats. Table is device memory of 4*q bytes that FillTable has filled.
+type Pinball struct {
+	Y, T, W, Loss, Sums, Table cuda.DevicePtr
+	M, H                       int
+	Levels                     []float32
+}
+
+// PinballGrad is dy = (c w) (-v) where u > 0, (c w) (1-v) where u < 0, else 0, and 0 where w is 0; c = dloss / (M*H*q). Loss and
+// Sums are not used.
+type PinballGrad struct {
+	Pinball
+	DLoss, DY cuda.DevicePtr
+}
+
+// TableUse is one Lookup of a table in a step: its Idx [Rows,W] and the gradient of its y.
+type TableUse struct {
+	Idx, DY cuda.DevicePtr
+	Rows, W int
+}
+
+// RowSort lists every index of every use as two uint32, the row of the table, N for none, and the row of the gradients of all
+// uses one below the other, and sorts them by the first, keeping their order. Both Pairs are scratch of PairBytes for
+// each index; Sorted is the one that holds the result. Share has, for each row of the gradients, the number of its
+// indices as a float, at least 1. Table is device memory of TableBytes that FillTable has filled; DY is not looked at.
+type RowSort struct {
+	Uses         []TableUse
+	Table, Share cuda.DevicePtr
+	Pairs        [2]cuda.DevicePtr
+	N            int
+}
+
+// RowAdam is one step of AdamW for each row of P [N,D] that Pairs, sorted by RowSort, names. Its gradient is the sum, in the order
+// of the pairs from the first, of the rows of DY divided by their Share. The arithmetic is AdamWTensor's. Table is as in
+// RowSort.
+type RowAdam struct {
+	State, Rates, C1, C2 cuda.DevicePtr
+	Uses                 []TableUse
+	Table, Pairs, Share  cuda.DevicePtr
+	P, M, V              cuda.DevicePtr
+	N, D                 int
+	B1, OB1, B2, OB2     float32
+	Eps, Decay           float32
+}
+
 // AdamWTensor is one parameter that AdamW updates, with the arithmetic of train/cpu's adamwPortable, roundings included. G is
 // [Slices, N] and is summed first, ascending. C1 and C2 are tables by step of 1/(1-b1^t) and 1/(1-b2^t) in float32.
 type AdamWTensor struct {

@@ -76,7 +76,15 @@ func TestReferencesAgainstFloat64(t *testing.T) {
 			note("loss gradient", refBCEGrad(z, target, 1, 1, 1), g, max((1-float64(target))*s, float64(target)*rest))
 		}
 	}
-	for name, most := range map[string]float64{"silu": 4, "silu gradient": 6, "loss": 4, "loss gradient": 5} {
+	for s := float32(1); s < 1<<25; s += s * 0x1p-12 {
+		want := math.Log(float64(s))
+		note("logarithm", refLogOf(s), want, 1+want)
+	}
+	for z := float32(0); z <= 87; z += 0x1p-10 {
+		want := math.Exp(-float64(z))
+		note("exponential", refExpBelow(z), want, want)
+	}
+	for name, most := range map[string]float64{"silu": 4, "logarithm": 1, "exponential": 3, "silu gradient": 6, "loss": 4, "loss gradient": 5} {
 		if got, ok := worst[name]; !ok || !(got <= most) {
 			t.Errorf("%s is up to %.2f units of 2^-23 off, want at most %v", name, got, most)
 		}

@@ -1,4 +1,5 @@
 // The end of a training step: AdamW on all parameters, then the slots and the step counter.
+#include "adam.cuh"
 #include "common.cuh"
 
 // Tensor is one parameter: adamwEntry of step.go.
@@ -8,11 +9,11 @@ struct Tensor {
   const float *c1, *c2;
   long long n;
   int slices, first; // first: the first block that works on it
-  float b1, ob1, b2, ob2, eps, decay;
+  Adam adam;
 };
 
-// adamw: a thread an element, a block one tensor only: blocks[b] is the tensor of block b. Every rounding is that of
-// train/cpu's adamwPortable; a gradient in slices is summed first, ascending.
+// adamw: a thread an element, a block one tensor only: blocks[b] is the tensor of block b. A gradient in slices is summed
+// first, ascending.
 extern "C" __global__ void __launch_bounds__(128)
     adamw(const State *state, const float *rates, const Tensor *tensors, const int *blocks) {
   const Tensor t = tensors[blocks[blockIdx.x]];
@@ -20,17 +21,14 @@ extern "C" __global__ void __launch_bounds__(128)
   if (i >= (u64)t.n) return;
   const u32 step = state->step;
   const float rate = rates[step], c1 = t.c1[step], c2 = t.c2[step];
-  const float p = t.p[i], m = t.m[i], v = t.v[i];
+  const Weight w = {t.p[i], t.m[i], t.v[i]};
   float g = t.g[i];
 #pragma unroll 8
   for (int s = 1; s < t.slices; s++) g = g + t.g[(u64)s * t.n + i];
-  const float m1 = t.b1 * m + t.ob1 * g;
-  const float v1 = t.b2 * v + t.ob2 * (g * g);
-  const float root = sqrtf(v1 * c2);
-  const float update = m1 * c1 / (root + t.eps) + t.decay * p;
-  t.m[i] = m1;
-  t.v[i] = v1;
-  t.p[i] = p - rate * update;
+  const Weight next = adam_step(t.adam, rate, c1, c2, g, w);
+  t.m[i] = next.m;
+  t.v[i] = next.v;
+  t.p[i] = next.p;
 }
 
 // Item is one accumulation: accumulationEntry of step.go.

@@ -39,6 +39,8 @@ type Effect struct {
 	High     float64 `json:"high"`
 	Verdict  Verdict `json:"verdict"`
 	Note     string  `json:"note,omitempty"`
+
+	empty bool // nothing was measured
 }
 
 // Report is what Check found.
@@ -62,21 +64,23 @@ type estimate struct {
 
 // judge compares an estimate with what was planted, where null is the value without an effect.
 func judge(group, name string, planted, null float64, e estimate, note string) Effect {
-	width := sigmas * e.se
-	f := Effect{Group: group, Name: name, Planted: planted, Measured: e.value, Low: e.value - width, High: e.value + width, Note: note}
-	gap := math.Abs(planted - null)
+	f := Effect{Group: group, Name: name, Planted: planted, Note: note}
+	width, gap := sigmas*e.se, math.Abs(planted-null)
+	if !finite(e.value, e.se) || width > 100*gap {
+		f.Verdict, f.Note, f.empty = Unclear, "nothing to measure it by", true
+		return f
+	}
+	f.Measured, f.Low, f.High = e.value, e.value-width, e.value+width
+	shows := math.Abs(e.value-null) >= width && (e.value > null) == (planted > null)
 	switch {
-	case !(width < math.Inf(1)) || e.value != e.value || gap < width:
+	case !shows && gap < 2*width: // chance alone can hide it
 		f.Verdict = Unclear
-	case math.Abs(e.value-null) < width || (e.value > null) != (planted > null):
+	case !shows:
 		f.Verdict = Missing
 	case math.Abs(e.value-planted) <= width+e.tolerance:
 		f.Verdict = Found
 	default:
 		f.Verdict = Off
-	}
-	if f.Verdict == Unclear && !finite(e.value, e.se) {
-		f.Measured, f.Low, f.High, f.Note = 0, 0, 0, "nothing to measure it by"
 	}
 	return f
 }
@@ -92,10 +96,10 @@ func finite(v ...float64) bool {
 
 // exp turns an effect on the logarithm of demand into a factor.
 func (f Effect) exp() Effect {
-	if f.Note != "nothing to measure it by" {
+	f.Planted = math.Exp(f.Planted)
+	if !f.empty {
 		f.Measured, f.Low, f.High = math.Exp(f.Measured), math.Exp(f.Low), math.Exp(f.High)
 	}
-	f.Planted = math.Exp(f.Planted)
 	return f
 }
 

@@ -5,9 +5,9 @@ import (
 	"math"
 )
 
-// A regression of a category's sales: the number of genuine lines of each product and day is taken as Poisson with a
-// logarithm linear in the columns and a constant a product. The constants are conditioned on: given its total, a
-// product's lines are multinomial over its days (Palmgren 1981). Errors are widened by the Pearson dispersion.
+// A regression of a category's sales: the units sold of each product and day are taken as Poisson with a logarithm
+// linear in the columns and a constant a product. The constants are conditioned on: given its total, a product's units
+// are multinomial over its days (Palmgren 1981). Errors are widened by the Pearson dispersion.
 type regression struct {
 	names    []string
 	products []fitRows
@@ -33,7 +33,7 @@ func checkDemand(d *shopData) []Effect {
 	counts := make([]float64, len(d.products)*d.days)
 	for i := range d.lines {
 		if l := &d.lines[i]; l.genuine() {
-			counts[int(l.product)*d.days+int(l.day)]++
+			counts[int(l.product)*d.days+int(l.day)] += float64(l.quantity)
 		}
 	}
 	var names []string // of holidays on which the shop is open
@@ -111,7 +111,7 @@ func exact(group, name string, planted, measured float64) Effect {
 
 // outEffects: what is out of stock sells nothing, and the regression says what would have been sold.
 func (d *shopData) outEffects(out pool) []Effect {
-	sold := Effect{Group: "stock", Name: "lines sold without stock", Measured: out.observed, Low: out.observed, High: out.observed,
+	sold := Effect{Group: "stock", Name: "units sold without stock", Measured: out.observed, Low: out.observed, High: out.observed,
 		Verdict: Found, Note: fmt.Sprintf("%.0f were to be expected", out.expected)}
 	switch {
 	case out.observed > 0:
@@ -119,13 +119,13 @@ func (d *shopData) outEffects(out pool) []Effect {
 	case out.expected < 10:
 		sold.Verdict = Unclear
 	}
-	planted := d.requests()
-	e := estimate{out.expected, math.Sqrt(out.expected + planted), .1 * planted}
-	return []Effect{sold, judge("stock", "requests without stock", planted, 0, e, "expected by the regression")}
+	planted := d.lostUnits()
+	e := estimate{out.expected, math.Sqrt(1.5 * (out.expected + planted)), .1 * planted}
+	return []Effect{sold, judge("stock", "units asked for without stock", planted, 0, e, "expected by the regression")}
 }
 
-// requests are those for products of the regressions that came while there was no stock.
-func (d *shopData) requests() float64 {
+// lostUnits were asked for while there was no stock, of products that the regressions have.
+func (d *shopData) lostUnits() float64 {
 	t, err := d.table(LostFile, lostSchema)
 	if err != nil {
 		return math.NaN()
@@ -133,7 +133,7 @@ func (d *shopData) requests() float64 {
 	total := 0.0
 	for i := range t.N {
 		if p, ok := d.byProduct[t.Columns[0].Strings[i]]; ok && d.regular(int(p)) {
-			total += float64(t.Column("requests").Ints[i])
+			total += float64(t.Column("units").Ints[i])
 		}
 	}
 	return total
@@ -211,7 +211,7 @@ func (r *regression) estimate(weights map[string]float64, tolerance float64) est
 	return e
 }
 
-// expect is how many lines the regression puts on a product's days without stock.
+// expect is how many units the regression puts on a product's days without stock.
 func (r *regression) expect(p *fitRows) float64 {
 	in := 0.0
 	for _, x := range p.x {
@@ -227,10 +227,7 @@ func (r *regression) expect(p *fitRows) float64 {
 // regress fits a category.
 func (d *shopData) regress(category int, holidays []string, counts []float64) *regression {
 	r := &regression{names: append([]string{}, weekdays[1:]...)}
-	r.names = append(r.names, "price", "promotion")
-	if d.days >= yearDays {
-		r.names = append(r.names, "cos", "sin", "christmas", "trend")
-	}
+	r.names = append(r.names, "price", "promotion", "cos", "sin", "christmas", "trend")
 	r.names = append(r.names, holidays...)
 	for i := range d.products {
 		p := &d.products[i]
@@ -320,8 +317,12 @@ func (r *regression) fit() {
 	}
 }
 
-// likelihood is the logarithm of the conditional likelihood, its gradient, and the negative of its second derivative,
-// with a touch of ridge so that a column that never varies has an infinite error instead of none.
+// priorSpread is the deviation of a normal prior of every coefficient around 0: far wider than any effect, so that it
+// only decides where the data say nothing.
+const priorSpread = 3
+
+// likelihood is the logarithm of the conditional likelihood and the prior, its gradient, and the negative of its second
+// derivative.
 func (r *regression) likelihood(beta []float64) (value float64, grad []float64, hess [][]float64) {
 	k := len(beta)
 	grad, hess = make([]float64, k), matrix(k, k)
@@ -360,7 +361,9 @@ func (r *regression) likelihood(beta []float64) (value float64, grad []float64, 
 		}
 	}
 	for a := range hess {
-		hess[a][a] += 1e-9
+		value -= beta[a] * beta[a] / (2 * priorSpread * priorSpread)
+		grad[a] -= beta[a] / (priorSpread * priorSpread)
+		hess[a][a] += 1.0 / (priorSpread * priorSpread)
 		for b := range a {
 			hess[b][a] = hess[a][b]
 		}

@@ -39,7 +39,7 @@ func checkTaste(d *shopData) []Effect {
 	f := Effect{Group: "taste", Name: "correlation with factors of purchases", Planted: 1, Measured: value, Low: value - sigmas*se, High: min(value+sigmas*se, 1),
 		Note: fmt.Sprintf("%.0f lines a user; %.2f for shuffled users", lines/float64(n), control)}
 	switch {
-	case f.Low > max(.4, 2*control):
+	case f.Low > max(.4, control+.2):
 		f.Verdict = Found
 	case lines/float64(n) < 60: // too few to tell six dimensions
 		f.Verdict = Unclear

@@ -288,9 +288,10 @@ func (s *Stream) ask(r *dice, u int, me *user) {
 		if r.Float64() >= float64(factor[i]) {
 			continue
 		}
+		q := quantity(r)
 		if t.out[i] {
 			t.requests[i]++
-			t.units[i] += quantity(r)
+			t.units[i] += q
 			continue
 		}
 		if s.products[i].interval > 0 {
@@ -301,7 +302,7 @@ func (s *Stream) ask(r *dice, u int, me *user) {
 				me.habits = append(me.habits, habit{i, s.day + s.nextDue(r, i)})
 			}
 		}
-		s.put(r, i)
+		t.add(i, q)
 	}
 }
 
@@ -312,11 +313,22 @@ func (s *Stream) sold(i int) bool {
 
 func quantity(r *dice) int64 { return int64(1 + r.poisson(.3)) }
 
-// put adds a product to the basket, once.
+// put adds a product to the basket unless it is in there.
 func (s *Stream) put(r *dice, product int) {
 	if q := quantity(r); !s.today.holds(product) {
-		s.today.basket = append(s.today.basket, item{product, q})
+		s.today.add(product, q)
 	}
+}
+
+// add adds units of a product to the basket: one line a product.
+func (t *today) add(product int, q int64) {
+	for i := range t.basket {
+		if t.basket[i].product == product {
+			t.basket[i].quantity += q
+			return
+		}
+	}
+	t.basket = append(t.basket, item{product, q})
 }
 
 func (t *today) holds(product int) bool {

@@ -130,8 +130,6 @@ type Stream struct {
 	adopt      float64   // that a product with a rhythm becomes a habit
 	links      int
 
-	rhythmShare float64
-
 	// The stream's state.
 	day    int
 	truth  Truth

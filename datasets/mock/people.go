@@ -213,30 +213,35 @@ func (s *Stream) balance(activity float64) {
 			}
 		}
 	}
-	s.rhythmShare = rhythmic / max(kept, 1e-300)
 	// kept/purchases of the lines asked for survive the factors.
 	s.asked = linesPerPurchase * purchases / max(kept, 1e-300)
-	perDay := ordinaryLines * float64(s.o.Rows) / linesPerPurchase / max(purchases, 1e-300) / activity
+	rows, userDays := float64(s.o.Rows), float64(len(s.users)*s.o.Days)
+	mean, rhythms := s.meanInterval()
+	habitual := 0.0 // share of the lines
+	if mean > 0 {
+		s.habits = min(habitLines*rows/userDays*mean, float64(rhythms)/2)
+		habitual = s.habits * userDays / mean / rows
+	}
+	ordinary := ordinaryLines + habitLines - habitual
+	perDay := ordinary * rows / linesPerPurchase / max(purchases, 1e-300) / activity
 	for i := range s.users {
 		s.users[i].perDay = perDay * s.users[i].activity
 	}
-	var each []float64
+	if mean > 0 { // as many begin as lapse
+		begin := ordinary * rows * rhythmic / max(kept, 1e-300) / userDays
+		s.adopt = min(s.habits/mean*lapse/max(begin, 1e-300), .9)
+	}
+}
+
+// meanInterval is the mean of the rhythms and how many products have one.
+func (s *Stream) meanInterval() (mean float64, n int) {
 	for i := range s.products {
-		if p := &s.products[i]; p.interval > 0 {
-			each = append(each, float64(p.interval))
+		if s.products[i].interval > 0 {
+			mean += float64(s.products[i].interval)
+			n++
 		}
 	}
-	if len(each) == 0 {
-		return
-	}
-	mean := 0.0
-	for _, v := range each {
-		mean += v / float64(len(each))
-	}
-	s.habits = min(habitLines*float64(s.o.Rows)/float64(len(s.users)*s.o.Days)*mean, float64(len(each))/2)
-	// As many begin as lapse.
-	begin := ordinaryLines * float64(s.o.Rows) * s.rhythmShare / float64(len(s.users)*s.o.Days)
-	s.adopt = min(s.habits/mean*lapse/max(begin, 1e-300), .9)
+	return mean / max(float64(n), 1), n
 }
 
 // pace is how many purchases there are on a day, relative to a plain day of the start.

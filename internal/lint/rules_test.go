@@ -33,6 +33,7 @@ var layers = []layer{
 	{"train/cpu", []string{"train/program", "internal"}, "a backend knows programs only"},
 	{"train/gpu", []string{"train/program", "cuda", "internal"}, "a backend knows programs and its device only"},
 	{"train/graph", []string{"train/program", "internal"}, "graphs are lowered to programs and know no data"},
+	{"train/traintest", []string{"train/program", "train/cpu", "train/gpu", "cuda", "internal"}, "tests of all tasks know programs and backends, and no task"},
 	{"train/baseline", []string{"datasets", "features", "train/program", "internal"}, "baselines are apart from the engine"},
 	{"train", []string{"datasets", "features", "score/model", "train", "internal"}, "tasks stand beside score: of score they know the artifact only"},
 	{"score/model", []string{"datasets", "features", "train/program", "train/cpu", "internal"}, "inference runs programs on the CPU"},
@@ -63,8 +64,8 @@ var confinements = []confined{
 		"broker clients and the state store belong to score and cmd"},
 	{[]string{"github.com/spf13", "github.com/knadh/koanf"}, []string{"cmd"}, []string{"datasets", "features", "train", "score", "analyze", "cuda", "internal"},
 		"flags and settings end in cmd"},
-	{[]string{module + "/internal/testkit", module + "/cuda/cudatest", module + "/cuda/kernels/emulator", module + "/cuda/kernels/kerneltest", "testing", "github.com/google/go-cmp", "pgregory.net/rapid"},
-		[]string{"internal/testkit", "score/model/modeltest", "cuda/cudatest", "cuda/kernels/emulator", "cuda/kernels/kerneltest"}, []string{"cmd", "datasets", "features", "train", "score", "analyze", "cuda"},
+	{[]string{module + "/internal/testkit", module + "/cuda/cudatest", module + "/cuda/kernels/emulator", module + "/cuda/kernels/kerneltest", module + "/train/traintest", "testing", "github.com/google/go-cmp", "pgregory.net/rapid"},
+		[]string{"internal/testkit", "score/model/modeltest", "train/traintest", "cuda/cudatest", "cuda/kernels/emulator", "cuda/kernels/kerneltest"}, []string{"cmd", "datasets", "features", "train", "score", "analyze", "cuda"},
 		"what tests need stays out of the product"},
 }
 

@@ -17,7 +17,7 @@ func avx2Kernels() *kernels {
 	return &kernels{
 		name: "cpu-avx2", tile: tileAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
 		adamw: adamwAVX2, dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
-		add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
+		prefetch: prefetchAVX2, add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
 		softmaxLogits: softmaxLogitsAVX2, softmaxExp: softmaxExpAVX2, pinball: pinballAVX2, pinballGrad: pinballGradAVX2,
 	}
 }
@@ -162,6 +162,12 @@ func transposeAVX2(dst, src []float32, ld, k, cols int) {
 	transpose8(&dst[8], &src[8*ld], 4*ld, whole/8)
 	if whole < k {
 		transposePortable(dst[whole*tileCols:], src[whole:], ld, k-whole, cols)
+	}
+}
+
+func prefetchAVX2(x []float32) {
+	if len(x) > 0 {
+		prefetchRow(&x[0], len(x))
 	}
 }
 

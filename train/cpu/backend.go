@@ -22,11 +22,15 @@ type Options struct {
 	// Threads that share the work of a batch; 0 takes runtime.GOMAXPROCS(0). It never changes a bit of the
 	// result.
 	Threads int
+	// Always takes all threads for the smallest batch too, which is slower: for tests that hold results of different
+	// numbers of threads to each other.
+	Always bool
 }
 
 // Backend compiles sets for this machine's processor.
 type Backend struct {
 	threads int
+	always  bool
 	kernels *kernels
 }
 
@@ -46,7 +50,7 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Backend{threads: o.Threads, kernels: k}, nil
+	return &Backend{threads: o.Threads, always: o.Always, kernels: k}, nil
 }
 
 // chooseKernels returns the path of that name, or the fastest that this processor has for "".

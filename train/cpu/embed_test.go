@@ -120,8 +120,8 @@ func testRowScale(t *testing.T, run opRunner, r *rand.Rand, m, d int) {
 	near(t, "row_scale", run(program.RowScale, program.Attr{}, []operand{x, s}, []operand{values(r, m, d)}, false, nil)[0], want, within(want, ulp))
 }
 
-// testSampledSoftmax holds loss and gradients to float64; logits of sizes up to 80 apart, positives among the negatives, rows
-// without a positive, negatives that are none.
+// testSampledSoftmax holds loss and gradients to float64; logits of sizes up to 80 apart, positives among the
+// negatives, rows without a positive, negatives that are none.
 func testSampledSoftmax(t *testing.T, run opRunner, r *rand.Rand, m, k int) {
 	if m*k > 70_000 {
 		return
@@ -165,8 +165,8 @@ func testSampledSoftmax(t *testing.T, run opRunner, r *rand.Rand, m, k int) {
 		wi := float64(w.f32[i])
 		want += wi * (math.Log(s) + largest - a) / float64(m)
 		size += wi * (1 + math.Log(s) + largest - a) / float64(m)
-		// The differences are rounded: an argument of -87 may be off by 2^-18, and so may its exponential be, relatively; but the
-		// sum is made of those near 0.
+		// The differences are rounded: an argument of -87 may be off by 2^-18, and so may its exponential be,
+		// relatively; but the sum is made of those near 0.
 		tol += wi * 1e-5 / float64(m)
 		c := -1.5 * wi / float64(m)
 		dpos[i] = -c * others / s
@@ -421,4 +421,68 @@ func TestCollectSorts(t *testing.T) {
 			}
 		}
 	}
+}
+
+// BenchmarkParts times what a step of a recommender is made of, for the weights in embed.go; the figure is ns an element, for
+// the product ns a multiply-add. Tables are larger than the cache, indices uniform.
+func BenchmarkParts(b *testing.B) {
+	const rows, d, m, k = 200_000, 64, 1024, 512
+	r := rand.New(rand.NewPCG(1, 1))
+	kern := paths()[len(paths())-1]
+	table, mean, v := values(r, rows, d), values(r, rows, d), make([]float32, rows*d)
+	x, y := values(r, m, d), values(r, k, d)
+	out := make([]float32, m*max(d, k))
+	idx := make([][]float32, 50)
+	for i := range idx {
+		idx[i] = make([]float32, m)
+		for j := range idx[i] {
+			idx[i][j] = float32(r.IntN(rows))
+		}
+	}
+	report := func(b *testing.B, elements int) {
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*elements), "ns/element")
+	}
+	b.Run("matmul", func(b *testing.B) {
+		mm := matmul{a: x.f32, b: y.f32, y: out, m: m, n: k, k: d, transB: true}
+		w := newWorker(kern, 0, 1, min(d, kBlock)*min(mm.panels(), panelBlock)*tileCols)
+		for b.Loop() {
+			mm.run(w, 0, m, 0, mm.panels())
+		}
+		report(b, m*k*d)
+	})
+	b.Run("lookup", func(b *testing.B) {
+		n := 0
+		for b.Loop() {
+			lookupRows(kern, out[:m*d], table.f32, idx[n%len(idx)], rows, 1)
+			n++
+		}
+		report(b, m*d)
+	})
+	b.Run("row_adam", func(b *testing.B) {
+		es := &entries{list: make([]entry, m), other: make([]entry, m)}
+		uses := []use{{dy: x.f32, w: 1}}
+		c := newAdamCoef(&program.Attr{Beta1: .9, Beta2: .99, Eps: 1e-8}, 3, 1e-3)
+		g, n := make([]float32, d), 0
+		for b.Loop() {
+			uses[0].idx = idx[n%len(idx)]
+			es.collect(uses, rows)
+			es.update(kern, uses, 0, es.n, g, table.f32, mean.f32, v, &c)
+			n++
+		}
+		report(b, m*d)
+	})
+	b.Run("softmax", func(b *testing.B) {
+		neg := values(r, m, k)
+		f := softmax{pos: make([]float32, m), neg: neg.f32, pi: make([]float32, m), ni: make([]float32, k), logq: []float32{0, 0},
+			lq: make([]float32, k), w: make([]float32, m), m: m, k: k}
+		for j := range f.ni {
+			f.ni[j] = 1
+		}
+		for b.Loop() {
+			for i := range m {
+				f.row(kern, i, out[i*k:(i+1)*k])
+			}
+		}
+		report(b, m*k)
+	})
 }

@@ -19,6 +19,7 @@ type exec struct {
 	forward *machine
 	input   []evalInput
 	pool    *pool
+	always  bool // all threads for any batch
 	data    *bound
 	closed  bool
 
@@ -43,7 +44,7 @@ type evalInput struct {
 }
 
 func newExec(b *Backend, s *program.Set) *exec {
-	e := &exec{set: s, store: newStore(s), slots: make([]float64, len(s.Slots))}
+	e := &exec{set: s, always: b.always, store: newStore(s), slots: make([]float64, len(s.Slots))}
 	pack := 0
 	machineOf := func(p *program.Program) *machine {
 		if p == nil {
@@ -94,6 +95,9 @@ const macsPerThread = 8_000_000
 
 // threads that a batch with this much work is worth.
 func (e *exec) threads(macs int) int {
+	if e.always {
+		return len(e.pool.workers)
+	}
 	return max(1, min(len(e.pool.workers), macs/macsPerThread))
 }
 

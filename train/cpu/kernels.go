@@ -31,6 +31,8 @@ type kernels struct {
 	permute func(order []int32, first int, p *program.Permutation)
 	// transpose: dst[p*tileCols+j] = src[j*ld+p] for p < k and j < cols, and 0 for cols <= j < tileCols.
 	transpose func(dst, src []float32, ld, k, cols int)
+	// prefetch asks for the cache lines of x, which will be read soon.
+	prefetch func(x []float32)
 	// add: y[i] = a[i] + b[i]; scale: y[i] = s x[i]; div: y[i] = x[i] / by. y may be an argument.
 	add   func(y, a, b []float32)
 	scale func(y, x []float32, s float32)
@@ -82,7 +84,7 @@ func portableKernels() *kernels {
 	return &kernels{
 		name: "cpu-portable", tile: tilePortable, actGrad: actGradPortable, silu: siluPortable, siluGrad: siluGradPortable, colSum: colSumPortable,
 		adamw: adamwPortable, dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
-		add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
+		prefetch: func([]float32) {}, add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
 		softmaxLogits: softmaxLogitsPortable, softmaxExp: softmaxExpPortable, pinball: pinballPortable, pinballGrad: pinballGradPortable,
 	}
 }

@@ -80,6 +80,11 @@ func permute8(l *uint32, r *uint32, a uint32, b uint32, epoch uint32, site uint3
 //go:noescape
 func transpose8(dst *float32, src *float32, ld int, blocks int)
 
+// prefetchRow is kernels.prefetch for n elements, n above 0.
+//
+//go:noescape
+func prefetchRow(x *float32, n int)
+
 // add8 is kernels.add for n elements, a positive multiple of 8.
 //
 //go:noescape

@@ -2080,6 +2080,19 @@ loop:
 	VZEROUPPER
 	RET
 
+// func prefetchRow(x *float32, n int)
+// Requires: MMX+
+TEXT ·prefetchRow(SB), NOSPLIT, $0-16
+	MOVQ x+0(FP), AX
+	MOVQ n+8(FP), CX
+
+loop:
+	PREFETCHT0 (AX)
+	ADDQ       $0x40, AX
+	SUBQ       $0x10, CX
+	JG         loop
+	RET
+
 // func add8(y *float32, a *float32, b *float32, n int)
 // Requires: AVX
 TEXT ·add8(SB), NOSPLIT, $0-32

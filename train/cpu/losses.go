@@ -14,8 +14,8 @@ type lanes [program.Lanes]float32
 // sum is what LaneSum makes of elements that were added to the lanes in its order.
 func (l *lanes) sum() float32 { return program.LaneSum(l[:]) }
 
-// softmax is the operands that SampledSoftmax and its gradient share. lq are the corrections of the negatives, +Inf for one that is
-// none, which makes its logit -Inf and its exponential 0.
+// softmax is the operands that SampledSoftmax and its gradient share. lq are the corrections of the negatives, +Inf
+// for one that is none, which makes its logit -Inf and its exponential 0.
 type softmax struct {
 	pos, neg, pi, ni, logq, w, lq []float32
 	m, k                          int
@@ -41,12 +41,12 @@ func (l lowering) softmax() (s softmax, touches []access) {
 	}, l.units(a[3], 4, false), l.whole(a[4], false), written)
 	l.machine.macs += expMacs * s.m * s.k
 	l.machine.pack = max(l.pack, s.k)
-	return s, []access{l.rows(a[0], false), l.rows(a[1], false), l.rows(a[2], false), l.whole(a[3], false), l.whole(a[4], false),
-		l.rows(a[5], false), place}
+	return s, []access{l.rows(a[0], false), l.rows(a[1], false), l.rows(a[2], false), l.whole(a[3], false),
+		l.whole(a[4], false), l.rows(a[5], false), place}
 }
 
-// row computes row i: the positive's logit a, the largest logit, the exponentials of the negatives in e, their sum n, and the sum
-// of all, s. It is false where the row has no positive.
+// row computes row i: the positive's logit a, the largest logit, the exponentials of the negatives in e, their sum n,
+// and the sum of all, s. It is false where the row has no positive.
 func (f *softmax) row(k *kernels, i int, e []float32) (a, largest, n, s float32, ok bool) {
 	at := indexOf(f.pi[i], len(f.logq))
 	if at < 0 {
@@ -132,8 +132,8 @@ func softmaxExpPortable(sums *lanes, e []float32, largest float32) {
 	}
 }
 
-// pinball is the operands that Pinball and its gradient share; v is the level of each column of y, t1 and w1 the columns of t and w
-// that go with it.
+// pinball is the operands that Pinball and its gradient share; v is the level of each column of y, t1 and w1 the
+// columns of t and w that go with it.
 type pinball struct {
 	y, t, w, v []float32
 	m, h, q    int
@@ -141,7 +141,8 @@ type pinball struct {
 
 func (l lowering) pinballOf() (pinball, []access) {
 	a := l.in.Args
-	p := pinball{y: l.arg(0), t: l.arg(1), w: l.arg(2), m: l.buf(a[1]).Shape[0], h: l.width(a[1]), q: l.in.Attr.Levels.Len()}
+	p := pinball{y: l.arg(0), t: l.arg(1), w: l.arg(2), m: l.buf(a[1]).Shape[0], h: l.width(a[1])}
+	p.q = l.in.Attr.Levels.Len()
 	for range p.h {
 		p.v = append(p.v, l.in.Attr.Levels[:p.q]...)
 	}

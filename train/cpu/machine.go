@@ -53,7 +53,7 @@ type machine struct {
 	steps   []step
 	order   []int32 // the rows of the batch, where the program gathers
 	orderAt access  // its place
-	macs    int     // multiply-adds of one run, for the choice of how many workers
+	macs    int     // multiply-adds of one run, or what takes as long, for the choice of how many workers
 	pack    int     // elements that a worker needs for panels
 }
 

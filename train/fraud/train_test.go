@@ -1,8 +1,6 @@
 package fraud
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -19,7 +17,7 @@ import (
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/train/cpu"
 	"github.com/onmart/onmart/train/fraud/fraudtest"
-	"github.com/onmart/onmart/train/program"
+	"github.com/onmart/onmart/train/traintest"
 )
 
 // The tests train on 40 days from 2026-01-05.
@@ -165,19 +163,6 @@ func small(t testing.TB, n *notes) Options {
 	}
 }
 
-func weightsOf(t testing.TB, dir string) string {
-	t.Helper()
-	a, err := model.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	if err := program.WriteSafetensors(&b, a.Weights(), nil); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
-}
-
 func TestPlantedFraudIsFound(t *testing.T) {
 	n := &notes{}
 	o := small(t, n)
@@ -244,131 +229,42 @@ func TestPlantedFraudIsFound(t *testing.T) {
 	}
 }
 
-// Threads and the path of the processor are not in the weights; the seed is.
-func TestSameWeightsForAnyThreads(t *testing.T) {
-	weights := map[string]string{}
-	for _, c := range []struct {
-		name    string
-		threads int
-		seed    uint64
-	}{{"one thread", 1, 1}, {"two threads", 2, 1}, {"another seed", 1, 2}} {
-		o := small(t, &notes{})
-		b, err := cpu.New(cpu.Options{Threads: c.threads})
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Backend, o.Threads, o.Seed, o.Config.Epochs = b, c.threads, c.seed, 2
-		if _, err := Train(t.Context(), o); err != nil {
-			t.Fatal(err)
-		}
-		weights[c.name] = weightsOf(t, o.Out)
-	}
-	if weights["one thread"] != weights["two threads"] {
-		t.Error("two threads give other weights than one")
-	}
-	if weights["one thread"] == weights["another seed"] {
-		t.Error("the seed does nothing")
-	}
+// quick is a training of three epochs.
+func quick(t testing.TB, n *notes) Options {
+	t.Helper()
+	o := small(t, n)
+	o.Config.Epochs, o.Config.Patience = 3, 0
+	o.Config.Schedule = "constant"
+	return o
 }
+
+// task is that training, as the tests that all tasks share order it.
+func task(t testing.TB, order traintest.Order) error {
+	t.Helper()
+	n := &notes{}
+	o := quick(t, n)
+	o.Backend, o.Threads, o.Seed, o.Out, o.Resume = order.Backend, order.Threads, order.Seed, order.Out, order.Resume
+	s, err := Train(order.Context, o)
+	if err != nil {
+		return err
+	}
+	if s.Version == "" || s.Resumed != o.Resume {
+		t.Errorf("%+v", s)
+	}
+	if o.Resume {
+		n.has(t, "goes on after epoch")
+	}
+	return nil
+}
+
+func TestSameWeightsForAnyThreads(t *testing.T) { traintest.TaskThreads(t, task) }
 
 // A training stopped after any epoch of either loop and resumed ends in the same artifact.
-func TestResumeEndsInTheSameArtifact(t *testing.T) {
-	configure := func(o *Options) {
-		o.Config.Epochs, o.Config.Patience = 3, 0
-		o.Config.Schedule = "constant"
-	}
-	whole := small(t, &notes{})
-	configure(&whole)
-	done, err := Train(t.Context(), whole)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := weightsOf(t, whole.Out)
-	for stop := 1; stop <= 3+done.Epochs; stop++ {
-		o := small(t, &notes{})
-		configure(&o)
-		ctx, cancel := context.WithCancel(t.Context())
-		o.Backend = &stopping{Backend: o.Backend, after: stop, cancel: cancel}
-		_, err := Train(ctx, o)
-		cancel()
-		if stop < 3+done.Epochs && (!errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "--resume goes on")) {
-			t.Fatalf("stopped after %d epochs: %v", stop, err)
-		}
-		if _, err := os.Stat(o.Out); err == nil && stop < 3+done.Epochs {
-			t.Fatal("a stopped training left an artifact")
-		}
-		again := small(t, &notes{})
-		configure(&again)
-		again.Out = o.Out
-		if _, err := os.Stat(CheckpointDir(o.Out)); err != nil {
-			if stop < 3+done.Epochs {
-				t.Fatal(err)
-			}
-			continue // it had ended
-		}
-		if _, err := Train(t.Context(), again); err == nil || !strings.Contains(err.Error(), "--resume goes on") {
-			t.Errorf("without --resume: %v", err)
-		}
-		n := &notes{}
-		again.Resume, again.Note = true, n.note
-		if stop == 1 {
-			again.Seed = 9
-			if _, err := Train(t.Context(), again); err == nil || !strings.Contains(err.Error(), "--seed was 1 and is 9 now") {
-				t.Errorf("another seed: %v", err)
-			}
-			again.Seed = 1
-		}
-		s, err := Train(t.Context(), again)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if weightsOf(t, o.Out) != want || s.Version == "" || s.Epochs != done.Epochs || !s.Resumed {
-			t.Errorf("stopped after %d epochs and resumed: another artifact", stop)
-		}
-		n.has(t, "goes on after epoch")
-		if names := testkit.Names(t, filepath.Dir(o.Out)); !slices.Equal(names, []string{"model"}) {
-			t.Errorf("left behind %v", names)
-		}
-	}
-}
+func TestResumeEndsInTheSameArtifact(t *testing.T) { traintest.TaskResume(t, task) }
 
-// stopping cancels after a number of epochs: the first step of the next one sees it.
-type stopping struct {
-	program.Backend
-	after, epochs int
-	cancel        func()
-}
+func TestStoppedBeforeAnythingIsFinished(t *testing.T) { traintest.TaskStopped(t, task) }
 
-type stoppingExec struct {
-	program.Exec
-	b *stopping
-}
-
-func (b *stopping) Compile(s *program.Set) (program.Exec, error) {
-	e, err := b.Backend.Compile(s)
-	return &stoppingExec{e, b}, err
-}
-
-// Export is called once an epoch, before the checkpoint is written.
-func (e *stoppingExec) Export() (program.Tensors, error) {
-	if e.b.epochs++; e.b.epochs == e.b.after {
-		e.b.cancel()
-	}
-	return e.Exec.Export()
-}
-
-func TestStoppedBeforeAnythingIsFinished(t *testing.T) {
-	o := small(t, &notes{})
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(errors.New("enough"))
-	_, err := Train(ctx, o)
-	if err == nil {
-		t.Fatal("it ran to the end")
-	}
-	if names := testkit.Names(t, filepath.Dir(o.Out)); len(names) != 0 {
-		t.Errorf("left behind %v", names)
-	}
-}
+func TestLossThatIsNoNumber(t *testing.T) { traintest.TaskDiverges(t, task) }
 
 // A source whose transactions are gone or were replaced gives an artifact without feature state, and says so.
 func TestSourceOfFeatures(t *testing.T) {
@@ -485,7 +381,7 @@ func TestBadTrainings(t *testing.T) {
 		"alerts per day":      func(o *Options) { o.AlertsPerDay = 0 },
 		"nothing to resume":   func(o *Options) { o.Resume = true },
 		"exists already":      func(o *Options) { o.Out = filepath.Join(mockDir, "data") },
-		"smaller learning":    func(o *Options) { o.Config.LearningRate = 1e9; o.Backend = blind{o.Backend} },
+		"smaller learning":    func(o *Options) { o.Config.LearningRate = 1e9; o.Backend = traintest.Blind{Backend: o.Backend} },
 		"the training diverg": func(o *Options) { o.Config.LearningRate = 1e30 },
 	} {
 		o := small(t, &notes{})
@@ -497,21 +393,6 @@ func TestBadTrainings(t *testing.T) {
 			t.Errorf("%s: something was left", want)
 		}
 	}
-}
-
-// blind is a backend whose loss is not a number.
-type blind struct{ program.Backend }
-
-type blindExec struct{ program.Exec }
-
-func (b blind) Compile(s *program.Set) (program.Exec, error) {
-	e, err := b.Backend.Compile(s)
-	return blindExec{e}, err
-}
-
-func (e blindExec) Run(_, _ int, slots []float64) error {
-	slots[0] = math.NaN()
-	return nil
 }
 
 func TestFewerRowsThanABatch(t *testing.T) {

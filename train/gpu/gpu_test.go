@@ -148,7 +148,7 @@ func open(t testing.TB, b program.Backend, set *program.Set, d program.Data) pro
 	if err := e.Bind(d); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Import(set.Initial(d.Seed)); err != nil {
+	if err := e.Import(initial(set, d.Seed)); err != nil {
 		t.Fatal(err)
 	}
 	return e
@@ -188,50 +188,57 @@ func single(n int) []int {
 // access past one fails, in the three orders of threads, blocks and graph nodes. The orders give the same bits.
 func TestTrainingAgreesWithTheCPU(t *testing.T) {
 	seen := map[program.Op]bool{}
+	const steps = 12
 	for _, n := range nets {
-		t.Run(n.name, func(t *testing.T) {
-			const steps = 12
-			set, d := n.compile(t), n.data(steps, .01)
-			for _, p := range []*program.Program{set.Train, set.Rest} {
-				for i := 0; p != nil && i < len(p.Instrs); i++ {
-					seen[p.Instrs[i].Op] = true
-				}
-			}
-			wantSlots, wantTensors, wantOut := train(t, open(t, processor(t), set, d), set, d, single(steps)...)
-			var first program.Tensors
-			for _, order := range []uint32{0, 1, 7} {
-				device := kerneltest.Open(t, cuda.Options{NoCache: true})
-				if !kerneltest.Hardware() {
-					emulator.SetOrder(device.Driver(), order)
-					defer emulator.SetOrder(device.Driver(), 0)
-				}
-				b := newBackend(t, gpu.Options{Device: device, Apart: true})
-				slots, ts, out := train(t, open(t, b, set, d), set, d, single(steps)...)
-				for s := range slots {
-					for i, v := range slots[s] {
-						if want := wantSlots[s][i]; !(math.Abs(v-want) <= 1e-4*math.Abs(want)) {
-							t.Fatalf("order %d, step %d: slot %s is %v, want %v", order, s, set.Slots[i], v, want)
-						}
-					}
-				}
-				for i, v := range out {
-					if !(math.Abs(float64(v-wantOut[i])) <= 1e-3*(1+math.Abs(float64(wantOut[i])))) {
-						t.Fatalf("order %d: output of row %d is %v, want %v", order, i, v, wantOut[i])
-					}
-				}
-				near(t, ts, wantTensors, 1e-3)
-				if first == nil {
-					first = ts
-				}
-				same(t, fmt.Sprintf("order %d against order 0", order), ts, first)
-			}
-		})
+		t.Run(n.name, func(t *testing.T) { agrees(t, n.compile(t), n.data(steps, .01), seen) })
+	}
+	for _, s := range shops {
+		t.Run(s.name, func(t *testing.T) { agrees(t, s.compile(t), s.data(steps, .01), seen) })
 	}
 	for _, op := range program.Ops() {
 		forward := op == program.Standardize || op == program.Calibrate // TestEveryInstruction has these
 		if !seen[op] && !forward && !t.Failed() {
 			t.Errorf("no model of this test has instruction %s", op)
 		}
+	}
+}
+
+// agrees trains on the CPU and in three orders on the device. seen takes the instructions.
+func agrees(t *testing.T, set *program.Set, d program.Data, seen map[program.Op]bool) {
+	t.Helper()
+	for _, p := range []*program.Program{set.Train, set.Rest} {
+		for i := 0; p != nil && i < len(p.Instrs); i++ {
+			seen[p.Instrs[i].Op] = true
+		}
+	}
+	steps := len(d.Rates)
+	wantSlots, wantTensors, wantOut := train(t, open(t, processor(t), set, d), set, d, single(steps)...)
+	var first program.Tensors
+	for _, order := range []uint32{0, 1, 7} {
+		device := kerneltest.Open(t, cuda.Options{NoCache: true})
+		if !kerneltest.Hardware() {
+			emulator.SetOrder(device.Driver(), order)
+			defer emulator.SetOrder(device.Driver(), 0)
+		}
+		b := newBackend(t, gpu.Options{Device: device, Apart: true})
+		slots, ts, out := train(t, open(t, b, set, d), set, d, single(steps)...)
+		for s := range slots {
+			for i, v := range slots[s] {
+				if want := wantSlots[s][i]; !(math.Abs(v-want) <= 1e-4*math.Abs(want)) {
+					t.Fatalf("order %d, step %d: slot %s is %v, want %v", order, s, set.Slots[i], v, want)
+				}
+			}
+		}
+		for i, v := range out {
+			if !(math.Abs(float64(v-wantOut[i])) <= 1e-3*(1+math.Abs(float64(wantOut[i])))) {
+				t.Fatalf("order %d: output of row %d is %v, want %v", order, i, v, wantOut[i])
+			}
+		}
+		near(t, ts, wantTensors, 1e-3)
+		if first == nil {
+			first = ts
+		}
+		same(t, fmt.Sprintf("order %d against order 0", order), ts, first)
 	}
 }
 
@@ -359,7 +366,8 @@ func TestEveryInstruction(t *testing.T) {
 }
 
 // trainOnly are in TestTrainingAgreesWithTheCPU, which fails where one is missing.
-var trainOnly = []program.Op{program.Gather, program.ColSum, program.Dropout, program.BCE, program.BCEGrad, program.Accumulate, program.AdamW}
+var trainOnly = []program.Op{program.Gather, program.ColSum, program.Dropout, program.BCE, program.BCEGrad, program.Accumulate, program.AdamW,
+	program.Sample, program.SampledSoftmax, program.SampledSoftmaxGrad, program.Pinball, program.PinballGrad, program.RowAdam}
 
 // one is a forward program of one instruction, from inputs of these widths and params of these shapes to an output of this
 // width.
@@ -412,6 +420,12 @@ var instructions = map[program.Op]func(rows int) []one{
 	program.SliceGrad: func(rows int) []one {
 		return []one{{rows: rows, op: program.SliceGrad, at: program.Attr{From: 2, To: 7}, inputs: []int{5}, out: 9}}
 	},
+	program.Lookup: func(rows int) []one {
+		return []one{{rows: rows, op: program.Lookup, inputs: []int{1}, params: [][]int{{30, 9}}, out: 9},
+			{rows: rows, op: program.Lookup, inputs: []int{13}, params: [][]int{{3, 33}}, out: 33}}
+	},
+	program.RowDot:      func(rows int) []one { return []one{{rows: rows, op: program.RowDot, inputs: []int{37, 37}, out: 1}} },
+	program.RowScale:    func(rows int) []one { return []one{{rows: rows, op: program.RowScale, inputs: []int{7, 1}, out: 7}} },
 	program.Standardize: wrapped,
 	program.Calibrate:   wrapped,
 }
@@ -471,6 +485,9 @@ func (o one) forward() (*program.Set, program.Tensors) {
 		params = params[1:]
 	}
 	in.Args, in.Outs = append(in.Args, params...), []int{out}
+	if o.op == program.Lookup { // the table comes first
+		slices.Reverse(in.Args)
+	}
 	p.Instrs = append(p.Instrs, in)
 	return set, weights
 }
@@ -486,6 +503,9 @@ func alone(t *testing.T, b program.Backend, o one) {
 		c := program.Column{Name: fmt.Sprint("x", i), Rows: rows, Width: w, F32: make([]float32, rows*w)}
 		for k := range c.F32 {
 			c.F32[k] = float32(r.NormFloat64())
+			if o.op == program.Lookup {
+				c.F32[k] = float32(r.IntN(o.params[0][0]+1) - 1)
+			}
 		}
 		d.Columns = append(d.Columns, c)
 	}

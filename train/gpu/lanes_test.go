@@ -2,6 +2,7 @@ package gpu
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -85,21 +86,37 @@ func TestTheStepIsCountedLast(t *testing.T) {
 		{Name: "x", Kind: program.Input, DType: program.F32, Shape: []int{8, 4}, PerRow: true},
 		{Kind: program.Temp, DType: program.F32, Shape: []int{8, 4}},
 		{Kind: program.Temp, DType: program.F32, Shape: []int{8, 4}, Offset: 512},
+		{Name: "cdf", Kind: program.Const, DType: program.F32, Shape: []int{9}},
+		{Kind: program.Temp, DType: program.F32, Shape: []int{8, 1}, Offset: 768},
+		{Name: "table", Kind: program.Param, DType: program.F32, Shape: []int{9, 4}},
+		{Name: "m", Kind: program.State, DType: program.F32, Shape: []int{9, 4}},
+		{Name: "v", Kind: program.State, DType: program.F32, Shape: []int{9, 4}},
 	}, Instrs: []program.Instr{
 		{Op: program.Gather, Outs: []int{0}, Attr: program.Attr{Column: "x"}},
 		{Op: program.Dropout, Args: []int{0}, Outs: []int{1}, Attr: program.Attr{Rate: .5}},
 		{Op: program.Dropout, Args: []int{1}, Outs: []int{2}, Attr: program.Attr{Rate: .5, Site: 1}},
+		{Op: program.Sample, Args: []int{3}, Outs: []int{4}, Attr: program.Attr{Site: 2}},
+		{Op: program.RowAdam, Args: []int{4, 2}, Outs: []int{5, 6, 7}},
 	}}
 	mem := newPaper()
 	g := &ground{tuning: kernels.TuningFor(75, 30), take: mem.take, state: mem.take(kernels.StateBytes), slots: mem.take(8),
-		columns: map[string]column{"x": {mem.take(32 * 4), 4}}, train: program.Range{To: 8}, batch: 8}
+		columns: map[string]column{"x": {mem.take(32 * 4), 4}}, train: program.Range{To: 8}, batch: 8,
+		tensor: map[string]span{}}
+	for _, name := range []string{"cdf", "table", "m", "v"} {
+		at := mem.take(9 * 4 * 4)
+		g.tensor[name] = span{at, at + 9*4*4}
+	}
 	plan := newPlan(g, p, 8)
 	last := len(plan.works) - 1
-	if _, ok := plan.works[last].op.(*kernels.Finish); !ok || last != 3 {
+	if _, ok := plan.works[last].op.(*kernels.Finish); !ok || last != 6 {
 		t.Fatalf("%d works, the last is %s", last+1, plan.works[last].op.Kernel())
 	}
-	if deps := dependencies(plan.works, last); len(deps) != last {
+	const sort = 4 // which asks for the indices alone
+	if deps := dependencies(plan.works, last); len(deps) != last-1 || slices.Contains(deps, sort) {
 		t.Errorf("the end of the step depends on %v of %d works", deps, last)
+	}
+	if deps := dependencies(plan.works, sort); !slices.Equal(deps, []int{3}) {
+		t.Errorf("the sort depends on %v, want the draw alone", deps)
 	}
 }
 

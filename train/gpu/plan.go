@@ -207,9 +207,74 @@ func (l *planner) lower(i int) {
 			M: l.height(in.Outs[0]), N: l.width(in.Outs[0])})
 	case program.Calibrate:
 		l.simple(i, &kernels.Calibrate{Z: l.at(in.Args[0]), AB: l.at(in.Args[1]), P: l.at(in.Outs[0]), M: l.height(in.Outs[0])})
+	case program.Lookup:
+		l.simple(i, &kernels.Lookup{Table: l.at(in.Args[0]), Idx: l.at(in.Args[1]), Y: l.at(in.Outs[0]), M: l.height(in.Outs[0]), W: l.width(in.Args[1]),
+			N: l.height(in.Args[0]), D: l.width(in.Args[0])})
+	case program.Sample:
+		l.emit(&kernels.Sample{State: l.state, CDF: l.at(in.Args[0]), Idx: l.at(in.Outs[0]), K: l.elements(in.Outs[0]), N: l.elements(in.Args[0]),
+			Site: in.Attr.Site, Seed: l.seed}, append(l.spans(in.Args...), l.step()), l.spans(in.Outs...), i)
+	case program.RowDot:
+		l.simple(i, &kernels.RowDot{A: l.at(in.Args[0]), B: l.at(in.Args[1]), S: l.at(in.Outs[0]), M: l.height(in.Args[0]), D: l.width(in.Args[0])})
+	case program.RowScale:
+		l.simple(i, &kernels.RowScale{X: l.at(in.Args[0]), S: l.at(in.Args[1]), Y: l.at(in.Outs[0]), M: l.height(in.Args[0]), D: l.width(in.Args[0])})
+	case program.SampledSoftmax:
+		terms, op := l.scratch(int64(4*l.height(in.Args[1]))), l.softmax(in)
+		op.Loss, op.Terms = l.at(in.Outs[0]), terms.lo
+		l.emit(&op, l.spans(in.Args...), append(l.spans(in.Outs...), terms), i)
+	case program.SampledSoftmaxGrad:
+		l.simple(i, &kernels.SampledSoftmaxGrad{SampledSoftmax: l.softmax(in), DLoss: l.at(in.Args[6]), DPos: l.at(in.Outs[0]), DNeg: l.at(in.Outs[1])})
+	case program.Pinball:
+		sums, op := l.scratch(int64(4*l.height(in.Args[1]))), l.pinball(in)
+		op.Loss, op.Sums = l.at(in.Outs[0]), sums.lo
+		l.table(&op, &op.Table)
+		l.emit(&op, l.spans(in.Args...), append(l.spans(in.Outs...), sums), i)
+	case program.PinballGrad:
+		op := &kernels.PinballGrad{Pinball: l.pinball(in), DLoss: l.at(in.Args[3]), DY: l.at(in.Outs[0])}
+		l.table(op, &op.Table)
+		l.simple(i, op)
+	case program.RowAdam:
+		l.rowAdam(i)
 	default:
 		panic("gpu: no kernel for " + string(in.Op)) // Validate refuses what is not in Ops
 	}
+}
+
+// softmax is the operands that a sampled softmax and its gradient share.
+func (l *planner) softmax(in *program.Instr) kernels.SampledSoftmax {
+	a := in.Args
+	return kernels.SampledSoftmax{Pos: l.at(a[0]), Neg: l.at(a[1]), PI: l.at(a[2]), NI: l.at(a[3]), LogQ: l.at(a[4]), W: l.at(a[5]),
+		M: l.height(a[1]), K: l.width(a[1]), N: l.elements(a[4])}
+}
+
+// pinball is the operands that a pinball loss and its gradient share.
+func (l *planner) pinball(in *program.Instr) kernels.Pinball {
+	a := in.Args
+	return kernels.Pinball{Y: l.at(a[0]), T: l.at(a[1]), W: l.at(a[2]), M: l.height(a[1]), H: l.width(a[1]),
+		Levels: slices.Clone(in.Attr.Levels[:in.Attr.Levels.Len()])}
+}
+
+// rowAdam sorts the indices, for which it needs no gradient: the sort runs beside the step from where the batch is gathered and the
+// negatives are drawn. Then it updates the rows.
+func (l *planner) rowAdam(i int) {
+	in, at := &l.p.Instrs[i], l.p.Instrs[i].Attr
+	var uses []kernels.TableUse
+	var indices, gradients []span
+	for k := 0; k < len(in.Args); k += 2 {
+		idx, dy := in.Args[k], in.Args[k+1]
+		uses = append(uses, kernels.TableUse{Idx: l.at(idx), DY: l.at(dy), Rows: l.height(idx), W: l.width(idx)})
+		indices, gradients = append(indices, l.mem[idx]), append(gradients, l.mem[dy])
+	}
+	total, rows := kernels.Indices(uses)
+	pairs := [2]span{l.scratch(int64(kernels.PairBytes * total)), l.scratch(int64(kernels.PairBytes * total))}
+	share := l.scratch(int64(4 * rows))
+	sort := &kernels.RowSort{Uses: uses, Pairs: [2]cuda.DevicePtr{pairs[0].lo, pairs[1].lo}, Share: share.lo, N: l.height(in.Outs[0])}
+	l.table(sort, &sort.Table)
+	l.emit(sort, indices, []span{pairs[0], pairs[1], share}, i)
+	op := &kernels.RowAdam{State: l.state, Rates: l.rates, C1: l.powers[at.Beta1], C2: l.powers[at.Beta2], Uses: uses, Pairs: sort.Sorted(), Share: share.lo,
+		P: l.at(in.Outs[0]), M: l.at(in.Outs[1]), V: l.at(in.Outs[2]), N: l.height(in.Outs[0]), D: l.width(in.Outs[0]), B1: float32(at.Beta1), OB1: float32(1 - at.Beta1),
+		B2: float32(at.Beta2), OB2: float32(1 - at.Beta2), Eps: float32(at.Eps), Decay: float32(at.Decay)}
+	l.table(op, &op.Table)
+	l.emit(op, append(gradients, pairs[0], pairs[1], share, l.step()), l.spans(in.Outs...), i)
 }
 
 func act(a program.Act) kernels.Act {
@@ -549,7 +614,7 @@ func powersOf(s *program.Set) []float64 {
 	var betas []float64
 	for _, p := range []*program.Program{s.Train, s.Rest} {
 		for i := 0; p != nil && i < len(p.Instrs); i++ {
-			if at := p.Instrs[i].Attr; p.Instrs[i].Op == program.AdamW {
+			if at := p.Instrs[i].Attr; p.Instrs[i].Op == program.AdamW || p.Instrs[i].Op == program.RowAdam {
 				betas = append(betas, at.Beta1, at.Beta2)
 			}
 		}

@@ -24,11 +24,21 @@ type maker struct {
 	rows    int
 	defined []int // buffers that may be read
 	updated map[int]bool
+	shop    shopIDs
+}
+
+// shopIDs are the buffers of an embedding table in a drawn program.
+type shopIDs struct {
+	table, m, v, cdf, logq int
+	one, two               int // indices of the rows, one each and two each
+	drawn                  int // a temp that Sample alone writes
 }
 
 const (
 	randomWidth  = 3
 	randomLayers = 3
+	randomItems  = 11
+	randomDrawn  = 4
 )
 
 func (m *maker) buffer(b program.Buffer) int {
@@ -88,7 +98,7 @@ func (m *maker) step(site int) {
 	out := func(shape []int) int { return m.pick("out", shape, m.all(), program.Temp) }
 	act := rapid.SampledFrom([]program.Act{program.None, program.Relu, program.Silu}).Draw(m.t, "act")
 	shape := rapid.SampledFrom([][]int{wide, wide, square, one}).Draw(m.t, "shape")
-	switch rapid.IntRange(0, 14).Draw(m.t, "op") {
+	switch rapid.IntRange(0, 20).Draw(m.t, "op") {
 	case 0, 1:
 		args := []int{in("a", wide), in("b", square)}
 		if bias := in("bias", row); bias >= 0 && rapid.Bool().Draw(m.t, "with bias") {
@@ -141,6 +151,8 @@ func (m *maker) step(site int) {
 			}
 			cur = next
 		}
+	case 15, 16, 17, 18, 19, 20:
+		m.shopStep(site)
 	default:
 		w := rapid.IntRange(0, randomLayers-1).Draw(m.t, "layer")
 		s := square
@@ -152,6 +164,95 @@ func (m *maker) step(site int) {
 			m.do(program.AdamW, program.Attr{Beta1: .9, Beta2: .99, Eps: 1e-3, Decay: .01}, []int{g}, 1+3*w, 2+3*w, 3+3*w)
 		}
 	}
+}
+
+// shopStep adds one of the instructions of embeddings and their losses. SampledSoftmax is not among them: its logarithm may differ
+// in the last bits.
+func (m *maker) shopStep(site int) {
+	s := m.shop
+	wide, column, logits, few := []int{m.rows, randomWidth}, []int{m.rows, 1}, []int{m.rows, randomDrawn}, []int{randomDrawn, randomWidth}
+	in := func(what string, shape []int) int { return m.pick(what, shape, m.defined, program.Temp) }
+	out := func(what string, shape []int) int { return m.pick(what, shape, m.all(), program.Temp) }
+	drawn := -1
+	if slices.Contains(m.defined, s.drawn) {
+		drawn = s.drawn
+	}
+	switch rapid.IntRange(0, 9).Draw(m.t, "shop op") {
+	case 0:
+		m.do(program.Lookup, program.Attr{}, []int{s.table, rapid.SampledFrom([]int{s.one, s.two}).Draw(m.t, "index")}, out("y", wide))
+	case 1:
+		m.do(program.Lookup, program.Attr{}, []int{s.table, drawn}, out("y", few))
+	case 2:
+		m.do(program.Sample, program.Attr{Site: uint32(300 + site)}, []int{s.cdf}, s.drawn)
+	case 3:
+		m.do(program.RowDot, program.Attr{}, []int{in("a", wide), in("b", wide)}, out("s", column))
+	case 4:
+		m.do(program.RowScale, program.Attr{}, []int{in("x", wide), in("s", column)}, out("y", wide))
+	case 5:
+		m.do(program.MatMul, program.Attr{TransB: true}, []int{in("a", wide), in("b", few)}, out("y", logits))
+	case 6:
+		m.do(program.MatMul, program.Attr{TransA: true}, []int{in("a", logits), in("b", wide)}, out("y", few))
+	case 7:
+		pos, neg := out("dpos", column), out("dneg", logits)
+		m.do(program.SampledSoftmaxGrad, program.Attr{}, []int{in("pos", column), in("neg", logits), s.one, drawn, s.logq, in("w", column),
+			m.pick("dloss", []int{1}, m.defined, program.Temp)}, pos, neg)
+	case 8:
+		levels, _ := program.NewLevels([]float64{.1, .5, .7})
+		args := []int{in("y", wide), in("t", column), in("w", column)}
+		if rapid.Bool().Draw(m.t, "one level") {
+			levels, _ = program.NewLevels([]float64{.3})
+			args = []int{in("y", wide), in("t", wide), in("w", wide)}
+		}
+		if rapid.Bool().Draw(m.t, "loss") {
+			m.do(program.Pinball, program.Attr{Levels: levels}, args, out("loss", []int{1}))
+			return
+		}
+		m.do(program.PinballGrad, program.Attr{Levels: levels}, append(args, m.pick("dloss", []int{1}, m.defined, program.Temp)), out("dy", wide))
+	case 9:
+		if m.updated[s.table] {
+			return
+		}
+		args := []int{rapid.SampledFrom([]int{s.one, s.two}).Draw(m.t, "index"), in("dy", wide)}
+		if rapid.Bool().Draw(m.t, "and another") {
+			args = append(args, s.two, in("dy", wide))
+		}
+		if dy := in("dy", few); drawn >= 0 && dy >= 0 {
+			args = append(args, drawn, dy)
+		}
+		before := len(m.p.Instrs)
+		m.do(program.RowAdam, program.Attr{Beta1: .8, Beta2: .99, Eps: 1e-3, Decay: .01}, args, s.table, s.m, s.v)
+		m.updated[s.table] = len(m.p.Instrs) > before
+	}
+}
+
+// openShop adds the table and what goes with it.
+func (m *maker) openShop(set *program.Set) {
+	s := &m.shop
+	shape := []int{randomItems, randomWidth}
+	set.Params = append(set.Params, program.TensorSpec{Name: "table", Shape: shape, Init: "normal", Scale: .5, Site: 2 * randomLayers})
+	s.table = m.buffer(program.Buffer{Name: "table", Kind: program.Param, DType: program.F32, Shape: shape})
+	state := func(name string) int {
+		set.State = append(set.State, program.TensorSpec{Name: name, Shape: shape})
+		return m.buffer(program.Buffer{Name: name, Kind: program.State, DType: program.F32, Shape: shape})
+	}
+	constant := func(name string) int {
+		set.Consts = append(set.Consts, program.TensorSpec{Name: name, Shape: []int{randomItems}})
+		return m.buffer(program.Buffer{Name: name, Kind: program.Const, DType: program.F32, Shape: []int{randomItems}})
+	}
+	s.m, s.v, s.cdf, s.logq = state("tablem"), state("tablev"), constant("cdf"), constant("logq")
+	index := func(name string, w int) int {
+		return m.buffer(program.Buffer{Name: name, Kind: program.Input, DType: program.F32, Shape: []int{m.rows, w}, PerRow: true})
+	}
+	s.one, s.two = index("i0", 1), index("i1", 2)
+	s.drawn = m.buffer(program.Buffer{Kind: program.Temp, DType: program.F32, Shape: []int{randomDrawn, 1}})
+	for range 2 {
+		for _, shape := range [][]int{{m.rows, 1}, {m.rows, randomDrawn}, {randomDrawn, randomWidth}} {
+			m.buffer(program.Buffer{Kind: program.Temp, DType: program.F32, Shape: shape})
+		}
+	}
+	m.defined = append(m.defined, s.table, s.m, s.v)
+	m.do(program.Gather, program.Attr{Column: "i0"}, nil, s.one)
+	m.do(program.Gather, program.Attr{Column: "i1"}, nil, s.two)
 }
 
 // drawSet draws a set whose training program has some dozens of instructions.
@@ -185,7 +286,8 @@ func drawSet(t *rapid.T) *program.Set {
 	}
 	m.do(program.Gather, program.Attr{Column: "x0"}, nil, 1+6*randomLayers)
 	m.do(program.Fill, program.Attr{Scale: 1.5}, nil, len(m.p.Buffers)-1)
-	for i := range rapid.IntRange(5, 40).Draw(t, "steps") {
+	m.openShop(set)
+	for i := range rapid.IntRange(5, 50).Draw(t, "steps") {
 		m.step(i)
 	}
 	f := &program.Program{Name: "forward", Rows: 4, Buffers: []program.Buffer{
@@ -216,13 +318,20 @@ func TestRandomPrograms(t *testing.T) {
 		}
 		d.Columns = append(d.Columns, program.Column{Name: fmt.Sprint("x", c), Rows: rows, Width: randomWidth, F32: x})
 	}
+	for w := 1; w <= 2; w++ {
+		x := make([]float32, rows*w)
+		for i := range x {
+			x[i] = float32(i*7%(randomItems+1)) - 1
+		}
+		d.Columns = append(d.Columns, program.Column{Name: fmt.Sprint("i", w-1), Rows: rows, Width: w, F32: x})
+	}
 	run := func(t *rapid.T, b program.Backend, set *program.Set) (program.Tensors, []float64, error) {
 		e, err := b.Compile(set)
 		if err != nil {
 			t.Fatal(err)
 		}
 		slots := make([]float64, 1)
-		err = errors.Join(e.Bind(d), e.Import(set.Initial(3)), e.Run(0, 1, slots), e.Run(1, 3, slots))
+		err = errors.Join(e.Bind(d), e.Import(initial(set, 3)), e.Run(0, 1, slots), e.Run(1, 3, slots))
 		ts, failed := e.Export()
 		if err := errors.Join(failed, e.Close()); err != nil {
 			t.Fatal(err)

@@ -6,17 +6,22 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// Lookup is the mean of the rows of a table [n,d], a Table or a Const, that each row of idx [m,w] names: [m,d], 0 where all are
-// -1. Indices are an Input, whose column holds whole numbers from -1 to n-1, or a Sample.
+// Lookup is the mean of the rows of a table [n,d], a Table or a Const, that each row of idx [m,w] names: [m,d], 0
+// where all are -1. Indices are an Input, whose column holds whole numbers from -1 to n-1, or a Sample.
 func (b *Builder) Lookup(table, idx *Node) *Node {
 	if !b.usable("lookup", table, idx) || !b.matrix("lookup", table, idx) || !b.index("lookup", idx) {
 		return nil
 	}
-	holds := func(p *param) bool { return p.node == table }
-	if !slices.ContainsFunc(b.consts, holds) && !slices.ContainsFunc(b.params, func(p *param) bool { return p.table && holds(p) }) {
+	isTable := func(p *param) bool { return p.table && p.node == table }
+	if !b.constant(table) && !slices.ContainsFunc(b.params, isTable) {
 		return b.failf("graph: lookup in %s: want a node that Table or Const made", table.Name())
 	}
 	return b.apply("", program.Lookup, program.Attr{}, 0, table, idx)
+}
+
+// constant says whether Const made the node.
+func (b *Builder) constant(n *Node) bool {
+	return slices.ContainsFunc(b.consts, func(p *param) bool { return p.node == n })
 }
 
 // index checks that a node may be one.
@@ -29,13 +34,14 @@ func (b *Builder) index(what string, idx *Node) bool {
 	return true
 }
 
-// Sample draws k indices [k,1] for each step, in proportion to the steps of cdf [n], a Const that ascends to 1. The rows of a batch
-// share them. What is drawn depends on the seed, the step and the count of dropouts and samples before this one.
+// Sample draws k indices [k,1] for each step, in proportion to the steps of cdf [n], a Const that ascends to 1. The
+// rows of a batch share them. What is drawn depends on the seed, the step and the count of dropouts and samples
+// before this one.
 func (b *Builder) Sample(cdf *Node, k int) *Node {
 	if !b.usable("sample", cdf) {
 		return nil
 	}
-	if !slices.ContainsFunc(b.consts, func(p *param) bool { return p.node == cdf }) || len(dims(cdf)) != 1 {
+	if !b.constant(cdf) || len(dims(cdf)) != 1 {
 		return b.failf("graph: sample by %s %v: want a vector that Const made", cdf.Name(), dims(cdf))
 	}
 	if k < 1 {
@@ -61,15 +67,16 @@ func (b *Builder) RowScale(x, s *Node) *Node {
 		return nil
 	}
 	if !slices.Equal(dims(s), []int{dims(x)[0], 1}) {
-		return b.failf("graph: row_scale of %s %v by %s %v: want one factor a row", x.Name(), dims(x), s.Name(), dims(s))
+		return b.failf("graph: row_scale of %s %v by %s %v: want one factor a row",
+			x.Name(), dims(x), s.Name(), dims(s))
 	}
 	return b.apply("", program.RowScale, program.Attr{}, 0, x, s)
 }
 
-// SampledSoftmax is the weighted mean over the rows of the cross-entropy of the items pi [rows,1], of logits pos [rows,1], among
-// themselves and the items ni [k,1] that Sample drew, of logits neg [rows,k] and shared by all rows. logq [n], a Const, is the
-// logarithm of each item's probability of being drawn. See program.SampledSoftmax. A nil weight counts every row once. Gradients go
-// to pos and neg.
+// SampledSoftmax is the weighted mean over the rows of the cross-entropy of the items pi [rows,1], of logits pos
+// [rows,1], among themselves and the items ni [k,1] that Sample drew, of logits neg [rows,k] and shared by all rows.
+// logq [n], a Const, is the logarithm of each item's probability of being drawn. See program.SampledSoftmax. A nil
+// weight counts every row once. Gradients go to pos and neg.
 func (b *Builder) SampledSoftmax(pos, neg, pi, ni, logq, weight *Node) *Node {
 	if !b.usable("sampled_softmax", pos, neg, pi, ni, logq) || !b.matrix("sampled_softmax", pos, neg, pi, ni) ||
 		!b.index("sampled_softmax", pi) || !b.index("sampled_softmax", ni) {
@@ -81,22 +88,24 @@ func (b *Builder) SampledSoftmax(pos, neg, pi, ni, logq, weight *Node) *Node {
 	if !b.usable("sampled_softmax", weight) {
 		return nil
 	}
+	column, k := []int{b.rows, 1}, dims(neg)[1]
 	for _, w := range []struct {
 		x    *Node
 		dims []int
-	}{{pos, []int{b.rows, 1}}, {neg, []int{b.rows, dims(ni)[0]}}, {pi, []int{b.rows, 1}}, {ni, []int{dims(neg)[1], 1}}, {weight, []int{b.rows, 1}}} {
+	}{{pos, column}, {neg, []int{b.rows, dims(ni)[0]}}, {pi, column}, {ni, []int{k, 1}}, {weight, column}} {
 		if !slices.Equal(dims(w.x), w.dims) {
 			return b.failf("graph: sampled_softmax: operand %s is %v, want %v", w.x.Name(), dims(w.x), w.dims)
 		}
 	}
-	if !slices.ContainsFunc(b.consts, func(p *param) bool { return p.node == logq }) || len(dims(logq)) != 1 {
-		return b.failf("graph: sampled_softmax: %s %v is no logq: want a vector that Const made", logq.Name(), dims(logq))
+	if !b.constant(logq) || len(dims(logq)) != 1 {
+		return b.failf("graph: sampled_softmax: %s %v is no logq: want a vector that Const made",
+			logq.Name(), dims(logq))
 	}
 	return b.apply("", program.SampledSoftmax, program.Attr{}, 0, pos, neg, pi, ni, logq, weight)
 }
 
-// BPR is the weighted mean over the rows of -log sigmoid(pos - neg) (Rendle et al. 2009), both [rows,1]: the binary cross-entropy of
-// the difference.
+// BPR is the weighted mean over the rows of -log sigmoid(pos - neg) (Rendle et al. 2009), both [rows,1]: the binary
+// cross-entropy of the difference.
 func (b *Builder) BPR(pos, neg, weight *Node) *Node {
 	if !b.usable("bpr", pos, neg) {
 		return nil
@@ -104,9 +113,9 @@ func (b *Builder) BPR(pos, neg, weight *Node) *Node {
 	return b.BCEWithLogits(b.Add(pos, b.Scale(neg, -1)), b.onesLike(pos), weight)
 }
 
-// Pinball is the mean pinball loss of the quantile forecasts y [rows, h*q] at h steps, q levels a step, against t [rows,h], with
-// weights w [rows,h]; it is divided by rows*h*q and not by the weights, and a weight of 0 leaves a target out. See program.Pinball.
-// The gradient goes to y alone.
+// Pinball is the mean pinball loss of the quantile forecasts y [rows, h*q] at h steps, q levels a step, against t
+// [rows,h], with weights w [rows,h]; it is divided by rows*h*q and not by the weights, and a weight of 0 leaves a
+// target out. See program.Pinball. The gradient goes to y alone.
 func (b *Builder) Pinball(y, t, w *Node, levels ...float64) *Node {
 	if !b.usable("pinball", y, t, w) || !b.matrix("pinball", y, t, w) {
 		return nil

@@ -159,8 +159,8 @@ func (l *lowering) ours(n *Node, o *op, args []value) error {
 	return nil
 }
 
-// gradient is what the update of a parameter takes: its gradient or, for a table, the index and the gradient of each Lookup, in the
-// order in which the model made them.
+// gradient is what the update of a parameter takes: its gradient or, for a table, the index and the gradient of each
+// Lookup, in the order in which the model made them.
 func (p *param) gradient(grad *Node) ([]*Node, error) {
 	if !p.table {
 		return []*Node{grad}, nil

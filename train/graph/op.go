@@ -19,8 +19,8 @@ type op struct {
 	id   uint32 // unique in the graph, from 1
 	kind program.Op
 	attr program.Attr
-	// width of the result of SliceGrad, the rows of that of Sample and of a table's gradient: not part of Attr, since the
-	// program has it in the buffer.
+	// width of the result of SliceGrad, the rows of that of Sample and of a table's gradient: not part of Attr, since
+	// the program has it in the buffer.
 	width int
 	// part is 1 in the node of an instruction's second result, whose operand 0 is the node of the first.
 	part   int
@@ -30,8 +30,8 @@ type op struct {
 	output tensor.Shape
 }
 
-// tableGrad is the gradient of a table by one of its Lookups, (idx, dy) -> [n,d]. It is an operation of graphs alone: the lowering
-// hands idx and dy to RowAdam, and nothing dense is made of them.
+// tableGrad is the gradient of a table by one of its Lookups, (idx, dy) -> [n,d]. It is an operation of graphs alone:
+// the lowering hands idx and dy to RowAdam, and nothing dense is made of them.
 const tableGrad program.Op = "table_grad"
 
 // differentiable lists for each kind the operands that a gradient can flow to; the others have none.

@@ -281,8 +281,8 @@ func (s *Set) CheckRun(d *Data, first, n, slots int) error {
 	return nil
 }
 
-// NotFinite is the error of a Run in which the sums of a slot ceased to be finite in a step: the training diverged, and the
-// weights are of no use.
+// NotFinite is the error of a Run in which the sums of a slot ceased to be finite in a step: the training diverged,
+// and the weights are of no use.
 type NotFinite struct {
 	Step  int
 	Slot  string

@@ -57,7 +57,7 @@ func jumpIfNone(masks []reg.VecVirtual, label string) {
 // multiply-add (4 cycles, 2 a cycle).
 func search() {
 	text("search4", "func(panels *float32, stride int, q *float32, dim, groups int, threshold float32, out *float32) int",
-		"search4 is kernels.search; stride, of panels, is in bytes.")
+		"search4 is path.search; stride, of panels, is in bytes.")
 	base, stride, groups := gp("panels"), gp("stride"), gp("groups")
 	q0, dim, out := gp("q"), gp("dim"), gp("out")
 	stride3, at, next, q, k := GP64(), GP64(), GP64(), GP64(), GP64()
@@ -125,8 +125,9 @@ func search() {
 
 // batch scores panels against six users; 12 of the 16 registers hold sums.
 func batch() {
-	text("batch6", "func(users *float32, rs int, panel *float32, panels, dim int, thresholds, out *float32, masks *uint8) int",
-		"batch6 is kernels.batch; rs, the stride of users, is in bytes; panels lie one after the other.")
+	text("batch6",
+		"func(users *float32, rs int, panel *float32, panels, dim int, thresholds, out *float32, masks *uint8) int",
+		"batch6 is path.batch; rs, the stride of users, is in bytes; panels lie one after the other.")
 	u0, rs, b, panels := gp("users"), gp("rs"), gp("panel"), gp("panels")
 	thr, a0, a3, k := gp("thresholds"), GP64(), GP64(), GP64()
 	row := func(r int) Mem {
@@ -198,14 +199,15 @@ func batch() {
 func tile32(rows, vectors int) {
 	name := fmt.Sprintf("tile%dx%d", rows, 8*vectors)
 	text(name, "func(a *float32, rs, cs int, b *float32, ldb int, c *float32, ldc int, k int)",
-		fmt.Sprintf("%s adds to c, %d rows of %d, the products of k rows of a and b; strides are in bytes, rs and cs those of a",
-			name, rows, 8*vectors), "over rows of c and over k.")
+		fmt.Sprintf("%s adds to c, %d x %d, the products of k rows of a and b; strides are in bytes,", name, rows, 8*vectors),
+		"rs and cs those of a over rows of c and over k.")
 	a, rs, cs, b, ldb, k := gp("a"), gp("rs"), gp("cs"), gp("b"), gp("ldb"), gp("k")
 	c0, ldc, c := gp("c"), gp("ldc"), GP64()
 	rs3 := GP64()
 	LEAQ(Mem{Base: rs, Index: rs, Scale: 2}, rs3)
 	row := func(r int) Mem {
-		return []Mem{{Base: a}, {Base: a, Index: rs, Scale: 1}, {Base: a, Index: rs, Scale: 2}, {Base: a, Index: rs3, Scale: 1}}[r]
+		return []Mem{{Base: a}, {Base: a, Index: rs, Scale: 1}, {Base: a, Index: rs, Scale: 2},
+			{Base: a, Index: rs3, Scale: 1}}[r]
 	}
 	acc := make([]reg.VecVirtual, rows*vectors)
 	each := func(do func(v reg.VecVirtual, at Mem)) {
@@ -297,16 +299,17 @@ func sum8(v []reg.VecVirtual) {
 	VADDPS(v[3], v[2], v[0])
 }
 
-// gather is the inner loop of conjugate gradients: eight rows at a time, dot products with p, a coefficient from each, and
-// the rows so weighted added to out while they are in the cache.
+// gather is the inner loop of conjugate gradients: eight rows at a time, dot products with p, a coefficient from each,
+// and the rows so weighted added to out while they are in the cache.
 func gather(residual bool) {
 	name := "gatherProduct"
 	if residual {
 		name = "gatherResidual"
 	}
 	text(name, "func(y *float32, stride int, index *int32, weight *float32, n int, p, out *float32, width int)",
-		fmt.Sprintf("%s is path.%s for n rows, a positive multiple of 8, and 8 readable ones after them; stride and width are in bytes, width a multiple of 64.",
-			name, map[bool]string{true: "residual", false: "product"}[residual]))
+		fmt.Sprintf("%s is path.%s for n rows, a positive multiple of 8, with 8 readable indices after them;",
+			name, map[bool]string{true: "residual", false: "product"}[residual]),
+		"stride and width are in bytes, width a multiple of 64.")
 	AllocLocal(32)
 	p, out, i := gp("p"), gp("out"), GP64()
 	XORQ(i, i)
@@ -397,7 +400,7 @@ func gather(residual bool) {
 }
 
 func dot() {
-	text("dot8", "func(a, b *float32, n int) float32", "dot8 is kernels.dot for n elements, a positive multiple of 8.")
+	text("dot8", "func(a, b *float32, n int) float32", "dot8 is path.dot for n elements, a positive multiple of 8.")
 	a, b, n, i := gp("a"), gp("b"), gp("n"), GP64()
 	acc, x := YMM(), YMM()
 	VXORPS(acc, acc, acc)
@@ -419,7 +422,8 @@ func dot() {
 }
 
 func axpy() {
-	text("axpy8", "func(y, x *float32, a float32, n int)", "axpy8 is kernels.axpy for n elements, a positive multiple of 8.")
+	text("axpy8", "func(y, x *float32, a float32, n int)",
+		"axpy8 is path.axpy for n elements, a positive multiple of 8.")
 	y, x, n, i := gp("y"), gp("x"), gp("n"), GP64()
 	a, v := YMM(), YMM()
 	VBROADCASTSS(NewParamAddr("a", 16), a)

@@ -25,6 +25,7 @@ func main() {
 	dropout()
 	permute()
 	transpose()
+	prefetch()
 	arithmetic()
 	rowDot()
 	softmaxLogits()
@@ -532,6 +533,19 @@ func transpose() {
 	DECQ(blocks)
 	JNZ(LabelRef("loop"))
 	VZEROUPPER()
+	RET()
+}
+
+func prefetch() {
+	TEXT("prefetchRow", NOSPLIT, "func(x *float32, n int)")
+	Pragma("noescape")
+	Doc("prefetchRow is kernels.prefetch for n elements, n above 0.")
+	x, n := Load(Param("x"), GP64()), Load(Param("n"), GP64())
+	Label("loop")
+	PREFETCHT0(Mem{Base: x})
+	ADDQ(U8(64), x)
+	SUBQ(U8(16), n)
+	JG(LabelRef("loop"))
 	RET()
 }
 

@@ -1,0 +1,284 @@
+// Tables of embeddings: rows looked up, multiplied and scaled, items drawn, and the optimizer of the rows that a step touches.
+#include "adam.cuh"
+#include "common.cuh"
+
+constexpr int kLookupAhead = 8; // rows of the table that are on the way at once
+
+// lookup: a thread an element of y; the rows that idx names are added in its order, from the first there is.
+extern "C" __global__ void __launch_bounds__(128)
+    lookup(const float *table, const float *idx, float *y, int m, int w, int n, int d) {
+  const u32 at = blockIdx.x * 128 + threadIdx.x;
+  if (at >= (u32)(m * d)) return;
+  const u32 row = at / (u32)d, column = at % (u32)d;
+  const float *q = idx + (u64)row * w;
+  float sum = 0.0f;
+  int count = 0;
+  for (int j = 0; j < w; j += kLookupAhead) {
+    int from[kLookupAhead];
+    float v[kLookupAhead];
+#pragma unroll
+    for (int i = 0; i < kLookupAhead; i++) from[i] = j + i < w ? index_of(q[j + i], n) : -1;
+#pragma unroll
+    for (int i = 0; i < kLookupAhead; i++) v[i] = from[i] >= 0 ? table[(u64)from[i] * d + column] : 0.0f;
+#pragma unroll
+    for (int i = 0; i < kLookupAhead; i++) {
+      if (from[i] < 0) continue;
+      sum = count == 0 ? v[i] : sum + v[i];
+      count++;
+    }
+  }
+  y[at] = count > 1 ? sum / (float)count : sum;
+}
+
+// sample: a thread a draw, which is the least i with cdf[i] > u, or the last.
+extern "C" __global__ void __launch_bounds__(64)
+    sample(const State *state, const float *cdf, float *idx, int k, int n, u64 seed, u32 site) {
+  const int j = (int)(blockIdx.x * 64 + threadIdx.x);
+  if (j >= k) return;
+  const Words r = philox((u32)seed, (u32)(seed >> 32), (u32)j >> 2, 0, state->step, site);
+  const int i = j & 3;
+  const u32 word = i == 0 ? r.w[0] : i == 1 ? r.w[1] : i == 2 ? r.w[2] : r.w[3];
+  const float u = (float)(word >> 8) * 0x1p-24f;
+  int low = 0, high = n - 1;
+  while (low < high) {
+    const int middle = (low + high) >> 1;
+    if (cdf[middle] > u)
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  idx[j] = (float)low;
+}
+
+constexpr int kDot = 32;           // rows of a warp, and columns that pass through shared memory at once
+constexpr int kDotLine = kDot + 1; // a float apart, so that 32 rows lie in 32 banks
+
+// row_dot: a warp 32 rows, a lane the chain of one. Rows are read along their columns and turned in shared memory.
+extern "C" __global__ void __launch_bounds__(32) row_dot(const float *a, const float *b, float *s, int m, int d) {
+  SHARED_ARRAY(float, x, kDot * kDotLine);
+  SHARED_ARRAY(float, z, kDot * kDotLine);
+  const int lane = (int)threadIdx.x;
+  const int row0 = (int)blockIdx.x * kDot;
+  float sum = 0.0f;
+  for (int first = 0; first < d; first += kDot) {
+    const int count = min(kDot, d - first);
+    const int column = first + min(lane, count - 1);
+    __syncwarp(); // the last piece has been added
+#pragma unroll 16
+    for (int r = 0; r < kDot; r++) {
+      const u64 at = (u64)min(row0 + r, m - 1) * d + column;
+      x[r * kDotLine + lane] = a[at];
+      z[r * kDotLine + lane] = b[at];
+    }
+    __syncwarp();
+#pragma unroll 8
+    for (int c = 0; c < count; c++) sum = fmaf(x[lane * kDotLine + c], z[lane * kDotLine + c], sum);
+  }
+  if (row0 + lane < m) s[row0 + lane] = sum;
+}
+
+// row_scale: y[i,c] = x[i,c] s[i], a thread an element.
+extern "C" __global__ void __launch_bounds__(256) row_scale(const float *x, const float *s, float *y, int m, int d) {
+  const u32 at = blockIdx.x * 256 + threadIdx.x;
+  if (at < (u32)(m * d)) y[at] = s[at / (u32)d] * x[at];
+}
+
+// Use is one lookup of a table: useEntry of table.go.
+struct Use {
+  const float *idx, *dy;
+  int w;           // indices of a row
+  int rows;        // of idx and of dy
+  int start, base; // the indices, and the rows, of the uses before it
+};
+
+constexpr int kSortThreads = 1024;
+constexpr int kSortWarps = kSortThreads / 32;
+constexpr int kSortRounds = 8;                           // elements of a thread
+constexpr int kSortChunk = kSortThreads * kSortRounds;   // elements that are ranked at once
+constexpr int kDigits = 256;
+
+// Pair is one index: the row of the table, and the row of the gradients of all uses that it brings.
+struct Pair {
+  u32 row, from;
+};
+
+// rank_in_warp counts a digit of each lane and tells how often it occurred in the warp before: in earlier calls, and in lower
+// lanes of this one.
+DEVICE u32 rank_in_warp(u32 *counts, u32 digit, bool on, int lane) {
+  u32 same = __ballot_sync(kFullWarp, on); // lanes with the digit of this one
+#pragma unroll
+  for (int bit = 0; bit < 8; bit++) {
+    const bool set = (digit >> bit & 1) != 0;
+    const u32 with = __ballot_sync(kFullWarp, set);
+    same &= set ? with : ~with;
+  }
+  const u32 below = (u32)__popc(same & ((1u << lane) - 1));
+  const u32 before = on ? counts[digit] : 0;
+  __syncwarp();
+  if (on && below == 0) counts[digit] = before + (u32)__popc(same);
+  __syncwarp();
+  return before + below;
+}
+
+// Keys are where a pass reads: the indices of the uses in the first, else what the last one wrote.
+struct Keys {
+  const Use *uses;
+  int count, n;
+  const Pair *pairs;
+};
+
+DEVICE Pair key_at(const Keys &k, int at) {
+  if (k.pairs != nullptr) return k.pairs[at];
+  int u = 0;
+  while (u + 1 < k.count && k.uses[u + 1].start <= at) u++;
+  const Use use = k.uses[u];
+  const int i = at - use.start;
+  const int row = index_of(use.idx[i], k.n);
+  Pair p;
+  p.row = row < 0 ? (u32)k.n : (u32)row; // none: behind all rows
+  p.from = (u32)(use.base + i / use.w);
+  return p;
+}
+
+// row_sort: one block. It lists the indices of all uses as pairs in the order of use and place and sorts them by row, stably,
+// by digits of 8 bits from the lowest; pass p writes to a where it is even, else to b. share is, for each row of the
+// gradients, the number of its indices, at least 1.
+//
+// A pass counts the digits of all pairs, which tells where each digit begins, then places chunk after chunk: a warp
+// ranks its own stretch of a chunk, and the counts of the warps before it say where its pairs of a digit begin.
+extern "C" __global__ void __launch_bounds__(1024)
+    row_sort(const Use *uses, int count, Pair *a, Pair *b, float *share, int total, int shares, int n, int bits) {
+  SHARED_ARRAY(u32, counts, kSortWarps * kDigits);
+  SHARED_ARRAY(u32, begin, kDigits);
+  const int thread = (int)threadIdx.x, lane = thread % 32, warp = thread / 32;
+  u32 *mine = counts + warp * kDigits;
+  Keys keys = {uses, count, n, nullptr};
+  Pair *to = a;
+  for (int shift = 0; shift < bits; shift += 8) {
+    for (int i = thread; i < kSortWarps * kDigits; i += kSortThreads) counts[i] = 0;
+    __syncthreads();
+    for (int first = 0; first < total; first += kSortThreads) {
+      const int at = first + thread;
+      const bool on = at < total;
+      rank_in_warp(mine, on ? key_at(keys, at).row >> shift & (kDigits - 1) : 0, on, lane);
+    }
+    __syncthreads();
+    if (thread < kDigits) {
+      u32 sum = 0;
+      for (int w = 0; w < kSortWarps; w++) sum += counts[w * kDigits + thread];
+      begin[thread] = sum;
+    }
+    __syncthreads();
+    if (warp == 0) { // each lane eight digits, then the lanes before it
+      u32 v[kDigits / 32], sum = 0;
+#pragma unroll
+      for (int i = 0; i < kDigits / 32; i++) {
+        v[i] = sum;
+        sum += begin[lane * (kDigits / 32) + i];
+      }
+      u32 until = sum;
+      for (int step = 1; step < 32; step *= 2) {
+        const u32 other = __shfl_up_sync(kFullWarp, until, step);
+        if (lane >= step) until += other;
+      }
+#pragma unroll
+      for (int i = 0; i < kDigits / 32; i++) begin[lane * (kDigits / 32) + i] = v[i] + (until - sum);
+    }
+    for (int first = 0; first < total; first += kSortChunk) {
+      __syncthreads(); // the last chunk is placed, and begin is written
+      for (int i = thread; i < kSortWarps * kDigits; i += kSortThreads) counts[i] = 0;
+      __syncthreads();
+      Pair p[kSortRounds];
+      u32 rank[kSortRounds];
+      const int start = first + warp * (32 * kSortRounds) + lane;
+#pragma unroll
+      for (int r = 0; r < kSortRounds; r++) {
+        p[r].row = 0, p[r].from = 0;
+        if (start + r * 32 < total) p[r] = key_at(keys, start + r * 32);
+      }
+#pragma unroll
+      for (int r = 0; r < kSortRounds; r++)
+        rank[r] = rank_in_warp(mine, p[r].row >> shift & (kDigits - 1), start + r * 32 < total, lane);
+      __syncthreads();
+      if (thread < kDigits) {
+        u32 sum = begin[thread];
+        for (int w = 0; w < kSortWarps; w++) {
+          const u32 c = counts[w * kDigits + thread];
+          counts[w * kDigits + thread] = sum;
+          sum += c;
+        }
+        begin[thread] = sum;
+      }
+      __syncthreads();
+#pragma unroll
+      for (int r = 0; r < kSortRounds; r++)
+        if (start + r * 32 < total) to[mine[p[r].row >> shift & (kDigits - 1)] + rank[r]] = p[r];
+    }
+    __syncthreads();
+    keys.pairs = to;
+    to = to == a ? b : a;
+  }
+  int u = 0;
+  for (int r = thread; r < shares; r += kSortThreads) {
+    while (u + 1 < count && uses[u + 1].base <= r) u++;
+    const Use use = uses[u];
+    const float *q = use.idx + (u64)(r - use.base) * use.w;
+    int some = 0;
+    for (int j = 0; j < use.w; j++) some += index_of(q[j], n) >= 0 ? 1 : 0;
+    share[r] = (float)max(some, 1);
+  }
+}
+
+// Gradient is what the pairs point at.
+struct Gradient {
+  const Use *uses;
+  int count, d;
+  const float *share;
+};
+
+// gradient_at is column c of a row of the gradients of all uses, divided among the indices of its row.
+DEVICE float gradient_at(const Gradient &g, u32 from, int c) {
+  int u = 0;
+  while (u + 1 < g.count && (u32)g.uses[u + 1].base <= from) u++;
+  return g.uses[u].dy[(u64)(from - (u32)g.uses[u].base) * g.d + c] / g.share[from];
+}
+
+constexpr int kAdamAhead = 4; // gradients that are on the way at once
+
+// row_adam: so many lanes a pair, of which those of the first pair of each row work. They add the gradients of the row's pairs
+// in order and take one step of AdamW.
+extern "C" __global__ void __launch_bounds__(128)
+    row_adam(const State *state, const float *rates, const float *c1, const float *c2, const Use *uses, int count,
+             const Pair *pairs, const float *share, float *p, float *m, float *v, int total, int n, int d, int lanes,
+             float b1, float ob1, float b2, float ob2, float eps, float decay) {
+  const int first = (int)(blockIdx.x * (128u / (u32)lanes) + threadIdx.x / (u32)lanes);
+  if (first >= total) return;
+  const u32 row = pairs[first].row;
+  if (row >= (u32)n || (first > 0 && pairs[first - 1].row == row)) return;
+  const u32 step = state->step;
+  const float rate = rates[step], k1 = c1[step], k2 = c2[step];
+  const Adam adam = {b1, ob1, b2, ob2, eps, decay};
+  const Gradient gradient = {uses, count, d, share};
+  for (int c = (int)(threadIdx.x % (u32)lanes); c < d; c += lanes) {
+    const u64 at = (u64)row * d + c;
+    const Weight w = {p[at], m[at], v[at]};
+    float g = gradient_at(gradient, pairs[first].from, c);
+    for (int e = first + 1;; e += kAdamAhead) {
+      bool on[kAdamAhead];
+      float more[kAdamAhead];
+#pragma unroll
+      for (int i = 0; i < kAdamAhead; i++) {
+        on[i] = e + i < total && pairs[e + i].row == row;
+        more[i] = on[i] ? gradient_at(gradient, pairs[e + i].from, c) : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < kAdamAhead; i++)
+        if (on[i]) g = g + more[i];
+      if (!on[kAdamAhead - 1]) break;
+    }
+    const Weight next = adam_step(adam, rate, k1, k2, g, w);
+    m[at] = next.m;
+    v[at] = next.v;
+    p[at] = next.p;
+  }
+}

@@ -1,0 +1,211 @@
+package forecaster
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/features"
+	"github.com/onmart/onmart/forecast"
+)
+
+// Columns names the columns of a panel's rows.
+type Columns struct {
+	Target     string
+	Covariates []string // known up to the last step only
+}
+
+// History is a panel that grows: rows of closed steps are appended in the order of time.
+type History struct {
+	step    forecast.Step
+	zone    *time.Location
+	columns Columns
+	times   []int64
+	index   map[string]int
+	series  []forecast.Series
+	repeat  bool // a step without a row has the value before it; otherwise 0
+}
+
+// NewHistory is an empty one. repeat tells that a series without a row at a step keeps its last value; otherwise it
+// sold nothing.
+func NewHistory(step forecast.Step, zone *time.Location, columns Columns, repeat bool) *History {
+	return &History{step: step, zone: zone, columns: columns, index: map[string]int{}, repeat: repeat}
+}
+
+// MaxSteps bounds the history of a panel: a wrong date would otherwise fill memory with zeros.
+const MaxSteps = 200_000
+
+// Append adds rows of closed steps. Rows are in the order of steps; a series has at most one row a step.
+func (h *History) Append(b *datasets.Batch) error {
+	key, step := b.Column(features.ColumnSeries), b.Column(features.ColumnStep)
+	target := b.Column(h.columns.Target)
+	if key == nil || step == nil || target == nil {
+		return fmt.Errorf("the rows have no columns %s, %s and %s", features.ColumnSeries, features.ColumnStep, h.columns.Target)
+	}
+	covariates := make([]*datasets.Column, len(h.columns.Covariates))
+	for i, name := range h.columns.Covariates {
+		if covariates[i] = b.Column(name); covariates[i] == nil {
+			return fmt.Errorf("the rows have no column %s", name)
+		}
+	}
+	for r := range b.N {
+		t := step.Ints[r]
+		if err := h.reach(t, key.Strings[r]); err != nil {
+			return err
+		}
+		y := target.Floats[r]
+		if target.IsNull(r) {
+			y = 0
+		}
+		if math.IsNaN(y) || math.IsInf(y, 0) {
+			return fmt.Errorf("series %q at %s: %s is %v", key.Strings[r], datasets.FormatTime(t), h.columns.Target, y)
+		}
+		if err := h.put(key.Strings[r], t, y, covariates, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reach extends the grid up to the step that starts at t.
+func (h *History) reach(t int64, key string) error {
+	if len(h.times) == 0 {
+		h.times = append(h.times, t)
+		return nil
+	}
+	for {
+		last := h.times[len(h.times)-1]
+		if t == last {
+			return nil
+		}
+		next := h.step.Next(last, h.zone)
+		switch {
+		case t < last:
+			return fmt.Errorf("series %q: its row of %s comes after rows of %s: rows must be in the order of time", key, datasets.FormatTime(t), datasets.FormatTime(last))
+		case t < next:
+			return fmt.Errorf("series %q: %s is no start of a %s in %v: the one before starts at %s and the next at %s", key,
+				datasets.FormatTime(t), h.step, h.zone, datasets.FormatTime(last), datasets.FormatTime(next))
+		case len(h.times) >= MaxSteps:
+			return fmt.Errorf("series %q: its row of %s is more than %d steps after the first: is the date right?", key, datasets.FormatTime(t), MaxSteps)
+		}
+		h.close()
+		h.times = append(h.times, next)
+	}
+}
+
+// close fills the last step of the series that had no row there.
+func (h *History) close() {
+	n := len(h.times)
+	for i := range h.series {
+		s := &h.series[i]
+		if s.First+len(s.Y) < n {
+			y := 0.
+			if h.repeat {
+				y = s.Y[len(s.Y)-1]
+			}
+			s.Y = append(s.Y, y)
+			for c := range s.X {
+				s.X[c] = append(s.X[c], s.X[c][len(s.X[c])-1])
+			}
+		}
+	}
+}
+
+func (h *History) put(key string, t int64, y float64, covariates []*datasets.Column, row int) error {
+	i, ok := h.index[key]
+	if !ok {
+		i = len(h.series)
+		h.index[key] = i
+		h.series = append(h.series, forecast.Series{Key: key, First: len(h.times) - 1, X: make([][]float64, len(covariates))})
+	}
+	s := &h.series[i]
+	if s.First+len(s.Y) == len(h.times) {
+		return fmt.Errorf("series %q has two rows at %s: sum them first", key, datasets.FormatTime(t))
+	}
+	s.Y = append(s.Y, y)
+	for c, column := range covariates {
+		x := math.NaN()
+		if !column.IsNull(row) {
+			x = column.Floats[row]
+		}
+		if math.IsNaN(x) || math.IsInf(x, 0) { // unknown: as before
+			x = 0
+			if n := len(s.X[c]); n > 0 {
+				x = s.X[c][n-1]
+			}
+		}
+		s.X[c] = append(s.X[c], x)
+	}
+	return nil
+}
+
+// Panel is the history so far; later rows do not change it. Its series are in the order of their keys.
+func (h *History) Panel() *forecast.Panel {
+	h.close()
+	p := &forecast.Panel{Step: h.step, Times: slices.Clip(h.times), Zone: h.zone}
+	for _, name := range h.columns.Covariates {
+		p.Covariates = append(p.Covariates, forecast.Covariate{Name: name})
+	}
+	for i := range h.series {
+		s := h.series[i]
+		s.Y = slices.Clip(s.Y)
+		s.X = slices.Clone(s.X)
+		for c := range s.X {
+			s.X[c] = slices.Clip(s.X[c])
+		}
+		p.Series = append(p.Series, s)
+	}
+	slices.SortFunc(p.Series, func(a, b forecast.Series) int {
+		if a.Key < b.Key {
+			return -1
+		}
+		return 1
+	})
+	return p
+}
+
+// Steps is how many there are.
+func (h *History) Steps() int { return len(h.times) }
+
+// HistoryOf takes up a panel.
+func HistoryOf(p *forecast.Panel, columns Columns, repeat bool) *History {
+	h := NewHistory(p.Step, p.Zone, columns, repeat)
+	h.times = slices.Clip(p.Times)
+	for i := range p.Series {
+		h.index[p.Series[i].Key] = i
+		h.series = append(h.series, p.Series[i])
+	}
+	return h
+}
+
+// WriteHistory writes the last steps of a panel as one Parquet file with the columns series, step, the target and the
+// covariates.
+func WriteHistory(w io.Writer, p *forecast.Panel, columns Columns, last int) error {
+	schema := &datasets.Schema{Fields: []datasets.Field{
+		{Name: features.ColumnSeries, Type: datasets.String}, {Name: features.ColumnStep, Type: datasets.Time},
+		{Name: columns.Target, Type: datasets.Float64}}}
+	for _, name := range columns.Covariates {
+		schema.Fields = append(schema.Fields, datasets.Field{Name: name, Type: datasets.Float64})
+	}
+	b := datasets.NewBatch(schema, 0)
+	from := max(0, len(p.Times)-last)
+	for t := from; t < len(p.Times); t++ {
+		for i := range p.Series {
+			s := &p.Series[i]
+			if t < s.First {
+				continue
+			}
+			b.Columns[0].Strings = append(b.Columns[0].Strings, s.Key)
+			b.Columns[1].Ints = append(b.Columns[1].Ints, p.Times[t])
+			b.Columns[2].Floats = append(b.Columns[2].Floats, s.Y[t-s.First])
+			for c := range columns.Covariates {
+				b.Columns[3+c].Floats = append(b.Columns[3+c].Floats, s.X[c][t-s.First])
+			}
+			b.N++
+		}
+	}
+	return datasets.WriteTable(w, b)
+}

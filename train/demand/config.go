@@ -1,0 +1,285 @@
+package demand
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/onmart/onmart/forecast"
+	"github.com/onmart/onmart/score/model/forecaster"
+	"github.com/onmart/onmart/train"
+	"github.com/onmart/onmart/train/program"
+)
+
+// Auto leaves a setting to the data.
+const Auto = "auto"
+
+// Config is everything about a training that is not data. DefaultConfig has the defaults, Set changes them by name.
+// Where a field says so, a value of 0 or Auto takes what suits the panel.
+type Config struct {
+	Network      bool    // train a network; without it only classical methods are combined
+	Hidden       []int   // widths of the hidden layers; nil: by the scaling
+	Activation   string  // of the hidden layers
+	Dropout      float64 // after each hidden layer
+	Towers       int     // networks trained side by side, their quantiles averaged
+	Batch        int     // rows of a step
+	Epochs       int     // at most; 0: by the scaling
+	LearningRate float64 // the greatest
+	WarmUp       float64 // share of the steps in which the rate rises
+	WeightDecay  float64
+	Rows         int       // of training at most: series, origins and steps ahead are sampled down to it; 0: by the scaling
+	Scaling      string    // ratio, shift or auto
+	Point        string    // mean, median or auto
+	Folds        int       // rolling windows that the weights of the combination are fitted on
+	Members      []string  // methods that are combined; nil: by the scaling
+	Levels       []float64 // of the quantiles
+}
+
+// DefaultConfig was chosen on rolling folds: docs/BENCHMARKS.md has the table.
+func DefaultConfig() Config {
+	return Config{
+		Network: true, Activation: "silu", Dropout: .1, Towers: 2, Batch: 512, LearningRate: 2e-3, WarmUp: .1,
+		Scaling: Auto, Point: Auto, Folds: 3, Levels: forecast.DefaultLevels(),
+	}
+}
+
+// resolved is the config with everything that was left to the data.
+func (c Config) resolved(d *forecaster.Design) Config {
+	ratio := d.Scaling == forecaster.Ratio
+	if c.Hidden == nil {
+		c.Hidden = []int{128, 128}
+	}
+	if c.Epochs == 0 {
+		c.Epochs = pickInt(ratio, 3, 12)
+	}
+	if c.Rows == 0 {
+		c.Rows = pickInt(ratio, 400_000, 120_000)
+	}
+	if c.Point == Auto {
+		c.Point = forecaster.PointMedian
+		if ratio {
+			c.Point = forecaster.PointMean
+		}
+	}
+	if c.Members == nil {
+		c.Members = []string{"ets", "dynamic-theta", "ar", "seasonal-naive", "seasonal-naive-long"}
+		if ratio {
+			c.Members = []string{"pooled", "tsb", "adida", "window-average", "seasonal-window-average"}
+		}
+	}
+	return c
+}
+
+func pickInt(first bool, a, b int) int {
+	if first {
+		return a
+	}
+	return b
+}
+
+// Setting is one name that --set takes.
+type Setting struct {
+	Name, Words string
+	get         func(*Config) string
+	set         func(*Config, string) error
+}
+
+// Value is the setting's value in a config, as --set would read it.
+func (s *Setting) Value(c *Config) string { return s.get(c) }
+
+// Settings lists what --set takes, in the order of the documentation.
+func Settings() []Setting {
+	return []Setting{
+		{"network", "train a network beside the classical methods: true or false",
+			func(c *Config) string { return strconv.FormatBool(c.Network) },
+			func(c *Config, v string) (err error) {
+				if c.Network, err = strconv.ParseBool(v); err != nil {
+					return errors.New("want true or false")
+				}
+				return nil
+			}},
+		{"hidden", "widths of the hidden layers, such as 128,128, or auto",
+			func(c *Config) string { return list(c.Hidden, strconv.Itoa) },
+			func(c *Config, v string) (err error) { c.Hidden, err = widths(v); return err }},
+		choice("activation", "of the hidden layers", []string{string(program.Relu), string(program.Silu)}, func(c *Config) *string { return &c.Activation }),
+		number("dropout", "share of hidden units left out in a training step", 0, .95, func(c *Config) *float64 { return &c.Dropout }),
+		count("towers", "networks trained side by side; their quantiles are averaged", 1, 64, func(c *Config) *int { return &c.Towers }),
+		count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
+		count("epochs", "passes over the training rows, at most; 0 for what suits the data", 0, 10_000, func(c *Config) *int { return &c.Epochs }),
+		number("learning_rate", "the greatest learning rate", 1e-8, 10, func(c *Config) *float64 { return &c.LearningRate }),
+		number("warm_up", "share of the steps in which the learning rate rises", 0, .9, func(c *Config) *float64 { return &c.WarmUp }),
+		number("weight_decay", "AdamW's decay of the weights, per step times the learning rate", 0, 10, func(c *Config) *float64 { return &c.WeightDecay }),
+		count("rows", "training rows at most, drawn from all series, origins and steps ahead; 0 for what suits the data", 0, 1<<28, func(c *Config) *int { return &c.Rows }),
+		choice("scaling", "of series: ratio for counts with zeros, shift for others", []string{Auto, forecaster.Ratio, forecaster.Shift}, func(c *Config) *string { return &c.Scaling }),
+		choice("point", "what the forecast itself is: the mean (least squared error) or the median (least absolute error)",
+			[]string{Auto, forecaster.PointMean, forecaster.PointMedian}, func(c *Config) *string { return &c.Point }),
+		count("folds", "rolling windows that the combination is weighted on", 1, 50, func(c *Config) *int { return &c.Folds }),
+		{"members", "classical methods that are combined, with commas between, or auto",
+			func(c *Config) string { return list(c.Members, func(s string) string { return s }) },
+			func(c *Config, v string) (err error) { c.Members, err = members(v); return err }},
+		{"levels", "quantile levels, ascending, with commas between",
+			func(c *Config) string {
+				return list(c.Levels, func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) })
+			},
+			func(c *Config, v string) (err error) { c.Levels, err = levels(v); return err }},
+	}
+}
+
+func list[T any](xs []T, text func(T) string) string {
+	if xs == nil {
+		return Auto
+	}
+	s := make([]string, len(xs))
+	for i, x := range xs {
+		s[i] = text(x)
+	}
+	return strings.Join(s, ",")
+}
+
+// Bounds of the hidden layers: far above what pays on one workstation.
+const (
+	maxLayers = 16
+	maxWidth  = 8192
+	maxLevels = 99
+)
+
+func widths(v string) ([]int, error) {
+	if v == Auto {
+		return nil, nil
+	}
+	parts := strings.Split(v, ",")
+	var xs []int
+	for _, p := range parts {
+		x, err := strconv.Atoi(strings.TrimSpace(p))
+		if err != nil || x < 1 || x > maxWidth || len(parts) > maxLayers {
+			return nil, fmt.Errorf("want up to %d widths from 1 to %d with commas between, such as 128,128", maxLayers, maxWidth)
+		}
+		xs = append(xs, x)
+	}
+	return xs, nil
+}
+
+func members(v string) ([]string, error) {
+	if v == Auto {
+		return nil, nil
+	}
+	var out []string
+	for _, name := range strings.Split(v, ",") {
+		name = strings.TrimSpace(name)
+		if _, err := forecast.Lookup(name); err != nil {
+			return nil, err
+		}
+		if slices.Contains(out, name) {
+			return nil, fmt.Errorf("%s is named twice", name)
+		}
+		out = append(out, name)
+	}
+	return out, nil
+}
+
+func levels(v string) ([]float64, error) {
+	var out []float64
+	for _, p := range strings.Split(v, ",") {
+		x, err := strconv.ParseFloat(strings.TrimSpace(p), 64)
+		if err != nil || !(x > 0 && x < 1) || len(out) > 0 && !(x > out[len(out)-1]) || len(out) == maxLevels {
+			return nil, fmt.Errorf("want up to %d ascending numbers between 0 and 1, such as .1,.5,.9", maxLevels)
+		}
+		out = append(out, x)
+	}
+	return out, nil
+}
+
+func number(name, words string, least, most float64, at func(*Config) *float64) Setting {
+	return Setting{name, words,
+		func(c *Config) string { return strconv.FormatFloat(*at(c), 'g', -1, 64) },
+		func(c *Config, v string) error {
+			x, err := strconv.ParseFloat(v, 64)
+			if err != nil || !(x >= least && x <= most) {
+				return fmt.Errorf("want a number from %g to %g", least, most)
+			}
+			*at(c) = x
+			return nil
+		}}
+}
+
+func count(name, words string, least, most int, at func(*Config) *int) Setting {
+	return Setting{name, words,
+		func(c *Config) string { return strconv.Itoa(*at(c)) },
+		func(c *Config, v string) error {
+			x, err := strconv.Atoi(v)
+			if err != nil || x < least || x > most {
+				return fmt.Errorf("want a whole number from %d to %d", least, most)
+			}
+			*at(c) = x
+			return nil
+		}}
+}
+
+func choice(name, words string, from []string, at func(*Config) *string) Setting {
+	words += ": " + strings.Join(from, ", ")
+	return Setting{name, words,
+		func(c *Config) string { return *at(c) },
+		func(c *Config, v string) error {
+			if !slices.Contains(from, v) {
+				return fmt.Errorf("want one of %s", strings.Join(from, ", "))
+			}
+			*at(c) = v
+			return nil
+		}}
+}
+
+// Set applies NAME=VALUE pairs in order and reports every fault.
+func (c *Config) Set(pairs []string) error {
+	settings := Settings()
+	var faults []error
+	for _, pair := range pairs {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			faults = append(faults, fmt.Errorf("--set %s: want NAME=VALUE", pair))
+			continue
+		}
+		at := slices.IndexFunc(settings, func(s Setting) bool { return s.Name == strings.TrimSpace(name) })
+		if at < 0 {
+			names := make([]string, len(settings))
+			for i, s := range settings {
+				names[i] = s.Name
+			}
+			faults = append(faults, fmt.Errorf("--set %s: there is no setting %q; there are %s", pair, name, strings.Join(names, ", ")))
+			continue
+		}
+		if err := settings[at].set(c, strings.TrimSpace(value)); err != nil {
+			faults = append(faults, fmt.Errorf("--set %s: %w", pair, err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// facts are the settings for a checkpoint's identity.
+func (c *Config) facts() []train.Fact {
+	var out []train.Fact
+	for _, s := range Settings() {
+		out = append(out, train.Fact{Name: s.Name, Value: s.get(c)})
+	}
+	return out
+}
+
+// rates is the learning rate of each step: a linear rise, then half a cosine down to 0.
+func (c *Config) rates(stepsPerEpoch, epochs int) []float32 {
+	out := make([]float32, stepsPerEpoch*epochs)
+	total := float64(len(out))
+	rise := c.WarmUp * total
+	for i := range out {
+		at := float64(i) + .5
+		r := 1.0
+		if at < rise {
+			r = at / rise
+		} else {
+			r = (1 + math.Cos(math.Pi*(at-rise)/(total-rise))) / 2
+		}
+		out[i] = float32(c.LearningRate * r)
+	}
+	return out
+}
