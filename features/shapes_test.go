@@ -66,7 +66,7 @@ s.yaml:14:14: the column step is there twice: names of keys, measures and covari
 s.yaml:15:24: measure: unknown field "row" (did you mean "rows"?)
 s.yaml:17:14: covariate c: the field kind is missing: one of last, mean, max, calendar, table, flag, lag
 s.yaml:18:14: covariate d: a calendar has no field rows
-s.yaml:18:39: covariate d: of: unknown calendar value "wekday" (did you mean "weekday"?); there are hour, weekday, day, yearday, week, month, year, weekend, month_end
+s.yaml:18:37: covariate d: of: unknown calendar value "wekday" (did you mean "weekday"?); there are hour, weekday, day, yearday, week, month, year, weekend, month_end
 s.yaml:19:14: covariate e: a lag needs the field lags, such as [1, 7]
 s.yaml:20:14: covariate f: a lag is not known in advance
 s.yaml:21:14: covariate f: a last has no field lags

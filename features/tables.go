@@ -74,6 +74,17 @@ func ReadTables(s *Spec, read func(file string) ([]byte, error)) (*Tables, error
 	return t, nil
 }
 
+// Files are the tables as Parquet files, by the name that ReadTables asks for. A nil Tables has none.
+func (t *Tables) Files() map[string][]byte {
+	files := map[string][]byte{}
+	if t != nil {
+		for name, d := range t.byName {
+			files[tableFile(name)] = d.file
+		}
+	}
+	return files
+}
+
 func tableFile(name string) string { return name + ".parquet" }
 
 // rowJoin gives rows the columns of the table's row that has their values in `on`.

@@ -15,6 +15,7 @@
 //	weights.safetensors  parameters and constants by name; opens with Python's safetensors
 //	spec.yaml            the feature spec, as the feature engine reads it
 //	context/state.bin    optional: the engine's state when training ended
+//	tables/NAME.parquet  optional: the dimension tables that the spec joins
 //	...                  files of the task, listed in the manifest like the others
 //
 // A model of classical methods alone has neither program nor weights. The forward pass is written once, in
@@ -49,6 +50,7 @@ const (
 	weightsFile  = "weights.safetensors"
 	specFile     = "spec.yaml"
 	contextFile  = "context/state.bin"
+	tableDir     = "tables/"
 )
 
 // limits bound what is read into memory before its content is known to make sense. The manifest of a
@@ -88,6 +90,8 @@ type Contents struct {
 	Weights program.Tensors
 	// Context is the engine whose state goes along; nil for none.
 	Context State
+	// Tables are the dimension tables that the spec joins; they go along, so that the artifact can answer alone.
+	Tables *features.Tables
 	// Files are the task's own, by path in the artifact with slashes, such as "context/history.parquet".
 	Files map[string]func(io.Writer) error
 }
@@ -103,6 +107,7 @@ type Artifact struct {
 	dir      string
 	manifest *Manifest
 	spec     *features.Spec
+	tables   *features.Tables
 	plan     *features.Plan
 	set      *program.Set
 	weights  program.Tensors
@@ -113,6 +118,12 @@ func (a *Artifact) Manifest() *Manifest { return a.manifest }
 
 // Spec is the feature spec whose features the model wants.
 func (a *Artifact) Spec() *features.Spec { return a.spec }
+
+// Tables are the dimension tables that the spec joins.
+func (a *Artifact) Tables() *features.Tables { return a.tables }
+
+// Plan is the spec bound to the columns that the model was trained on.
+func (a *Artifact) Plan() *features.Plan { return a.plan }
 
 // Program has only Forward; nil where the artifact has none.
 func (a *Artifact) Program() *program.Set { return a.set }
@@ -126,7 +137,7 @@ func (a *Artifact) Dir() string { return a.dir }
 // Save writes an artifact to dir, whole or not at all. It refuses an existing dir without force, and whatever
 // Open would refuse.
 func Save(dir string, c Contents, force bool) error {
-	plan, err := c.Spec.Plan(c.Input)
+	plan, err := c.Spec.Plan(c.Input, c.Tables)
 	if err != nil {
 		return fmt.Errorf("save model %s: %w", dir, err)
 	}
@@ -145,7 +156,8 @@ func Save(dir string, c Contents, force bool) error {
 	if err := check(&m, plan, set, weights); err != nil {
 		return fmt.Errorf("save model %s: %w", dir, err)
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.Files)) {
+	taskFiles := c.taskFiles()
+	for _, name := range slices.Sorted(maps.Keys(taskFiles)) {
 		if err := checkTaskFile(m.Task, name); err != nil {
 			return fmt.Errorf("save model %s: %w", dir, err)
 		}
@@ -192,8 +204,8 @@ func Save(dir string, c Contents, force bool) error {
 			return err
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.Files)) {
-		if err := put(name, c.Files[name]); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(taskFiles)) {
+		if err := put(name, taskFiles[name]); err != nil {
 			return err
 		}
 	}
@@ -205,6 +217,18 @@ func Save(dir string, c Contents, force bool) error {
 		return fmt.Errorf("save model %s: %w", dir, err)
 	}
 	return d.Commit(manifestFile, append(b, '\n'))
+}
+
+// taskFiles are the files of the task and the tables of the spec.
+func (c *Contents) taskFiles() map[string]func(io.Writer) error {
+	files := maps.Clone(c.Files)
+	for name, b := range c.Tables.Files() {
+		if files == nil {
+			files = map[string]func(io.Writer) error{}
+		}
+		files[tableDir+name] = func(w io.Writer) error { _, err := w.Write(b); return err }
+	}
+	return files
 }
 
 // trim is what an artifact of the task keeps of a trained set and its weights.
@@ -318,7 +342,7 @@ func open(root *os.Root) (*Artifact, error) {
 	files := map[string][]byte{}
 	for _, name := range have {
 		f := m.Files[name]
-		if name == contextFile || !reserved(name) {
+		if name == contextFile || !reserved(name) && !strings.HasPrefix(name, tableDir) {
 			err = verify(root, name, f)
 		} else {
 			files[name], err = read(root, name, &f)
@@ -459,7 +483,16 @@ func assemble(m *Manifest, files map[string][]byte) (*Artifact, error) {
 	if m.Input == nil {
 		return nil, fmt.Errorf("%s has no input schema: train again", manifestFile)
 	}
-	plan, err := spec.Plan(m.Input)
+	tables, err := features.ReadTables(spec, func(file string) ([]byte, error) {
+		if b, ok := files[tableDir+file]; ok {
+			return b, nil
+		}
+		return nil, fs.ErrNotExist
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", tableDir, err)
+	}
+	plan, err := spec.Plan(m.Input, tables)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", specFile, err)
 	}
@@ -479,7 +512,7 @@ func assemble(m *Manifest, files map[string][]byte) (*Artifact, error) {
 	if err := check(m, plan, set, weights); err != nil {
 		return nil, err
 	}
-	return &Artifact{manifest: m, spec: spec, plan: plan, set: set, weights: weights}, nil
+	return &Artifact{manifest: m, spec: spec, tables: tables, plan: plan, set: set, weights: weights}, nil
 }
 
 // check holds for everything that Save writes and Open reads.

@@ -14,12 +14,12 @@ func indexOf(x float32, rows int) int {
 	return -1
 }
 
-// What an element of these costs beside a multiply-add of the micro-kernel, which does about 12 a cycle: measured on
-// rows of 64 out of tables that are larger than the cache. It serves to choose the number of threads alone.
+// What an element of these costs beside a multiply-add of the micro-kernel, by BenchmarkParts: rows of 64 out of
+// tables that are larger than the cache. It serves to choose the number of threads alone.
 const (
-	lookupMacs = 12
-	adamMacs   = 100
-	expMacs    = 40
+	lookupMacs = 30
+	adamMacs   = 300
+	expMacs    = 35
 )
 
 func (l lowering) lookup() {
@@ -32,8 +32,8 @@ func (l lowering) lookup() {
 	}, l.whole(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(out, true))
 }
 
-// ahead is by how many rows of a table the memory is asked for them. BenchmarkParts, 1024 of 200k rows of 64: without,
-// a lookup took twice as long and an update AHEADTEXT.
+// ahead is by how many rows of a table the memory is asked for them. In BenchmarkParts, 1024 of 200k rows of 64, a
+// lookup is two to three times as fast as with 1 and an update two to four times; 4 and 16 are no better.
 const ahead = 8
 
 // lookupRows fills y with the means of the rows of a table that each w of idx name.

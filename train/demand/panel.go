@@ -19,6 +19,8 @@ type Source struct {
 	Input *datasets.Schema // of the transactions
 	From  string           // id of the transactions
 	Made  *features.MadePanel
+	// Tables are the dimension tables that the spec joins.
+	Tables *features.Tables
 	// Transactions are what the panel was made from, nil where they are not there any more; NoTransactions says why.
 	Transactions   *datasets.Dataset
 	NoTransactions string
@@ -41,11 +43,10 @@ func OpenSource(d *datasets.Dataset) (Source, error) {
 		return Source{}, err
 	}
 	s.Transactions, s.NoTransactions = transactionsOf(d, made)
-	tables, err := features.OpenTables(d.Dir(), s.Spec)
-	if err != nil {
+	if s.Tables, err = features.OpenTables(d.Dir(), s.Spec); err != nil {
 		return Source{}, err
 	}
-	if s.Plan, err = s.Spec.Plan(s.Input, tables); err != nil {
+	if s.Plan, err = s.Spec.Plan(s.Input, s.Tables); err != nil {
 		return Source{}, err
 	}
 	if got := s.Plan.Fingerprint(); got != made.Fingerprint {

@@ -560,7 +560,7 @@ func (t *trainer) finish(ctx context.Context, final *fitted, net *forecaster.Net
 	columns := t.Source.columns()
 	keep := max(historySteps, historyTurns*m.Design.Seasons[len(m.Design.Seasons)-1])
 	content := model.Contents{
-		Manifest: t.manifest(s), Spec: t.Source.Spec, Input: t.Source.Input,
+		Manifest: t.manifest(s), Spec: t.Source.Spec, Input: t.Source.Input, Tables: t.Source.Tables,
 		Files: map[string]func(io.Writer) error{
 			forecaster.ModelFile: m.Encode,
 			forecaster.HistoryFile: func(w io.Writer) error {

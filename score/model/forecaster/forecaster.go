@@ -51,9 +51,7 @@ func open(a *model.Artifact, threads int) (*Forecaster, error) {
 		return nil, err
 	}
 	f := &Forecaster{model: m, threads: max(1, threads), columns: Columns{m.Target, m.Design.Covariates}}
-	if f.plan, err = a.Spec().Plan(a.Manifest().Input); err != nil {
-		return nil, err
-	}
+	f.plan = a.Plan()
 	if m.networked() {
 		if a.Program() == nil {
 			return nil, errors.New("it has no program: copy the artifact again or train again")
