@@ -7,6 +7,7 @@ import (
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
+	"github.com/onmart/onmart/score/model"
 )
 
 // Follower is a model whose state follows the events that a Scorer folds: the last steps of a forecaster's
@@ -14,10 +15,64 @@ import (
 type Follower interface {
 	// Task names it among the states that a scorer saves, such as "demand".
 	Task() string
-	// Fold takes transactions in the order of the log; the batch has the scorer's schema and no duplicates.
+	// Fold takes transactions in the order of the log, without duplicates, in the columns of its artifact's
+	// input.
 	Fold(*datasets.Batch) error
 	Snapshot(io.Writer) error
 	Restore(io.Reader) error
+}
+
+// Following is a follower and the artifact that it came from.
+type Following struct {
+	Follower
+	Artifact *model.Artifact
+}
+
+// lens shows a follower the scorer's events in the columns that its model was trained on.
+type lens struct {
+	schema *datasets.Schema
+	from   []int // column of the events; -1 is one that they do not have and that the model makes do without
+}
+
+// lensOf checks that the events have what the follower's spec reads.
+func lensOf(f *Following, events *datasets.Schema) (*lens, error) {
+	in := f.Artifact.Manifest().Input
+	if _, err := f.Artifact.Spec().Plan(events, f.Artifact.Tables()); err != nil {
+		return nil, fmt.Errorf("what the %s model reads is not in these events: %w", f.Task(), err)
+	}
+	if err := sameTypes(in, events); err != nil {
+		return nil, fmt.Errorf("model %s: %w", f.Artifact.Dir(), err)
+	}
+	l := &lens{schema: in}
+	for i := range in.Fields {
+		l.from = append(l.from, events.Index(in.Fields[i].Name))
+	}
+	return l, nil
+}
+
+// look shares the columns of b.
+func (l *lens) look(b *datasets.Batch) *datasets.Batch {
+	out := &datasets.Batch{Schema: l.schema, N: b.N, Columns: make([]datasets.Column, len(l.from))}
+	for i, from := range l.from {
+		if from >= 0 {
+			out.Columns[i] = b.Columns[from]
+			continue
+		}
+		c := &out.Columns[i]
+		c.Null = make([]bool, b.N)
+		for k := range c.Null {
+			c.Null[k] = true
+		}
+		switch l.schema.Fields[i].Type {
+		case datasets.String:
+			c.Strings = make([]string, b.N)
+		case datasets.Float64:
+			c.Floats = make([]float64, b.N)
+		default:
+			c.Ints = make([]int64, b.N)
+		}
+	}
+	return out
 }
 
 // eventsSpec is what a scorer without a classifier computes: enough to know a transaction that comes twice.
@@ -36,7 +91,7 @@ func (o *Options) plan() (*features.Plan, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the model's features cannot be computed from these events: %w", err)
 		}
-		if err := SameTypes(o.Artifact.Manifest().Input, o.Schema); err != nil {
+		if err := sameTypes(o.Artifact.Manifest().Input, o.Schema); err != nil {
 			return nil, fmt.Errorf("model %s: %w", o.Artifact.Dir(), err)
 		}
 		return plan, o.Artifact.CheckNodes(plan.Nodes())
@@ -65,8 +120,8 @@ func (s *Scorer) follow(rows *datasets.Batch) error {
 	if folded.N == 0 {
 		return nil
 	}
-	for _, f := range s.o.Followers {
-		if err := f.Fold(folded); err != nil {
+	for i, f := range s.o.Followers {
+		if err := f.Fold(s.lenses[i].look(folded)); err != nil {
 			return fmt.Errorf("%s: %w", f.Task(), err)
 		}
 	}

@@ -49,7 +49,7 @@ func TestFollowers(t *testing.T) {
 	for _, artifact := range []*model.Artifact{a, nil} {
 		for _, batch := range []int{1, 7, 1024} {
 			f := &tally{}
-			s := newScorer(t, artifact, score.Options{Followers: []score.Follower{f}})
+			s := newScorer(t, artifact, score.Options{Followers: following(a, f)})
 			out := run(t, s, lines, batch)
 			if want == nil {
 				want = f.ids
@@ -75,20 +75,25 @@ func btoi(b bool) int {
 	return 0
 }
 
+func following(a *model.Artifact, f score.Follower) []score.Following {
+	return []score.Following{{Follower: f, Artifact: a}}
+}
+
 // A scorer that goes on from a saved state hands its followers what they have not seen.
 func TestFollowersGoOn(t *testing.T) {
+	a := modeltest.Artifact(t)
 	lines := cards(4, 50, true)
 	whole := &tally{}
-	run(t, newScorer(t, nil, score.Options{Followers: []score.Follower{whole}}), lines, 9)
+	run(t, newScorer(t, nil, score.Options{Followers: following(a, whole)}), lines, 9)
 	for _, cut := range []int{0, 1, 23, 50} {
 		dir := filepath.Join(t.TempDir(), "state")
-		before := newScorer(t, nil, score.Options{Followers: []score.Follower{&tally{}}})
+		before := newScorer(t, nil, score.Options{Followers: following(a, &tally{})})
 		run(t, before, lines[:cut], 9)
 		if err := before.SaveState(dir, false); err != nil {
 			t.Fatal(err)
 		}
 		f := &tally{ids: []int64{-1}}
-		s := newScorer(t, nil, score.Options{Followers: []score.Follower{f}})
+		s := newScorer(t, nil, score.Options{Followers: following(a, f)})
 		if without, err := s.Warm(dir); err != nil || len(without) > 0 {
 			t.Fatal(without, err)
 		}
@@ -99,11 +104,11 @@ func TestFollowersGoOn(t *testing.T) {
 	}
 	// A state without the follower's: it is named and stays as it is.
 	dir := filepath.Join(t.TempDir(), "state")
-	if err := newScorer(t, nil, score.Options{Followers: []score.Follower{other{}}}).SaveState(dir, false); err != nil {
+	if err := newScorer(t, nil, score.Options{Followers: following(a, other{})}).SaveState(dir, false); err != nil {
 		t.Fatal(err)
 	}
 	f := &tally{ids: []int64{-1}}
-	without, err := newScorer(t, nil, score.Options{Followers: []score.Follower{f}}).Warm(dir)
+	without, err := newScorer(t, nil, score.Options{Followers: following(a, f)}).Warm(dir)
 	if err != nil || !slices.Equal(without, []string{"tally"}) || len(f.ids) != 1 {
 		t.Errorf("%v, %v, %v", without, err, f.ids)
 	}
@@ -119,7 +124,7 @@ func (other) Restore(io.Reader) error    { return nil }
 // A follower that fails stops the scorer before it writes a line whose events another model has not seen.
 func TestFollowerFails(t *testing.T) {
 	a := modeltest.Artifact(t)
-	s := newScorer(t, a, score.Options{Followers: []score.Follower{&tally{fail: errors.New("broken")}}})
+	s := newScorer(t, a, score.Options{Followers: following(a, &tally{fail: errors.New("broken")})})
 	ev := score.Events{Source: "x", Rows: datasets.NewBatch(mapping(t).LogSchema(), 1), Positions: []int64{1}}
 	d, err := mapping(t).NewDecoder(strings.NewReader(cards(1, 1, true)[0]), "x", datasets.JSONL)
 	if err != nil {

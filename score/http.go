@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/score/model/forecaster"
 )
 
 // maxBody bounds one request: about 5,000 events.
@@ -28,7 +29,8 @@ const httpSource = "http"
 //	POST /v1/score   one event, or one a line (labels among them); answers one JSON line for each transaction
 //	                 and for each event that could not be read (400 where that is all there was)
 //	POST /v1/labels  labels, one a line: trans_id, is_fraud, known_at; answers {"labels":N,"waiting":N,...}
-//	GET  /v1/models  the model in service
+//	GET, POST /v1/forecast   what will be sold of some series: ForecastRequest
+//	GET  /v1/models  the models in service
 //	GET  /healthz    200 while the process lives
 //	GET  /readyz     200 while events are accepted
 //	GET  /metrics    Prometheus text
@@ -36,13 +38,21 @@ type Server struct {
 	scorer  *Scorer
 	mapping *datasets.Mapping
 	token   string
+	models  Models
 	next    atomic.Int64 // position of the next event that comes over HTTP
+}
+
+// Models are what a Server answers from beside its scorer's classifier; each nil or one of the scorer's
+// followers, with the version of its artifact.
+type Models struct {
+	Forecaster      *forecaster.Forecaster
+	ForecastVersion string
 }
 
 // NewServer serves a scorer whose schema is the mapping's LogSchema. Where token is not empty, /v1 requests
 // must carry it as a bearer token.
-func NewServer(s *Scorer, m *datasets.Mapping, token string) *Server {
-	h := &Server{scorer: s, mapping: m, token: token}
+func NewServer(s *Scorer, m *datasets.Mapping, token string, models Models) *Server {
+	h := &Server{scorer: s, mapping: m, token: token, models: models}
 	h.next.Store(s.Position(httpSource))
 	return h
 }
@@ -52,7 +62,11 @@ func (h *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/score", h.authorised(h.score))
 	mux.HandleFunc("POST /v1/labels", h.authorised(h.labels))
-	mux.HandleFunc("GET /v1/models", h.authorised(h.models))
+	if h.models.Forecaster != nil {
+		mux.HandleFunc("GET /v1/forecast", h.authorised(h.forecast))
+		mux.HandleFunc("POST /v1/forecast", h.authorised(h.forecast))
+	}
+	mux.HandleFunc("GET /v1/models", h.authorised(h.list))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", h.ready)
 	mux.Handle("GET /metrics", h.scorer.metrics.handler())
@@ -180,12 +194,23 @@ func (h *Server) place(ev *Events) {
 	}
 }
 
-func (h *Server) models(w http.ResponseWriter, _ *http.Request) {
-	m := h.scorer.o.Artifact.Manifest()
-	writeJSON(w, map[string]any{"models": []any{map[string]any{
-		"version": m.Version, "task": m.Task, "threshold": m.Threshold, "alerts_per_day": m.AlertsPerDay,
-		"features": m.Features, "train": m.Lineage.Train, "validation": m.Validation, "test": m.Test,
-	}}})
+// list answers GET /v1/models.
+func (h *Server) list(w http.ResponseWriter, _ *http.Request) {
+	models := []any{}
+	if a := h.scorer.o.Artifact; a != nil {
+		m := a.Manifest()
+		models = append(models, map[string]any{
+			"version": m.Version, "task": m.Task, "threshold": m.Threshold, "alerts_per_day": m.AlertsPerDay,
+			"features": m.Features, "train": m.Lineage.Train, "validation": m.Validation, "test": m.Test,
+		})
+	}
+	for _, f := range h.scorer.o.Followers {
+		m := f.Artifact.Manifest()
+		models = append(models, map[string]any{
+			"version": m.Version, "task": m.Task, "train": m.Lineage.Train, "validation": m.Validation, "test": m.Test,
+		})
+	}
+	writeJSON(w, map[string]any{"models": models})
 }
 
 func (h *Server) ready(w http.ResponseWriter, _ *http.Request) {

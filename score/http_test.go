@@ -17,7 +17,7 @@ import (
 func serve(t *testing.T, token string) (*httptest.Server, *score.Scorer) {
 	t.Helper()
 	s := newScorer(t, modeltest.Artifact(t), score.Options{Features: true})
-	srv := httptest.NewServer(score.NewServer(s, mapping(t), token).Handler())
+	srv := httptest.NewServer(score.NewServer(s, mapping(t), token, score.Models{}).Handler())
 	t.Cleanup(srv.Close)
 	return srv, s
 }

@@ -39,7 +39,7 @@ type Options struct {
 	// Artifact of a classifier. Nil scores nothing: the events go to the followers alone.
 	Artifact *model.Artifact
 	// Followers are kept up to date with the transactions, in this order.
-	Followers []Follower
+	Followers []Following
 	// Schema of the events, a mapping's LogSchema.
 	Schema *datasets.Schema
 	// Threads that a batch may use; 0 means one.
@@ -104,6 +104,7 @@ type Scorer struct {
 	echo      []int
 	eventID   int
 	metrics   *metrics
+	lenses    []*lens // by follower
 
 	mu        sync.Mutex
 	engine    *features.Engine
@@ -145,6 +146,13 @@ func New(o Options) (*Scorer, error) {
 		}
 	}
 	s.engine.DetectDuplicates = true
+	for i := range o.Followers {
+		l, err := lensOf(&o.Followers[i], o.Schema)
+		if err != nil {
+			return nil, err
+		}
+		s.lenses = append(s.lenses, l)
+	}
 	for _, name := range echoed {
 		if i := o.Schema.Index(name); i >= 0 {
 			s.echo = append(s.echo, i)
@@ -154,9 +162,9 @@ func New(o Options) (*Scorer, error) {
 	return s, nil
 }
 
-// SameTypes refuses events whose columns are of other types than those that the model's features were made
+// sameTypes refuses events whose columns are of other types than those that the model's features were made
 // of: the same id as text and as a number are two keys, and states of the two do not fit each other.
-func SameTypes(trained, events *datasets.Schema) error {
+func sameTypes(trained, events *datasets.Schema) error {
 	if trained == nil {
 		return nil
 	}

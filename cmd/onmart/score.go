@@ -26,7 +26,8 @@ import (
 )
 
 type scoreFlags struct {
-	model, source, format, sink, mapFile, preset   string
+	models                                         []string
+	source, format, sink, mapFile, preset          string
 	warmFrom, record, stateOut, listen, eventRange string
 	explain, job, tokenFile, tlsCert, tlsKey       string
 	reasons, batch, threads                        int
@@ -37,12 +38,16 @@ type scoreFlags struct {
 func newScoreCmd() *cobra.Command {
 	var f scoreFlags
 	cmd := &cobra.Command{
-		Use:   "score --model DIR [--source FILE] [--sink FILE] [--listen ADDR]",
+		Use:   "score --model DIR... [--source FILE] [--sink FILE] [--listen ADDR]",
 		Short: "Score events as they come",
 		Long: `score computes the model's features for each event from a file, standard input or HTTP, with the same
 engine that made the training data, and writes one line of JSON for each transaction: score, decision,
 reasons. Labels are events too ("event":"label" with trans_id, is_fraud and known_at). An event that cannot be
 read gets an error object with its position, and the stream goes on.
+
+Beside a fraud classifier it takes a forecaster and a recommender (--model again, one of each task): every
+transaction that is folded brings them up to date, and HTTP answers from what they know then. Without a
+classifier nothing is scored, and transactions go to the others alone.
 
 It starts with the purchases that the model's training had seen. --warm-from takes a state directory of
 "onmart features --state-out" or "onmart score --state-out" instead; --warm-from none starts from nothing, as a
@@ -50,11 +55,11 @@ replay of a whole history must. A file goes on after the position that such a st
 its name and its first two lines, wherever it lies.
 
 Without --source, standard input is read, unless --listen is given. With --listen, HTTP answers on
-POST /v1/score, POST /v1/labels, GET /v1/models, /healthz, /readyz and /metrics until Ctrl-C.`,
+POST /v1/score, POST /v1/labels, GET /v1/models, of the models that are there /v1/forecast and /v1/recommend, /healthz, /readyz and /metrics until Ctrl-C.`,
 		Args: cobra.NoArgs,
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.model, "model", "", "artifact `directory` of onmart train")
+	fl.StringArrayVar(&f.models, "model", nil, "artifact `directory` of onmart train; once for each task")
 	fl.StringVar(&f.source, "source", "", "events: a `file` (.jsonl or .csv, also .gz or .zst) or - for standard input")
 	fl.StringVar(&f.format, "format", "", "csv or jsonl, where the source's name does not tell")
 	fl.StringVar(&f.mapFile, "map", "", "mapping `file` of the events' fields to canonical columns")
@@ -82,7 +87,7 @@ POST /v1/score, POST /v1/labels, GET /v1/models, /healthz, /readyz and /metrics 
 func (f *scoreFlags) check() (datasets.Range, string, error) {
 	var r datasets.Range
 	var token string
-	if f.model == "" {
+	if len(f.models) == 0 {
 		return r, "", usagef("--model is missing: name the directory that onmart train wrote")
 	}
 	switch score.Explain(f.explain) {
@@ -134,11 +139,11 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 		return err
 	}
 	con := consoleOf(cmd)
-	artifact, err := model.Open(f.model)
+	models, err := openScored(f.models, f.threads)
 	if err != nil {
 		return err
 	}
-	mapping, err := f.mapping(artifact)
+	mapping, err := f.mapping(models)
 	if err != nil {
 		return err
 	}
@@ -152,7 +157,7 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 		m.Created.Command, m.Created.Version, m.Created.Args = "score", buildVersion(), os.Args[1:]
 	}
 	s, err := score.New(score.Options{
-		Artifact: artifact, Schema: mapping.LogSchema(), Threads: f.threads, Job: f.job,
+		Artifact: models.classifier, Followers: models.followers, Schema: mapping.LogSchema(), Threads: f.threads, Job: f.job,
 		Explain: score.Explain(f.explain), Reasons: f.reasons, Features: f.features, Range: eventRange, Record: rec,
 	})
 	if err != nil {
@@ -167,7 +172,7 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 	}
 	defer out.Abort()
 	start := time.Now()
-	if err := f.serve(cmd.Context(), con, s, mapping, token, out); err != nil {
+	if err := f.serve(cmd.Context(), con, s, mapping, token, models.answering, out); err != nil {
 		return err
 	}
 	if err := f.finish(s, out, rec); err != nil {
@@ -226,9 +231,13 @@ func (f *scoreFlags) finish(s *score.Scorer, out sink.Sink, rec *score.Recorder)
 	return errors.Join(errs...)
 }
 
-func (f *scoreFlags) mapping(a *model.Artifact) (*datasets.Mapping, error) {
+func (f *scoreFlags) mapping(m *scored) (*datasets.Mapping, error) {
 	if f.mapFile == "" && f.preset == "" {
-		return datasets.MappingFor(a.Manifest().Input)
+		schema, err := m.input()
+		if err != nil {
+			return nil, err
+		}
+		return datasets.MappingFor(schema)
 	}
 	return loadMapping(f.mapFile, f.preset)
 }
@@ -272,7 +281,7 @@ func (f *scoreFlags) openSink(stdout io.Writer) (sink.Sink, error) {
 }
 
 // serve runs the source to its end and HTTP until the context ends; whichever fails first ends both.
-func (f *scoreFlags) serve(ctx context.Context, con *console, s *score.Scorer, m *datasets.Mapping, token string, out sink.Sink) error {
+func (f *scoreFlags) serve(ctx context.Context, con *console, s *score.Scorer, m *datasets.Mapping, token string, answering score.Models, out sink.Sink) error {
 	if f.listen == "" {
 		return f.follow(ctx, con, s, m, out)
 	}
@@ -282,7 +291,7 @@ func (f *scoreFlags) serve(ctx context.Context, con *console, s *score.Scorer, m
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
-	srv := score.NewServer(s, m, token).HTTPServer()
+	srv := score.NewServer(s, m, token, answering).HTTPServer()
 	served := make(chan error, 1)
 	go func() {
 		if f.tlsCert != "" {

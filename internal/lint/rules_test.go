@@ -26,7 +26,9 @@ type layer struct {
 // layers is the order of the design: datasets <- features <- score/model <- {train/TASK, score} <- cmd.
 // train/program and train/cpu stand below score/model; cuda stands alone.
 var layers = []layer{
-	{"cmd", []string{"datasets", "features", "score", "train", "analyze", "cuda", "internal"}, "commands wire libraries"},
+	{"cmd", []string{"datasets", "features", "forecast", "ranking", "score", "train", "analyze", "cuda", "internal"}, "commands wire libraries"},
+	{"forecast", nil, "forecasting methods stand alone: the scorer answers with them, and may import nothing of train but program and cpu"},
+	{"ranking", []string{"ranking"}, "retrieval and ranking stand alone, for the same reason"},
 	{"datasets", []string{"internal"}, "data sets stand below everything"},
 	{"features", []string{"datasets", "internal"}, "features know data sets only"},
 	{"train/program", nil, "the instruction set imports nothing of ours"},
@@ -35,9 +37,9 @@ var layers = []layer{
 	{"train/graph", []string{"train/program", "internal"}, "graphs are lowered to programs and know no data"},
 	{"train/traintest", []string{"train/program", "train/cpu", "train/gpu", "cuda", "internal"}, "tests of all tasks know programs and backends, and no task"},
 	{"train/baseline", []string{"datasets", "features", "train/program", "internal"}, "baselines are apart from the engine"},
-	{"train", []string{"datasets", "features", "score/model", "train", "internal"}, "tasks stand beside score: of score they know the artifact only"},
-	{"score/model", []string{"datasets", "features", "train/program", "train/cpu", "internal"}, "inference runs programs on the CPU"},
-	{"score", []string{"datasets", "features", "score/model", "train/program", "train/cpu", "internal"}, "scoring imports exactly program and cpu of train"},
+	{"train", []string{"datasets", "features", "forecast", "ranking", "score/model", "train", "internal"}, "tasks stand beside score: of score they know the artifact only"},
+	{"score/model", []string{"datasets", "features", "forecast", "ranking", "train/program", "train/cpu", "internal"}, "inference runs programs on the CPU"},
+	{"score", []string{"datasets", "features", "forecast", "ranking", "score/model", "train/program", "train/cpu", "internal"}, "scoring imports exactly program and cpu of train"},
 	{"analyze", []string{"datasets", "features", "internal"}, "analyses stand beside training"},
 	{"cuda", nil, "cuda stands alone"},
 	{"internal", []string{"internal"}, "helpers know nothing of what they help"},
