@@ -163,7 +163,10 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := f.warm(s, con); err != nil {
+	for _, m := range models.followers {
+		con.notef("%s model %s: what it knows ends at %s, and follows the events from there", m.Task(), m.Artifact.Dir(), models.until(m))
+	}
+	if err := f.warm(s, models.classifier != nil, con); err != nil {
 		return err
 	}
 	out, err := f.openSink(cmd.OutOrStdout())
@@ -243,7 +246,7 @@ func (f *scoreFlags) mapping(m *scored) (*datasets.Mapping, error) {
 }
 
 // warm restores the state the scorer begins with and says which it was.
-func (f *scoreFlags) warm(s *score.Scorer, con *console) error {
+func (f *scoreFlags) warm(s *score.Scorer, classifier bool, con *console) error {
 	switch f.warmFrom {
 	case "none":
 		return s.Begin()
@@ -265,10 +268,11 @@ func (f *scoreFlags) warm(s *score.Scorer, con *console) error {
 			con.notef("%s has no state of task %s: it goes on from what its model carries, without the events between", f.warmFrom, task)
 		}
 	}
-	if w := s.Watermark(); w == math.MinInt64 {
-		con.notef("the state of %s holds no transactions yet", cmp.Or(f.warmFrom, "the model"))
-	} else {
+	switch w := s.Watermark(); {
+	case w != math.MinInt64:
 		con.notef("state up to %s", datasets.FormatTime(w))
+	case classifier:
+		con.notef("the state of %s holds no transactions yet", cmp.Or(f.warmFrom, "the model"))
 	}
 	return s.Begin()
 }

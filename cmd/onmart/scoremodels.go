@@ -52,6 +52,14 @@ func (s *scored) add(a *model.Artifact, threads int) error {
 	return nil
 }
 
+// until is the last instant that a follower's artifact knows of.
+func (s *scored) until(f score.Following) string {
+	if c := f.Artifact.Manifest().Context; c != nil {
+		return datasets.FormatTime(c.Watermark)
+	}
+	return "no time: it carries no state"
+}
+
 // input is the columns that the models were trained on, all of them.
 func (s *scored) input() (*datasets.Schema, error) {
 	var all []*model.Artifact
