@@ -43,7 +43,7 @@ func TestPresetSchemas(t *testing.T) {
 			t.Errorf("%s log: %s", c.name, d)
 		}
 	}
-	if d := cmp.Diff([]string{"canonical", "fraud-handbook", "online-retail"}, Presets()); d != "" {
+	if d := cmp.Diff([]string{"canonical", "fraud-handbook", "m4-hourly", "online-retail"}, Presets()); d != "" {
 		t.Error(d)
 	}
 	if _, err := Preset("fraud-handbok"); err == nil || err.Error() != "no preset fraud-handbok; did you mean fraud-handbook?" {

@@ -1,15 +1,16 @@
-// Package features is the feature spec and the one engine that computes it, for backfill, replay and live.
+// Package features is the feature spec and the engines that compute it, for backfill, replay and live.
 //
-// What enters: batches of transactions and labels in log order. What leaves: one row of features for each
-// transaction, and a state that can be written down and taken up again. A transaction's features are
+// What enters: batches of transactions and labels in log order, and dimension tables that a spec joins. What leaves: one
+// row of features for each transaction (Engine), one for each series and step of time (Panel), or one for each item of a
+// purchase (Interactions), and a state that can be written down and taken up again. A transaction's features are
 // computed from what stands before it in the log and never from what comes after it; nothing may be
 // assumed about how the log is cut into batches, over how many threads a batch is computed, or how often
 // the engine was stopped: the bits of the result do not depend on them.
 //
 // # Spec
 //
-// A spec is YAML: name, timezone, label (column, delay, accept_for), lateness, keep and features. Each
-// feature is a template with a name, a kind and, where the kind has it, of, key, windows, shift and
+// A spec is YAML, of one of three shapes: docs/FEATURES.md has all of its keys. One of features of transactions has
+// name, timezone, label (column, delay, accept_for), lateness, keep and features. Each feature is a template with a name, a kind and, where the kind has it, of, key, windows, shift and
 // include_current; it gives one column for each window, with {w} and {n} in its name replaced. log, unit and
 // words are for models and people. spec.schema.json describes it for editors, and builtin/ has examples.
 //
@@ -61,6 +62,19 @@
 // rounded nowhere else. A sum that might leave 64 bits is done again in arbitrary precision. A window
 // without entries has count, sum, mean and risk 0.
 //
+// # Panels and interactions
+//
+// W is the watermark as above, and L the spec's lateness. A step [s, e) of a panel is over when e <= W-L; its
+// transactions are then put into the order (event time, partition, position), told apart into sales, returns and pairs
+// that undo each other, and summed in one pass; nothing is accumulated before. A transaction whose step is over is Late
+// and not folded. So a row of a panel is a function of the set of transactions that were on time. A series begins with
+// the first step that has a row for demand, and has rows from there on. Values that are carried on (a last price,
+// lags) are part of the state, with the transactions of the steps that are not over. Interactions take lines in the
+// same order once W-L has passed them.
+//
+// Sums of whole numbers are made in 128 bits and divided once. Sums of floating point, which only a column of that
+// type has, are made in the canonical order.
+//
 // # What is not obvious
 //
 //   - Inside a ring, entries carry exclusive prefix sums that may wrap around; their differences are exact
@@ -75,6 +89,10 @@
 //     duplicate takes no position, so that the log and the engine that wrote it count alike.
 //   - The index from trans_id to recent events is built when first needed, by a label event or by
 //     DetectDuplicates; backfill of rows that carry their labels does not pay for it.
+//   - The steps of a Grid follow the clock: a day has 23 or 25 hours where clocks change, and a date that the clock
+//     shows again after midnight, because it was put back, stays with the day that had begun.
+//   - A panel's joined tables are part of its Plan and of the plan's fingerprint, not of its nodes: a state can be
+//     taken up with a newer calendar.
 //   - A transaction whose key is null (a purchase without a card) sees empty windows and is folded nowhere
 //     under that key.
 package features

@@ -280,12 +280,17 @@ func (r *shapeRun) write(b *datasets.Batch) error {
 			return err
 		}
 	}
+	empty(b)
+	return nil
+}
+
+// empty takes the rows out of a batch and keeps its memory.
+func empty(b *datasets.Batch) {
 	b.N = 0
 	for i := range b.Columns {
 		c := &b.Columns[i]
 		c.Ints, c.Floats, c.Strings, c.Null = c.Ints[:0], c.Floats[:0], c.Strings[:0], nil
 	}
-	return nil
 }
 
 // atOrAfter is the rows from an instant on: a late row may stand among later ones.

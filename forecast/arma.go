@@ -6,21 +6,22 @@ import (
 	"slices"
 )
 
-// Autoregressive moving-average models with seasonal terms. Differences are taken where a test finds a season and where the
-// series is close to a random walk; longer seasons enter as pairs of sine and cosine. Orders are searched by AICc over
-// regressions on past values and past shocks, the shocks being the residuals of a long autoregression (Hannan and Rissanen
-// 1982); the chosen model is then refitted on its own shocks while that lowers its conditional sum of squares.
+// Autoregressive moving-average models with seasonal terms. Differences are taken where a test finds a season and
+// where the series is close to a random walk; longer seasons enter as pairs of sine and cosine. Orders are searched
+// by AICc over regressions on past values and past shocks, the shocks being the residuals of a long autoregression
+// (Hannan and Rissanen 1982); the chosen model is then refitted on its own shocks while that lowers its conditional
+// sum of squares.
 
-// armaOrders is the largest order of each part.
 const (
-	armaP, armaQ           = 3, 2
-	armaHarmonics          = 6 // of each longer season
-	armaWalk               = .9
-	armaLeast              = 24
-	armaRidge              = 1e-6 // of the mean square of a column: only against exact collinearity
-	armaPasses             = 3
-	armaUnstable           = 1.5 // filtered over regressed variance, above which a model is no proper filter
-	armaLongest, armaShare = 26, 8
+	armaP, armaQ  = 3, 2 // largest orders
+	armaHarmonics = 6    // pairs of sine and cosine of each season that is not differenced
+	armaWalk      = .9   // autocorrelation at one step above which the series is differenced once more
+	armaLeast     = 24   // fewest values that a model is fitted to
+	armaRidge     = 1e-6 // of the mean square of a column: only against exact collinearity
+	armaPasses    = 3    // regressions on the model's own shocks
+	armaUnstable  = 1.5  // filtered over regressed sum of squares above which a model is no proper filter
+	armaLongest   = 26   // lags of the long autoregression, at most
+	armaShare     = 8    // and at most one in so many values
 )
 
 // armaTerm is one column of the regression.
@@ -37,6 +38,9 @@ type armaModel struct {
 	c         []float64   // of the terms, the harmonics, then the intercept
 	first     int         // first step of w that is fitted
 	css       float64     // sum of squared shocks of the filter from first on
+
+	differences     []int // taken of the series before w, in order
+	mean, deviation float64
 }
 
 func armaFit(y []float64, in input) Fit {
@@ -51,16 +55,39 @@ func armaFit(y []float64, in input) Fit {
 			work[t] = math.Log(work[t])
 		}
 	}
-	var differences []int
-	w := work
-	if m > 1 && len(y) >= 3*m && math.Abs(acfStatistic(w, m)) > 1.645 {
-		differences = append(differences, m)
-		w = difference(w, m)
-	} else {
-		m = 1
+	// With and without a seasonal difference; without it the season is one of sines and cosines. Both predict the
+	// same values one step ahead, so that their likelihoods over common steps compare.
+	models := []*armaModel{newARMA(work, nil, in)}
+	if m > 1 && len(y) >= 3*m && math.Abs(acfStatistic(work, m)) > 1.645 {
+		models = append(models, newARMA(work, []int{m}, in))
+	}
+	models = slices.DeleteFunc(models, func(a *armaModel) bool { return a == nil })
+	if len(models) == 0 {
+		return naiveAt(y, in.h, m)
+	}
+	from := 0
+	for _, a := range models {
+		from = max(from, a.first+len(y)-len(a.w))
+	}
+	best := models[0]
+	for _, a := range models[1:] {
+		if a.criterion(from, len(y)) < best.criterion(from, len(y)) {
+			best = a
+		}
+	}
+	return best.fit(y, work, logs, in.h)
+}
+
+// newARMA differences work, once more by one step where it is close to a random walk, and fits a model; nil where
+// nothing is left to model.
+func newARMA(work []float64, differences []int, in input) *armaModel {
+	w, season := work, 1
+	for _, d := range differences {
+		w = difference(w, d)
+		season = d
 	}
 	if autocorrelation(w) > armaWalk {
-		differences = append(differences, 1)
+		differences = append(slices.Clone(differences), 1)
 		w = difference(w, 1)
 	}
 	mean := average(w)
@@ -70,29 +97,40 @@ func armaFit(y []float64, in input) Fit {
 	}
 	deviation = math.Sqrt(deviation / float64(len(w)))
 	if !(deviation > 1e-12*(math.Abs(mean)+1e-300)) || len(w) < armaLeast/2 {
-		return naiveAt(y, in.h, in.season())
+		return nil
 	}
-	a := &armaModel{w: make([]float64, len(w))}
+	a := &armaModel{w: make([]float64, len(w)), differences: differences, mean: mean, deviation: deviation}
 	for t, v := range w {
 		a.w[t] = (v - mean) / deviation
 	}
-	a.makeHarmonics(in, m)
-	a.choose(m)
-	ahead := a.forecast(in.h)
+	a.makeHarmonics(in, season)
+	a.choose(max(season, in.season()))
+	return a
+}
+
+// criterion is AICc over the steps of the undifferenced series from the given one on.
+func (a *armaModel) criterion(from, n int) float64 {
+	shocks := a.shocks[from-(n-len(a.w)):]
+	rows := float64(len(shocks))
+	return aicc(dot(shocks, shocks)*a.deviation*a.deviation, rows, float64(len(a.c)+1))
+}
+
+func (a *armaModel) fit(y, work []float64, logs bool, h int) Fit {
+	ahead := a.forecast(h)
 	low, high := bounds(y)
-	f := Fit{Mean: make([]float64, in.h), Fitted: nan(len(y)), Model: a.String() + fmt.Sprintf(", log %v", logs)}
-	lost := len(y) - len(w)
-	for t := a.first; t < len(w); t++ {
-		v := work[t+lost] - a.shocks[t]*deviation
+	f := Fit{Mean: make([]float64, h), Fitted: nan(len(y)), Model: a.String() + fmt.Sprintf(", log %v", logs)}
+	lost := len(y) - len(a.w)
+	for t := a.first; t < len(a.w); t++ {
+		v := work[t+lost] - a.shocks[t]*a.deviation
 		if logs {
 			v = math.Exp(v)
 		}
 		f.Fitted[t+lost] = v
 	}
 	for i := range ahead {
-		ahead[i] = ahead[i]*deviation + mean
+		ahead[i] = ahead[i]*a.deviation + a.mean
 	}
-	for i, v := range undifference(work, ahead, differences) {
+	for i, v := range undifference(work, ahead, a.differences) {
 		if logs {
 			v = math.Exp(v)
 		}
@@ -294,8 +332,8 @@ func (a *armaModel) refine() {
 	}
 }
 
-// products are the sums of products of all columns (terms, harmonics, intercept), those with the target, and the target's
-// own.
+// products are the sums of products of all columns (terms, harmonics, intercept), those with the target, and the
+// target's own.
 func (a *armaModel) products(terms []armaTerm) (table, right []float64, square float64) {
 	n := len(a.w)
 	var columns [][]float64
@@ -395,7 +433,8 @@ func (a *armaModel) String() string {
 			values = append(values, t.lag)
 		}
 	}
-	return fmt.Sprintf("ARMA on values %v and shocks %v, %d harmonics", values, shocks, len(a.harmonics)/2)
+	return fmt.Sprintf("ARMA on values %v and shocks %v, differences %v, %d harmonics", values, shocks, a.differences,
+		len(a.harmonics)/2)
 }
 
 // mstlFit forecasts the series without its seasons by exponential smoothing, and the seasons by their last turn.

@@ -31,11 +31,11 @@ const (
 	longBreak = 5
 )
 
-// FindClosed finds the closed steps of a panel of hours or days. A slot of the week (a weekday, or an hour of it) is closed
-// where no series sold anything on its last eight occurrences (at least three), though chance would have left them empty
-// with a probability below 1e-4 at the rate of the other slots. A single step is closed where no series sold anything
-// though, by the sales of its neighbours in the same slot, at least -log(1e-4) series were expected to. Panels of weeks
-// have no closed slots, only single closed steps.
+// FindClosed finds the closed steps of a panel of hours or days. A slot of the week (a weekday, or an hour of it) is
+// closed where no series sold anything on its last eight occurrences (at least three), though chance would have left
+// them empty with a probability below 1e-4 at the rate of the other slots. A single step is closed where no series
+// sold anything though, by the sales of its neighbours in the same slot, at least -log(1e-4) series were expected to.
+// Panels of weeks have no closed slots, only single closed steps.
 func FindClosed(p *Panel) *Closed {
 	c := &Closed{step: p.Step, zone: p.Zone, dates: map[int64]bool{}, again: map[[2]int]bool{}}
 	if c.zone == nil {
@@ -141,8 +141,8 @@ func (c *Closed) findSlots(sold []float64, bySlot [][]int) {
 	}
 }
 
-// neighbours is the mean number of series that sold something on up to four occurrences of a slot before and after t; empty
-// ones are passed over, so that a break of several weeks is one.
+// neighbours is the mean number of series that sold something on up to four occurrences of a slot before and after t;
+// empty ones are passed over, so that a break of several weeks is one.
 func neighbours(sold []float64, ts []int, t int) float64 {
 	var sum, n float64
 	at := 0
@@ -187,8 +187,8 @@ func (c *Closed) findBreaks(times []int64) {
 	}
 }
 
-// At says whether the step that starts at t (microseconds UTC) is closed. For a step after the panel it is a forecast: closed
-// slots stay closed, and breaks of five days and more come again on the same dates.
+// At says whether the step that starts at t (microseconds UTC) is closed. For a step after the panel it is a
+// forecast: closed slots stay closed, and breaks of five days and more come again on the same dates.
 func (c *Closed) At(t int64) bool {
 	if c.step == 0 {
 		return false

@@ -22,10 +22,11 @@ type SeasonalPart struct {
 	Values []float64
 }
 
-// Decompose takes series i of a panel and its forecast mean (nil for none; o.Horizon is then ignored) apart: by seasonal-trend
-// decomposition (STL, Cleveland et al. 1990), one season after the other, twice (MSTL, Bandara, Hyndman and Bergmeir 2021).
-// Seasons of which the history has fewer than two turns are left out. Over the horizon each season repeats its last turn, the
-// level is what is left of the mean, smoothed over one turn of the shortest season.
+// Decompose takes series i of a panel and its forecast mean (nil for none; o.Horizon is then ignored) apart: by
+// seasonal-trend decomposition (STL, Cleveland et al. 1990), one season after the other, twice (MSTL, Bandara,
+// Hyndman and Bergmeir 2021). Seasons of which the history has fewer than two turns are left out. Over the horizon
+// each season repeats its last turn, the level is what is left of the mean, smoothed over one turn of the shortest
+// season.
 func Decompose(p *Panel, i int, mean []float64, o Options) (*Components, error) {
 	o.Horizon = max(1, len(mean))
 	if err := o.check(); err != nil {
@@ -193,8 +194,8 @@ func loessTrend(y []float64) []float64 {
 	return out
 }
 
-// loessAll is loess of degree 1 at 0, 1, ... n-1. Away from the ends the window is symmetric: its weights are the same at
-// each step, and the line passes through their mean.
+// loessAll is loess of degree 1 at 0, 1, ... n-1. Away from the ends the window is symmetric: its weights are the
+// same at each step, and the line passes through their mean.
 func loessAll(out, y []float64, w, n int) {
 	half := (w - 1) / 2
 	var kernel []float64
@@ -231,8 +232,8 @@ func tricube(r, h float64) float64 {
 // stlPasses is the number of inner passes: that of the reference code where there are no outer ones.
 const stlPasses = 5
 
-// stl is the decomposition of Cleveland, Cleveland, McRae and Terpenning (1990) without robustness weights: the season's
-// subseries are smoothed by constants over the given number of turns, trend and low-pass by lines.
+// stl is the decomposition of Cleveland, Cleveland, McRae and Terpenning (1990) without robustness weights: the
+// season's subseries are smoothed by constants over the given number of turns, trend and low-pass by lines.
 func stl(y []float64, period, window int) (season, trend []float64) {
 	n := len(y)
 	trendWindow := int(math.Ceil(1.5*float64(period)/(1-1.5/float64(window)))) | 1
@@ -281,8 +282,8 @@ func movingAverage(y []float64, w int) []float64 {
 	return out
 }
 
-// loess is the local regression of y (at 0, 1, ...) at x: of degree 0 or 1, over the w nearest values with tricube weights;
-// more than there are widen the kernel, as in the reference code.
+// loess is the local regression of y (at 0, 1, ...) at x: of degree 0 or 1, over the w nearest values with tricube
+// weights; more than there are widen the kernel, as in the reference code.
 func loess(y []float64, w, degree int, x float64) float64 {
 	n := len(y)
 	left := int(math.Floor(x)) - (w-1)/2

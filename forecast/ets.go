@@ -10,9 +10,9 @@ import (
 // additive or multiplicative, the trend damped or not, chosen by the corrected information criterion of Akaike among
 // the fifteen forms that R's ets admits (multiplicative trends and those with infinite variance are left out).
 //
-// The likelihood is searched over the two to four smoothing parameters alone. First levels come from a decomposition, as in
-// R, and are then fitted in turn with the parameters by Gauss-Newton steps: for additive models the errors are linear in
-// them, and one step is exact. All forms are searched roughly, the best few to the end.
+// The likelihood is searched over the two to four smoothing parameters alone. First levels come from a decomposition,
+// as in R, and are then fitted in turn with the parameters by Gauss-Newton steps: for additive models the errors are
+// linear in them, and one step is exact. All forms are searched roughly, the best few to the end.
 
 // etsForm names one model.
 type etsForm struct {
@@ -84,9 +84,9 @@ func (f etsForm) dims() int {
 	return d
 }
 
-// run passes through the series from the first state and returns -2 log likelihood up to a constant, as R has it: n log of
-// the sum of squared errors, plus 2 sum log|forecast| for multiplicative errors. errors and fitted take their values where
-// not nil. The last states are left in m.last.
+// run passes through the series from the first state and returns -2 log likelihood up to a constant, as R has it: n
+// log of the sum of squared errors, plus 2 sum log|forecast| for multiplicative errors. errors and fitted take their
+// values where not nil. The last states are left in m.last.
 func (m *etsModel) run(par etsParams, state, errors, fitted []float64) float64 {
 	f, y, period := m.form, m.y, m.m
 	level, slope, k := state[0], 0.0, 1
@@ -164,8 +164,8 @@ func (m *etsModel) run(par etsParams, state, errors, fitted []float64) float64 {
 	return ll
 }
 
-// aicc is the corrected criterion. Free numbers are the smoothing parameters, the states (a season has one fewer than its
-// length) and the variance.
+// aicc is the corrected criterion. Free numbers are the smoothing parameters, the states (a season has one fewer than
+// its length) and the variance.
 func (m *etsModel) aicc() float64 {
 	k := float64(m.form.dims() + len(m.state) + 1)
 	if m.form.season != 'N' {
@@ -218,8 +218,8 @@ func etsForms(positive, seasonal bool) []etsForm {
 	return out
 }
 
-// etsFinalists is the number of forms that are fitted to the end. On the M4 hourly validation window three and six gave the
-// same choice for 9 of 10 series and scores equal to three digits.
+// etsFinalists is the number of forms that are fitted to the end. On every fourth series of M4 hourly (without its last
+// 48 training values) three led to the same form as all fifteen for 100 of 104 series.
 const etsFinalists = 3
 
 // etsBest is the best model of y, or nil where y is too short or constant.
@@ -268,8 +268,8 @@ func newETS(form etsForm, y []float64, period int) *etsModel {
 	return m
 }
 
-// etsStart is the first state: seasons of a decomposition, level and slope of a line through the first seasons without
-// them.
+// etsStart is the first state: seasons of a decomposition, level and slope of a line through the first seasons
+// without them.
 func etsStart(form etsForm, y []float64, period int) []float64 {
 	k := 1
 	if form.trend {
@@ -307,7 +307,8 @@ func etsStart(form etsForm, y []float64, period int) []float64 {
 	return state
 }
 
-// etsStarts are where a parameter starts, before free maps it: near its lower end, in the lower half, near its upper end.
+// etsStarts are where a parameter starts, before free maps it: near its lower end, in the lower half, near its upper
+// end.
 var etsStarts = []float64{-5, -1.5, 2}
 
 // search looks for the parameters at the present first state.

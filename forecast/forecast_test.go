@@ -206,6 +206,17 @@ func TestClosedDaysAreFound(t *testing.T) {
 	}
 }
 
+func TestAHorizonThatIsClosedThroughout(t *testing.T) {
+	p, _ := shop(30, 120, 1).Cut(117) // ends on a Friday
+	for _, method := range allMethods() {
+		f, err := Run(p, method, Options{Horizon: 1, Levels: DefaultLevels()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkForecast(t, method, &f[4], 1, []float64{0})
+	}
+}
+
 func TestAFewEmptySaturdaysAreNotClosed(t *testing.T) {
 	// One item that sells every fifth day: nothing sold on five Saturdays says little.
 	r := rand.New(rand.NewPCG(2, 2))
@@ -303,8 +314,8 @@ func TestSameBitsForAnyThreads(t *testing.T) {
 }
 
 func TestUnitsDoNotMatter(t *testing.T) {
-	// Four times the values (exact in binary) are four times the forecast; searches over logarithms and simplices may end a
-	// little elsewhere.
+	// Four times the values (exact in binary) are four times the forecast; searches over logarithms and simplices may
+	// end a little elsewhere.
 	p, q := shop(25, 150, 9), shop(25, 150, 9)
 	for i := range q.Series {
 		for k := range q.Series[i].Y {
@@ -396,7 +407,7 @@ func TestQuantilesCover(t *testing.T) {
 			t.Fatal(err)
 		}
 		for l, q := range levels {
-			below, n := 0.0, 0.0
+			below, under, n := 0.0, 0.0, 0.0
 			for i := range f {
 				for s, v := range p.Series[i].Y[172:] {
 					if (172+s)%7 == 5 {
@@ -406,11 +417,14 @@ func TestQuantilesCover(t *testing.T) {
 					if v <= f[i].Quantiles[l][s] {
 						below++
 					}
+					if v+.5 < f[i].Quantiles[l][s] { // of whole numbers
+						under++
+					}
 				}
 			}
-			// Counts tie: more may lie at or below a quantile than its level says, never much fewer.
-			if got := below / n; !(got > q-.05 && got < q+.12) {
-				t.Errorf("%s: %.3f at or below the quantile of %v", method, got, q)
+			// Counts tie: about q must lie below, or below and at, a quantile.
+			if !(below/n > q-.05 && under/n < q+.05) {
+				t.Errorf("%s: %.3f below and %.3f at or below the quantile of %v", method, under/n, below/n, q)
 			}
 		}
 	}
@@ -459,7 +473,7 @@ func TestAutoregressionsFindAProcess(t *testing.T) {
 		shock = .6*shock + r.NormFloat64()
 		y[t] = truth(t) + shock
 	}
-	for method, tol := range map[string]float64{"ar": 1, "arma": 1.6, "mstl": 2.5} {
+	for method, tol := range map[string]float64{"ar": 2.5, "arma": 2.5, "mstl": 2.5} {
 		m, err := Lookup(method)
 		if err != nil {
 			t.Fatal(err)

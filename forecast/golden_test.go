@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// goldenSeries is one entry of testdata/golden.json, which testdata/golden.py makes with statsforecast and statsmodels.
+// goldenSeries is one entry of testdata/golden.json, which testdata/golden.py makes with statsforecast and
+// statsmodels.
 type goldenSeries struct {
 	Y    []float64
 	M, H int
@@ -58,8 +59,8 @@ func farthest(got, want []float64) float64 {
 }
 
 func TestMethodsAgreeWithStatsforecast(t *testing.T) {
-	// Closed forms agree to the last printed digits, golden-section searches to their tolerance. Theta's searches differ: ours is
-	// exact in two of three dimensions.
+	// Closed forms agree to the last printed digits, golden-section searches to their tolerance. Theta's searches
+	// differ: ours is exact in two of three dimensions.
 	tolerance := map[string]float64{"ses": 2e-4, "adida": 2e-4, "imapa": 2e-4, "theta": 3e-3, "dynamic-theta": 3e-3}
 	for name, g := range golden(t) {
 		for method, want := range g.Mean {
@@ -115,8 +116,8 @@ func TestETSLikelihoodAtGivenParameters(t *testing.T) {
 	}
 }
 
-// goldenModel is a model of a form and its first state: statsforecast's seasons run backwards from the step before the
-// first.
+// goldenModel is a model of a form and its first state: statsforecast's seasons run backwards from the step before
+// the first.
 func goldenModel(g goldenSeries, name string, their []float64) (*etsModel, []float64) {
 	for _, form := range etsForms(true, true) {
 		if form.String() != name {

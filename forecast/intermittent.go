@@ -5,8 +5,8 @@ import "math"
 // crostonRate is the smoothing rate of Croston, SBA and TSB: .1, as in Syntetos and Boylan (2005).
 const crostonRate = .1
 
-// ses smooths y at the rate alpha from its first value on and returns the forecast; fitted, where not nil, takes those
-// one step ahead.
+// ses smooths y at the rate alpha from its first value on and returns the forecast; fitted, where not nil, takes
+// those one step ahead.
 func ses(y []float64, alpha float64, fitted []float64) float64 {
 	level := y[0]
 	if fitted != nil {
@@ -112,7 +112,8 @@ func meanGap(y []float64) int {
 	return max(1, int(math.RoundToEven(average(gaps))))
 }
 
-// aggregated is the smoothed sum over k steps, per step. The rate is the best one in [.1, .3], as statsforecast has it.
+// aggregated is the smoothed sum over k steps, per step. The rate is the best one in [.1, .3], as statsforecast has
+// it.
 func aggregated(y []float64, k int) float64 {
 	s := chunkSums(y, k)
 	if len(s) == 0 {

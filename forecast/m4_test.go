@@ -1,120 +1,105 @@
 package forecast
 
 import (
+	"compress/gzip"
 	"encoding/csv"
-	"fmt"
 	"os"
 	"strconv"
 	"testing"
-	"time"
+
+	"github.com/onmart/onmart/internal/testkit"
 )
 
-func readWide(t testing.TB, path string) map[string][]float64 {
-	f, err := os.Open(path)
+// m4Hourly are the training parts of M4's hourly series without their last 48 values, which are the actual ones: a
+// window before the competition's test.
+func m4Hourly(t testing.TB) (p *Panel, actual [][]float64) {
+	t.Helper()
+	f, err := os.Open(testkit.SharedData(t, "m4-hourly/train.csv.gz"))
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer f.Close()
-	r := csv.NewReader(f)
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := csv.NewReader(z)
 	r.FieldsPerRecord = -1
 	rows, err := r.ReadAll()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := map[string][]float64{}
-	for _, row := range rows {
-		var v []float64
-		ok := true
-		for _, x := range row[1:] {
-			if x == "" || x == "NA" {
-				continue
-			}
-			n, err := strconv.ParseFloat(x, 64)
-			if err != nil {
-				ok = false
-				break
-			}
-			v = append(v, n)
-		}
-		if ok {
-			out[row[0]] = v
-		}
-	}
-	return out
-}
-
-func TestScratchM4(t *testing.T) {
-	names := os.Getenv("METHODS")
-	if names == "" {
-		t.Skip()
-	}
-	train, test := readWide(t, "/tmp/peers/m4/Hourly-train.csv"), readWide(t, "/tmp/peers/m4/Hourly-test.csv")
-	p := &Panel{Step: Hour}
+	const h = 48
+	p = &Panel{Step: Hour}
 	longest := 0
-	for _, y := range train {
-		longest = max(longest, len(y))
+	for _, row := range rows {
+		var y []float64
+		for _, text := range row[1:] {
+			v, err := strconv.ParseFloat(text, 64)
+			if err != nil {
+				break // the header, or the empty cells after a shorter series
+			}
+			y = append(y, v)
+		}
+		if len(y) > 2*h {
+			p.Series = append(p.Series, Series{Key: row[0], Y: y[:len(y)-h]})
+			actual = append(actual, y[len(y)-h:])
+			longest = max(longest, len(y)-h)
+		}
 	}
-	hold, _ := strconv.Atoi(os.Getenv("HOLD"))
-	for i := range longest - hold {
+	for i := range longest {
 		p.Times = append(p.Times, int64(i)*3600e6)
 	}
-	var actual [][]float64
-	for i := 1; i <= 414; i++ {
-		k := fmt.Sprintf("H%d", i)
-		y := train[k]
-		if hold > 0 {
-			actual = append(actual, y[len(y)-hold:][:48])
-		} else {
-			actual = append(actual, test[k][:48])
-		}
-		y = y[:len(y)-hold]
-		p.Series = append(p.Series, Series{Key: k, First: len(p.Times) - len(y), Y: y})
+	for i := range p.Series {
+		p.Series[i].First = longest - len(p.Series[i].Y)
 	}
-	for _, name := range split(names) {
-		start := time.Now()
-		fits, err := Run(p, name, Options{Horizon: 48, Threads: 2, Closed: AlwaysOpen(), Levels: m4Levels()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		d := time.Since(start)
-		cases := make([]Case, len(fits))
-		for i := range fits {
-			cases[i] = Case{History: p.Series[i].Y, Actual: actual[i], Forecast: fits[i]}
-		}
-		s, err := ScoreM4(cases, 24)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var pin, cov [9]float64
-		for i := range fits {
-			abs, _ := ErrorScale(p.Series[i].Y, 24)
-			for l, q := range m4Levels() {
-				pin[l] += Pinball(actual[i], fits[i].Quantiles[l], q) / abs / 414
-				cov[l] += Coverage(actual[i], fits[i].Quantiles[l]) / 414
+	return p, actual
+}
+
+func m4Score(t testing.TB, p *Panel, actual [][]float64, method string) M4 {
+	t.Helper()
+	fits, err := Means(p, method, Options{Horizon: 48, Threads: 2, Closed: AlwaysOpen()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases := make([]Case, len(fits))
+	for i := range fits {
+		cases[i] = Case{History: p.Series[i].Y, Actual: actual[i], Forecast: Forecast{Mean: fits[i].Mean}}
+	}
+	s, err := ScoreM4(cases, 24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestM4HourlyWindow(t *testing.T) {
+	p, actual := m4Hourly(t)
+	if len(p.Series) != 414 {
+		t.Fatalf("%d series", len(p.Series))
+	}
+	// Naive2 as the competition's scorer has it on this window: sMAPE 19.225, MASE 2.455.
+	s := m4Score(t, p, actual, "naive2")
+	if s.OWA != 1 || !(s.SMAPE > 19.22 && s.SMAPE < 19.23) || !(s.MASE > 2.454 && s.MASE < 2.456) {
+		t.Errorf("Naive2: %+v", s)
+	}
+	// Gradient-boosted trees over all series come to .515 to .535 here.
+	if s := m4Score(t, p, actual, "ar"); !(s.OWA < .42) {
+		t.Errorf("ar: OWA %.4f", s.OWA)
+	}
+}
+
+func BenchmarkM4HourlyWindow(b *testing.B) {
+	p, actual := m4Hourly(b)
+	for _, m := range Methods() {
+		b.Run(m.Name, func(b *testing.B) {
+			var s M4
+			for b.Loop() {
+				s = m4Score(b, p, actual, m.Name)
 			}
-		}
-		fmt.Printf("pin %.4f cov %.3f\n", pin, cov)
-		fmt.Printf("%-24s sMAPE %.3f MASE %.3f OWA %.4f  %.2fs\n", name, s.SMAPE, s.MASE, s.OWA, d.Seconds())
+			b.ReportMetric(s.OWA, "OWA")
+			b.ReportMetric(s.SMAPE, "sMAPE")
+			b.ReportMetric(s.MASE, "MASE")
+		})
 	}
-}
-
-func split(s string) []string {
-	var out []string
-	cur := ""
-	for _, c := range s {
-		if c == ',' {
-			out = append(out, cur)
-			cur = ""
-		} else {
-			cur += string(c)
-		}
-	}
-	return append(out, cur)
-}
-
-func m4Levels() []float64 {
-	if os.Getenv("NOQ") != "" {
-		return nil
-	}
-	return []float64{.025, .1, .5, .9, .975}
 }

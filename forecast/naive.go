@@ -3,9 +3,9 @@ package forecast
 import "math"
 
 // Naive2 is the benchmark of M4: the last value, carried forward, of the series without its season where an
-// autocorrelation test finds one, with the season put back (Makridakis, Spiliotis and Assimakopoulos 2020). It follows
-// the competition's code: the test at 90 % on the autocorrelation at distance m, and the classical multiplicative
-// decomposition by a centred moving average. y must not be empty.
+// autocorrelation test finds one, with the season put back (Makridakis, Spiliotis and Assimakopoulos 2020). It
+// follows the competition's code: the test at 90 % on the autocorrelation at distance m, and the classical
+// multiplicative decomposition by a centred moving average. y must not be empty.
 func Naive2(y []float64, h, m int) []float64 {
 	out := make([]float64, h)
 	last := len(y) - 1
@@ -28,7 +28,8 @@ func Naive2(y []float64, h, m int) []float64 {
 	return out
 }
 
-// seasonalByACF is M4's test: |acf(m)| > 1.645 sqrt((1 + 2 sum of acf(1..m-1)^2) / n), from three turns of history on.
+// seasonalByACF is M4's test: |acf(m)| > 1.645 sqrt((1 + 2 sum of acf(1..m-1)^2) / n), from three turns of history
+// on.
 func seasonalByACF(y []float64, m int) bool {
 	return m >= 2 && len(y) >= 3*m && math.Abs(acfStatistic(y, m)) > 1.645
 }
@@ -83,7 +84,8 @@ func multiplicativeIndices(y []float64, m int) []float64 {
 	return sum
 }
 
-// centredAverage is the moving average over m steps, with half weights at both ends where m is even; NaN at the edges.
+// centredAverage is the moving average over m steps, with half weights at both ends where m is even; NaN at the
+// edges.
 func centredAverage(y []float64, m int) []float64 {
 	out := make([]float64, len(y))
 	half := m / 2

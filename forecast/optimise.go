@@ -63,8 +63,8 @@ func newSimplex(dim int) *simplex {
 	return s
 }
 
-// minimise starts at x, with steps of the given size, and leaves the best point in x. It stops after budget evaluations
-// or when the values of the points differ by less than tol.
+// minimise starts at x, with steps of the given size, and leaves the best point in x. It stops after budget
+// evaluations or when the values of the points differ by less than tol.
 func (s *simplex) minimise(f func([]float64) float64, x []float64, step, tol float64, budget int) float64 {
 	d := len(x)
 	eval := func(p []float64) float64 {
@@ -148,8 +148,8 @@ func (s *simplex) sort(d int) {
 	}
 }
 
-// solveSPD solves a x = b for a symmetric positive definite a (n x n, row major, lower part read) by Cholesky. a and b are
-// overwritten, b with x. It reports false where a is not positive definite.
+// solveSPD solves a x = b for a symmetric positive definite a (n x n, row major, lower part read) by Cholesky. a and
+// b are overwritten, b with x. It reports false where a is not positive definite.
 func solveSPD(a []float64, b []float64) bool {
 	n := len(b)
 	if !cholesky(a, n) {

@@ -5,8 +5,8 @@ import (
 	"math"
 )
 
-// Policy says how an item is ordered: at reviews a fixed number of steps apart, up to a level that lasts until what is
-// ordered at the next review arrives.
+// Policy says how an item is ordered: at reviews a fixed number of steps apart, up to a level that lasts until what
+// is ordered at the next review arrives.
 type Policy struct {
 	Lead   int // steps from an order to its arrival, at least 0
 	Review int // steps from one order to the next chance to order, at least 1
@@ -42,9 +42,9 @@ type Order struct {
 	RunsOut, WithoutOrder, BeforeArrival float64
 }
 
-// DefaultDependence is independence. On four windows of Online Retail (500 products, 28 days each, before 2011-10-04), with
-// quantiles of the pooled method, it had the least pinball loss at .95 for sums over 7 and over 14 days every time; .2 cost 2
-// to 13 % more. At .9 neither was ahead by more than 2 %.
+// DefaultDependence is independence. On four windows of Online Retail (500 products, 28 days each, before 2011-10-04),
+// with quantiles of the pooled method, it had the least pinball loss at .95 for sums over 7 and over 14 days each time;
+// .2 cost 2 to 13 % more. At .9, moving together was up to 7 % better over 7 days and up to 14 % worse over 14.
 const DefaultDependence = 0.0
 
 func (p *Policy) check() error {
@@ -77,10 +77,10 @@ func (p *Policy) fractile() float64 {
 	return p.Shortage / (p.Shortage + p.Excess)
 }
 
-// PlanOrder finds what to order now. The forecast must cover the protection period of p.Lead + p.Review steps and carry
-// quantiles at the given levels. Demand of a step lies between its quantiles linearly and beyond them exponentially, and
-// not below 0. That of several steps is the mix of independence and of moving together that Policy.Dependence says: its
-// quantiles are those of both extremes, averaged with that weight.
+// PlanOrder finds what to order now. The forecast must cover the protection period of p.Lead + p.Review steps and
+// carry quantiles at the given levels. Demand of a step lies between its quantiles linearly and beyond them
+// exponentially, and not below 0. That of several steps is the mix of independence and of moving together that
+// Policy.Dependence says: its quantiles are those of both extremes, averaged with that weight.
 func PlanOrder(f *Forecast, levels []float64, s Stock, p Policy) (Order, error) {
 	if err := p.check(); err != nil {
 		return Order{}, err
@@ -125,11 +125,12 @@ type Total struct {
 	mean        float64
 }
 
-// totalCells is the number of cells of the grid of a sum. 1024 put quantiles of sums of normal and exponential variables
-// within .2 % of the truth.
+// totalCells is the number of cells of the grid of a sum. 1024 put quantiles of sums of normal and exponential
+// variables within .2 % of the truth.
 const totalCells = 1024
 
-// NewTotal is the distribution of the demand of n steps from the step first of the forecast on. dependence is as in Policy.
+// NewTotal is the distribution of the demand of n steps from the step first of the forecast on. dependence is as in
+// Policy.
 func NewTotal(f *Forecast, levels []float64, first, n int, dependence float64) (*Total, error) {
 	if first < 0 || n < 0 || first+n > len(f.Mean) {
 		return nil, fmt.Errorf("order: steps %d to %d of a forecast of %d: ask for a forecast with a horizon of at "+
@@ -195,8 +196,8 @@ func (c curve) quantile(p float64) float64 {
 // curveCells is the number of equally likely values that stand for the distribution of one step.
 const curveCells = 512
 
-// convolve makes the distribution of the sum of independent steps on a grid up to top. A value between two cells is shared
-// between them so that means are kept.
+// convolve makes the distribution of the sum of independent steps on a grid up to top. A value between two cells is
+// shared between them so that means are kept.
 func (t *Total) convolve(top float64) {
 	t.independent = []float64{1}
 	if !(top > 0) {
@@ -285,6 +286,9 @@ func (t *Total) Exceeds(x float64) float64 {
 	if x < 0 {
 		return 1
 	}
+	if t.Quantile(1-1e-12) <= x {
+		return 0
+	}
 	lo, hi := 0.0, 1.0
 	for range 50 {
 		mid := (lo + hi) / 2
@@ -297,9 +301,9 @@ func (t *Total) Exceeds(x float64) float64 {
 	return min(max(1-lo, 0), 1)
 }
 
-// MeasureDependence finds the dependence (0, .1, ... 1) with the least pinball loss, at the given fractiles, of sums over
-// the given spans of steps: of forecasts made at past origins (with quantiles at levels) and what came. Losses of an item
-// are divided by its mean demand, items without demand are left out.
+// MeasureDependence finds the dependence (0, .1, ... 1) with the least pinball loss, at the given fractiles, of sums
+// over the given spans of steps: of forecasts made at past origins (with quantiles at levels) and what came. Losses
+// of an item are divided by its mean demand, items without demand are left out.
 func MeasureDependence(forecasts []Forecast, actual [][]float64, levels []float64, spans []int,
 	fractiles []float64) (best float64, losses [11]float64, err error) {
 	for i := range forecasts {

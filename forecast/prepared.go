@@ -16,8 +16,8 @@ type prepared struct {
 }
 
 // prepare takes the closed steps out of a panel. A method that knows seasons keeps single closed steps, filled with
-// what their neighbours one season away sold, so that the phase stays right; hours keep their closed slots, since the length
-// of a day would otherwise vary.
+// what their neighbours one season away sold, so that the phase stays right; hours keep their closed slots, since the
+// length of a day would otherwise vary.
 func prepare(p *Panel, c *Closed, o *Options, seasonal bool) *prepared {
 	r := &prepared{panel: p, zone: p.Zone}
 	if r.zone == nil {
@@ -85,8 +85,8 @@ func withoutDays(seasons []int, open int) []int {
 	return out
 }
 
-// compress is the series on the grid, and where on it it begins. A series that lies in closed steps as a whole keeps one
-// zero.
+// compress is the series on the grid, and where on it it begins. A series that lies in closed steps as a whole keeps
+// one zero.
 func (r *prepared) compress(s *Series, c *Closed, seasonal bool) (y []float64, first int) {
 	first = len(r.grid)
 	var shut []int
@@ -109,8 +109,8 @@ func (r *prepared) compress(s *Series, c *Closed, seasonal bool) (y []float64, f
 	return y, first
 }
 
-// fill puts into the steps that were shut the mean of the open ones one season (and, where those are shut, two, three ...)
-// before and after.
+// fill puts into the steps that were shut the mean of the open ones one season (and, where those are shut, two, three
+// ...) before and after.
 func (r *prepared) fill(y []float64, shut []int) {
 	if len(shut) == 0 || len(shut) == len(y) {
 		return

@@ -41,13 +41,13 @@ func (o *Options) check() error {
 	return nil
 }
 
-// Run forecasts every series of a panel by one method, with quantiles from the errors of rolling folds (Calibrate) where
-// levels are given.
+// Run forecasts every series of a panel by one method, with quantiles from the errors of rolling folds (Calibrate)
+// where levels are given.
 //
-// Whatever the series, there is an answer: one of a single point is carried forward; one of zeros is forecast as zero; a
-// horizon longer than the history is served by the same means; a history too short for a method's season, for its trend or
-// for folds goes without. A negative value is kept, and models that need positive data are left out for that series;
-// forecasts below zero become zero unless Options.Signed is set.
+// Whatever the series, there is an answer: one of a single point is carried forward; one of zeros is forecast as
+// zero; a horizon longer than the history is served by the same means; a history too short for a method's season, for
+// its trend or for folds goes without. A negative value is kept, and models that need positive data are left out for
+// that series; forecasts below zero become zero unless Options.Signed is set.
 func Run(p *Panel, method string, o Options) ([]Forecast, error) {
 	fits, err := Means(p, method, o)
 	if err != nil {
@@ -91,7 +91,12 @@ func means(p *Panel, m Method, o *Options) ([]Fit, error) {
 	in := input{h: r.steps, seasons: r.seasons, threads: o.Threads, signed: o.Signed, levels: o.Levels}
 	fits := make([]Fit, len(r.series))
 	switch {
-	case r.steps == 0: // closed throughout
+	case r.steps == 0: // closed throughout: nothing to forecast but zeros
+		if m.Quantiles {
+			for i := range fits {
+				fits[i].Quantiles = make([][]float64, len(o.Levels))
+			}
+		}
 	case m.panel != nil:
 		var err error
 		if fits, err = m.panel(r, in); err != nil {
@@ -129,8 +134,8 @@ type Fold struct {
 	Open         []bool // by step: false where the step was forecast to be closed; nil is open throughout
 }
 
-// Origins are the starts (indices into Panel.Times) of the o.Folds windows of a horizon that end with the panel, the latest
-// last, a horizon apart; fewer where the panel is too short to leave each a history of at least one horizon.
+// Origins are the starts (indices into Panel.Times) of the o.Folds windows of a horizon that end with the panel, the
+// latest last, a horizon apart; fewer where the panel is too short to leave each a history of at least one horizon.
 func Origins(p *Panel, o Options) []int {
 	folds := o.Folds
 	if folds == 0 {
@@ -145,8 +150,8 @@ func Origins(p *Panel, o Options) []int {
 	return out
 }
 
-// Backtest forecasts at each of the Origins from what was known there: folds by series, in the order of the origins. A
-// series that had not begun at an origin has no fold there.
+// Backtest forecasts at each of the Origins from what was known there: folds by series, in the order of the origins.
+// A series that had not begun at an origin has no fold there.
 func Backtest(p *Panel, method string, o Options) ([][]Fold, error) {
 	m, err := Lookup(method)
 	if err != nil {

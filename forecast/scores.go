@@ -93,8 +93,8 @@ type Case struct {
 	Weight float64
 }
 
-// Scores are the scores of a panel. Scaled ones use steps one apart, as M5 does; series whose history does not vary have
-// no scale and are left out of them, which Unscaled counts. A score that nothing enters is NaN.
+// Scores are the scores of a panel. Scaled ones use steps one apart, as M5 does; series whose history does not vary
+// have no scale and are left out of them, which Unscaled counts. A score that nothing enters is NaN.
 type Scores struct {
 	RMSSE, WRMSSE float64   // mean over series, and weighted by Case.Weight
 	MASE, WMASE   float64   //

@@ -7,8 +7,8 @@ import (
 
 // The theta models in the form of Fiorucci, Pellegrini, Louzada, Petropoulos and Koehler (2016): simple exponential
 // smoothing plus a share k = 1 - 1/theta of the extrapolated linear trend. The standard method has theta = 2 and the
-// trend of the whole history; the dynamic one estimates the trend at each step from what came before, and theta by least
-// squares.
+// trend of the whole history; the dynamic one estimates the trend at each step from what came before, and theta by
+// least squares.
 //
 // For a given smoothing rate the errors are linear in the first level and in k, so that the search has one dimension.
 
@@ -79,8 +79,8 @@ func trendOf(y []float64) (a, b float64) {
 	return mean - (n+1)*b/2, b
 }
 
-// thetaSkip is the number of first steps whose errors do not count, as in the published code: the dynamic trend has no
-// slope yet.
+// thetaSkip is the number of first steps whose errors do not count, as in the published code: the dynamic trend has
+// no slope yet.
 const thetaSkip = 3
 
 // error is the sum of squared errors one step ahead, from the fourth step on, with the best level and k.

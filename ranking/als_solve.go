@@ -166,6 +166,8 @@ func (s *solver) exact32(x []float32, index []int32, weight []float32) bool {
 	clear(s.p)
 	for len(index) > 0 {
 		n := min(solveRows, len(index))
+		// At p = 0 the residual is the right side: each row times its confidence. It goes first, as it fetches rows ahead.
+		s.path.residual(s.y, index[:n], weight[:n], s.p, x)
 		for i, r := range index[:n] {
 			row, scaled := s.rows[i*w:][:w], s.weighted[i*w:][:w]
 			copy(row, s.y.row(int(r)))
@@ -173,8 +175,6 @@ func (s *solver) exact32(x []float32, index []int32, weight []float32) bool {
 			s.path.axpy(scaled, row, weight[i]-1)
 		}
 		s.path.upper(s.weighted, s.rows, s.matrix, w, n)
-		// At p = 0 the residual is the right side: each row times its confidence.
-		s.path.residual(s.y, index[:n], weight[:n], s.p, x)
 		index, weight = index[n:], weight[n:]
 	}
 	return s.factor() && s.substitute(x)

@@ -87,7 +87,8 @@ func InvertSymmetric(a []float64, n, threads int) error {
 }
 
 // sweepRows are the rows of a pivot block, a multiple of 6 and of 8: an update then does 96 multiplications for each
-// number that it reads and writes, and a panel of 8 columns (6 KiB) stays in the first-level cache.
+// number that it reads and writes, and a panel of 8 columns (6 KiB) stays in the first-level cache. Blocks of 192
+// are no faster, measured at 6,000 rows.
 const sweepRows = 96
 
 func invertSymmetric(p path, a []float64, n, threads int) error {

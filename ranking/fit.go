@@ -36,9 +36,9 @@ const (
 	userSample  = 0x5a3c
 )
 
-// Components tells what a Blend of these parts can weigh.
-func Components(p Parts) []string {
-	have := []bool{p.EASE != nil, p.ALS != nil, p.KNN != nil, true, true, p.Embedding != nil}
+// weighable tells what a Blend of these parts can weigh.
+func weighable(p Parts, users bool) []string {
+	have := []bool{p.EASE != nil, p.ALS != nil, p.KNN != nil, users, users, p.Embedding != nil}
 	var list []string
 	for c, name := range components {
 		if have[c] {
@@ -48,13 +48,14 @@ func Components(p Parts) []string {
 	return list
 }
 
-// NewExamples looks, as of the instant now, at what the users of the log l bought in later, which begins then. The same
-// seed gives the same examples.
-func NewExamples(ctx context.Context, l *Log, now int64, later *Log, parts Parts, seed uint64, threads int) (*Examples, error) {
+// NewExamples looks, as of the instant now, at what the users of the log l bought in later, which begins then. Of
+// parts, a blend will weigh those that are there; with alike, also the users who buy most alike. The same seed gives
+// the same examples.
+func NewExamples(ctx context.Context, l *Log, now int64, later *Log, parts Parts, alike bool, seed uint64, threads int) (*Examples, error) {
 	if later.Users != l.Users || later.Items != l.Items {
 		return nil, fmt.Errorf("ranking: a log of %d users and %d items and a later one of %d and %d", l.Users, l.Items, later.Users, later.Items)
 	}
-	names := Components(parts)
+	names := weighable(parts, alike)
 	parts.Blend = &Blend{Components: names, Facts: facts, OwnFacts: ownFacts,
 		New: make([]float32, len(facts)+len(names)), Bought: make([]float32, len(facts)+len(names)+len(ownFacts))}
 	m, err := NewModel(Blended, l, now, parts)

@@ -44,15 +44,14 @@ type Parts struct {
 	Blend     *Blend
 }
 
-// Embedding is vectors of users and items. A user's vector is the user's own, if any, plus the mean of those of the
-// Recent different items bought last; the score of an item is its inner product with that.
+// Embedding is vectors of items, and what makes a user's vector: the score of an item is the inner product of both.
 type Embedding struct {
 	Dim    int
-	Recent int
-	Users  []float32 // row u the vector of user u
-	Items  []float32
-	// History are the vectors of items as what was bought, which need not be those they have as what is offered.
-	History []float32
+	Recent int       // how many of the latest different items a user's vector is made of
+	Items  []float32 // row i the vector of item i
+	// NewVector returns a function for one goroutine that writes the vector of a user, -1 for one that the model does
+	// not know, whose latest different items, the latest first and at most Recent, are given.
+	NewVector func() (func(dst []float32, user int32, recent []int32) error, error)
 }
 
 // Model scores all items for one user as of an instant. It does not change and may be used from several goroutines,
@@ -69,7 +68,8 @@ type Model struct {
 	emb   *Index
 	// Of a blend: what the facts of an item add to its score, new to the user or not.
 	newBase, ownBase []float32
-	comp             []int // components in use
+	meanBase         float32 // of newBase
+	comp             []int   // components in use
 	own              [][]Line
 }
 
@@ -112,6 +112,10 @@ func NewModel(kind Kind, l *Log, now int64, parts Parts) (*Model, error) {
 	}
 	if kind == Blended {
 		m.newBase, m.ownBase = parts.Blend.bases(m.pop)
+		for _, v := range m.newBase {
+			m.meanBase += v
+		}
+		m.meanBase /= float32(m.items)
 	}
 	return m, nil
 }
@@ -165,8 +169,8 @@ func (m *Model) checkParts(l *Log) error {
 			}
 		case compEmbedding:
 			e := m.parts.Embedding
-			if e == nil || e.Dim < 1 || e.Recent < 1 || len(e.Items) != l.Items*e.Dim || len(e.History) != l.Items*e.Dim || len(e.Users) > l.Users*e.Dim {
-				err = fmt.Errorf("ranking: a model of kind %s needs embeddings of %d users and %d items", m.kind, l.Users, l.Items)
+			if e == nil || e.Dim < 1 || e.Recent < 1 || len(e.Items) != l.Items*e.Dim || e.NewVector == nil {
+				err = fmt.Errorf("ranking: a model of kind %s needs embeddings of %d items", m.kind, l.Items)
 			}
 		}
 		if err != nil {
@@ -203,15 +207,15 @@ type Scorer struct {
 	own    []float32
 	vector []float32
 	query  []float32
+	embed  func(dst []float32, user int32, recent []int32) error
 	values []float32
 	index  []int32
 	scores []float32
-	listed Bitmap
 }
 
 // NewScorer makes a Scorer.
 func (m *Model) NewScorer() *Scorer {
-	s := &Scorer{m: m, past: newPast(m.items), own: make([]float32, len(ownFacts)), listed: NewBitmap(m.items)}
+	s := &Scorer{m: m, past: newPast(m.items), own: make([]float32, len(ownFacts))}
 	for _, c := range m.comp {
 		s.raw[c], s.scaled[c] = make([]float32, m.items), make([]float32, m.items)
 	}
@@ -321,21 +325,16 @@ func (s *Scorer) alsScores(dst []float32) error {
 // embeddingScores makes the user's vector of the user's own and of the latest items.
 func (s *Scorer) embeddingScores(dst []float32, history []Line) error {
 	e := s.m.parts.Embedding
-	s.query = slices.Grow(s.query[:0], e.Dim)[:e.Dim]
-	clear(s.query)
+	if s.embed == nil {
+		var err error
+		if s.embed, err = e.NewVector(); err != nil {
+			return err
+		}
+		s.query = make([]float32, e.Dim)
+	}
 	s.index = RecentItems(s.index[:0], history, e.Recent)
-	for _, item := range s.index {
-		for d, v := range e.History[int(item)*e.Dim:][:e.Dim] {
-			s.query[d] += v
-		}
-	}
-	for d := range s.query {
-		s.query[d] /= float32(max(1, len(s.index)))
-	}
-	if u := int(s.past.user); u >= 0 && (u+1)*e.Dim <= len(e.Users) {
-		for d, v := range e.Users[u*e.Dim:][:e.Dim] {
-			s.query[d] += v
-		}
+	if err := s.embed(s.query, s.past.user, s.index); err != nil {
+		return err
 	}
 	_, err := s.m.emb.Scores(dst[:0], s.query)
 	return err

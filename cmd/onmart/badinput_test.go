@@ -231,7 +231,7 @@ func TestNothingToDo(t *testing.T) {
 		[]string{"all 1 transactions of f in 2018-08-10..2018-08-11 are of cards known to be compromised", "give --all-cards, or a longer --test"})
 	refused(t, "evaluate --model model --data f --test 2019-08-10..2019-08-11 --report r.html", 1, []string{"f has no transactions in 2019-08-10..2019-08-11: it reaches from 2018-07-25"})
 	refused(t, "features --spec fraud-handbook --in tx --out g --range 2017-01-01..2017-12-31", 1, []string{"no transactions in 2017-01-01..2017-12-31: tx reaches from 2018-07-25"})
-	refused(t, "mock --out g --rows 0", 2, []string{"--rows 0 --days 90: want 1 or more of each"})
+	refused(t, "mock --out g --rows 0", 2, []string{"--rows 0: want 1 or more"})
 	refused(t, "train fraud --data f --out m --train 2018-08-10..2018-08-11", 1, []string{"--train 2018-08-10..2018-08-11: none of the 1 rows is a fraud", "take a longer range"})
 }
 

@@ -19,9 +19,7 @@ import (
 	"github.com/onmart/onmart/cuda/kernels"
 	"github.com/onmart/onmart/internal/atomicdir"
 	"github.com/onmart/onmart/train/cpu"
-	"github.com/onmart/onmart/train/fraud"
 	"github.com/onmart/onmart/train/gpu"
-	"github.com/onmart/onmart/train/graph"
 	"github.com/onmart/onmart/train/program"
 )
 
@@ -43,8 +41,9 @@ func newBenchGPUCmd() *cobra.Command {
 processor and on the GPU, and compares the losses; then it times both, as the median of --repeat runs. --out writes
 everything, with the device's description, to one JSON file that can be sent to others.
 
-Programs: the default fraud network (batch 256) and the networks 32-128-128-1 and 15-500-1 (batches of 1,024 and 8,192), on
-generated rows. On the emulator the times say nothing about a GPU, and the file says so.`,
+Programs: the default networks of train fraud (batch 256), train recommend and train demand (batch 512); a softmax over
+20,000 items and 1,024 negatives (batch 1,024); nine quantiles of 28 days (batch 512); and the networks 32-128-128-1 and
+15-500-1 (batches of 1,024 and 8,192); all on generated rows. On the emulator the times say nothing about a GPU, and the file says so.`,
 		Args: cobra.NoArgs,
 	}
 	fl := cmd.Flags()
@@ -196,69 +195,6 @@ func checkKernels(b *gpu.Backend, timed bool) (out []kernels.CheckResult, err er
 	return out, err
 }
 
-// benchProgram is a model to train on generated rows.
-type benchProgram struct {
-	name    string
-	batch   int
-	width   int
-	compile func(rows int) (*program.Set, error)
-}
-
-// benchPrograms lists them: what onmart trains, and the networks that other systems are compared on.
-func benchPrograms() []benchProgram {
-	config := fraud.DefaultConfig()
-	out := []benchProgram{{"fraud", config.Batch, 15, func(rows int) (*program.Set, error) { return config.Compile(15, rows) }}}
-	for _, batch := range []int{1024, 8192} {
-		for _, widths := range [][]int{{32, 128, 128}, {15, 500}} {
-			name := fmt.Sprintf("mlp-%d", widths[0])
-			for _, w := range widths[1:] {
-				name += fmt.Sprintf("-%d", w)
-			}
-			out = append(out, benchProgram{fmt.Sprintf("%s-1-b%d", name, batch), batch, widths[0], func(rows int) (*program.Set, error) {
-				return graph.Compile(func(b *graph.Builder) (graph.Model, error) {
-					h, y := b.Input("x", widths[0]), b.Input("y", 1)
-					for l, units := range widths[1:] {
-						h = b.Dense(fmt.Sprint("layer", l), h, units, program.Relu, "he_uniform")
-					}
-					z := b.Dense("out", h, 1, program.None, "he_uniform")
-					return graph.Model{Loss: b.BCEWithLogits(z, y, nil), Output: z}, nil
-				}, graph.Options{Batch: batch, Rows: rows, Tile: 256, Optimizer: graph.AdamW{Beta1: .9, Beta2: .999, Eps: 1e-8}})
-			}})
-		}
-	}
-	return out
-}
-
-func programNames() string {
-	var names []string
-	for _, p := range benchPrograms() {
-		names = append(names, p.name)
-	}
-	return fmt.Sprint(names)
-}
-
-// data is rows whose label depends on two of their values: a function of the row number alone.
-func (p *benchProgram) data(rows, steps int) program.Data {
-	x, y := make([]float32, rows*p.width), make([]float32, rows)
-	for i := range x {
-		u := program.Philox([2]uint32{7, 11}, [4]uint32{uint32(i)})
-		x[i] = float32(math.Sqrt(-2*math.Log((float64(u[0])+1)/(1<<32))) * math.Cos(2*math.Pi*float64(u[1])/(1<<32)))
-	}
-	for i := range y {
-		if x[i*p.width]*x[i*p.width+1] > .5 {
-			y[i] = 1
-		}
-	}
-	d := program.Data{
-		Columns:  []program.Column{{Name: "x", Rows: rows, Width: p.width, F32: x}, {Name: "y", Rows: rows, Width: 1, F32: y}},
-		Schedule: program.Schedule{Seed: 1, Train: program.Range{To: rows}},
-	}
-	for range steps {
-		d.Rates = append(d.Rates, 1e-3)
-	}
-	return d
-}
-
 // timedLeast is how long a timed run lasts at least: steps take some 50 us, and a clock needs some tenths of a second to settle.
 const timedLeast = 500 * time.Millisecond
 
@@ -275,15 +211,15 @@ func (p *benchProgram) compare(ctx context.Context, reference *cpu.Backend, g *g
 	if g.Device.Info().Emulated() {
 		least = 0
 	}
-	onCPU, cpuRate, _, err := trainSteps(ctx, reference, set, d, steps, repeat, least)
+	onCPU, cpuRate, _, err := p.trainSteps(ctx, reference, set, d, steps, repeat, least)
 	if err != nil {
 		return nil, err
 	}
-	onGPU, gpuRate, weights, err := trainSteps(ctx, g, set, d, steps, repeat, least)
+	onGPU, gpuRate, weights, err := p.trainSteps(ctx, g, set, d, steps, repeat, least)
 	if err != nil {
 		return nil, err
 	}
-	_, _, again, err := trainSteps(ctx, g, set, d, steps, 0, 0)
+	_, _, again, err := p.trainSteps(ctx, g, set, d, steps, 0, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -309,13 +245,13 @@ func (p *benchProgram) compare(ctx context.Context, reference *cpu.Backend, g *g
 // trainSteps trains from the same start: the mean loss of each of the first steps, the weights after them, and the median rate
 // of further runs, each of as many steps as often as it takes to last least; one of them first, not counted, brings the
 // clocks of an idle card up.
-func trainSteps(ctx context.Context, b program.Backend, set *program.Set, d program.Data, steps, repeat int, least time.Duration) (losses []float64, rate float64, weights program.Tensors, err error) {
+func (p *benchProgram) trainSteps(ctx context.Context, b program.Backend, set *program.Set, d program.Data, steps, repeat int, least time.Duration) (losses []float64, rate float64, weights program.Tensors, err error) {
 	e, err := b.Compile(set)
 	if err != nil {
 		return nil, 0, nil, err
 	}
 	defer e.Close()
-	if err := errors.Join(e.Bind(d), e.Import(set.Initial(d.Seed))); err != nil {
+	if err := errors.Join(e.Bind(d), e.Import(p.initial(set, d.Seed))); err != nil {
 		return nil, 0, nil, err
 	}
 	loss, rows := slices.Index(set.Slots, "loss"), slices.Index(set.Slots, "rows")

@@ -30,15 +30,15 @@ import (
 	"github.com/onmart/onmart/train/fraud"
 )
 
-// The demo's calendar, in days of the stream: windows fill for 30 days and labels take 7 more, then five weeks
-// to learn from, the delay, and two weeks to judge on, of which the last two days are replayed live.
+// The demo's calendar, in days of the shop: a year and a half, of which the last four weeks are lived through. All
+// three models learn from what was known before them: the classifier from half a year that ends a label's delay
+// earlier, the other two from all of it.
 const (
-	demoDays      = 90
-	demoTrainFrom = 37
-	demoTrainTo   = 69 // inclusive
-	demoTestFrom  = 77
-	demoReplay    = 88
-	demoAlerts    = 30 // a day
+	demoDays      = 548
+	demoTrainFrom = 330
+	demoTrainTo   = 512 // inclusive
+	demoLive      = 520
+	demoAlerts    = 10 // a day
 )
 
 func newDemoCmd() *cobra.Command {
@@ -46,15 +46,18 @@ func newDemoCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "All of it on generated data, with a report to look at",
-		Long: `demo generates a card stream with planted frauds, computes features, trains a classifier and baselines, judges them
-on days they have not seen, replays the last two days through the live scorer and compares every bit with the
-backfill. It writes everything to --out, with report.html to look at. A directory that a demo made is replaced.`,
+		Long: `demo generates a shop with everything planted in it: seasons, promotions, tastes, rhythms, frauds. It computes
+features, trains a classifier of fraud, a forecaster of demand and a recommender on what was known four weeks before
+the end, judges them on those four weeks, and lives through them: every event goes through the scorer, which keeps all
+three models up to date and whose features and scores are compared with the backfill, bit by bit. In the end it says
+what to order tomorrow and what to offer to whom. It writes everything to --out, with report.html to look at. A
+directory that a demo made is replaced.`,
 		Args: cobra.NoArgs,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&d.out, "out", "onmart-demo", "`directory` for data, features, model, scores and report")
-	fl.IntVar(&d.mock.Rows, "rows", 300_000, "purchase lines to generate, about")
-	fl.Uint64Var(&d.mock.Seed, "seed", 1, "seed of the stream and of the training")
+	fl.IntVar(&d.mock.Rows, "rows", 350_000, "purchase lines to generate, about")
+	fl.Uint64Var(&d.mock.Seed, "seed", 1, "seed of the shop and of the trainings")
 	d.mock.Days = demoDays
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		d.con = consoleOf(cmd)
@@ -77,6 +80,8 @@ type demo struct {
 	trained  *fraud.Summary
 	test     *evaluated
 	kinds    []kindFound
+	demand   demandShown
+	offers   offersShown
 	replay   replayed
 	took     time.Duration
 }
@@ -88,7 +93,7 @@ type kindFound struct {
 	All   int    `json:"all"`
 }
 
-// replayed is what the live scorer did with the last days.
+// replayed is what the live scorer did with the last weeks.
 type replayed struct {
 	Events    int     `json:"events"`
 	Differ    int     `json:"differ"` // features or scores that are not those of the backfill, to the bit
@@ -100,7 +105,7 @@ type replayed struct {
 }
 
 // demoParts is what a demo writes into its directory; anything else there is somebody's own.
-var demoParts = []string{"transactions", "features", "state", "model", "model.checkpoint", "events.jsonl", "scores.jsonl", "report.html"}
+var demoParts = []string{"shop", "features", "state", "fraud", "fraud.checkpoint", "panel", "demand", "demand.checkpoint", "baskets", "recommend", "recommend.checkpoint", "events.jsonl", "scores.jsonl", "report.html"}
 
 func (d *demo) path(part string) string { return filepath.Join(d.out, part) }
 
@@ -109,21 +114,25 @@ func (d *demo) run(ctx context.Context) error {
 	if err := d.checkOut(); err != nil {
 		return err
 	}
-	for i, step := range []struct {
+	steps := []struct {
 		name string
 		do   func(context.Context) error
 	}{
-		{"a card stream with planted frauds", d.generate},
+		{"a shop with everything planted in it", d.generate},
 		{"features, as they were at each moment", d.backfill},
-		{"training, with baselines beside it", d.train},
-		{"judging on days that training has not seen", d.judge},
-		{"replaying the last two days through the live scorer", d.live},
+		{"fraud: a classifier, with baselines beside it", d.train},
+		{"demand: a forecaster, with classical methods beside it", d.trainDemand},
+		{"recommendations: what goes with whom, with baselines beside it", d.trainOffers},
+		{"judging the classifier on weeks that it has not seen", d.judge},
+		{"living through the last four weeks", d.live},
+		{"what to order tomorrow, and what to offer to whom", d.advise},
 		{"the report", d.write},
-	} {
+	}
+	for i, step := range steps {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		d.con.notef("[%d/6] %s", i+1, step.name)
+		d.con.notef("[%d/%d] %s", i+1, len(steps), step.name)
 		if err := step.do(ctx); err != nil {
 			return err
 		}
@@ -154,11 +163,12 @@ func (d *demo) created() datasets.Created {
 }
 
 func (d *demo) generate(ctx context.Context) (err error) {
+	d.mock.Users, d.mock.Stores = max(d.mock.Rows/120, 100), max(d.mock.Rows/1700, 30)
 	if d.stream, err = mock.New(d.mock); err != nil {
 		return usage(err)
 	}
 	bar := d.con.bar("generate", demoDays, "days")
-	m, err := d.stream.Write(ctx, d.path("transactions"), true, d.created(), func(done, _ int) { bar.Set(int64(done), "") })
+	m, err := d.stream.Write(ctx, d.path("shop"), true, d.created(), func(done, _ int) { bar.Set(int64(done), "") })
 	if err != nil {
 		return err
 	}
@@ -168,7 +178,7 @@ func (d *demo) generate(ctx context.Context) (err error) {
 }
 
 func (d *demo) backfill(ctx context.Context) error {
-	in, err := datasets.Open(d.path("transactions"))
+	in, err := datasets.Open(d.path("shop"))
 	if err != nil {
 		return err
 	}
@@ -185,7 +195,7 @@ func (d *demo) backfill(ctx context.Context) error {
 	bar.Done()
 	// The state from which the replay starts: everything before its first day.
 	o.Out, o.StateOut, o.Progress = "", d.path("state"), nil
-	o.Range = datasets.Range{From: math.MinInt64, To: d.day(demoReplay)}
+	o.Range = datasets.Range{From: math.MinInt64, To: d.day(demoLive)}
 	if _, err := features.Run(ctx, o); err != nil {
 		return err
 	}
@@ -203,14 +213,14 @@ func (d *demo) train(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	test := d.days(demoTestFrom, demoDays-1)
+	test := d.days(demoLive, demoDays-1)
 	// A demo that was stopped begins anew.
-	defer os.RemoveAll(fraud.CheckpointDir(d.path("model")))
+	defer os.RemoveAll(fraud.CheckpointDir(d.path("fraud")))
 	d.trained, err = fraud.Train(ctx, fraud.Options{
-		Source: src, Out: d.path("model"), Force: true, Train: d.days(demoTrainFrom, demoTrainTo), Test: &test,
+		Source: src, Out: d.path("fraud"), Force: true, Train: d.days(demoTrainFrom, demoTrainTo), Test: &test,
 		AlertsPerDay: demoAlerts, Config: fraud.DefaultConfig(), Seed: d.mock.Seed, Threads: d.threads, Backend: backend,
 		Note: d.con.notef, Bar: d.con.bar,
-		Created: model.Created{Command: "demo", Onmart: buildVersion(), Args: os.Args[1:], Time: time.Now().UTC().Format(time.RFC3339)},
+		Created: d.modelCreated(),
 	})
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
@@ -220,7 +230,7 @@ func (d *demo) train(ctx context.Context) error {
 
 func (d *demo) judge(ctx context.Context) (err error) {
 	d.test = &evaluated{}
-	if d.test.artifact, err = openFraud(d.path("model")); err != nil {
+	if d.test.artifact, err = openFraud(d.path("fraud")); err != nil {
 		return err
 	}
 	if err := d.test.place(d.con, d.features, given{}); err != nil {
@@ -242,7 +252,7 @@ func (d *demo) findKinds(ctx context.Context) error {
 	}
 	alerted := map[int64]bool{}
 	planted := d.stream.Frauds()
-	o := datasets.ReadOptions{Columns: append([]string{datasets.TransID}, names...), Range: d.days(demoTestFrom, demoDays-1)}
+	o := datasets.ReadOptions{Columns: append([]string{datasets.TransID}, names...), Range: d.days(demoLive, demoDays-1)}
 	err = d.features.Read(ctx, o, func(b *datasets.Batch) error {
 		scores, err := predictBatch(p, b, names)
 		if err != nil {
@@ -271,17 +281,29 @@ func (d *demo) findKinds(ctx context.Context) error {
 	return nil
 }
 
-// live writes the last days as events without labels, scores them one at a time through the decoder, the engine
-// and the program, and compares with the backfill.
+// live writes the last weeks as events without labels and puts them through the scorer one at a time, which brings all
+// three models up to date, and compares its features and scores with the backfill.
 func (d *demo) live(ctx context.Context) error {
 	if err := d.writeEvents(ctx); err != nil {
 		return err
 	}
-	mapping, err := datasets.MappingFor(d.test.artifact.Manifest().Input)
+	models, err := openScored([]string{d.path("fraud"), d.path("demand")}, d.threads)
 	if err != nil {
 		return err
 	}
-	s, err := score.New(score.Options{Artifact: d.test.artifact, Schema: mapping.LogSchema(), Job: "demo",
+	d.demand.forecaster = models.answering.Forecaster
+	if err := d.foresee(); err != nil {
+		return err
+	}
+	schema, err := models.input()
+	if err != nil {
+		return err
+	}
+	mapping, err := datasets.MappingFor(schema)
+	if err != nil {
+		return err
+	}
+	s, err := score.New(score.Options{Artifact: models.classifier, Followers: models.followers, Schema: mapping.LogSchema(), Job: "demo",
 		Explain: score.ExplainAlerts, Reasons: model.DefaultReasons, Features: true})
 	if err != nil {
 		return err
@@ -343,7 +365,7 @@ func (d *demo) scoreOneByOne(ctx context.Context, s *score.Scorer, src *source.F
 }
 
 func (d *demo) writeEvents(ctx context.Context) error {
-	in, err := datasets.Open(d.path("transactions"))
+	in, err := datasets.Open(d.path("shop"))
 	if err != nil {
 		return err
 	}
@@ -352,13 +374,31 @@ func (d *demo) writeEvents(ctx context.Context) error {
 		return err
 	}
 	defer f.Abort()
-	err = in.Read(ctx, datasets.ReadOptions{Range: d.days(demoReplay, demoDays-1)}, func(b *datasets.Batch) error {
+	spec, err := features.Builtin(defaultFraudSpec)
+	if err != nil {
+		return err
+	}
+	// A fraud is known a while after the purchase: its label is an event of its own, before the purchases of that
+	// instant.
+	type label struct {
+		at   int64
+		text string
+	}
+	var labels []label
+	err = in.Read(ctx, datasets.ReadOptions{Range: d.days(demoLive, demoDays-1)}, func(b *datasets.Batch) error {
 		var text bytes.Buffer
+		times, fraud := b.Column(datasets.TransDatetime), b.Column(datasets.IsFraud)
 		for i := range b.N {
-			ints := func(name string) int64 { return b.Column(name).Ints[i] }
-			fmt.Fprintf(&text, `{"trans_id":%d,"line":%d,"trans_datetime":%q,"product_id":%q,"user_id":%d,"store_id":%d,"amount":%s}`+"\n",
-				ints(datasets.TransID), ints(datasets.Line), datasets.FormatTime(ints(datasets.TransDatetime)), b.Column(datasets.ProductID).Strings[i],
-				ints(datasets.UserID), ints(datasets.StoreID), strconv.FormatFloat(float64(ints(datasets.Amount))/1e4, 'f', -1, 64))
+			for len(labels) > 0 && labels[0].at <= times.Ints[i] {
+				text.WriteString(labels[0].text)
+				labels = labels[1:]
+			}
+			writeEvent(&text, b, i)
+			if fraud.Ints[i] == 1 {
+				at := times.Ints[i] + spec.Delay()
+				labels = append(labels, label{at, fmt.Sprintf(`{"event":"label","trans_id":%d,"line":%d,"is_fraud":1,"known_at":%q}`+"\n",
+					b.Column(datasets.TransID).Ints[i], b.Column(datasets.Line).Ints[i], datasets.FormatTime(at))})
+			}
 		}
 		d.replay.Events += b.N
 		_, err := f.Write(text.Bytes())
@@ -370,6 +410,25 @@ func (d *demo) writeEvents(ctx context.Context) error {
 	return f.Commit()
 }
 
+// writeEvent writes a transaction as a shop's till sends it: without the label.
+func writeEvent(w *bytes.Buffer, b *datasets.Batch, row int) {
+	sep := byte('{')
+	for c := range b.Columns {
+		f, column := &b.Schema.Fields[c], &b.Columns[c]
+		if f.Name == datasets.IsFraud || column.IsNull(row) {
+			continue
+		}
+		w.WriteByte(sep)
+		sep = ','
+		text := datasets.FormatValue(f, column, row)
+		if f.Type == datasets.String || f.Type == datasets.Time {
+			text = strconv.Quote(text)
+		}
+		fmt.Fprintf(w, "%q:%s", f.Name, text)
+	}
+	w.WriteString("}\n")
+}
+
 // compareReplay holds the scorer's lines against the backfill and keeps the alerts, highest scores first.
 func (d *demo) compareReplay(ctx context.Context) error {
 	f, err := os.Open(d.path("scores.jsonl"))
@@ -377,7 +436,7 @@ func (d *demo) compareReplay(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
-	p, err := compareWithBackfill(ctx, f, d.features, d.test.artifact, d.days(demoReplay, demoDays-1), d.threads, func(l *scoreLine) {
+	p, err := compareWithBackfill(ctx, f, d.features, d.test.artifact, d.days(demoLive, demoDays-1), d.threads, func(l *scoreLine) {
 		if l.Decision == "alert" {
 			d.replay.alerts = append(d.replay.alerts, l)
 		}
@@ -407,11 +466,11 @@ func (d *demo) write(context.Context) error {
 func (d *demo) page() *report.Page {
 	e := d.test
 	return &report.Page{
-		Title: "Onmart demo",
+		Title: "A shop, four weeks on",
 		Intro: d.summary(),
 		Facts: []report.Fact{
 			{Name: "Learned from", Value: d.between(demoTrainFrom, demoTrainTo)},
-			{Name: "Judged on", Value: d.between(demoTestFrom, demoDays-1)},
+			{Name: "Judged on", Value: d.between(demoLive, demoDays-1)},
 			{Name: "Lines judged", Value: progress.Count(int64(e.ev.Rows))},
 			{Name: "Frauds among them", Value: progress.Count(int64(e.ev.Positives))},
 			{Name: "A fraud is known after", Value: span(int64(e.Delay))},
@@ -419,7 +478,7 @@ func (d *demo) page() *report.Page {
 			{Name: "All of it took", Value: progress.Duration(d.took)},
 		},
 		Cards:    e.cards(),
-		Sections: append(report.Sections{d.plantedSection(), d.liveSection()}, e.sections()...),
+		Sections: slices.Concat(d.demandSections(), report.Sections{d.plantedSection(), d.liveSection()}, e.sections()),
 		Footer:   fmt.Sprintf("onmart %s, model %s. The data are generated: the figures say nothing about real cards.", buildVersion(), e.Model),
 	}
 }
@@ -428,7 +487,7 @@ func (d *demo) page() *report.Page {
 func (d *demo) summary() string {
 	a := d.test.ev.Alerts
 	return fmt.Sprintf("A model learned from %d days of a generated card stream and was judged on the last %d, which it had not seen. With %.0f alerts a day, of which %.0f%% were frauds, it found %.0f%% of the fraudulent lines there.",
-		demoTrainTo-demoTrainFrom+1, demoDays-demoTestFrom, a.PerDay, 100*a.Precision, 100*a.Recall)
+		demoTrainTo-demoTrainFrom+1, demoDays-demoLive, a.PerDay, 100*a.Precision, 100*a.Recall)
 }
 
 // between writes the days a to b, both included, for people.
@@ -551,7 +610,7 @@ func (d *demo) print(w io.Writer) error {
 		onmart = "go run ./cmd/onmart"
 	}
 	_, err = fmt.Fprintf(w, "\nThe report is %s. To look at it, and to score one event by hand:\n  %s %[1]s\n  echo '%[3]s' | %[6]s score --model %[4]s --warm-from %[5]s --explain all\n",
-		shellWord(d.path("report.html")), cmp.Or(open, "xdg-open"), event, shellWord(d.path("model")), shellWord(d.path("state")), onmart)
+		shellWord(d.path("report.html")), cmp.Or(open, "xdg-open"), event, shellWord(d.path("fraud")), shellWord(d.path("state")), onmart)
 	return err
 }
 

@@ -22,7 +22,12 @@ type featuresReport struct {
 	ID            string           `json:"id"`
 	Spec          string           `json:"spec"`
 	Fingerprint   string           `json:"fingerprint"`
-	Features      int              `json:"features"`
+	Shape         features.Shape   `json:"shape"`
+	Features      int              `json:"features,omitempty"`
+	Series        int64            `json:"series,omitempty"` // of a panel, at its last step
+	Steps         int64            `json:"steps,omitempty"`
+	Step          features.Step    `json:"step,omitempty"`
+	Partial       string           `json:"partial,omitempty"` // the last step, where the data end inside it
 	Rows          int64            `json:"rows"`
 	From          string           `json:"from,omitempty"`
 	To            string           `json:"to,omitempty"`
@@ -36,10 +41,14 @@ func newFeaturesCmd() *cobra.Command {
 	o := features.RunOptions{}
 	cmd := &cobra.Command{
 		Use:   "features --spec S --in DIR --out DIR",
-		Short: "Compute features of transactions or of a recorded log",
+		Short: "Compute features, a panel or interactions of transactions or of a recorded log",
 		Long: `features computes a spec's features for every transaction of a data set, from what stood before it in time,
 exactly as onmart score computes them live. With --range only those transactions are given rows; what came
 before is still counted in their windows, and what comes after is not read.
+
+A spec may also ask for a panel, series by steps of time for onmart train demand, or for interactions, the items of
+purchases for onmart train recommend. --range is then of steps or purchases, and its dates are days of the spec's time
+zone. Without an end, the last step of a panel is the one that the last transaction is in, whole or not.
 
 A spec is a YAML file or a built-in one: ` + strings.Join(features.Builtins(), ", ") + `. docs/FEATURES.md has all of
 its keys; one looks like this:
@@ -79,7 +88,11 @@ its keys; one looks like this:
 			return err
 		}
 		if eventRange != "" {
-			if o.Range, err = datasets.ParseRange(eventRange); err != nil {
+			loc := time.UTC
+			if o.Spec.Shape() != features.Events {
+				loc = o.Spec.Location()
+			}
+			if o.Range, err = datasets.ParseRangeIn(eventRange, loc); err != nil {
 				return usagef("--range: %w", err)
 			}
 		}
@@ -87,7 +100,7 @@ its keys; one looks like this:
 			return err
 		}
 		o.Force = *force
-		if err := errors.Join(replaces("--out", o.Out, o.Force, string(datasets.KindFeatures)), replaces("--state-out", o.StateOut, o.Force, features.StateKind)); err != nil {
+		if err := errors.Join(replaces("--out", o.Out, o.Force, string(o.Spec.Shape().Kind())), replaces("--state-out", o.StateOut, o.Force, features.StateKind)); err != nil {
 			return usage(err)
 		}
 		o.Created = datasets.Created{Command: "features", Version: buildVersion(), Args: os.Args[1:]}
@@ -134,15 +147,18 @@ func runFeatures(cmd *cobra.Command, o features.RunOptions) error {
 		return err
 	}
 	bar.Done()
-	plan, err := o.Spec.Plan(o.In.Schema())
+	made, err := features.MadeOf(m)
 	if err != nil {
 		return err
 	}
 	seconds := time.Since(start).Seconds()
 	r := featuresReport{
-		Out: o.Out, StateOut: o.StateOut, ID: m.ID, Spec: o.Spec.Name(), Fingerprint: plan.Fingerprint(),
-		Features: len(plan.Features()), Rows: m.Rows, Counts: m.Counts, Seconds: seconds,
+		Out: o.Out, StateOut: o.StateOut, ID: m.ID, Spec: o.Spec.Name(), Fingerprint: made.Fingerprint,
+		Shape: o.Spec.Shape(), Features: len(made.Features), Rows: m.Rows, Counts: m.Counts, Seconds: seconds,
 		RowsPerSecond: float64(m.Counts["folded"]) / seconds,
+	}
+	if p := made.Panel; p != nil {
+		r.Series, r.Steps, r.Step, r.Partial = p.Series, p.Steps, p.Step, p.Partial
 	}
 	if m.Rows > 0 && o.Out != "" {
 		r.From, r.To = datasets.FormatTime(m.From), datasets.FormatTime(m.To)
@@ -156,7 +172,14 @@ func runFeatures(cmd *cobra.Command, o features.RunOptions) error {
 func (r *featuresReport) text() string {
 	s := ""
 	if r.Out != "" {
-		s = fmt.Sprintf("%s: %d features of %s for %s transactions", r.Out, r.Features, r.Spec, progress.Count(r.Rows))
+		switch r.Shape {
+		case features.Panels:
+			s = fmt.Sprintf("%s: a panel of %s, %s series by %s steps of %s, %s rows", r.Out, r.Spec, progress.Count(r.Series), progress.Count(r.Steps), oneStep(r.Step), progress.Count(r.Rows))
+		case features.Baskets:
+			s = fmt.Sprintf("%s: %s interactions of %s", r.Out, progress.Count(r.Rows), r.Spec)
+		default:
+			s = fmt.Sprintf("%s: %d features of %s for %s transactions", r.Out, r.Features, r.Spec, progress.Count(r.Rows))
+		}
 		if r.From != "" {
 			s += fmt.Sprintf(", %s to %s", r.From, r.To)
 		}
@@ -166,8 +189,24 @@ func (r *featuresReport) text() string {
 		s += fmt.Sprintf("%s: the state after the last of them\n", r.StateOut)
 	}
 	s += fmt.Sprintf("  %s rows folded at %s rows/s\n", progress.Count(r.Counts["folded"]), progress.Short(r.RowsPerSecond))
+	if r.Partial != "" {
+		s += fmt.Sprintf("  the data end inside the last step, which begins at %s: give --range to leave it out\n", r.Partial)
+	}
+	late := "came later than the spec's lateness and may miss older purchases"
+	switch r.Shape {
+	case features.Panels:
+		late = "came later than the spec's lateness, when their step was over, and were left out"
+	case features.Baskets:
+		late = "came later than the spec's lateness and stand out of order"
+	}
 	for _, c := range []struct{ key, text string }{
-		{"late", "came later than the spec's lateness and may miss older purchases"},
+		{"late", late},
+		{"filtered", "do not meet the spec's conditions"},
+		{"unkeyed", "have no value in a key, or a table lacks their row, and were left out"},
+		{"negative", "have a negative quantity and are not marked as returns; they were taken for returns"},
+		{"undone", "sales were undone by a return"},
+		{"returned", "returns were left out or undid a purchase"},
+		{"dateless", "values of joined tables were not there and are 0"},
 		{"invalid", "lack a value that the spec needs, or have an impossible one, and were left out"},
 		{"duplicates", "were there already and were left out"},
 		{"labels_waiting", "labels came before their transactions"},

@@ -28,7 +28,7 @@ func replaces(flag, dir string, force bool, kind string) error {
 
 // inWords is a kind of directory in a sentence.
 func inWords(kind string) string {
-	if kind == "transactions" || kind == "features" || kind == "predictions" {
+	if kind == "transactions" || kind == "features" || kind == "predictions" || kind == "interactions" {
 		return kind
 	}
 	return fmt.Sprintf("a %s", kind)

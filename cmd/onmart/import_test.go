@@ -83,7 +83,7 @@ func TestImportFlags(t *testing.T) {
 		stderr string
 	}{
 		{"import", 2, "requires at least 1 arg"},
-		{"import --out a tx.csv", 2, "name a mapping: --map FILE, or --preset canonical\\|fraud-handbook\\|online-retail"},
+		{"import --out a tx.csv", 2, "name a mapping: --map FILE, or --preset canonical\\|fraud-handbook\\|m4-hourly\\|online-retail"},
 		{"import --preset fraud tx.csv --out a", 2, "no preset fraud; "},
 		{"import --preset fraud-handbook tx.csv", 2, "--out is missing: name the directory to make"},
 		{"import --preset fraud-handbook tx.csv --out a --max-rejects 2", 2, "want a share between 0 and 1"},

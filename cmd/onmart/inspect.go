@@ -25,7 +25,7 @@ func newInspectCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect DIR",
 		Short: "Show what a directory of onmart holds and whether it is whole",
-		Long: `inspect reads a data set, features, a recorded log, a model or a saved state: what it is, what it was made
+		Long: `inspect reads a data set, features, a panel, interactions, a recorded log, a model or a saved state: what it is, what it was made
 from, whether every file is as it was written, and for data what each column holds.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -35,7 +35,7 @@ from, whether every file is as it was written, and for data what each column hol
 				return err
 			}
 			switch datasets.Kind(kind) {
-			case datasets.KindTransactions, datasets.KindLog, datasets.KindFeatures, datasets.KindPredictions:
+			case datasets.KindTransactions, datasets.KindLog, datasets.KindFeatures, datasets.KindPredictions, datasets.KindPanel, datasets.KindInteractions:
 				return inspectData(cmd, con, args[0])
 			case model.Kind:
 				return inspectModel(con, args[0])
@@ -74,6 +74,8 @@ func kindOf(dir string) (string, error) {
 type dataReport struct {
 	Whole bool `json:"whole"`
 	*datasets.Summary
+	Panel        *panelReport        `json:"panel,omitempty"`
+	Interactions *interactionsReport `json:"interactions,omitempty"`
 }
 
 func inspectData(cmd *cobra.Command, con *console, dir string) error {
@@ -87,7 +89,27 @@ func inspectData(cmd *cobra.Command, con *console, dir string) error {
 		return err
 	}
 	bar.Done()
-	return con.result(dataReport{true, s}, func(w io.Writer) error { return writeSummary(w, s) })
+	r := dataReport{Whole: true, Summary: s}
+	switch s.Kind {
+	case datasets.KindPanel:
+		r.Panel, err = inspectPanel(cmd.Context(), d)
+		s.Days = nil // as many rows a day as series
+	case datasets.KindInteractions:
+		r.Interactions, err = inspectInteractions(cmd.Context(), d)
+	}
+	if err != nil {
+		return err
+	}
+	return con.result(r, func(w io.Writer) error {
+		err := writeSummary(w, s)
+		if err == nil && r.Panel != nil {
+			err = r.Panel.write(w)
+		}
+		if err == nil && r.Interactions != nil {
+			err = r.Interactions.write(w)
+		}
+		return err
+	})
 }
 
 // kindWords names the kinds for people.
@@ -99,6 +121,8 @@ func kindWords(k datasets.Kind) string {
 		return "a recorded log of transactions and labels"
 	case datasets.KindFeatures:
 		return "a data set of features"
+	case datasets.KindPanel:
+		return "a panel"
 	}
 	return "a data set of " + string(k)
 }

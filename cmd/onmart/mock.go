@@ -22,10 +22,10 @@ func newMockCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mock --out DIR | mock --check [DIR]",
 		Short: "Generate a shop with planted truths, or measure them back",
-		Long: `mock writes a shop: a data set of purchases, and beside it users, stores, products, prices, calendar, promotions and
-stock. What is true of it is planted and written beside it: seasons, trend, promotion lift, elasticity, tastes, products
-that are bought together or again, friends who buy what friends bought, returns, stock-outs, and three kinds of fraud.
-truth.json has the numbers. The same options and seed give the same bytes.
+		Long: `mock writes a shop: a data set of purchases, and beside it users, stores, products, prices, calendar,
+promotions and stock. What is true of it is planted and written beside it: seasons, trend, promotion lift, elasticity,
+tastes, products that are bought together or again, friends who buy what friends bought, returns, stock-outs, and three
+kinds of fraud. truth.json has the numbers. The same options and seed give the same bytes.
 
 With --check it measures what was planted from the data, prints both with a verdict, and fails where an effect is not
 found: in the shop DIR, or in the one that it has just made in --out, or without both in one that is not kept.`,
@@ -90,12 +90,10 @@ func (m *mocked) run(cmd *cobra.Command, args []string) error {
 		result.Rows, result.Truth = truth.Lines, truth
 	}
 	if m.check {
-		bar := m.con.bar("check", 8, "kinds of effect")
-		report, err := mock.Check(cmd.Context(), dir, func(done, _ int) { bar.Set(int64(done), "") })
+		report, err := mock.Check(cmd.Context(), dir)
 		if err != nil {
 			return err
 		}
-		bar.Done()
 		result.Rows, result.Check = report.Lines, report
 	}
 	if err := m.con.result(result, func(w io.Writer) error { return printMock(w, &result) }); err != nil {
@@ -149,7 +147,8 @@ func (m *mocked) generate(cmd *cobra.Command, dir string) (*mock.Truth, error) {
 		return nil, usage(err)
 	}
 	bar := m.con.bar("mock", int64(m.o.Days), "days")
-	_, err = s.Write(cmd.Context(), dir, m.force, datasets.Created{Command: "mock", Version: buildVersion(), Args: os.Args[1:]},
+	_, err = s.Write(cmd.Context(), dir, m.force, datasets.Created{Command: "mock", Version: buildVersion(),
+		Args: os.Args[1:]},
 		func(done, _ int) { bar.Set(int64(done), "") })
 	if err != nil {
 		return nil, err
@@ -181,7 +180,8 @@ func printMock(w io.Writer, r *mockResult) error {
 	if err := t.write(w); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%d effects found in %d lines, %d not found, %d unclear for want of data\n", c.Found, c.Lines, c.NotFound, c.Unclear)
+	_, err := fmt.Fprintf(w, "\n%d effects found in %d lines, %d not found, %d unclear for want of data\n", c.Found,
+		c.Lines, c.NotFound, c.Unclear)
 	return err
 }
 

@@ -30,7 +30,7 @@ func commands() []*cobra.Command {
 		newFeaturesCmd(),
 		newTrainCmd(),
 		newEvaluateCmd(),
-		newPredictCmd(),
+		newPredictCmd(), newForecastCmd(), newRecommendCmd(),
 		newScoreCmd(),
 		newBenchCmd(),
 		newDevicesCmd(),

@@ -24,7 +24,7 @@ func newTrainCmd() *cobra.Command {
 		Use:   "train TASK",
 		Short: "Train a model and write its artifact",
 	}
-	cmd.AddCommand(newTrainFraudCmd())
+	cmd.AddCommand(newTrainFraudCmd(), newTrainDemandCmd(), newTrainRecommendCmd())
 	return cmd
 }
 

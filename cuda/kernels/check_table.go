@@ -157,6 +157,9 @@ func (c *checker) checkRows() {
 	}
 }
 
+// sorts are the kernels of RowSort.
+const sorts = "row_sort_count, row_sort_place, row_share"
+
 // refPair is Pair of table.cu.
 type refPair struct{ row, from uint32 }
 
@@ -188,7 +191,7 @@ func (c *checker) tableCases() (all []tableCase) {
 
 func (c *checker) checkTable() {
 	for i, t := range c.tableCases() {
-		if c.wants("row_sort") || c.wants("row_adam") {
+		if c.wants(sorts) || c.wants("row_adam") {
 			c.checkRowAdam(t, i%2 == 1)
 		}
 	}
@@ -234,14 +237,14 @@ func (c *checker) checkRowAdam(t tableCase, odd bool) {
 		}
 		slices.SortStableFunc(want, func(a, b refPair) int { return int(a.row) - int(b.row) })
 		sort := &RowSort{Uses: uses, N: t.n, Share: c.alloc(4 * shares), Pairs: [2]cuda.DevicePtr{c.alloc(PairBytes * total), c.alloc(PairBytes * total)}}
-		sort.Table = c.alloc(int(sort.TableBytes()))
+		sort.Table, sort.Counts = c.alloc(int(sort.TableBytes())), c.alloc(int(sort.CountBytes()))
 		c.do(sort)
 		shape := fmt.Sprintf("%s, step %d", sort.Kernel(), step)
 		got := get[refPair](c, shape, sort.Sorted(), total)
-		c.tally("row_sort", t.name, shape, 0, min(len(got), total), func(i int) float64 {
+		c.tally(sorts, t.name, shape, 0, min(len(got), total), func(i int) float64 {
 			return math.Abs(float64(got[i].row)-float64(want[i].row)) + math.Abs(float64(got[i].from)-float64(want[i].from))
 		})
-		c.same32("row_sort", t.name, shape+", shares", get[float32](c, shape+", shares", sort.Share, shares), share, 0)
+		c.same32(sorts, t.name, shape+", shares", get[float32](c, shape+", shares", sort.Share, shares), share, 0)
 
 		o.Uses, o.Pairs, o.Share, o.State = uses, sort.Sorted(), sort.Share, c.state(uint32(step), 0)
 		o.Table = c.alloc(int(o.TableBytes()))
@@ -319,18 +322,18 @@ func (c *checker) timeTable() {
 		uses := func() []TableUse {
 			return []TableUse{{Idx: index(rows * w), DY: c.space(rows * d), Rows: rows, W: w}, {Idx: index(negatives), DY: c.space(negatives * d), Rows: negatives, W: 1}}
 		}
-		if !c.wants("row_sort") && !c.wants("row_adam") {
+		if !c.wants(sorts) && !c.wants("row_adam") {
 			continue
 		}
 		sort := &RowSort{Uses: uses(), N: n}
 		total, shares := Indices(sort.Uses)
 		sort.Pairs, sort.Share = [2]cuda.DevicePtr{c.alloc(PairBytes * total), c.alloc(PairBytes * total)}, c.space(shares)
-		sort.Table = c.alloc(int(sort.TableBytes()))
+		sort.Table, sort.Counts = c.alloc(int(sort.TableBytes())), c.alloc(int(sort.CountBytes()))
 		c.do(sort)
 		o := &RowAdam{Uses: sort.Uses, Pairs: sort.Sorted(), Share: sort.Share, N: n, D: d, State: c.state(0, 0), Rates: c.space(1), C1: c.space(1), C2: c.space(1),
 			P: c.space(n * d), M: c.space(n * d), V: c.space(n * d), B1: 0.9, OB1: 0.1, B2: 0.999, OB2: 0.001, Eps: 1e-8}
 		o.Table = c.alloc(int(o.TableBytes()))
-		c.time("row_sort", sort.Kernel(), sort.Cost(c.k.tuning), func() error { return sort.Launch(c.s, c.k) })
+		c.time(sorts, sort.Kernel(), sort.Cost(c.k.tuning), func() error { return sort.Launch(c.s, c.k) })
 		c.timeOp("row_adam", o)
 	}
 	c.release()

@@ -55,7 +55,7 @@ var modules = []struct {
 	{"rows", []string{"columns", "gather"}},
 	{"softmax", []string{"softmax_terms", "softmax_grad"}},
 	{"step", []string{"adamw", "finish"}},
-	{"table", []string{"lookup", "sample", "row_dot", "row_scale", "row_sort", "row_adam"}},
+	{"table", []string{"lookup", "sample", "row_dot", "row_scale", "row_sort_count", "row_sort_place", "row_share", "row_adam"}},
 	{"wrap", []string{"standardize", "calibrate"}},
 }
 

@@ -7,7 +7,7 @@ import "github.com/onmart/onmart/cuda"
 type Op interface {
 	// Kernel names the kernel and the shape, for errors and listings: "matmul 256x64x64 tn".
 	Kernel() string
-	// Launch puts the work on a stream, with one or two launches; errors name the kernel.
+	// Launch puts the work on a stream, with one launch or several; errors name the kernel.
 	Launch(s *cuda.Stream, k *Set) error
 	// Cost is what a device of that tuning has to do for it.
 	Cost(t *Tuning) Cost
@@ -220,13 +220,13 @@ type TableUse struct {
 
 // RowSort lists every index of every use as two uint32, the row of the table, N for none, and the row of the gradients of all
 // uses one below the other, and sorts them by the first, keeping their order. Both Pairs are scratch of PairBytes for
-// each index; Sorted is the one that holds the result. Share has, for each row of the gradients, the number of its
+// each index, and Counts of CountBytes; Sorted is the one of Pairs that holds the result. Share has, for each row of the gradients, the number of its
 // indices as a float, at least 1. Table is device memory of TableBytes that FillTable has filled; DY is not looked at.
 type RowSort struct {
-	Uses         []TableUse
-	Table, Share cuda.DevicePtr
-	Pairs        [2]cuda.DevicePtr
-	N            int
+	Uses                 []TableUse
+	Table, Counts, Share cuda.DevicePtr
+	Pairs                [2]cuda.DevicePtr
+	N                    int
 }
 
 // RowAdam is one step of AdamW for each row of P [N,D] that Pairs, sorted by RowSort, names. Its gradient is the sum, in the order

@@ -84,7 +84,7 @@ func (o *Pinball) Launch(s *cuda.Stream, k *Set) error {
 func (o *Pinball) Cost(t *Tuning) Cost {
 	bytes := 4*o.elements() + 8*int64(o.M)*int64(o.H) + 4*int64(o.M)
 	blocks := ceilDiv(o.M, pinballRows)
-	chain := 3*memoryCycles + float64(ceilDiv(blocks, t.SMs)*ceilDiv(o.H*len(o.Levels), softmaxLanes))*pinballCycles
+	chain := 3*memoryCycles + float64(ceilDiv(blocks, t.SMs)*ceilDiv(o.H*len(o.Levels), 16))*pinballCycles
 	return Cost{Launches: 1, Blocks: blocks, Bytes: bytes, FLOPs: 5 * o.elements(), Seconds: t.chainSeconds(chain, bytes)}.then(laneSumCost(t, o.M))
 }
 

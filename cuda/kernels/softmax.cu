@@ -1,49 +1,51 @@
-// The sampled softmax and its gradient: sixteen lanes a row of the logits, eight rows a block. The corrections of the shared
-// negatives pass through shared memory, where all rows of a block find them.
+// The sampled softmax and its gradient: a warp a row of the logits, four rows a block. A tile of a row lies in registers, and the
+// corrections of the shared negatives in shared memory, where all rows of a block find them.
 #include "common.cuh"
 
-constexpr int kLanes = 16; // program.Lanes
-constexpr int kRows = 8;   // of a block
-constexpr int kTile = 1024; // negatives that are in shared memory at once, a multiple of the lanes
+constexpr int kLanes = 16;            // program.Lanes
+constexpr int kRows = 4;              // of a block
+constexpr int kHeld = 32;             // logits of a lane
+constexpr int kTile = 32 * kHeld;     // negatives of a tile
+constexpr int kThreads = 32 * kRows;  // of a block
 
-// Softmax is the operands: those of kernels.SampledSoftmax.
+// Softmax is the operands: those of kernels.SampledSoftmax, and a block's tile of the negatives.
 struct Softmax {
   const float *pos, *neg, *pi, *ni, *logq;
   int m, k, n;
-};
-
-// Shared is a tile of the negatives: their corrections, +Inf where one is none, and their items.
-struct Shared {
-  float *correction, *item;
+  float *correction, *item; // shared: the corrections, +Inf where a negative is none, and the items
 };
 
 // stage brings a tile of negatives, from first on, into shared memory.
-DEVICE void stage(const Softmax &f, const Shared &s, int first) {
+DEVICE void stage(const Softmax &f, int first) {
   const int count = min(kTile, f.k - first);
-  for (int j = (int)threadIdx.x; j < count; j += kLanes * kRows) {
+#pragma unroll
+  for (int i = 0; i < kTile / kThreads; i++) {
+    const int j = (int)threadIdx.x + i * kThreads;
+    if (j >= count) continue;
     const float item = f.ni[first + j];
     const int at = index_of(item, f.n);
-    s.item[j] = item;
-    s.correction[j] = at >= 0 ? f.logq[at] : __uint_as_float(0x7F800000u);
+    f.item[j] = item;
+    f.correction[j] = at >= 0 ? f.logq[at] : __uint_as_float(0x7F800000u);
   }
 }
 
-// each calls do with every negative of the row that this lane has, its logit corrected, ascending: -Inf for the positive
-// itself and where there is none. staged says that the only tile there is lies in shared memory.
-template <class Do> DEVICE void each(const Softmax &f, const Shared &s, const float *row, float positive, bool staged, Do visit) {
-  const int lane = (int)threadIdx.x % kLanes;
-  for (int first = 0; first < f.k; first += kTile) {
-    if (!staged) {
-      __syncthreads(); // the last tile has been used
-      stage(f, s, first);
-      __syncthreads();
-    }
-    const int count = min(kTile, f.k - first);
-#pragma unroll 4
-    for (int j = lane; j < count; j += kLanes) {
-      const float x = row[first + j] - s.correction[j];
-      visit(first + j, s.item[j] == positive ? __uint_as_float(0xFF800000u) : x);
-    }
+// hold brings a tile of a row into registers, each logit corrected: -Inf for the positive itself, where a negative is none, and
+// past the end. It is for all threads of a block.
+DEVICE void hold(const Softmax &f, int row, float positive, int first, float b[kHeld]) {
+  const int lane = (int)threadIdx.x % 32;
+  const int count = min(kTile, f.k - first);
+  const float *q = f.neg + (u64)row * f.k + first;
+#pragma unroll
+  for (int i = 0; i < kHeld; i++) b[i] = lane + i * 32 < count ? q[lane + i * 32] : 0.0f;
+  __syncthreads(); // the last tile has been used
+  stage(f, first);
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < kHeld; i++) {
+    const int j = lane + i * 32;
+    const bool on = j < count && f.item[j < count ? j : 0] != positive;
+    const float x = b[i] - f.correction[j < count ? j : 0];
+    b[i] = on ? x : __uint_as_float(0xFF800000u);
   }
 }
 
@@ -70,69 +72,83 @@ DEVICE float log_of(float s) {
 
 // Row is what a row's loss and gradient are made of.
 struct Row {
-  bool some;                 // it has a positive
+  bool some;                  // it has a positive
   float largest, a, sum, all; // the largest logit, the positive's, the sum of the negatives' exponentials, and of all
 };
 
-DEVICE Row row_of(const Softmax &f, const Shared &s, int row, bool staged) {
+// row_of computes it, for all threads of a block. Where one tile is all, b holds the exponentials in the end.
+DEVICE Row row_of(const Softmax &f, int row, float b[kHeld]) {
   const float positive = f.pi[row];
   const int at = index_of(positive, f.n);
   Row r;
   r.some = at >= 0;
   r.a = at >= 0 ? f.pos[row] - f.logq[at] : 0.0f;
   float largest = r.a;
-  const float *q = f.neg + (u64)row * f.k;
-  each(f, s, q, positive, staged, [&](int, float b) { largest = b > largest ? b : largest; });
+  for (int first = 0; first < f.k; first += kTile) {
+    hold(f, row, positive, first, b);
 #pragma unroll
-  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < kHeld; i++) largest = b[i] > largest ? b[i] : largest;
+  }
+#pragma unroll
+  for (int half = 16; half > 0; half /= 2) {
     const float other = __shfl_xor_sync(kFullWarp, largest, half);
     largest = other > largest ? other : largest;
   }
+  // In LaneSum's order: lane l < 16 has elements l, l+32, ... itself, and lane l+16 has those between.
   float sum = 0.0f;
-  each(f, s, q, positive, staged, [&](int, float b) { sum = sum + exp_below(largest - b); });
+  for (int first = 0; first < f.k; first += kTile) {
+    if (f.k > kTile) hold(f, row, positive, first, b);
 #pragma unroll
-  for (int half = kLanes / 2; half > 0; half /= 2) sum = sum + __shfl_down_sync(kFullWarp, sum, half, kLanes);
+    for (int i = 0; i < kHeld; i++) {
+      b[i] = exp_below(largest - b[i]);
+      const float upper = __shfl_down_sync(kFullWarp, b[i], kLanes);
+      sum = sum + b[i];
+      sum = sum + upper;
+    }
+  }
+#pragma unroll
+  for (int half = kLanes / 2; half > 0; half /= 2) sum = sum + __shfl_down_sync(kFullWarp, sum, half);
   r.largest = largest;
-  r.sum = __shfl_sync(kFullWarp, sum, 0, kLanes);
+  r.sum = __shfl_sync(kFullWarp, sum, 0);
   r.all = r.sum + exp_below(largest - r.a);
   return r;
 }
 
-// begin is what both kernels begin with: the tile, where one is enough, and the row; past the end the last one again, so that
-// no thread is missing at a barrier.
-#define SOFTMAX_BEGIN                                                             \
-  SHARED_ARRAY(float, correction, kTile);                                         \
-  SHARED_ARRAY(float, item, kTile);                                               \
-  const Softmax f = {pos, neg, pi, ni, logq, m, k, n};                            \
-  const Shared s = {correction, item};                                            \
-  const bool staged = k <= kTile;                                                 \
-  if (staged) {                                                                   \
-    stage(f, s, 0);                                                               \
-    __syncthreads();                                                              \
-  }                                                                               \
-  const int place = (int)blockIdx.x * kRows + (int)threadIdx.x / kLanes;          \
-  const int row = min(place, m - 1);                                              \
-  const Row r = row_of(f, s, row, staged);
+// SOFTMAX is what both kernels begin with. Past the end a warp has the last row again, so that none is missing at a barrier.
+#define SOFTMAX                                                              \
+  SHARED_ARRAY(float, correction, kTile);                                    \
+  SHARED_ARRAY(float, item, kTile);                                          \
+  const Softmax f = {pos, neg, pi, ni, logq, m, k, n, correction, item};     \
+  const int place = (int)blockIdx.x * kRows + (int)threadIdx.x / 32;         \
+  const int row = min(place, m - 1), lane = (int)threadIdx.x % 32;           \
+  float b[kHeld];                                                            \
+  const Row r = row_of(f, row, b);
 
 // softmax_terms: the terms of the loss, w (log(all) + largest - a).
 extern "C" __global__ void __launch_bounds__(128)
     softmax_terms(const float *pos, const float *neg, const float *pi, const float *ni, const float *logq, const float *w,
                   float *terms, int m, int k, int n) {
-  SOFTMAX_BEGIN
-  if (place < m && threadIdx.x % kLanes == 0) terms[row] = r.some ? w[row] * (log_of(r.all) + (r.largest - r.a)) : 0.0f;
+  SOFTMAX
+  if (place < m && lane == 0) terms[row] = r.some ? w[row] * (log_of(r.all) + (r.largest - r.a)) : 0.0f;
 }
 
 // softmax_grad: dneg = g e and dpos = -(g sum), g = (dloss/m w) / all; 0 in a row without a positive.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 3)
     softmax_grad(const float *pos, const float *neg, const float *pi, const float *ni, const float *logq, const float *w,
                  const float *dloss, float *dpos, float *dneg, int m, int k, int n) {
-  SOFTMAX_BEGIN
+  SOFTMAX
   const float c = dloss[0] / (float)m;
   const float g = c * w[row] / r.all;
-  if (place < m && threadIdx.x % kLanes == 0) dpos[row] = r.some ? -(g * r.sum) : 0.0f;
-  float *out = dneg + (u64)row * k;
-  const bool on = place < m;
-  each(f, s, neg + (u64)row * k, pi[row], staged, [&](int j, float b) {
-    if (on) out[j] = r.some ? g * exp_below(r.largest - b) : 0.0f;
-  });
+  if (place < m && lane == 0) dpos[row] = r.some ? -(g * r.sum) : 0.0f;
+  for (int first = 0; first < k; first += kTile) {
+    if (k > kTile) {
+      hold(f, row, pi[row], first, b);
+#pragma unroll
+      for (int i = 0; i < kHeld; i++) b[i] = exp_below(r.largest - b[i]);
+    }
+    float *out = dneg + (u64)row * k + first;
+#pragma unroll
+    for (int i = 0; i < kHeld; i++)
+      if (place < m && first + lane + i * 32 < k) out[lane + i * 32] = r.some ? g * b[i] : 0.0f;
+  }
 }

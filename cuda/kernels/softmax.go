@@ -8,11 +8,11 @@ import (
 
 const (
 	softmaxBlock = 128
-	softmaxRows  = 8  // of a block
-	softmaxLanes = 16 // of a row
+	softmaxRows  = 4  // of a block, a warp each
+	softmaxHeld  = 32 // negatives of a lane that are in its registers at once
 
-	// softmaxCycles is what a lane takes for one negative in one of the rounds, counted from the instructions: a logit,
-	// or a logit and its exponential.
+	// softmaxCycles is what a lane takes for one negative in one of the rounds, counted from the instructions: a maximum,
+	// or an exponential and its place in the sum.
 	softmaxCycles = 40
 )
 
@@ -39,8 +39,8 @@ func (o *SampledSoftmax) sizes(a *cuda.Args) { a.I32(int32(o.M)).I32(int32(o.K))
 func (o *SampledSoftmax) cost(t *Tuning, rounds, written int64) Cost {
 	elements := int64(o.M) * int64(o.K)
 	bytes := 4*(elements+4*int64(o.M)+2*int64(o.K)) + written
-	waves := ceilDiv(ceilDiv(o.M, softmaxRows), t.SMs)
-	chain := 4*memoryCycles + float64(waves)*float64(rounds)*(memoryCycles+float64(ceilDiv(o.K, softmaxLanes))*softmaxCycles)
+	waves, held := ceilDiv(ceilDiv(o.M, softmaxRows), 4*t.SMs), ceilDiv(o.K, 32*softmaxHeld)
+	chain := 4*memoryCycles + float64(waves*held)*float64(rounds)*(memoryCycles+softmaxHeld*softmaxCycles)
 	return Cost{Launches: 1, Blocks: ceilDiv(o.M, softmaxRows), Bytes: bytes, FLOPs: 16 * elements * (rounds - 1), Seconds: t.chainSeconds(chain, bytes)}
 }
 

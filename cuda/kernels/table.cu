@@ -91,10 +91,10 @@ struct Use {
   int start, base; // the indices, and the rows, of the uses before it
 };
 
-constexpr int kSortThreads = 1024;
+constexpr int kSortThreads = 256;
 constexpr int kSortWarps = kSortThreads / 32;
-constexpr int kSortRounds = 8;                           // elements of a thread
-constexpr int kSortChunk = kSortThreads * kSortRounds;   // elements that are ranked at once
+constexpr int kSortRounds = 8;                        // pairs of a thread
+constexpr int kSortTile = kSortThreads * kSortRounds; // pairs of a block
 constexpr int kDigits = 256;
 
 // Pair is one index: the row of the table, and the row of the gradients of all uses that it brings.
@@ -140,93 +140,105 @@ DEVICE Pair key_at(const Keys &k, int at) {
   return p;
 }
 
-// row_sort: one block. It lists the indices of all uses as pairs in the order of use and place and sorts them by row, stably,
-// by digits of 8 bits from the lowest; pass p writes to a where it is even, else to b. share is, for each row of the
-// gradients, the number of its indices, at least 1.
-//
-// A pass counts the digits of all pairs, which tells where each digit begins, then places chunk after chunk: a warp
-// ranks its own stretch of a chunk, and the counts of the warps before it say where its pairs of a digit begin.
-extern "C" __global__ void __launch_bounds__(1024)
-    row_sort(const Use *uses, int count, Pair *a, Pair *b, float *share, int total, int shares, int n, int bits) {
+// Stretch is the pairs of a thread: a warp has a run of them, and a lane every 32nd of the run.
+struct Stretch {
+  Pair p[kSortRounds];
+  u32 rank[kSortRounds]; // among the pairs of the warp that have the same digit
+  int start;             // the place of the first
+};
+
+// ranked reads a block's pairs and ranks them; counts are, for each warp, how often each digit occurs in its run.
+DEVICE void ranked(const Keys &keys, u32 *counts, Stretch &s, int total, int shift) {
+  const int thread = (int)threadIdx.x, lane = thread % 32, warp = thread / 32;
+  for (int i = thread; i < kSortWarps * kDigits; i += kSortThreads) counts[i] = 0;
+  s.start = (int)blockIdx.x * kSortTile + warp * (32 * kSortRounds) + lane;
+#pragma unroll
+  for (int r = 0; r < kSortRounds; r++) {
+    s.p[r].row = 0, s.p[r].from = 0;
+    if (s.start + r * 32 < total) s.p[r] = key_at(keys, s.start + r * 32);
+  }
+  __syncthreads();
+#pragma unroll
+  for (int r = 0; r < kSortRounds; r++)
+    s.rank[r] = rank_in_warp(counts + warp * kDigits, s.p[r].row >> shift & (kDigits - 1), s.start + r * 32 < total, lane);
+  __syncthreads();
+}
+
+// The sort of the indices of all uses, as pairs in the order of use and place, by row and stably: for each digit of 8 bits from
+// the lowest row_sort_count, then row_sort_place. A block has a tile of the pairs.
+
+// row_sort_count: tiles[b] is how often each digit occurs in the tile of block b.
+extern "C" __global__ void __launch_bounds__(256)
+    row_sort_count(const Use *uses, int count, const Pair *pairs, u32 *tiles, int total, int n, int shift) {
+  SHARED_ARRAY(u32, counts, kSortWarps * kDigits);
+  const Keys keys = {uses, count, n, pairs};
+  Stretch s;
+  ranked(keys, counts, s, total, shift);
+  u32 sum = 0;
+#pragma unroll
+  for (int w = 0; w < kSortWarps; w++) sum += counts[w * kDigits + (int)threadIdx.x];
+  tiles[(u64)blockIdx.x * kDigits + threadIdx.x] = sum;
+}
+
+// row_sort_place puts each pair behind all with a lower digit, those of the tiles and warps before that have its own, and those
+// before it in its warp.
+extern "C" __global__ void __launch_bounds__(256)
+    row_sort_place(const Use *uses, int count, const Pair *pairs, const u32 *tiles, Pair *to, int total, int n, int shift) {
   SHARED_ARRAY(u32, counts, kSortWarps * kDigits);
   SHARED_ARRAY(u32, begin, kDigits);
   const int thread = (int)threadIdx.x, lane = thread % 32, warp = thread / 32;
-  u32 *mine = counts + warp * kDigits;
-  Keys keys = {uses, count, n, nullptr};
-  Pair *to = a;
-  for (int shift = 0; shift < bits; shift += 8) {
-    for (int i = thread; i < kSortWarps * kDigits; i += kSortThreads) counts[i] = 0;
-    __syncthreads();
-    for (int first = 0; first < total; first += kSortThreads) {
-      const int at = first + thread;
-      const bool on = at < total;
-      rank_in_warp(mine, on ? key_at(keys, at).row >> shift & (kDigits - 1) : 0, on, lane);
-    }
-    __syncthreads();
-    if (thread < kDigits) {
-      u32 sum = 0;
-      for (int w = 0; w < kSortWarps; w++) sum += counts[w * kDigits + thread];
-      begin[thread] = sum;
-    }
-    __syncthreads();
-    if (warp == 0) { // each lane eight digits, then the lanes before it
-      u32 v[kDigits / 32], sum = 0;
-#pragma unroll
-      for (int i = 0; i < kDigits / 32; i++) {
-        v[i] = sum;
-        sum += begin[lane * (kDigits / 32) + i];
-      }
-      u32 until = sum;
-      for (int step = 1; step < 32; step *= 2) {
-        const u32 other = __shfl_up_sync(kFullWarp, until, step);
-        if (lane >= step) until += other;
-      }
-#pragma unroll
-      for (int i = 0; i < kDigits / 32; i++) begin[lane * (kDigits / 32) + i] = v[i] + (until - sum);
-    }
-    for (int first = 0; first < total; first += kSortChunk) {
-      __syncthreads(); // the last chunk is placed, and begin is written
-      for (int i = thread; i < kSortWarps * kDigits; i += kSortThreads) counts[i] = 0;
-      __syncthreads();
-      Pair p[kSortRounds];
-      u32 rank[kSortRounds];
-      const int start = first + warp * (32 * kSortRounds) + lane;
-#pragma unroll
-      for (int r = 0; r < kSortRounds; r++) {
-        p[r].row = 0, p[r].from = 0;
-        if (start + r * 32 < total) p[r] = key_at(keys, start + r * 32);
-      }
-#pragma unroll
-      for (int r = 0; r < kSortRounds; r++)
-        rank[r] = rank_in_warp(mine, p[r].row >> shift & (kDigits - 1), start + r * 32 < total, lane);
-      __syncthreads();
-      if (thread < kDigits) {
-        u32 sum = begin[thread];
-        for (int w = 0; w < kSortWarps; w++) {
-          const u32 c = counts[w * kDigits + thread];
-          counts[w * kDigits + thread] = sum;
-          sum += c;
-        }
-        begin[thread] = sum;
-      }
-      __syncthreads();
-#pragma unroll
-      for (int r = 0; r < kSortRounds; r++)
-        if (start + r * 32 < total) to[mine[p[r].row >> shift & (kDigits - 1)] + rank[r]] = p[r];
-    }
-    __syncthreads();
-    keys.pairs = to;
-    to = to == a ? b : a;
+  u32 all = 0, before = 0; // how often the digit of this thread occurs, and in the tiles before
+#pragma unroll 8
+  for (u32 t = 0; t < gridDim.x; t++) {
+    const u32 c = tiles[(u64)t * kDigits + thread];
+    all += c;
+    before += t < blockIdx.x ? c : 0;
   }
+  begin[thread] = all;
+  const Keys keys = {uses, count, n, pairs};
+  Stretch s;
+  ranked(keys, counts, s, total, shift);
+  if (warp == 0) { // where each digit begins: eight of them a lane, then the lanes before it
+    u32 v[kDigits / 32], sum = 0;
+#pragma unroll
+    for (int i = 0; i < kDigits / 32; i++) {
+      v[i] = sum;
+      sum += begin[lane * (kDigits / 32) + i];
+    }
+    u32 until = sum;
+    for (int step = 1; step < 32; step *= 2) {
+      const u32 other = __shfl_up_sync(kFullWarp, until, step);
+      if (lane >= step) until += other;
+    }
+#pragma unroll
+    for (int i = 0; i < kDigits / 32; i++) begin[lane * (kDigits / 32) + i] = v[i] + (until - sum);
+  }
+  __syncthreads();
+  u32 sum = begin[thread] + before;
+#pragma unroll
+  for (int w = 0; w < kSortWarps; w++) {
+    const u32 c = counts[w * kDigits + thread];
+    counts[w * kDigits + thread] = sum;
+    sum += c;
+  }
+  __syncthreads();
+#pragma unroll
+  for (int r = 0; r < kSortRounds; r++)
+    if (s.start + r * 32 < total) to[counts[warp * kDigits + (s.p[r].row >> shift & (kDigits - 1))] + s.rank[r]] = s.p[r];
+}
+
+// row_share: share[r] is the number of indices in row r of all uses, at least 1. A thread a row.
+extern "C" __global__ void __launch_bounds__(128) row_share(const Use *uses, int count, float *share, int shares, int n) {
+  const int r = (int)(blockIdx.x * 128 + threadIdx.x);
+  if (r >= shares) return;
   int u = 0;
-  for (int r = thread; r < shares; r += kSortThreads) {
-    while (u + 1 < count && uses[u + 1].base <= r) u++;
-    const Use use = uses[u];
-    const float *q = use.idx + (u64)(r - use.base) * use.w;
-    int some = 0;
-    for (int j = 0; j < use.w; j++) some += index_of(q[j], n) >= 0 ? 1 : 0;
-    share[r] = (float)max(some, 1);
-  }
+  while (u + 1 < count && uses[u + 1].base <= r) u++;
+  const Use use = uses[u];
+  const float *q = use.idx + (u64)(r - use.base) * use.w;
+  int some = 0;
+#pragma unroll 8
+  for (int j = 0; j < use.w; j++) some += index_of(q[j], n) >= 0 ? 1 : 0;
+  share[r] = (float)max(some, 1);
 }
 
 // Gradient is what the pairs point at.

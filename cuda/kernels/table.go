@@ -14,8 +14,10 @@ const (
 	sampleBlock   = 64
 	dotBlock      = 32
 	rowScaleBlock = 256
-	sortBlock     = 1024
-	sortBits      = 8 // of a pass
+	sortBlock     = 256
+	sortTile      = 2048 // indices of a block
+	sortBits      = 8    // of a pass
+	shareBlock    = 128
 	adamRowsBlock = 128
 
 	// PairBytes is the size of an index as RowSort sorts it.
@@ -27,8 +29,10 @@ const (
 	lookupAhead     = 8 // rows that are on the way at once
 	// cachedCycles is an access to what the second-level cache holds: about 200 to 270 cycles on Turing to Hopper.
 	cachedCycles = 250
-	// sortCycles is how long a pass takes beside its accesses, for each 1024 indices of each of its two rounds: the
-	// eight ballots of a warp, 32 warps on one multiprocessor. Counted, not measured.
+	// sortAccesses is the chain of a pass: the keys and their counts, then the keys and their places.
+	sortAccesses = 4
+	// sortCycles is how long a block ranks its pairs: eight times eight ballots a warp and what hangs on them. Counted, not
+	// measured.
 	sortCycles = 1200
 )
 
@@ -256,15 +260,25 @@ func (o *RowSort) check() error {
 	f.ptr("Table", o.Table, 8)
 	f.ptr("Pairs[0]", o.Pairs[0], 8)
 	f.ptr("Pairs[1]", o.Pairs[1], 8)
+	f.ptr("Counts", o.Counts, 4)
 	f.ptr("Share", o.Share, 4)
 	return f.of(o)
 }
 
-// bits of the greatest key: N itself, which an index that is none has.
-func (o *RowSort) bits() int { return bits.Len(uint(o.N)) }
+// passes is how many digits the greatest key has: N itself, the key of an index that is none.
+func (o *RowSort) passes() int { return ceilDiv(bits.Len(uint(o.N)), sortBits) }
+
+// tiles is how many blocks sort.
+func (o *RowSort) tiles() int {
+	total, _ := Indices(o.Uses)
+	return ceilDiv(total, sortTile)
+}
+
+// CountBytes is the size of Counts.
+func (o *RowSort) CountBytes() int64 { return int64(o.tiles()) << sortBits * 4 }
 
 // Sorted is the one of Pairs that holds the result.
-func (o *RowSort) Sorted() cuda.DevicePtr { return o.Pairs[(ceilDiv(o.bits(), sortBits)+1)%2] }
+func (o *RowSort) Sorted() cuda.DevicePtr { return o.Pairs[(o.passes()+1)%2] }
 
 // TableBytes is the size of Table.
 func (o *RowSort) TableBytes() int64 { return useBytes(o.Uses) }
@@ -272,29 +286,40 @@ func (o *RowSort) TableBytes() int64 { return useBytes(o.Uses) }
 // FillTable puts the uses in Table.
 func (o *RowSort) FillTable(s *cuda.Stream) error { return fillUses(s, o, o.Table, o.Uses, false) }
 
-func (o *RowSort) plan() launch {
-	return launch{kernel: "row_sort", grid: cuda.Dim{X: 1, Y: 1, Z: 1}, block: sortBlock, args: func(a *cuda.Args) {
-		total, shares := Indices(o.Uses)
-		a.Ptr(o.Table).I32(int32(len(o.Uses))).Ptr(o.Pairs[0]).Ptr(o.Pairs[1]).Ptr(o.Share)
-		a.I32(int32(total)).I32(int32(shares)).I32(int32(o.N)).I32(int32(o.bits()))
-	}}
+func (o *RowSort) plan() (all []launch) {
+	total, shares := Indices(o.Uses)
+	grid := cuda.Dim{X: clampU32(int64(o.tiles())), Y: 1, Z: 1}
+	from := cuda.DevicePtr(0) // the uses
+	for pass := range o.passes() {
+		source, to := from, o.Pairs[pass%2]
+		keys := func(a *cuda.Args) *cuda.Args { return a.Ptr(o.Table).I32(int32(len(o.Uses))).Ptr(source).Ptr(o.Counts) }
+		sizes := func(a *cuda.Args) { a.I32(int32(total)).I32(int32(o.N)).I32(int32(pass * sortBits)) }
+		all = append(all,
+			launch{kernel: "row_sort_count", grid: grid, block: sortBlock, args: func(a *cuda.Args) { sizes(keys(a)) }},
+			launch{kernel: "row_sort_place", grid: grid, block: sortBlock, args: func(a *cuda.Args) { sizes(keys(a).Ptr(to)) }})
+		from = to
+	}
+	return append(all, launch{kernel: "row_share", grid: line(int64(shares), shareBlock), block: shareBlock, args: func(a *cuda.Args) {
+		a.Ptr(o.Table).I32(int32(len(o.Uses))).Ptr(o.Share).I32(int32(shares)).I32(int32(o.N))
+	}})
 }
 
-// Launch sorts in one launch of one block, which other ops can run beside.
+// Launch sorts in two launches for each 8 bits of N, and one for Share.
 func (o *RowSort) Launch(s *cuda.Stream, k *Set) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	return k.put(s, o, o.plan())
+	return k.putAll(s, o, o.plan())
 }
 
-// Cost is that of the passes, in which one multiprocessor reads all indices twice and writes them once.
+// Cost is that of the launches one after the other. Each pass reads all indices twice, and every block the counts of all.
 func (o *RowSort) Cost(t *Tuning) Cost {
 	total, shares := Indices(o.Uses)
-	passes := ceilDiv(o.bits(), sortBits)
-	bytes := int64(total)*int64(4+PairBytes*(3*passes-1)) + 4*int64(shares)
-	chain := float64(passes) * (4*cachedCycles + 2*float64(ceilDiv(total, sortBlock))*sortCycles)
-	return Cost{Launches: 1, Blocks: 1, Bytes: bytes, Seconds: t.chainSeconds(memoryCycles+chain, bytes)}
+	passes, tiles := o.passes(), o.tiles()
+	pass := float64(sortAccesses)*memoryCycles + 2*sortCycles + float64(ceilDiv(tiles, 8))*cachedCycles
+	bytes := int64(total)*int64(8+3*PairBytes*passes) + 4*int64(shares)
+	return Cost{Launches: 2*passes + 1, Blocks: tiles, Bytes: bytes,
+		Seconds: t.chainSeconds(float64(passes)*pass+lookupAccesses*memoryCycles, bytes)}
 }
 
 // Kernel is such as "row_adam 1536 of 1000x64 in 2 uses".

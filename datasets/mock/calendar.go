@@ -48,7 +48,10 @@ var holidays = []holiday{
 	{"Mother's Day", false, 1.7, nth(2, time.Sunday, time.May)},
 	{"National Day", true, 0, fixed(time.July, 21)},
 	{"All Saints", true, 0, fixed(time.November, 1)},
-	{"Black Friday", false, 2.1, func(y int) time.Time { return nth(4, time.Thursday, time.November)(y).AddDate(0, 0, 1) }},
+	{"Black Friday", false, 2.1, func(y int) time.Time {
+		return nth(4, time.Thursday, time.November)(y).AddDate(0, 0,
+			1)
+	}},
 	{"Christmas Day", true, 0, fixed(time.December, 25)},
 	{"Boxing Day", true, 0, fixed(time.December, 26)},
 }

@@ -56,8 +56,8 @@ type Report struct {
 // hundred shops has one outside by chance.
 const sigmas = 4
 
-// estimate is a measurement before it is judged. tolerance is how far it may be from the truth beyond its error, because
-// the methods leave out that the effects touch each other; it is in units of the estimate.
+// estimate is a measurement before it is judged. tolerance is how far it may be from the truth beyond its error,
+// because the methods leave out that the effects touch each other; it is in units of the estimate.
 type estimate struct {
 	value, se, tolerance float64
 }
@@ -105,22 +105,20 @@ func (f Effect) exp() Effect {
 
 // Check measures the planted effects of a shop that Write made, from its transactions and tables, and compares
 // them with truth.json. Truth is used for what to look for and what to compare with; products whose demand follows
-// others, by a rhythm or a rule, are left out of the regressions. progress may be nil.
-func Check(ctx context.Context, dir string, progress func(done, total int)) (*Report, error) {
+// others, by a rhythm or a rule, are left out of the regressions.
+func Check(ctx context.Context, dir string) (*Report, error) {
 	d, err := readShop(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
 	r := &Report{Lines: int64(len(d.lines))}
-	steps := []func(*shopData) []Effect{checkDemand, checkRules, checkRhythms, checkInfluence, checkReturns, checkTaste, checkRatings, checkFrauds}
-	for i, step := range steps {
+	steps := []func(*shopData) []Effect{checkDemand, checkRules, checkRhythms, checkInfluence, checkReturns,
+		checkTaste, checkRatings, checkFrauds}
+	for _, step := range steps {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		r.Effects = append(r.Effects, step(d)...)
-		if progress != nil {
-			progress(i+1, len(steps))
-		}
 	}
 	for _, f := range r.Effects {
 		switch f.Verdict {
@@ -205,7 +203,8 @@ func readTruth(dir string) (*Truth, error) {
 		return nil, fmt.Errorf("%s: it cannot be read: %w: make the shop again", filepath.Join(dir, TruthFile), err)
 	}
 	if len(t.Categories) == 0 || t.FirstDay == "" {
-		return nil, fmt.Errorf("%s: it is not that of a shop, or of an older onmart: make the shop again", filepath.Join(dir, TruthFile))
+		return nil, fmt.Errorf("%s: it is not that of a shop, or of an older onmart: make the shop again",
+			filepath.Join(dir, TruthFile))
 	}
 	return &t, nil
 }
@@ -222,9 +221,11 @@ func readShop(ctx context.Context, dir string) (*shopData, error) {
 	first, err1 := parseDay(truth.FirstDay)
 	last, err2 := parseDay(truth.LastDay)
 	if err := errors.Join(err1, err2); err != nil || last.Before(first) {
-		return nil, fmt.Errorf("%s: first and last day %q and %q: make the shop again", filepath.Join(dir, TruthFile), truth.FirstDay, truth.LastDay)
+		return nil, fmt.Errorf("%s: first and last day %q and %q: make the shop again", filepath.Join(dir, TruthFile),
+			truth.FirstDay, truth.LastDay)
 	}
-	d := &shopData{dir: dir, truth: *truth, start: first.UnixMicro(), days: int((last.UnixMicro()-first.UnixMicro())/datasets.Day) + 1}
+	d := &shopData{dir: dir, truth: *truth, start: first.UnixMicro(),
+		days: int((last.UnixMicro()-first.UnixMicro())/datasets.Day) + 1}
 	for _, read := range []func() error{d.readUsers, d.readProducts, d.readCalendar, d.readPrices, d.readStockouts} {
 		if err := read(); err != nil {
 			return nil, err
@@ -247,8 +248,10 @@ func (d *shopData) table(name string, s *datasets.Schema) (*datasets.Batch, erro
 	b := &datasets.Batch{Schema: s, N: t.N}
 	for _, f := range s.Fields {
 		i := t.Schema.Index(f.Name)
-		if i < 0 || t.Schema.Fields[i].Type != f.Type || t.Schema.Fields[i].Scale != f.Scale || t.Schema.Fields[i].Nullable && !f.Nullable {
-			return nil, fmt.Errorf("%s: column %s of type %s is not as onmart mock writes it: make the shop again", path, f.Name, f.Type)
+		if i < 0 || t.Schema.Fields[i].Type != f.Type || t.Schema.Fields[i].Scale != f.Scale ||
+			t.Schema.Fields[i].Nullable && !f.Nullable {
+			return nil, fmt.Errorf("%s: column %s of type %s is not as onmart mock writes it: make the shop again", path,
+				f.Name, f.Type)
 		}
 		b.Columns = append(b.Columns, t.Columns[i])
 	}
@@ -374,7 +377,8 @@ func (d *shopData) readStockouts() error {
 }
 
 func (d *shopData) readLines(ctx context.Context, set *datasets.Dataset) error {
-	columns := []string{datasets.TransID, datasets.TransDatetime, datasets.ProductID, datasets.UserID, datasets.StoreID, datasets.Quantity,
+	columns := []string{datasets.TransID, datasets.TransDatetime, datasets.ProductID, datasets.UserID,
+		datasets.StoreID, datasets.Quantity,
 		datasets.Amount, datasets.IsReturn, datasets.Rating, datasets.IsFraud}
 	return set.Read(ctx, datasets.ReadOptions{Columns: columns}, func(b *datasets.Batch) error {
 		c := b.Columns
@@ -385,7 +389,8 @@ func (d *shopData) readLines(ctx context.Context, set *datasets.Dataset) error {
 				return fmt.Errorf("%s: the line of purchase %d on day %d names product %s or user %d, which the tables do not have",
 					d.dir, c[0].Ints[i], day, c[2].Strings[i], user)
 			}
-			l := sold{trans: c[0].Ints[i], at: c[1].Ints[i], day: int32(d.day(c[1].Ints[i])), product: p, user: int32(user), store: c[4].Ints[i],
+			l := sold{trans: c[0].Ints[i], at: c[1].Ints[i], day: int32(d.day(c[1].Ints[i])), product: p, user: int32(user),
+				store:    c[4].Ints[i],
 				quantity: c[5].Ints[i], amount: c[6].Ints[i], back: c[7].Ints[i] == 1, fraud: c[9].Ints[i] == 1}
 			if !c[8].IsNull(i) {
 				l.rating = c[8].Floats[i]
@@ -418,7 +423,8 @@ func (d *shopData) markUndone() {
 		key := pair{l.user, l.product}
 		if !l.back {
 			last[key] = i
-		} else if k, ok := last[key]; ok && d.lines[k].day == l.day && d.lines[k].quantity == -l.quantity && l.at-d.lines[k].at < datasets.Hour {
+		} else if k, ok := last[key]; ok && d.lines[k].day == l.day && d.lines[k].quantity == -l.quantity &&
+			l.at-d.lines[k].at < datasets.Hour {
 			d.lines[k].undone, l.undone = true, true
 		}
 	}

@@ -12,7 +12,7 @@ import (
 
 func check(t *testing.T, dir string) *Report {
 	t.Helper()
-	r, err := Check(context.Background(), dir, nil)
+	r, err := Check(context.Background(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,8 @@ func TestNothingIsFoundThatIsNotThere(t *testing.T) {
 }
 
 // checks are those of the groups that are not a regression's.
-var checks = map[string]func(*shopData) []Effect{"rules": checkRules, "rhythm": checkRhythms, "influence": checkInfluence, "returns": checkReturns,
+var checks = map[string]func(*shopData) []Effect{"rules": checkRules, "rhythm": checkRhythms,
+	"influence": checkInfluence, "returns": checkReturns,
 	"taste": checkRatings, "fraud": checkFrauds}
 
 // TestTasteNeedsItsUsers: with the vectors handed to other users, purchases explain nothing of them.
@@ -260,7 +261,7 @@ func TestCheckOfOtherData(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := Check(context.Background(), dir, nil); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Check(context.Background(), dir); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s %q: %v, want %q", c.file, c.text, err, c.want)
 		}
 		if err := os.WriteFile(path, kept, 0o666); err != nil {
@@ -275,10 +276,11 @@ func TestCheckOfOtherData(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, UsersFile), other, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Check(context.Background(), dir, nil); err == nil || !strings.Contains(err.Error(), "users.parquet: column user_id") {
+	if _, err := Check(context.Background(), dir); err == nil || !strings.Contains(err.Error(),
+		"users.parquet: column user_id") {
 		t.Errorf("%v", err)
 	}
-	if _, err := Check(context.Background(), t.TempDir(), nil); err == nil {
+	if _, err := Check(context.Background(), t.TempDir()); err == nil {
 		t.Error("an empty directory was checked")
 	}
 }

@@ -102,7 +102,8 @@ func (p *pool) mean() (v, se float64) { return p.sum / p.weight, 1 / math.Sqrt(p
 
 // exact compares counts that must agree.
 func exact(group, name string, planted, measured float64) Effect {
-	f := Effect{Group: group, Name: name, Planted: planted, Measured: measured, Low: measured, High: measured, Verdict: Found}
+	f := Effect{Group: group, Name: name, Planted: planted, Measured: measured, Low: measured, High: measured,
+		Verdict: Found}
 	if planted != measured {
 		f.Verdict = Off
 	}
@@ -111,7 +112,8 @@ func exact(group, name string, planted, measured float64) Effect {
 
 // outEffects: what is out of stock sells nothing, and the regression says what would have been sold.
 func (d *shopData) outEffects(out pool) []Effect {
-	sold := Effect{Group: "stock", Name: "units sold without stock", Measured: out.observed, Low: out.observed, High: out.observed,
+	sold := Effect{Group: "stock", Name: "units sold without stock", Measured: out.observed, Low: out.observed,
+		High:    out.observed,
 		Verdict: Found, Note: fmt.Sprintf("%.0f were to be expected", out.expected)}
 	switch {
 	case out.observed > 0:
@@ -158,17 +160,21 @@ func (d *shopData) categoryEffects(c int, r *regression) []Effect {
 	weights[weekdays[high]]++
 	weights[weekdays[low]]--
 	planted := math.Log(truth.Weekly[high] / truth.Weekly[low])
-	week := judge(truth.Name, "week, "+weekdays[high]+" over "+weekdays[low], planted, 0, r.estimate(weights, .12*planted), "").exp()
-	price := judge(truth.Name, "price elasticity", truth.Elasticity, 0, r.estimate(map[string]float64{"price": 1}, .15*math.Abs(truth.Elasticity)), "")
+	week := judge(truth.Name, "week, "+weekdays[high]+" over "+weekdays[low], planted, 0, r.estimate(weights,
+		.12*planted), "").exp()
+	price := judge(truth.Name, "price elasticity", truth.Elasticity, 0, r.estimate(map[string]float64{"price": 1},
+		.15*math.Abs(truth.Elasticity)), "")
 	effects := []Effect{week, price}
 	if d.days < yearDays {
 		return effects
 	}
 	phase := 2 * math.Pi * truth.PeakDay / 365.25
-	season := judge(truth.Name, "year, amplitude", truth.Season, 0, r.estimate(map[string]float64{"cos": math.Cos(phase), "sin": math.Sin(phase)}, .1*truth.Season+.02), r.peak())
+	season := judge(truth.Name, "year, amplitude", truth.Season, 0,
+		r.estimate(map[string]float64{"cos": math.Cos(phase), "sin": math.Sin(phase)}, .1*truth.Season+.02), r.peak())
 	effects = append(effects, season)
 	if truth.Christmas > 0 {
-		effects = append(effects, judge(truth.Name, "Christmas", truth.Christmas, 0, r.estimate(map[string]float64{"christmas": 1}, .1*truth.Christmas+.03), "").exp())
+		effects = append(effects, judge(truth.Name, "Christmas", truth.Christmas, 0,
+			r.estimate(map[string]float64{"christmas": 1}, .1*truth.Christmas+.03), "").exp())
 	}
 	return effects
 }

@@ -19,7 +19,8 @@ func checkTaste(d *shopData) []Effect {
 	const factors = tasteDims + 2 // price level, and one to spare
 	n := len(users)
 	if n < 4*factors {
-		return []Effect{judge("taste", "correlation with factors of purchases", 1, 0, estimate{math.NaN(), math.NaN(), 0}, "")}
+		return []Effect{judge("taste", "correlation with factors of purchases", 1, 0, estimate{math.NaN(), math.NaN(), 0},
+			"")}
 	}
 	x := userFactors(newDice(d.truth.Seed).of(forShuffle, 1, 0), residual, factors)
 	explained, chance := 0.0, 0.0
@@ -36,12 +37,13 @@ func checkTaste(d *shopData) []Effect {
 	}
 	value, control := math.Sqrt(explained), math.Sqrt(chance)
 	se := (1 - explained) / math.Sqrt(float64(n)*tasteDims)
-	f := Effect{Group: "taste", Name: "correlation with factors of purchases", Planted: 1, Measured: value, Low: value - sigmas*se, High: min(value+sigmas*se, 1),
+	f := Effect{Group: "taste", Name: "correlation with factors of purchases", Planted: 1, Measured: value,
+		Low: value - sigmas*se, High: min(value+sigmas*se, 1),
 		Note: fmt.Sprintf("%.0f lines a user; %.2f for shuffled users", lines/float64(n), control)}
 	switch {
 	case f.Low > max(.4, control+.2):
 		f.Verdict = Found
-	case lines/float64(n) < 60: // too few to tell six dimensions
+	case lines/float64(n) < 60 || n < 20*factors: // too few to tell six dimensions
 		f.Verdict = Unclear
 	default:
 		f.Verdict = Missing
@@ -71,7 +73,8 @@ func (d *shopData) tastes() (users, products [][]float64, err error) {
 		return nil, nil, err
 	}
 	if len(users) != len(d.users) || len(products) != len(d.products) {
-		return nil, nil, fmt.Errorf("%d users and %d products have tastes, of %d and %d", len(users), len(products), len(d.users), len(d.products))
+		return nil, nil, fmt.Errorf("%d users and %d products have tastes, of %d and %d", len(users), len(products),
+			len(d.users), len(d.products))
 	}
 	return users, products, nil
 }
@@ -217,5 +220,6 @@ func checkRatings(d *shopData) []Effect {
 	slope := c / vx
 	se := math.Sqrt(max(vy-slope*c, 0) / (n - 2) / vx)
 	truth := d.truth.Rating.Slope
-	return []Effect{judge("taste", "rating by agreement, slope", truth, 0, estimate{slope, se, .15 * truth}, fmt.Sprintf("%.0f ratings", n))}
+	return []Effect{judge("taste", "rating by agreement, slope", truth, 0, estimate{slope, se, .15 * truth},
+		fmt.Sprintf("%.0f ratings", n))}
 }

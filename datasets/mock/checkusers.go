@@ -19,7 +19,7 @@ func checkRules(d *shopData) []Effect {
 			first[i] = d.byProduct[id]
 		}
 		then := d.byProduct[rule.Then]
-		var with, both, without, alone float64
+		var with, both, without, other float64
 		for _, b := range baskets {
 			if d.out[int(then)*d.days+b.day] {
 				continue
@@ -30,12 +30,12 @@ func checkRules(d *shopData) []Effect {
 				both += has
 			} else {
 				without++
-				alone += has
+				other += has
 			}
 		}
-		base := alone / without
-		p := both / with
-		e := estimate{(p - base) / (1 - base), math.Sqrt(p*(1-p)/with) / (1 - base), .03}
+		base := other / without
+		e := proportion(both, with, .03)
+		e.value, e.se = (e.value-base)/(1-base), e.se/(1-base)
 		effects = append(effects, judge("rules", strings.Join(rule.First, ", ")+" -> "+rule.Then, rule.Probability, 0, e,
 			fmt.Sprintf("%.0f purchases, %.1f%% of the others", with, 100*base)))
 	}
@@ -43,6 +43,12 @@ func checkRules(d *shopData) []Effect {
 		return nil
 	}
 	return append(effects, d.strongest(baskets))
+}
+
+// proportion is k of n, with the error of Agresti and Coull (1998), which is not 0 where k is.
+func proportion(k, n, tolerance float64) estimate {
+	p := (k + 2) / (n + 4)
+	return estimate{k / n, math.Sqrt(p * (1 - p) / (n + 4)), tolerance}
 }
 
 // basket is the products of a genuine purchase.
@@ -125,7 +131,8 @@ func (d *shopData) strongest(baskets []basket) Effect {
 		hits += int(flag(planted[p.two]))
 	}
 	n := float64(len(planted))
-	f := Effect{Group: "rules", Name: "planted among the strongest pairs", Planted: n, Measured: float64(hits), Low: float64(hits), High: float64(hits),
+	f := Effect{Group: "rules", Name: "planted among the strongest pairs", Planted: n, Measured: float64(hits),
+		Low: float64(hits), High: float64(hits),
 		Verdict: Found, Note: fmt.Sprintf("of %d pairs of products that meet", len(pairs))}
 	// A pair with too few purchases to be told from chance is not looked for: see the rules above.
 	if float64(hits) < .6*n {
@@ -163,7 +170,8 @@ func checkRhythms(d *shopData) []Effect {
 		if w > float64(d.days)/6 { // the longer gaps lie outside the data
 			e.value = math.NaN()
 		}
-		effects = append(effects, judge("rhythm", fmt.Sprintf("days, %d products of %d", products[w], want), w, 0, e, fmt.Sprintf("median of %d", len(gaps[w]))))
+		effects = append(effects, judge("rhythm", fmt.Sprintf("days, %d products of %d", products[w], want), w, 0, e,
+			fmt.Sprintf("median of %d", len(gaps[w]))))
 	}
 	return effects
 }
@@ -186,8 +194,9 @@ func dayMedian(days []float64) (value, se float64) {
 	return value, max(se, .5/math.Sqrt(float64(len(days))))
 }
 
-// checkInfluence: how often a follower buys what the influencer bought in the days after, against somebody who
-// follows others. Only what the influencer bought once in that time counts, so that the days are those to its cause. The control is drawn by the data's own seed.
+// checkInfluence: how often a follower buys what the influencer bought in the days after, against somebody who follows
+// others. Only what the influencer bought once in that time counts, so that the days are those to its cause. The
+// control is drawn by the data's own seed.
 func checkInfluence(d *shopData) []Effect {
 	t, err := d.table(InfluenceFile, influenceSchema)
 	if err != nil || t.N == 0 {
@@ -254,7 +263,8 @@ func checkInfluence(d *shopData) []Effect {
 	}
 	truth := &d.truth.Influence
 	value, se := meanAndError(gain)
-	effects := []Effect{judge("influence", "a follower buys it too", truth.Probability, 0, estimate{value, se, .15 * truth.Probability},
+	effects := []Effect{judge("influence", "a follower buys it too", truth.Probability, 0, estimate{value, se,
+		.15 * truth.Probability},
 		fmt.Sprintf("beyond the control, over %d links", len(gain)))}
 	var net, days, noise float64
 	for lag := 1; lag <= most; lag++ {
@@ -262,10 +272,21 @@ func checkInfluence(d *shopData) []Effect {
 		days += float64(lag) * (plus[lag] - minus[lag])
 	}
 	lag := days / net
+	if all := sum(plus[:]) + sum(minus[:]); net < sigmas*math.Sqrt(all) { // nothing to divide by
+		lag = math.NaN()
+	}
 	for l := 1; l <= most; l++ {
 		noise += (float64(l) - lag) * (float64(l) - lag) * (plus[l] + minus[l])
 	}
-	return append(effects, judge("influence", "days until then, mean", truth.MeanLag, 0, estimate{lag, math.Sqrt(noise) / net, .12 * truth.MeanLag}, ""))
+	return append(effects, judge("influence", "days until then, mean", truth.MeanLag, 0, estimate{lag,
+		math.Sqrt(noise) / net, .12 * truth.MeanLag}, ""))
+}
+
+func sum(v []float64) (total float64) {
+	for _, x := range v {
+		total += x
+	}
+	return total
 }
 
 // alone tells whether a day is among the days once, and no other is within so many of it.
@@ -279,31 +300,33 @@ func alone(days []int32, day int32, within int32) bool {
 	return n == 1
 }
 
-// checkReturns: the share of genuine lines that come back, by zip of the user. A return belongs to the user's latest
-// purchase of the product.
+// checkReturns: the share of genuine lines that come back, by zip of the user. Only lines count with no other
+// purchase of the product by the user within the time for a return, so that there is no doubt what a return undoes.
 func checkReturns(d *shopData) []Effect {
 	lines, returned := map[string]float64{}, map[string]float64{}
-	counts := func(l *sold) bool { return int(l.day) < d.days-d.truth.Returns.Most-2 }
+	wait := int32(d.truth.Returns.Most + 2) // closed days move a return
 	for _, at := range d.byPair(func(l *sold) bool { return !l.fraud && !l.undone }) {
-		var open *sold // the latest sale
+		var bought, back []int32 // days
 		for _, i := range at {
-			l := &d.lines[i]
-			zip := d.users[l.user].zip
-			switch {
-			case !l.back:
-				open = l
-				if counts(l) {
-					lines[zip]++
-				}
-			case open != nil && counts(open):
-				returned[zip]++
+			if l := &d.lines[i]; l.back {
+				back = append(back, l.day)
+			} else {
+				bought = append(bought, l.day)
 			}
+		}
+		for _, day := range bought {
+			if int(day+wait) >= d.days || !alone(bought, day, wait+1) {
+				continue
+			}
+			zip := d.users[d.lines[at[0]].user].zip
+			lines[zip]++
+			returned[zip] += float64(flag(slices.ContainsFunc(back, func(b int32) bool { return b >= day && b <= day+wait })))
 		}
 	}
 	var effects []Effect
 	for _, z := range d.truth.Returns.Rates {
-		p := returned[z.Zip] / lines[z.Zip]
-		effects = append(effects, judge("returns", "zip "+z.Zip, z.Rate, 0, estimate{p, math.Sqrt(p * (1 - p) / lines[z.Zip]), .03 * z.Rate},
+		effects = append(effects, judge("returns", "zip "+z.Zip, z.Rate, 0, proportion(returned[z.Zip], lines[z.Zip],
+			.03*z.Rate),
 			fmt.Sprintf("of %.0f lines", lines[z.Zip])))
 	}
 	return effects
@@ -331,22 +354,34 @@ func checkFrauds(d *shopData) []Effect {
 			lines[kind[l.trans]]++
 		}
 	}
-	times := map[string][]float64{}
+	// By kind and card, because the purchases of a card are alike.
+	times := map[string]map[int32][]float64{LargeAmount.String(): {}, StolenCard.String(): {}}
 	for i := range d.lines {
-		if l := &d.lines[i]; l.fraud && count[l.user] > 0 {
-			times[kind[l.trans]] = append(times[kind[l.trans]], float64(l.amount)*count[l.user]/paid[l.user])
+		if l := &d.lines[i]; l.fraud && count[l.user] > 0 && times[kind[l.trans]] != nil {
+			times[kind[l.trans]][l.user] = append(times[kind[l.trans]][l.user], float64(l.amount)*count[l.user]/paid[l.user])
 		}
 	}
 	var effects []Effect
 	for _, k := range []Kind{LargeAmount, BadStore, StolenCard} {
-		effects = append(effects, exact("fraud", k.String()+" lines", float64(d.truth.FraudLines[k.String()]), lines[k.String()]))
+		effects = append(effects, exact("fraud", k.String()+" lines", float64(d.truth.FraudLines[k.String()]),
+			lines[k.String()]))
 	}
 	for _, f := range []struct {
 		kind  Kind
 		times float64
 	}{{LargeAmount, largeTimes}, {StolenCard, d.truth.FraudTimes}} {
-		value, se := median(times[f.kind.String()])
-		effects = append(effects, judge("fraud", f.kind.String()+", times the usual amount", f.times, 1, estimate{value, se, .25 * f.times}, "median"))
+		var cards []float64
+		for _, v := range times[f.kind.String()] {
+			m, _ := median(v)
+			cards = append(cards, m)
+		}
+		value, se := median(cards)
+		if len(cards) < 8 { // too few for an error
+			se = math.NaN()
+		}
+		effects = append(effects, judge("fraud", f.kind.String()+", times the usual amount", f.times, 1, estimate{value,
+			se, .25 * f.times},
+			fmt.Sprintf("median of %d cards", len(cards))))
 	}
 	return append(effects, d.badStores())
 }
@@ -368,6 +403,6 @@ func (d *shopData) badStores() Effect {
 			fraud += float64(flag(l.fraud))
 		}
 	}
-	p := fraud / all
-	return judge("fraud", "share at a compromised store", d.truth.BadStoreShare, 0, estimate{p, math.Sqrt(p * (1 - p) / all), .03}, fmt.Sprintf("of %.0f purchases", all))
+	return judge("fraud", "share at a compromised store", d.truth.BadStoreShare, 0, proportion(fraud, all, .03),
+		fmt.Sprintf("of %.0f purchases", all))
 }

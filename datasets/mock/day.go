@@ -75,7 +75,8 @@ func (s *Stream) makeState() {
 	s.today.out, s.today.requests, s.today.units = make([]bool, n), make([]int64, n), make([]int64, n)
 	s.later, s.wants = make([][]line, s.o.Days), make([][]want, s.o.Days)
 	s.recent = make([]int64, n)
-	s.causes = [2]float64{s.dice.of(forCauses, 0, 0).Float64() / s.causeRate(StolenCard), s.dice.of(forCauses, 1, 0).Float64() / s.causeRate(BadStore)}
+	s.causes = [2]float64{s.dice.of(forCauses, 0, 0).Float64() / s.causeRate(StolenCard), s.dice.of(forCauses, 1,
+		0).Float64() / s.causeRate(BadStore)}
 	s.plant()
 }
 
@@ -119,7 +120,10 @@ func (s *Stream) Next() *datasets.Batch {
 // takeStock finds what is out of stock today.
 func (s *Stream) takeStock() {
 	for i := range s.products {
-		s.today.out[i] = slices.ContainsFunc(s.products[i].outages, func(w span) bool { return w.from <= s.day && s.day < w.until })
+		s.today.out[i] = slices.ContainsFunc(s.products[i].outages, func(w span) bool {
+			return w.from <= s.day &&
+				s.day < w.until
+		})
 	}
 }
 
@@ -244,7 +248,8 @@ func (s *Stream) purchase(r *dice, u int, asking bool) {
 		s.ask(r, u, me)
 	}
 	for _, rule := range s.rules {
-		if s.ruled[rule.first[0]] && t.holdsAll(rule.first) && !t.holds(rule.then) && r.chance(rule.probability) && s.sold(rule.then) {
+		if s.ruled[rule.first[0]] && t.holdsAll(rule.first) && !t.holds(rule.then) && r.chance(rule.probability) &&
+			s.sold(rule.then) {
 			s.put(r, rule.then)
 		}
 	}

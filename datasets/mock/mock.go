@@ -66,7 +66,8 @@ func (o *Options) complete() error {
 		}
 	}
 	if cells := o.Users * o.Products; cells > maxTaste {
-		return fmt.Errorf("mock: %d users and %d products need %d MB for their tastes: want fewer of one of them", o.Users, o.Products, cells*4>>20)
+		return fmt.Errorf("mock: %d users and %d products need %d MB for their tastes: want fewer of one of them",
+			o.Users, o.Products, cells*4>>20)
 	}
 	if o.Start == 0 {
 		o.Start = lastDay - int64(o.Days-1)*datasets.Day

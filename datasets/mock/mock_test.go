@@ -117,14 +117,16 @@ func TestRowsAreAPlausibleLog(t *testing.T) {
 			default:
 				t.Fatalf("row %d: purchase %d line %d after purchase %d line %d", n, id, line, lastID, lastLine)
 			}
-			q, p, a, back := col(datasets.Quantity)[i], col(datasets.UnitPrice)[i], col(datasets.Amount)[i], col(datasets.IsReturn)[i]
+			q, p, a, back := col(datasets.Quantity)[i], col(datasets.UnitPrice)[i], col(datasets.Amount)[i],
+				col(datasets.IsReturn)[i]
 			if q == 0 || (q < 0) != (back == 1) || p < 100 || a != p*q {
 				t.Fatalf("row %d: quantity %d, price %d, amount %d, return %d", n, q, p, a, back)
 			}
 			if want := channelOf(int(col(datasets.StoreID)[i])); b.Column(datasets.Channel).Strings[i] != want {
 				t.Fatalf("row %d: store %d sells %s", n, col(datasets.StoreID)[i], b.Column(datasets.Channel).Strings[i])
 			}
-			if rating, review := b.Column(datasets.Rating), b.Column(datasets.Review); rating.IsNull(i) && !review.IsNull(i) || !rating.IsNull(i) && (rating.Floats[i] < 1 || rating.Floats[i] > 5 || back == 1) {
+			if rating, review := b.Column(datasets.Rating), b.Column(datasets.Review); rating.IsNull(i) &&
+				!review.IsNull(i) || !rating.IsNull(i) && (rating.Floats[i] < 1 || rating.Floats[i] > 5 || back == 1) {
 				t.Fatalf("row %d: rating %v, review %q", n, rating.Floats[i], review.Strings[i])
 			}
 			fraud += col(datasets.IsFraud)[i]
@@ -147,14 +149,16 @@ func TestRowsAreAPlausibleLog(t *testing.T) {
 		}
 		planted += truth.FraudLines[k.String()]
 	}
-	if planted != fraud || fraud > n/20 || truth.Lines != n || truth.Returns.Lines != returns || truth.Purchases != lastID {
+	if planted != fraud || fraud > n/20 || truth.Lines != n || truth.Returns.Lines != returns ||
+		truth.Purchases != lastID {
 		t.Errorf("%d fraud rows, %d planted, of %d; truth %+v", fraud, planted, n, truth)
 	}
 }
 
 // TestRowsAreAsManyAsAsked over sizes: within a tenth, but for what chance does to a few.
 func TestRowsAreAsManyAsAsked(t *testing.T) {
-	for _, o := range []Options{{Rows: 20000, Days: 30}, {Rows: 30000, Days: 400}, {Rows: 60000}, {Rows: 50000, Days: 90, Users: 200, Products: 400}} {
+	for _, o := range []Options{{Rows: 20000, Days: 30}, {Rows: 30000, Days: 400}, {Rows: 60000}, {Rows: 50000,
+		Days: 90, Users: 200, Products: 400}} {
 		_, s := days(t, o)
 		if got := s.Truth().Lines; !(math.Abs(float64(got)/float64(o.Rows)-1) < .12) {
 			t.Errorf("%+v gave %d lines", o, got)
@@ -163,9 +167,10 @@ func TestRowsAreAsManyAsAsked(t *testing.T) {
 }
 
 func TestSmallestShops(t *testing.T) {
-	for _, o := range []Options{{Rows: 1}, {Rows: 1, Days: 1}, {Rows: 300, Days: 3, Users: 1, Products: 8, Stores: 4}, {Rows: 500, Days: 400, Users: 2, Products: 9}} {
+	for _, o := range []Options{{Rows: 1}, {Rows: 1, Days: 1}, {Rows: 300, Days: 3, Users: 1, Products: 8, Stores: 4},
+		{Rows: 500, Days: 400, Users: 2, Products: 9}} {
 		dir := write(t, o)
-		if _, err := Check(context.Background(), dir, nil); err != nil {
+		if _, err := Check(context.Background(), dir); err != nil {
 			t.Errorf("%+v: %v", o, err)
 		}
 	}
@@ -190,7 +195,8 @@ func TestOptionsOutOfRange(t *testing.T) {
 
 // TestEaster against the tables of the US Census Bureau.
 func TestEaster(t *testing.T) {
-	for _, want := range []string{"2000-04-23", "2008-03-23", "2011-04-24", "2024-03-31", "2025-04-20", "2026-04-05", "2038-04-25"} {
+	for _, want := range []string{"2000-04-23", "2008-03-23", "2011-04-24", "2024-03-31", "2025-04-20", "2026-04-05",
+		"2038-04-25"} {
 		day, err := parseDay(want)
 		if err != nil {
 			t.Fatal(err)
@@ -267,7 +273,8 @@ func TestKeysAreComplete(t *testing.T) {
 		return c.Ints[i]
 	}
 	for _, k := range []struct{ file, column, name string }{
-		{UsersFile, "user_id", "user"}, {StoresFile, "store_id", "store"}, {ProductsFile, "product_id", "product"}, {CalendarFile, "date", "day"},
+		{UsersFile, "user_id", "user"}, {StoresFile, "store_id", "store"}, {ProductsFile, "product_id", "product"},
+		{CalendarFile, "date", "day"},
 		{ProductsFile, "name", "name"},
 	} {
 		b := read(k.file)
@@ -291,10 +298,13 @@ func TestKeysAreComplete(t *testing.T) {
 		}
 	}
 	for _, r := range []struct{ file, column, key string }{
-		{PricesFile, "product_id", "product"}, {PricesFile, "valid_from", "day"}, {PromotionsFile, "product_id", "product"}, {PromotionsFile, "category", "category"},
-		{PromotionsFile, "first_day", "day"}, {PromotionsFile, "last_day", "day"}, {StockoutsFile, "product_id", "product"}, {StockoutsFile, "date", "day"},
+		{PricesFile, "product_id", "product"}, {PricesFile, "valid_from", "day"}, {PromotionsFile, "product_id",
+			"product"}, {PromotionsFile, "category", "category"},
+		{PromotionsFile, "first_day", "day"}, {PromotionsFile, "last_day", "day"}, {StockoutsFile, "product_id",
+			"product"}, {StockoutsFile, "date", "day"},
 		{StockFile, "product_id", "product"}, {InfluenceFile, "user_id", "user"}, {InfluenceFile, "influencer_id", "user"},
-		{LostFile, "product_id", "product"}, {TasteUsersFile, "user_id", "user"}, {TasteProductsFile, "product_id", "product"},
+		{LostFile, "product_id", "product"}, {TasteUsersFile, "user_id", "user"}, {TasteProductsFile, "product_id",
+			"product"},
 	} {
 		check(read(r.file), r.file, r.column, r.key)
 	}

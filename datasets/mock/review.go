@@ -4,10 +4,12 @@ import "strings"
 
 // Texts of reviews. THING stands for the product's name.
 var (
-	praise = []string{"Love this THING.", "The THING is great, just what I was looking for.", "Very happy with the THING, would buy it again.",
+	praise = []string{"Love this THING.", "The THING is great, just what I was looking for.",
+		"Very happy with the THING, would buy it again.",
 		"Best THING I have had.", "My friends asked where I got this THING."}
-	neutral = []string{"The THING is all right.", "Does what it should, no more.", "Okay for the price.", "An average THING."}
-	blame   = []string{"Not happy with the THING.", "The THING is not what I expected.", "Would not buy this THING again.",
+	neutral = []string{"The THING is all right.", "Does what it should, no more.", "Okay for the price.",
+		"An average THING."}
+	blame = []string{"Not happy with the THING.", "The THING is not what I expected.", "Would not buy this THING again.",
 		"Disappointed, the THING is poor.", "Broke after a week."}
 	fits    = []string{"Exactly my taste.", "Feels made for me."}
 	fitsNot = []string{"Not my style at all.", "Others may like it."}

@@ -124,9 +124,10 @@ func (s *Stream) plant() {
 		FirstDay: name(0), LastDay: name(s.o.Days - 1),
 		Users: len(s.users), Stores: len(s.stores), Products: len(s.products), Promoted: len(s.promotions),
 		Trend: s.trend, Promotion: s.lift,
-		Influence: InfluenceTruth{Links: s.links, Probability: influenceReach(), MeanLag: influenceMeanLag(), Most: influenceMost},
-		Returns:   ReturnTruth{Most: returnMost, Mistakes: mistakeShare},
-		Rating:    RatingTruth{Base: ratingBase, Slope: ratingSlope},
+		Influence: InfluenceTruth{Links: s.links, Probability: influenceReach(), MeanLag: influenceMeanLag(),
+			Most: influenceMost},
+		Returns: ReturnTruth{Most: returnMost, Mistakes: mistakeShare},
+		Rating:  RatingTruth{Base: ratingBase, Slope: ratingSlope},
 	}
 	for i := range s.categories {
 		c := &s.categories[i]

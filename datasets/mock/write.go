@@ -15,7 +15,8 @@ import (
 // Write generates all days of the stream into the data set dir: the purchases, with the tables that schema.go
 // describes and truth.json beside them. progress may be nil; it is given days. Nothing is left behind when ctx
 // ends.
-func (s *Stream) Write(ctx context.Context, dir string, force bool, created datasets.Created, progress func(done, total int)) (*datasets.Manifest, error) {
+func (s *Stream) Write(ctx context.Context, dir string, force bool, created datasets.Created, progress func(done,
+	total int)) (*datasets.Manifest, error) {
 	w, err := datasets.Create(dir, datasets.KindTransactions, Schema(), force)
 	if err != nil {
 		return nil, err
@@ -36,8 +37,10 @@ func (s *Stream) Write(ctx context.Context, dir string, force bool, created data
 		name  string
 		table *datasets.Batch
 	}{
-		{UsersFile, s.userTable()}, {StoresFile, s.storeTable()}, {ProductsFile, s.productTable()}, {PricesFile, s.priceTable()},
-		{CalendarFile, s.calendarTable()}, {PromotionsFile, s.promotionTable()}, {StockoutsFile, s.stockoutTable()}, {StockFile, s.stockTable()},
+		{UsersFile, s.userTable()}, {StoresFile, s.storeTable()}, {ProductsFile, s.productTable()}, {PricesFile,
+			s.priceTable()},
+		{CalendarFile, s.calendarTable()}, {PromotionsFile, s.promotionTable()}, {StockoutsFile, s.stockoutTable()},
+		{StockFile, s.stockTable()},
 		{InfluenceFile, s.influenceTable()}, {FraudsFile, s.fraudTable()}, {LostFile, s.lostTable()},
 		{TasteUsersFile, s.userTastes()}, {TasteProductsFile, s.productTastes()},
 	} {

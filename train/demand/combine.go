@@ -264,25 +264,28 @@ func normal(w []float64) []float64 {
 	return w
 }
 
-// Exponentiated gradient (Kivinen and Warmuth 1997): how often, and how far at first.
-const (
-	turns     = 300
-	firstRate = 2.
-)
+// turns is how often exponentiated gradient steps.
+const turns = 300
 
-// descend finds weights on the simplex by exponentiated gradient; the averages of the second half of the turns are taken.
-// slope adds the gradient at w to g and returns the loss; both in units of about 1.
+// descend finds weights on the simplex by exponentiated gradient (Kivinen and Warmuth 1997) with steps that shrink as
+// gradients add up (Duchi, Hazan and Singer 2011); the best weights on the way are taken. slope adds the gradient at w to g
+// and returns the loss.
 func descend(members int, slope func(w, g []float64) float64) []float64 {
 	w, best := equal(members), equal(members)
 	least := math.Inf(1)
 	g := make([]float64, members)
-	for turn := range turns {
+	var squares float64
+	for range turns {
 		clear(g)
 		if loss := slope(w, g); loss < least {
 			least, best = loss, slices.Clone(w)
 		}
-		rate := firstRate / math.Sqrt(1+float64(turn))
 		low := slices.Min(g)
+		width := slices.Max(g) - low
+		if squares += width * width; squares == 0 {
+			break // all members say the same
+		}
+		rate := 2 / math.Sqrt(squares)
 		var sum float64
 		for k := range w {
 			w[k] *= math.Exp(-rate * (g[k] - low))

@@ -30,6 +30,7 @@ type Config struct {
 	LearningRate float64 // the greatest
 	WarmUp       float64 // share of the steps in which the rate rises
 	WeightDecay  float64
+	ValueWeight  float64   // share of a training row's weight that goes by its series' value, rather than being alike
 	Rows         int       // of training at most: series, origins and steps ahead are sampled down to it; 0: by the scaling
 	Scaling      string    // ratio, shift or auto
 	Point        string    // mean, median or auto
@@ -41,7 +42,7 @@ type Config struct {
 // DefaultConfig was chosen on rolling folds: docs/BENCHMARKS.md has the table.
 func DefaultConfig() Config {
 	return Config{
-		Network: true, Activation: "silu", Dropout: .1, Towers: 2, Batch: 512, LearningRate: 2e-3, WarmUp: .1,
+		Network: true, Activation: "silu", Dropout: .1, Towers: 2, Batch: 512, LearningRate: 2e-3, WarmUp: .1, ValueWeight: .5,
 		Scaling: Auto, Point: Auto, Folds: 3, Levels: forecast.DefaultLevels(),
 	}
 }
@@ -65,7 +66,11 @@ func (c Config) resolved(d *forecaster.Design) Config {
 		}
 	}
 	if c.Members == nil {
-		c.Members = []string{"ets", "dynamic-theta", "ar", "seasonal-naive", "seasonal-naive-long"}
+		// Of hours, exponential smoothing takes long and is beaten by the autoregression (docs/BENCHMARKS.md).
+		c.Members = []string{"ar", "dynamic-theta", "seasonal-naive", "seasonal-naive-long"}
+		if d.Step != forecast.Hour {
+			c.Members = []string{"ar", "ets", "dynamic-theta", "seasonal-naive", "seasonal-window-average"}
+		}
 		if ratio {
 			c.Members = []string{"pooled", "tsb", "adida", "window-average", "seasonal-window-average"}
 		}
@@ -112,6 +117,7 @@ func Settings() []Setting {
 		number("learning_rate", "the greatest learning rate", 1e-8, 10, func(c *Config) *float64 { return &c.LearningRate }),
 		number("warm_up", "share of the steps in which the learning rate rises", 0, .9, func(c *Config) *float64 { return &c.WarmUp }),
 		number("weight_decay", "AdamW's decay of the weights, per step times the learning rate", 0, 10, func(c *Config) *float64 { return &c.WeightDecay }),
+		number("value_weight", "share of a training row's weight that goes by the value of its series", 0, 1, func(c *Config) *float64 { return &c.ValueWeight }),
 		count("rows", "training rows at most, drawn from all series, origins and steps ahead; 0 for what suits the data", 0, 1<<28, func(c *Config) *int { return &c.Rows }),
 		choice("scaling", "of series: ratio for counts with zeros, shift for others", []string{Auto, forecaster.Ratio, forecaster.Shift}, func(c *Config) *string { return &c.Scaling }),
 		choice("point", "what the forecast itself is: the mean (least squared error) or the median (least absolute error)",

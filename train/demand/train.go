@@ -355,8 +355,18 @@ func (t *trainer) findOrigins() error {
 
 func (t *trainer) drawOptions(known int) *drawOptions {
 	o := &drawOptions{seed: t.Seed, known: known, least: t.model.Least, rows: t.Config.Rows, threads: t.Threads}
+	var total float64
 	for i := range t.view.Len() {
 		o.first = append(o.first, t.view.Series(i).First)
+		o.value = append(o.value, valueOf(t.learned, i, known, known))
+		total += o.value[i]
+	}
+	share := t.Config.ValueWeight
+	for i, v := range o.value {
+		o.value[i] = 1
+		if total > 0 {
+			o.value[i] = 1 - share + share*min(maxWeight, v/total*float64(len(o.value)))
+		}
 	}
 	return o
 }
@@ -681,7 +691,12 @@ func (t *trainer) context(ctx context.Context) (model.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	return state, nil
+	// The history holds every step up to the cut. A state that still had those within the spec's lateness open would
+	// give their rows again.
+	if panel, ok := state.(*features.Panel); ok {
+		err = panel.Advance(t.span.To, datasets.NewBatch(t.Source.Plan.Schema(), 0))
+	}
+	return state, err
 }
 
 // failed adds to the error of a training what can be gone on from, where it has finished an epoch.

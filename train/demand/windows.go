@@ -68,6 +68,7 @@ type drawOptions struct {
 	least   int   // open steps that a series has at an origin
 	rows    int
 	threads int
+	value   []float64 // by series: what a row counts, beside what its errors do
 }
 
 // validRows is how many rows the epochs are compared on at most.
@@ -145,7 +146,7 @@ func made(v *forecaster.View, d *forecaster.Design, all []window, o *drawOptions
 			for k := take(); k < len(groups); k = take() {
 				w := origins[k].Writer()
 				for _, win := range groups[k] {
-					r.fill(v, d, w, win)
+					r.fill(v, d, w, win, o.value[win.series])
 				}
 			}
 		})
@@ -154,7 +155,7 @@ func made(v *forecaster.View, d *forecaster.Design, all []window, o *drawOptions
 	return r
 }
 
-func (r *Rows) fill(v *forecaster.View, d *forecaster.Design, w *forecaster.Writer, win window) {
+func (r *Rows) fill(v *forecaster.View, d *forecaster.Design, w *forecaster.Writer, win window, value float64) {
 	if len(win.steps) == 0 {
 		return
 	}
@@ -166,7 +167,7 @@ func (r *Rows) fill(v *forecaster.View, d *forecaster.Design, w *forecaster.Writ
 		row := win.from + i
 		w.Row(k, r.X[row*r.Width:(row+1)*r.Width])
 		r.Target[row] = float32((s.Y[win.known+k-s.First] - level) / scale)
-		r.Weight[row] = float32(weight)
+		r.Weight[row] = float32(value * weight)
 	}
 }
 

@@ -268,8 +268,10 @@ func (l *planner) rowAdam(i int) {
 	pairs := [2]span{l.scratch(int64(kernels.PairBytes * total)), l.scratch(int64(kernels.PairBytes * total))}
 	share := l.scratch(int64(4 * rows))
 	sort := &kernels.RowSort{Uses: uses, Pairs: [2]cuda.DevicePtr{pairs[0].lo, pairs[1].lo}, Share: share.lo, N: l.height(in.Outs[0])}
+	counts := l.scratch(sort.CountBytes())
+	sort.Counts = counts.lo
 	l.table(sort, &sort.Table)
-	l.emit(sort, indices, []span{pairs[0], pairs[1], share}, i)
+	l.emit(sort, indices, []span{pairs[0], pairs[1], counts, share}, i)
 	op := &kernels.RowAdam{State: l.state, Rates: l.rates, C1: l.powers[at.Beta1], C2: l.powers[at.Beta2], Uses: uses, Pairs: sort.Sorted(), Share: share.lo,
 		P: l.at(in.Outs[0]), M: l.at(in.Outs[1]), V: l.at(in.Outs[2]), N: l.height(in.Outs[0]), D: l.width(in.Outs[0]), B1: float32(at.Beta1), OB1: float32(1 - at.Beta1),
 		B2: float32(at.Beta2), OB2: float32(1 - at.Beta2), Eps: float32(at.Eps), Decay: float32(at.Decay)}

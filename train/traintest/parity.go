@@ -78,7 +78,7 @@ func Parity(t testing.TB, c Case) {
 	t.Logf("the greatest difference of a slot in %d steps is %.1e of it", steps, worst)
 }
 
-// Emulator runs a dozen steps in three orders of threads, blocks and graph nodes, with memory of its own for each
+// Emulator runs eight steps in three orders of threads, blocks and graph nodes, with memory of its own for each
 // buffer so that an access past one fails: the same bits in each. On hardware it is one run.
 func Emulator(t testing.TB, c Case) {
 	t.Helper()
@@ -112,7 +112,7 @@ func Emulator(t testing.TB, c Case) {
 			if err := e.Import(c.start()); err != nil {
 				t.Fatal(err)
 			}
-			run(t, &c, e, 0, c.few(12))
+			run(t, &c, e, 0, c.few(8))
 			got := export(t, e)
 			if want == nil {
 				want = got
@@ -167,7 +167,7 @@ func Portable(t testing.TB, c Case) {
 func Resume(t testing.TB, c Case) {
 	t.Helper()
 	for k, b := range []program.Backend{Processor(t, 2), GPU(t, nil)} {
-		steps := c.few([]int{25, 8}[k])
+		steps := c.few([]int{25, 6}[k])
 		whole := open(t, b, c, c.start())
 		slots := make([]float64, len(c.Set.Slots))
 		if err := whole.Run(0, steps, slots); err != nil {

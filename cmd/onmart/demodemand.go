@@ -1,0 +1,282 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/datasets/mock"
+	"github.com/onmart/onmart/features"
+	"github.com/onmart/onmart/forecast"
+	"github.com/onmart/onmart/internal/progress"
+	"github.com/onmart/onmart/internal/report"
+	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/score/model/forecaster"
+	"github.com/onmart/onmart/train/demand"
+)
+
+// The demo's forecasts: how far, and how many products are drawn.
+const (
+	demoHorizon = demoDays - demoLive
+	demoDrawn   = 4
+)
+
+// demandShown is what the demo found out about demand.
+type demandShown struct {
+	trained    *demand.Summary
+	forecaster *forecaster.Forecaster // live: its history ends where the events end
+	before     []forecaster.Answer    // of the drawn products, from what was known before the last weeks
+	after      []forecaster.Answer    // of every product, from what is known now
+	orders     []itemOrder            // of every product that is for sale
+	names      map[string]string      // of products
+}
+
+// shaped runs a built-in spec over the shop.
+func (d *demo) shaped(ctx context.Context, spec, part string) (*datasets.Dataset, error) {
+	in, err := datasets.Open(d.path("shop"))
+	if err != nil {
+		return nil, err
+	}
+	s, err := features.Builtin(spec)
+	if err != nil {
+		return nil, err
+	}
+	bar := d.con.bar(part, in.Manifest().Rows, "rows")
+	o := features.RunOptions{Spec: s, In: in, Out: d.path(part), Force: true, Threads: d.threads, Created: d.created(),
+		Progress: func(done, _ int64) { bar.Set(done, "") }}
+	if _, err := features.Run(ctx, o); err != nil {
+		return nil, err
+	}
+	bar.Done()
+	return datasets.Open(d.path(part))
+}
+
+func (d *demo) modelCreated() model.Created {
+	return model.Created{Command: "demo", Onmart: buildVersion(), Args: os.Args[1:], Time: time.Now().UTC().Format(time.RFC3339)}
+}
+
+func (d *demo) trainDemand(ctx context.Context) error {
+	panel, err := d.shaped(ctx, "shop-daily", "panel")
+	if err != nil {
+		return err
+	}
+	backend, closeBackend, err := openBackend(d.con, deviceFlags{name: "auto", threads: d.threads})
+	if err != nil {
+		return err
+	}
+	defer giveBack(d.con, closeBackend)
+	src, err := demand.OpenSource(panel)
+	if err != nil {
+		return err
+	}
+	test := d.days(demoLive, demoDays-1)
+	defer os.RemoveAll(demand.CheckpointDir(d.path("demand")))
+	d.demand.trained, err = demand.Train(ctx, demand.Options{
+		Source: src, Out: d.path("demand"), Force: true, Train: d.days(0, demoLive-1), Test: &test, Horizon: demoHorizon,
+		Config: demand.DefaultConfig(), Seed: d.mock.Seed, Threads: d.threads, Backend: backend,
+		Note: d.con.notef, Bar: d.con.bar, Created: d.modelCreated(),
+	})
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// foresee keeps the forecasts of the products that are drawn as they were before the last weeks.
+func (d *demo) foresee() (err error) {
+	p := d.demand.forecaster.Panel()
+	sold := map[string]float64{}
+	var keys []string
+	for _, s := range p.Series {
+		for _, y := range s.Y[max(0, len(s.Y)-90):] {
+			sold[s.Key] += y
+		}
+		keys = append(keys, s.Key)
+	}
+	slices.SortStableFunc(keys, func(a, b string) int { return cmp.Compare(sold[b], sold[a]) })
+	d.demand.before, err = d.demand.forecaster.Forecast(forecaster.Request{Keys: keys[:min(demoDrawn, len(keys))], Horizon: demoHorizon})
+	return err
+}
+
+// order plans what to order when the last day has ended.
+func (d *demo) order() error {
+	f := d.demand.forecaster
+	if err := f.Advance(d.day(demoDays)); err != nil {
+		return err
+	}
+	stocks, err := d.stock()
+	if err != nil {
+		return err
+	}
+	horizon := max(demoHorizon, protection(stocks, forecast.Policy{}))
+	if d.demand.after, err = f.Forecast(forecaster.Request{Horizon: horizon}); err != nil {
+		return err
+	}
+	var forSale []forecaster.Answer
+	for _, a := range d.demand.after {
+		if _, ok := stocks[a.Key]; ok {
+			forSale = append(forSale, a)
+		}
+	}
+	if d.demand.orders, err = plan(forSale, stocks, forecast.Policy{}, d.con); err != nil {
+		return err
+	}
+	slices.SortStableFunc(d.demand.orders, func(a, b itemOrder) int { return cmp.Compare(b.WithoutOrder, a.WithoutOrder) })
+	return nil
+}
+
+// stock is what the shop has of each product for sale, and when it can order more.
+func (d *demo) stock() (map[string]stockRow, error) {
+	products, err := d.table(mock.ProductsFile)
+	if err != nil {
+		return nil, err
+	}
+	d.demand.names = map[string]string{}
+	policies := map[string]forecast.Policy{}
+	for i, id := range products.Column(datasets.ProductID).Strings {
+		d.demand.names[id] = products.Column("name").Strings[i]
+		policies[id] = forecast.Policy{Lead: int(products.Column("lead_days").Ints[i]), Review: int(products.Column("review_days").Ints[i]),
+			Service: .95, Pack: 1, Dependence: forecast.DefaultDependence}
+	}
+	stock, err := d.table(mock.StockFile)
+	if err != nil {
+		return nil, err
+	}
+	rows := map[string]stockRow{}
+	for i, id := range stock.Column(datasets.ProductID).Strings {
+		has := forecast.Stock{OnHand: float64(stock.Column("on_hand").Ints[i]), OnOrder: float64(stock.Column("on_order").Ints[i])}
+		rows[id] = stockRow{Stock: has, policy: policies[id]}
+	}
+	return rows, nil
+}
+
+// table reads one of the shop's tables.
+func (d *demo) table(file string) (*datasets.Batch, error) {
+	b, err := os.ReadFile(d.path("shop") + "/" + file)
+	if err != nil {
+		return nil, err
+	}
+	return datasets.DecodeTable(b)
+}
+
+func (d *demo) demandSections() report.Sections {
+	return report.Sections{d.orderSection(), d.salesSection(), d.forecastSection()}
+}
+
+func (d *demo) orderSection() report.Section {
+	const most = 15
+	t := report.Table{Columns: []report.Column{{Name: "product", Text: true}, {Name: "order"}, {Name: "in stock"}, {Name: "on its way"},
+		{Name: "expected demand"}, {Name: "days it has to last"}, {Name: "runs out if not ordered"}, {Name: "runs out all the same"}}}
+	ordered, units := 0, 0.0
+	whole := func(x float64) string { return strconv.FormatFloat(x, 'f', 0, 64) }
+	for _, o := range d.demand.orders {
+		if o.Quantity == 0 {
+			continue
+		}
+		ordered++
+		units += o.Quantity
+		if len(t.Rows) < most {
+			t.Rows = append(t.Rows, report.Row{Cells: []string{d.name(o.Series), whole(o.Quantity), whole(o.OnHand), whole(o.OnOrder), whole(o.Expected),
+				strconv.Itoa(o.Lead + o.Review), percent(o.WithoutOrder), percent(o.RunsOut)}})
+		}
+	}
+	t.Caption = fmt.Sprintf("The %d products that are nearest to running out. An order aims at lasting with a probability of 95%% until what is ordered the next time arrives.", len(t.Rows))
+	return report.Section{Heading: "What to order tomorrow",
+		Text:   []string{fmt.Sprintf("%s of %s products need an order now, %s units in all.", progress.Count(int64(ordered)), progress.Count(int64(len(d.demand.orders))), progress.Count(int64(units)))},
+		Tables: []report.Table{t}}
+}
+
+// name is a product for people.
+func (d *demo) name(id string) string {
+	if n := d.demand.names[id]; n != "" {
+		return n + " (" + id + ")"
+	}
+	return id
+}
+
+func (d *demo) salesSection() report.Section {
+	p := d.demand.forecaster.Panel()
+	const shown = 120
+	from := max(0, len(p.Times)-shown)
+	sold := make([]float64, len(p.Times)-from)
+	for i := range p.Series {
+		s := &p.Series[i]
+		for t := max(from, s.First); t < len(p.Times); t++ {
+			sold[t-from] += s.Y[t-s.First]
+		}
+	}
+	past := report.Series{Name: "sold"}
+	for k, y := range sold {
+		past.Points = append(past.Points, report.Point{X: float64(p.Times[from+k]), Y: y})
+	}
+	ahead := report.Series{Name: "expected"}
+	for k, at := range d.demand.after[0].Steps[:demoHorizon] {
+		var sum float64
+		for _, a := range d.demand.after {
+			sum += a.Mean[k]
+		}
+		ahead.Points = append(ahead.Points, report.Point{X: float64(at), Y: sum})
+	}
+	return report.Section{Heading: "What will sell", Charts: []report.Chart{report.Line{
+		Title: "Units a day, the whole shop", Caption: "Sold so far, and expected in the next four weeks. Closed days are zero.",
+		X: report.Axis{Unit: report.Date}, Y: report.Axis{Label: "units", Unit: report.Count}, Series: []report.Series{past, ahead}, Wide: true}}}
+}
+
+func (d *demo) forecastSection() report.Section {
+	p := d.demand.forecaster.Panel()
+	at := map[string]int{}
+	for i := range p.Series {
+		at[p.Series[i].Key] = i
+	}
+	s := report.Section{Heading: "Was it right?"}
+	if test := d.demand.trained.Test; test != nil {
+		s.Text = append(s.Text, fmt.Sprintf("Four weeks ago the forecasts below were made. They are drawn with the range that nine of ten days should lie in, and with what came. Over all %d products the error (RMSSE, 1 is that of always expecting yesterday) is %.3f.", test.Series, test.Model["rmsse"]))
+		s.Tables = append(s.Tables, judgedTable(test))
+	}
+	for _, a := range d.demand.before {
+		band := report.Series{Name: "forecast", Band: true}
+		low, high := slices.Index(a.Levels, .05), slices.Index(a.Levels, .95)
+		for k, t := range a.Steps {
+			band.Points = append(band.Points, report.Point{X: float64(t), Y: a.Mean[k], Low: a.Quantiles[low][k], High: a.Quantiles[high][k]})
+		}
+		came := report.Series{Name: "sold", Muted: true}
+		series := &p.Series[at[a.Key]]
+		for t := max(0, len(p.Times)-demoHorizon-28); t < len(p.Times); t++ {
+			came.Points = append(came.Points, report.Point{X: float64(p.Times[t]), Y: series.Y[t-series.First]})
+		}
+		s.Charts = append(s.Charts, report.Line{Title: d.name(a.Key), X: report.Axis{Unit: report.Date}, Y: report.Axis{Label: "units a day", Unit: report.Count},
+			Series: []report.Series{came, band}})
+	}
+	return s
+}
+
+// judgedTable is the forecaster beside the methods alone.
+func judgedTable(j *demand.TestSummary) report.Table {
+	columns := []string{"rmsse", "wrmsse", "mase", "pinball_50", "pinball_90", "pinball_95"}
+	t := report.Table{Caption: "On the last four weeks, lower is better. rmsse and mase are errors in units of a product's own day-to-day changes, wrmsse weighs products by revenue; pinball is the error of a quantile.",
+		Columns: []report.Column{{Name: "forecast", Text: true}}}
+	for _, c := range columns {
+		t.Columns = append(t.Columns, report.Column{Name: c})
+	}
+	add := func(name string, m demand.Metrics, lead bool) {
+		r := report.Row{Cells: []string{name}, Lead: lead}
+		for _, c := range columns {
+			cell := ""
+			if v, ok := m[c]; ok {
+				cell = strconv.FormatFloat(v, 'f', 3, 64)
+			}
+			r.Cells = append(r.Cells, cell)
+		}
+		t.Rows = append(t.Rows, r)
+	}
+	add("combination", j.Model, true)
+	for _, b := range j.Baselines {
+		add(b.Name, b.Metrics, false)
+	}
+	return t
+}
