@@ -68,7 +68,8 @@ func DecodeTable(data []byte) (b *Batch, err error) {
 			b, err = nil, fmt.Errorf("%w: %v", errCorrupt, p)
 		}
 	}()
-	f, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	f, err := parquet.OpenFile(bytes.NewReader(data), int64(len(data)), parquet.SkipPageIndex(true),
+		parquet.SkipBloomFilters(true))
 	if err != nil {
 		return nil, fmt.Errorf("it is not Parquet, or damaged: %w", err)
 	}
@@ -117,7 +118,8 @@ func tableColumn(node parquet.Field) (f Field, put func(*Column, parquet.Value) 
 	if !node.Leaf() || node.Repeated() {
 		return f, nil
 	}
-	units := func(per int64) func(*Column, parquet.Value) bool { // of a time that has `per` microseconds, or -per a microsecond
+	units := func(per int64) func(*Column,
+		parquet.Value) bool { // of a time that has `per` microseconds, or -per a microsecond
 		return func(c *Column, v parquet.Value) bool {
 			us := v.Int64()
 			if v.Kind() == parquet.Int32 {

@@ -79,7 +79,8 @@ func WideMapping(o WideOptions) (*Mapping, error) {
 		return nil, err
 	}
 	m := &Mapping{name: "wide", format: CSV, comma: ',', loc: loc, returns: true}
-	m.wide = &wide{keys: []wideKey{{ProductID, o.Series}}, start: start, step: o.Step, fromEnd: o.AlignEnd, value: "value", scale: o.Scale}
+	m.wide = &wide{keys: []wideKey{{ProductID, o.Series}}, start: start, step: o.Step, fromEnd: o.AlignEnd,
+		value: "value", scale: o.Scale}
 	m.makeWide()
 	return m, nil
 }
@@ -107,7 +108,8 @@ func (m *Mapping) parseWide(d *yamlDoc, e yamlEntry) {
 		case "keys":
 			for _, k := range d.entries(o.value, "wide: keys") {
 				w.keys = append(w.keys, wideKey{k.key, d.text(k)})
-				if !columnName.MatchString(k.key) || slices.Contains(reserved, k.key) || slices.Contains([]string{TransID, Line, TransDatetime}, k.key) {
+				if !columnName.MatchString(k.key) || slices.Contains(reserved, k.key) ||
+					slices.Contains([]string{TransID, Line, TransDatetime}, k.key) {
 					d.fault(k.node, "wide: keys: a series cannot be named by %q", k.key)
 				}
 			}
@@ -281,7 +283,8 @@ func (r *wideReader) read(ctx context.Context, path string) error {
 		}
 		switch {
 		case errors.Is(err, io.ErrUnexpectedEOF):
-			return fmt.Errorf("import: %s is cut off: it ends in the middle of its compressed data: get the file again: %w", path, err)
+			return fmt.Errorf("import: %s is cut off: it ends in the middle of its compressed data: get the file again: %w",
+				path, err)
 		case err != nil:
 			return fmt.Errorf("import: read %s, line %d: %w", path, line, err)
 		case ctx.Err() != nil:
@@ -308,7 +311,8 @@ func (r *wideReader) read(ctx context.Context, path string) error {
 }
 
 func (r *wideReader) reject(line int64, column string, reason error, raw []byte) {
-	r.im.rejects = append(r.im.rejects, Reject{File: r.file, Line: line, Column: column, Reason: reason.Error(), Row: bounded(raw, rejectRowLimit)})
+	r.im.rejects = append(r.im.rejects, Reject{File: r.file, Line: line, Column: column, Reason: reason.Error(),
+		Row: bounded(raw, rejectRowLimit)})
 	r.im.rejected++
 }
 
@@ -336,7 +340,8 @@ func (r *wideReader) readHeader(in *records) error {
 		at := slices.Index(r.header, name)
 		if at < 0 {
 			few := r.header[:min(len(r.header), 20)]
-			return 0, fmt.Errorf("%s:1: the header lacks %s, which %s maps; it begins with %s", r.file, name, r.im.o.Mapping.name, strings.Join(few, ","))
+			return 0, fmt.Errorf("%s:1: the header lacks %s, which %s maps; it begins with %s", r.file, name,
+				r.im.o.Mapping.name, strings.Join(few, ","))
 		}
 		return at, nil
 	}
@@ -363,7 +368,8 @@ func (r *wideReader) readHeader(in *records) error {
 		}
 	}
 	if len(r.values) == 0 {
-		return fmt.Errorf("%s:1: the header names no values beside %s: want a series on each row, one column a step", r.file, strings.Join(r.header, ","))
+		return fmt.Errorf("%s:1: the header names no values beside %s: want a series on each row, one column a step",
+			r.file, strings.Join(r.header, ","))
 	}
 	return nil
 }
@@ -426,7 +432,8 @@ func (r *wideReader) append(s *series, line int64) {
 			}
 			switch {
 			case err != nil:
-				r.reject(line, r.header[at], fmt.Errorf("series %s: %q %w", s.id, bounded(r.cells[at].b, rejectValueLimit), err), r.cells[at].b)
+				r.reject(line, r.header[at], fmt.Errorf("series %s: %q %w", s.id, bounded(r.cells[at].b, rejectValueLimit), err),
+					r.cells[at].b)
 				gap = true
 			case rounded:
 				r.im.rounded++

@@ -96,7 +96,8 @@ func (p *Plan) NewInteractions() *Interactions {
 func (e *Interactions) reset() {
 	x := e.x
 	e.users, e.items = newNames(x.ext.Fields[x.user.col].Type), newNames(x.ext.Fields[x.item.col].Type)
-	e.lines = lineStore{vals: make([][]int64, len(x.vals)), tags: make([][]tagValue, len(x.tags)), kept: make([]datasets.Column, len(x.kept))}
+	e.lines = lineStore{vals: make([][]int64, len(x.vals)), tags: make([][]tagValue, len(x.tags)),
+		kept: make([]datasets.Column, len(x.kept))}
 	e.queue, e.begun = fifo{}, fifo{}
 	e.groups, e.bought = map[basket]int32{}, map[uint64][]int32{}
 	e.watermark, e.position = beginning, 0
@@ -174,7 +175,8 @@ func (e *Interactions) event(i int) {
 	case rd.cols[x.user.col].IsNull(i) || rd.cols[x.item.col].IsNull(i):
 		e.counts.Unkeyed++
 		return
-	case x.weight >= 0 && rd.cols[x.vals[x.weight].col].IsNull(i) || x.target >= 0 && rd.cols[x.vals[x.target].col].IsNull(i):
+	case x.weight >= 0 && rd.cols[x.vals[x.weight].col].IsNull(i) || x.target >= 0 &&
+		rd.cols[x.vals[x.target].col].IsNull(i):
 		e.counts.Invalid++
 		return
 	}
@@ -252,7 +254,8 @@ func (s *lineStore) place() int32 {
 	s.t, s.seq, s.part = append(s.t, 0), append(s.seq, 0), append(s.part, 0)
 	s.user, s.item = append(s.user, 0), append(s.item, 0)
 	s.id, s.name = append(s.id, 0), append(s.name, "")
-	s.back, s.undone, s.next, s.noVal = append(s.back, false), append(s.undone, false), append(s.next, none), append(s.noVal, 0)
+	s.back, s.undone, s.next, s.noVal = append(s.back, false), append(s.undone, false), append(s.next,
+		none), append(s.noVal, 0)
 	for v := range s.vals {
 		s.vals[v] = append(s.vals[v], 0)
 	}
@@ -261,7 +264,8 @@ func (s *lineStore) place() int32 {
 	}
 	for k := range s.kept {
 		c := &s.kept[k]
-		c.Ints, c.Floats, c.Strings, c.Null = append(c.Ints, 0), append(c.Floats, 0), append(c.Strings, ""), append(c.Null, false)
+		c.Ints, c.Floats, c.Strings, c.Null = append(c.Ints, 0), append(c.Floats, 0), append(c.Strings, ""), append(c.Null,
+			false)
 	}
 	return int32(len(s.t) - 1)
 }

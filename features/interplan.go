@@ -41,7 +41,8 @@ func (b *shapeBinder) interactions() {
 		}
 	}
 	if c := b.rows.ext.Index(datasets.Quantity); c >= 0 && d.returns != nil {
-		if c, ok := b.column("interactions: returns", text{s: datasets.Quantity, pos: d.pos}, datasets.Int64, datasets.Decimal); ok {
+		if c, ok := b.column("interactions: returns", text{s: datasets.Quantity, pos: d.pos}, datasets.Int64,
+			datasets.Decimal); ok {
 			b.rows.target = b.val(c)
 		}
 	}
@@ -58,13 +59,15 @@ func (b *shapeBinder) interactions() {
 		f.Nullable = false
 		return f
 	}
-	p.out = &datasets.Schema{Fields: []datasets.Field{field(x.user.col), field(x.item.col), {Name: ColumnTime, Type: datasets.Time},
+	p.out = &datasets.Schema{Fields: []datasets.Field{field(x.user.col), field(x.item.col),
+		{Name: ColumnTime, Type: datasets.Time},
 		{Name: ColumnWeight, Type: datasets.Float64}, field(b.rows.id)}}
 	for _, c := range x.kept {
 		p.out.Fields = append(p.out.Fields, b.rows.ext.Fields[c])
 	}
-	n := shapeNode{Kind: string(Baskets), Of: d.weight.s, Log: d.log, Series: []any{d.user.s, d.item.s, d.hold, d.policy, p.lateness,
-		b.whereKey(), b.returnsKey(d.returns), slices.Clone(p.out.Fields)}}
+	n := shapeNode{Kind: string(Baskets), Of: d.weight.s, Log: d.log,
+		Series: []any{d.user.s, d.item.s, d.hold, d.policy, p.lateness,
+			b.whereKey(), b.returnsKey(d.returns), slices.Clone(p.out.Fields)}}
 	if x.weight >= 0 {
 		n.Field = b.rows.ext.Fields[b.rows.vals[x.weight].col]
 	}

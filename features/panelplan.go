@@ -109,7 +109,8 @@ func scaled(v int64, scale int) float64 {
 
 // planShape binds a spec of a panel or of interactions.
 func (s *Spec) planShape(in *datasets.Schema, tables *Tables) (*Plan, error) {
-	p := &Plan{spec: s, in: in, lateness: s.lateness, line: -1, label: -1, knownAt: -1, event: -1, seq: -1, part: -1, location: s.Location()}
+	p := &Plan{spec: s, in: in, lateness: s.lateness, line: -1, label: -1, knownAt: -1, event: -1, seq: -1, part: -1,
+		location: s.Location()}
 	b := &shapeBinder{binder: binder{p: p, faults: Faults{Name: s.file}}, tables: tables}
 	b.rows.ext = &datasets.Schema{Fields: slices.Clone(in.Fields)}
 	b.rows.target, b.rows.flag, b.rows.id = -1, -1, -1
@@ -196,7 +197,8 @@ func (b *shapeBinder) rowJoins() {
 	for i := range b.p.spec.joins {
 		d := &b.p.spec.joins[i]
 		if b.tables == nil || b.tables.byName[d.table.s] == nil {
-			b.faults.add(d.table.pos, "join: the table %s is not there: it is %s beside the data set", d.table.s, tableFile(d.table.s))
+			b.faults.add(d.table.pos, "join: the table %s is not there: it is %s beside the data set", d.table.s,
+				tableFile(d.table.s))
 			continue
 		}
 		if !d.ofSteps() {
@@ -273,7 +275,8 @@ func (b *shapeBinder) dayField(d *joinDef, name text) (int, bool) {
 	}
 	f := b.tables.byName[d.table.s].rows.Schema.Fields[at]
 	if f.Type != datasets.Time && f.Type != datasets.String {
-		b.faults.add(name.pos, "join %s: column %s is of type %s; a date is a time or text such as 2026-01-31", d.table.s, f.Name, f.Type)
+		b.faults.add(name.pos, "join %s: column %s is of type %s; a date is a time or text such as 2026-01-31", d.table.s,
+			f.Name, f.Type)
 		return at, false
 	}
 	return at, true
@@ -339,7 +342,8 @@ func (b *shapeBinder) dimPart(d *joinDef, name, field text) (p dimPart, at int, 
 	}
 	other, take := b.taker(name)
 	if other < 0 || b.p.spec.joins[other].ofSteps() {
-		b.faults.add(name.pos, "join %s: %s is neither date, nor one of the panel's keys, nor taken by a join on them", d.table.s, name.s)
+		b.faults.add(name.pos, "join %s: %s is neither date, nor one of the panel's keys, nor taken by a join on them",
+			d.table.s, name.s)
 		return p, at, false
 	}
 	via, ok := b.dimJoin(other)
@@ -400,11 +404,13 @@ func (b *shapeBinder) wheres() {
 		number := x.field.Type == datasets.Int64 || x.field.Type == datasets.Decimal || x.field.Type == datasets.Float64
 		switch {
 		case (w.above != nil || w.below != nil) && !number:
-			b.faults.add(w.column.pos, "where: above and below are for numbers; column %s is of type %s", w.column.s, x.field.Type)
+			b.faults.add(w.column.pos, "where: above and below are for numbers; column %s is of type %s", w.column.s,
+				x.field.Type)
 		case w.matches != nil && x.field.Type != datasets.String:
 			b.faults.add(w.column.pos, "where: matches is for text; column %s is of type %s", w.column.s, x.field.Type)
 		case (x.in != nil || x.notIn != nil) && x.field.Type != datasets.String && x.field.Type != datasets.Int64:
-			b.faults.add(w.column.pos, "where: in and not_in are for text and whole numbers; column %s is of type %s", w.column.s, x.field.Type)
+			b.faults.add(w.column.pos, "where: in and not_in are for text and whole numbers; column %s is of type %s",
+				w.column.s, x.field.Type)
 		}
 		b.rows.where = append(b.rows.where, x)
 	}
@@ -509,7 +515,8 @@ func (b *shapeBinder) whereKey() []any {
 		if w.matches != nil {
 			pattern = w.matches.String()
 		}
-		list = append(list, []any{w.field, pattern, plain(w.whereDef.in), plain(w.whereDef.notIn), w.above, w.below, w.present})
+		list = append(list, []any{w.field, pattern, plain(w.whereDef.in), plain(w.whereDef.notIn), w.above, w.below,
+			w.present})
 	}
 	for _, j := range b.rows.joins {
 		list = append(list, []any{j.def.table.s, plain(j.def.on), plain(j.def.keyNames()), plain(j.def.take), j.def.prefix})
@@ -575,7 +582,8 @@ func (b *shapeBinder) measures(d *panelDef, shared []any) {
 	if d.returns != nil && (demand.val < 0 || demand.kind != aggSum || demand.float) {
 		b.faults.add(d.demand.name.pos, "demand: with returns it is the sum of an int64 or decimal column, such as quantity")
 	}
-	b.pan.columns = append(b.pan.columns, PanelColumn{Name: ColumnDemand, Role: RoleTarget, Kind: demand.kind, Of: d.demand.of.s, Words: d.demand.words, Unit: d.demand.unit})
+	b.pan.columns = append(b.pan.columns, PanelColumn{Name: ColumnDemand, Role: RoleTarget, Kind: demand.kind,
+		Of: d.demand.of.s, Words: d.demand.words, Unit: d.demand.unit})
 	node(&d.demand, d.fillLast)
 	for i := range d.measures {
 		m := &d.measures[i]
@@ -584,7 +592,8 @@ func (b *shapeBinder) measures(d *panelDef, shared []any) {
 			continue
 		}
 		b.pan.meas = append(b.pan.meas, bound)
-		b.pan.columns = append(b.pan.columns, PanelColumn{Name: m.name.s, Role: RoleMeasure, Kind: m.kind.s, Of: m.of.s, Words: m.words, Unit: m.unit})
+		b.pan.columns = append(b.pan.columns, PanelColumn{Name: m.name.s, Role: RoleMeasure, Kind: m.kind.s, Of: m.of.s,
+			Words: m.words, Unit: m.unit})
 		node(m, false)
 	}
 }
@@ -611,7 +620,8 @@ func (b *shapeBinder) covariate(d *covariateDef, shared []any) {
 		n.On = append(plain(j.def.on), append(append(plain(j.def.keyNames()), j.def.since.s), plain(j.def.between)...)...)
 		n.Field = j.rows.Schema.Fields[c.take]
 		if d.kind.s == covTable && (n.Field.Type == datasets.String || n.Field.Type == datasets.Time) {
-			b.faults.add(d.of.pos, "%s: column %s of the table %s is of type %s; a covariate of kind table is a number, one of kind flag tells whether there is a value",
+			b.faults.add(d.of.pos,
+				"%s: column %s of the table %s is of type %s; a covariate of kind table is a number, one of kind flag tells whether there is a value",
 				what, n.Field.Name, n.Join, n.Field.Type)
 			return
 		}
@@ -635,7 +645,8 @@ func (b *shapeBinder) covariate(d *covariateDef, shared []any) {
 			c.lag, n.Lag = d.lags[i], d.lags[i]
 			b.pan.lagMax = max(b.pan.lagMax, c.lag)
 			b.pan.covs = append(b.pan.covs, c)
-			b.pan.columns = append(b.pan.columns, PanelColumn{Name: name, Role: RolePast, Kind: covLag, Of: d.of.s, Lag: c.lag, Words: d.words, Unit: d.unit})
+			b.pan.columns = append(b.pan.columns, PanelColumn{Name: name, Role: RolePast, Kind: covLag, Of: d.of.s, Lag: c.lag,
+				Words: d.words, Unit: d.unit})
 			b.shapeNode(name, n)
 		}
 		return
@@ -652,7 +663,8 @@ func (b *shapeBinder) covariate(d *covariateDef, shared []any) {
 		}
 	}
 	b.pan.covs = append(b.pan.covs, c)
-	b.pan.columns = append(b.pan.columns, PanelColumn{Name: d.name.s, Role: role, Kind: d.kind.s, Of: d.of.s, Words: d.words, Unit: d.unit})
+	b.pan.columns = append(b.pan.columns, PanelColumn{Name: d.name.s, Role: role, Kind: d.kind.s, Of: d.of.s,
+		Words: d.words, Unit: d.unit})
 	b.shapeNode(d.name.s, n)
 }
 

@@ -110,10 +110,14 @@ func (r *reader) panel(n ast.Node) *panelDef {
 		case "returns":
 			p.returns, _ = r.returns(v, "panel returns", returnsFields)
 		case "demand":
-			p.demand = r.measure(v, "demand", slices.DeleteFunc(slices.Clone(measureFields), func(f string) bool { return f == "name" }))
+			p.demand = r.measure(v, "demand", slices.DeleteFunc(slices.Clone(measureFields),
+				func(f string) bool { return f == "name" }))
 			p.demand.name = text{"demand", place(v)}
 		case "measures":
-			r.list(v, "panel measures", func(v ast.Node) { p.measures = append(p.measures, r.measure(v, "measure", measureFields)) })
+			r.list(v, "panel measures", func(v ast.Node) {
+				p.measures = append(p.measures,
+					r.measure(v, "measure", measureFields))
+			})
 		case "covariates":
 			r.list(v, "panel covariates", func(v ast.Node) { p.covariates = append(p.covariates, r.covariate(v)) })
 		}
@@ -195,7 +199,8 @@ func (r *reader) measureKind(m *measureDef, what string, seen map[string]bool, k
 		r.faults.add(m.name.pos, "%s: the field name is missing", what)
 	}
 	if !slices.Contains(kinds, m.kind.s) {
-		r.faults.add(m.kind.pos, "%s: unknown kind %q%s; there are %s", what, m.kind.s, suggest(m.kind.s, kinds), strings.Join(kinds, ", "))
+		r.faults.add(m.kind.pos, "%s: unknown kind %q%s; there are %s", what, m.kind.s, suggest(m.kind.s, kinds),
+			strings.Join(kinds, ", "))
 		return
 	}
 	switch {
@@ -239,7 +244,8 @@ func (r *reader) covariate(n ast.Node) covariateDef {
 		r.faults.add(c.name.pos, "%s: a lag is not known in advance", what)
 	}
 	if c.kind.s == covCalendar && c.of.s != "" && !slices.Contains(calendarNames(), c.of.s) {
-		r.faults.add(c.of.pos, "%s: of: unknown calendar value %q%s; there are %s", what, c.of.s, suggest(c.of.s, calendarNames()), strings.Join(calendarNames(), ", "))
+		r.faults.add(c.of.pos, "%s: of: unknown calendar value %q%s; there are %s", what, c.of.s,
+			suggest(c.of.s, calendarNames()), strings.Join(calendarNames(), ", "))
 	}
 	if !c.hasKnown {
 		c.known = step
@@ -290,7 +296,8 @@ func (r *reader) joins(n ast.Node) []joinDef {
 			}
 		}
 		if j.table.s != "" && !tableName.MatchString(j.table.s) {
-			r.faults.add(j.table.pos, "join: table %q: want the name of NAME.parquet beside the data set, of letters, digits, _ and -", j.table.s)
+			r.faults.add(j.table.pos,
+				"join: table %q: want the name of NAME.parquet beside the data set, of letters, digits, _ and -", j.table.s)
 		}
 		if j.key != nil && len(j.key) != len(j.on) {
 			r.faults.add(j.pos, "join %s: key has %d columns and on has %d", j.table.s, len(j.key), len(j.on))

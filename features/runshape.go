@@ -153,7 +153,8 @@ func runShape(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 	}
 	// The state is taken before steps that the range leaves open are cut short: it goes on where the log does.
 	if o.StateOut != "" {
-		if err := SaveState(o.StateOut, r.state(), map[string]int64{"data:" + o.In.ID(): r.folded}, nil, o.Force); err != nil {
+		if err := SaveState(o.StateOut, r.state(), map[string]int64{"data:" + o.In.ID(): r.folded}, nil,
+			o.Force); err != nil {
 			return nil, err
 		}
 	}
@@ -180,11 +181,13 @@ func runShape(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 
 // StateOf folds everything in a data set before the instant `to` (microseconds) into a panel or interactions and
 // returns it: with its state the next transaction can be folded. No step has been cut short.
-func StateOf(ctx context.Context, spec *Spec, in *datasets.Dataset, to int64, progress func(done, total int64)) (State, error) {
+func StateOf(ctx context.Context, spec *Spec, in *datasets.Dataset, to int64,
+	progress func(done, total int64)) (State, error) {
 	if spec.Shape() == Events {
 		return nil, fmt.Errorf("the spec %s is of features of transactions: want a panel or interactions", spec.name)
 	}
-	r, err := newShapeRun(RunOptions{Spec: spec, In: in, Progress: progress, Range: datasets.Range{From: math.MinInt64, To: to}})
+	r, err := newShapeRun(RunOptions{Spec: spec, In: in, Progress: progress,
+		Range: datasets.Range{From: math.MinInt64, To: to}})
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +201,8 @@ func (r *shapeRun) fold(ctx context.Context) error {
 		o.Range = datasets.Range{From: math.MinInt64, To: r.to}
 	}
 	seq := -1
-	if r.In.Manifest().Kind == datasets.KindLog && r.In.Schema().Index(datasets.Seq) >= 0 && !slices.Contains(r.columns, datasets.Seq) {
+	if r.In.Manifest().Kind == datasets.KindLog && r.In.Schema().Index(datasets.Seq) >= 0 &&
+		!slices.Contains(r.columns, datasets.Seq) {
 		o.Columns = append(slices.Clone(r.columns), datasets.Seq)
 		seq = len(r.columns)
 	}
@@ -304,7 +308,8 @@ func atOrAfter(b *datasets.Batch, times []int64, from int64) *datasets.Batch {
 	out := &datasets.Batch{Schema: b.Schema, N: len(rows), Columns: make([]datasets.Column, len(b.Columns))}
 	for i := range b.Columns {
 		c := &b.Columns[i]
-		out.Columns[i] = datasets.Column{Ints: pick(c.Ints, rows), Floats: pick(c.Floats, rows), Strings: pick(c.Strings, rows), Null: pick(c.Null, rows)}
+		out.Columns[i] = datasets.Column{Ints: pick(c.Ints, rows), Floats: pick(c.Floats, rows),
+			Strings: pick(c.Strings, rows), Null: pick(c.Null, rows)}
 	}
 	return out
 }
@@ -328,7 +333,8 @@ func (r *shapeRun) writeTables() error {
 // describe fills in the manifest.
 func (r *shapeRun) describe(m *datasets.Manifest) error {
 	made := Made{
-		Spec: string(r.Spec.YAML()), Fingerprint: r.plan.Fingerprint(), Data: r.In.ID(), Input: r.plan.in, Nodes: r.plan.Nodes(),
+		Spec: string(r.Spec.YAML()), Fingerprint: r.plan.Fingerprint(), Data: r.In.ID(), Input: r.plan.in,
+		Nodes: r.plan.Nodes(),
 		Range: r.Range.String(), Shape: r.Spec.Shape(), Panel: r.madePanel(), Interactions: r.madeInteractions(),
 	}
 	raw, err := json.Marshal(made)
@@ -369,7 +375,8 @@ func (p *Plan) Panel() *MadePanel {
 	if p.panel == nil {
 		return nil
 	}
-	m := &MadePanel{Step: p.panel.grid.step, Timezone: p.spec.timezone, Seasons: slices.Clone(p.panel.seasons), Fill: "zero", Tables: p.spec.Tables()}
+	m := &MadePanel{Step: p.panel.grid.step, Timezone: p.spec.timezone, Seasons: slices.Clone(p.panel.seasons),
+		Fill: "zero", Tables: p.spec.Tables()}
 	if p.panel.fill {
 		m.Fill = "last"
 	}

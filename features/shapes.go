@@ -86,7 +86,8 @@ const (
 	rowsAll      rowClass = "all"      // everything, returns counted as negative
 )
 
-var rowClasses = []string{string(rowsDemand), string(rowsSold), string(rowsUndone), string(rowsReturned), string(rowsAll)}
+var rowClasses = []string{string(rowsDemand), string(rowsSold), string(rowsUndone), string(rowsReturned),
+	string(rowsAll)}
 
 // How rows of a step become one number.
 const (

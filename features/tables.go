@@ -59,7 +59,8 @@ func ReadTables(s *Spec, read func(file string) ([]byte, error)) (*Tables, error
 	for _, name := range s.Tables() {
 		file, err := read(tableFile(name))
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s is missing: the spec %s joins the table %s; put it there as Parquet", tableFile(name), s.name, name)
+			return nil, fmt.Errorf("%s is missing: the spec %s joins the table %s; put it there as Parquet", tableFile(name),
+				s.name, name)
 		}
 		if err != nil {
 			return nil, err
@@ -158,7 +159,8 @@ func (j *rowJoin) build(key []int) error {
 			continue
 		}
 		if first, twice := j.index[string(buf)]; twice {
-			return fmt.Errorf("table %s: rows %d and %d have the same %s: leave one of them out", j.def.table.s, first+1, i+1, joined(j.def.keyNames()))
+			return fmt.Errorf("table %s: rows %d and %d have the same %s: leave one of them out", j.def.table.s, first+1, i+1,
+				joined(j.def.keyNames()))
 		}
 		j.index[string(buf)] = int32(i)
 	}

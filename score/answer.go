@@ -15,6 +15,7 @@ import (
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/score/model/forecaster"
+	"github.com/onmart/onmart/score/model/recommender"
 )
 
 // maxSeries bounds the series of one forecast request: events wait while it is answered.
@@ -96,6 +97,51 @@ func (h *Server) ask(q ForecastRequest) (*ForecastAnswer, error) {
 		out.Forecasts = append(out.Forecasts, s)
 	}
 	return out, nil
+}
+
+// RecommendRequest asks for what a user may want next, or for what goes with a basket. Over GET its fields are
+// query parameters, lists separated by commas.
+type RecommendRequest struct {
+	User          string   `json:"user"`
+	Recent        []string `json:"recent"` // items that the user has bought lately, beside what is known
+	Basket        []string `json:"basket"` // ask instead for what goes with these
+	K             int      `json:"k"`      // 0 is 10
+	ExcludeBought bool     `json:"exclude_bought"`
+	InStock       []string `json:"in_stock"`     // offer only these
+	NotForSale    []string `json:"not_for_sale"` // offer none of these
+}
+
+// RecommendAnswer is the answer, best first.
+type RecommendAnswer struct {
+	Model  string               `json:"model"`
+	Known  bool                 `json:"known"`             // the user has purchases
+	Ignore []string             `json:"ignored,omitempty"` // items of the request that were never sold
+	Items  []recommender.Answer `json:"items"`
+}
+
+const defaultK = 10
+
+// recommend answers GET and POST /v1/recommend.
+func (h *Server) recommend(w http.ResponseWriter, r *http.Request) {
+	q := RecommendRequest{K: defaultK}
+	if !ask(w, r, &q) {
+		return
+	}
+	var list *recommender.List
+	err := h.scorer.Inspect(func() (err error) {
+		list, err = h.models.Recommender.Recommend(recommender.Request{User: q.User, Recent: q.Recent, Basket: q.Basket, K: q.K,
+			Filter: recommender.Filter{ExcludeBought: q.ExcludeBought, InStock: q.InStock, NotForSale: q.NotForSale}})
+		return err
+	})
+	if err != nil {
+		httpError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	answer := RecommendAnswer{Model: h.models.RecommendVersion, Known: list.Known, Ignore: list.Ignore, Items: list.Items}
+	if answer.Items == nil {
+		answer.Items = []recommender.Answer{}
+	}
+	writeJSON(w, answer)
 }
 
 // ask reads a request from the query of a GET or the JSON body of a POST into the struct q points to. It has

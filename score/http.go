@@ -16,6 +16,7 @@ import (
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/score/model/forecaster"
+	"github.com/onmart/onmart/score/model/recommender"
 )
 
 // maxBody bounds one request: about 5,000 events.
@@ -30,6 +31,7 @@ const httpSource = "http"
 //	                 and for each event that could not be read (400 where that is all there was)
 //	POST /v1/labels  labels, one a line: trans_id, is_fraud, known_at; answers {"labels":N,"waiting":N,...}
 //	GET, POST /v1/forecast   what will be sold of some series: ForecastRequest
+//	GET, POST /v1/recommend  what a user may want, what goes with a basket: RecommendRequest
 //	GET  /v1/models  the models in service
 //	GET  /healthz    200 while the process lives
 //	GET  /readyz     200 while events are accepted
@@ -47,6 +49,9 @@ type Server struct {
 type Models struct {
 	Forecaster      *forecaster.Forecaster
 	ForecastVersion string
+
+	Recommender      *recommender.Recommender
+	RecommendVersion string
 }
 
 // NewServer serves a scorer whose schema is the mapping's LogSchema. Where token is not empty, /v1 requests
@@ -65,6 +70,10 @@ func (h *Server) Handler() http.Handler {
 	if h.models.Forecaster != nil {
 		mux.HandleFunc("GET /v1/forecast", h.authorised(h.forecast))
 		mux.HandleFunc("POST /v1/forecast", h.authorised(h.forecast))
+	}
+	if h.models.Recommender != nil {
+		mux.HandleFunc("GET /v1/recommend", h.authorised(h.recommend))
+		mux.HandleFunc("POST /v1/recommend", h.authorised(h.recommend))
 	}
 	mux.HandleFunc("GET /v1/models", h.authorised(h.list))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })

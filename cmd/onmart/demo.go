@@ -27,7 +27,9 @@ import (
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/score/sink"
 	"github.com/onmart/onmart/score/source"
+	"github.com/onmart/onmart/train/demand"
 	"github.com/onmart/onmart/train/fraud"
+	"github.com/onmart/onmart/train/recommend"
 )
 
 // The demo's calendar, in days of the shop: a year and a half, of which the last four weeks are lived through. All
@@ -287,11 +289,11 @@ func (d *demo) live(ctx context.Context) error {
 	if err := d.writeEvents(ctx); err != nil {
 		return err
 	}
-	models, err := openScored([]string{d.path("fraud"), d.path("demand")}, d.threads)
+	models, err := openScored([]string{d.path("fraud"), d.path("demand"), d.path("recommend")}, d.threads)
 	if err != nil {
 		return err
 	}
-	d.demand.forecaster = models.answering.Forecaster
+	d.demand.forecaster, d.offers.recommender = models.answering.Forecaster, models.answering.Recommender
 	if err := d.foresee(); err != nil {
 		return err
 	}
@@ -462,38 +464,78 @@ func (d *demo) write(context.Context) error {
 	return f.Commit()
 }
 
-// page is the report: what was found, the live replay, and then the evaluation's sections.
+// page is the report: what a shop owner wants to know first, then how good it was, then how it was made.
 func (d *demo) page() *report.Page {
 	e := d.test
+	alerts, made := d.alertSection(), e.sections()
+	made[0].Cards = append(e.cards(), made[0].Cards...)
 	return &report.Page{
-		Title: "A shop, four weeks on",
+		Title: "The shop, when the last day has ended",
 		Intro: d.summary(),
 		Facts: []report.Fact{
-			{Name: "Learned from", Value: d.between(demoTrainFrom, demoTrainTo)},
-			{Name: "Judged on", Value: d.between(demoLive, demoDays-1)},
-			{Name: "Lines judged", Value: progress.Count(int64(e.ev.Rows))},
-			{Name: "Frauds among them", Value: progress.Count(int64(e.ev.Positives))},
-			{Name: "A fraud is known after", Value: span(int64(e.Delay))},
+			{Name: "The shop", Value: d.between(0, demoDays-1)},
+			{Name: "Lines of purchases", Value: progress.Count(d.lines)},
+			{Name: "Customers", Value: progress.Count(int64(d.mock.Users))},
+			{Name: "Products", Value: progress.Count(int64(d.demand.trained.Series))},
+			{Name: "Learned until", Value: d.between(demoLive-1, demoLive-1)},
+			{Name: "Lived through", Value: d.between(demoLive, demoDays-1)},
 			{Name: "Seed", Value: strconv.FormatUint(d.mock.Seed, 10)},
 			{Name: "All of it took", Value: progress.Duration(d.took)},
 		},
-		Cards:    e.cards(),
-		Sections: slices.Concat(d.demandSections(), report.Sections{d.plantedSection(), d.liveSection()}, e.sections()),
-		Footer:   fmt.Sprintf("onmart %s, model %s. The data are generated: the figures say nothing about real cards.", buildVersion(), e.Model),
+		Cards: d.cards(),
+		Sections: slices.Concat(report.Sections{d.orderSection(), d.salesSection()}, d.offerSections(), report.Sections{alerts},
+			report.Sections{d.forecastSection(), d.plantedSection(), d.liveSection()}, made),
+		Footer: fmt.Sprintf("onmart %s, models %s (fraud), %s (demand), %s (recommend). The data are generated: the figures say nothing about real shops or cards.",
+			buildVersion(), e.Model, d.demand.trained.Version, d.offers.trained.Version),
 	}
 }
 
-// summary says in two sentences what came of it.
+// summary says what this is.
 func (d *demo) summary() string {
+	return fmt.Sprintf("A generated shop of a year and a half. Three models learned from what was known on %s: which purchases are fraud, what will be sold, what each customer wants next. Then the last %d days were lived through, event by event. This is what they say now, and how right they were.",
+		d.between(demoLive-1, demoLive-1), demoDays-demoLive)
+}
+
+// cards are the figures for the owner.
+func (d *demo) cards() []report.Card {
+	needed := 0
+	for _, o := range d.demand.orders {
+		needed += btoi(o.Quantity > 0)
+	}
+	before, ahead := d.sold()
 	a := d.test.ev.Alerts
-	return fmt.Sprintf("A model learned from %d days of a generated card stream and was judged on the last %d, which it had not seen. With %.0f alerts a day, of which %.0f%% were frauds, it found %.0f%% of the fraudulent lines there.",
-		demoTrainTo-demoTrainFrom+1, demoDays-demoLive, a.PerDay, 100*a.Precision, 100*a.Recall)
+	cards := []report.Card{
+		{Label: "Products to order", Value: strconv.Itoa(needed), Note: fmt.Sprintf("of %d for sale", len(d.demand.orders))},
+		{Label: "Units, next four weeks", Value: progress.Count(int64(ahead)), Note: fmt.Sprintf("%s in the last four", progress.Count(int64(before)))},
+	}
+	if test := d.demand.trained.Test; test != nil {
+		c := report.Card{Label: "Error of the forecast", Value: strconv.FormatFloat(test.Model["rmsse"], 'f', 3, 64)}
+		for _, b := range test.Baselines {
+			if b.Name == "seasonal-naive" {
+				c.Note = fmt.Sprintf("%.3f if each week were like the last", b.Metrics["rmsse"])
+			}
+		}
+		cards = append(cards, c)
+	}
+	if test := d.offers.trained.Test; test != nil {
+		cards = append(cards, report.Card{Label: "Lists that hit", Value: percent(test.Model["hit_rate_at_10"]), Note: "bought one of ten offered"})
+	}
+	return append(cards,
+		report.Card{Label: "Alerts a day", Value: fmt.Sprintf("%.1f", a.PerDay), Note: percent(a.Precision) + " of them fraud"},
+		report.Card{Label: "Frauds found", Value: percent(a.Recall), Note: "of the last four weeks"})
 }
 
 // between writes the days a to b, both included, for people.
 func (d *demo) between(a, b int) string {
-	const form = "Jan 2"
-	return time.UnixMicro(d.day(a)).UTC().Format(form) + " to " + time.UnixMicro(d.day(b)).UTC().Format(form+", 2006")
+	const short, long = "Jan 2", "Jan 2, 2006"
+	from, to := time.UnixMicro(d.day(a)).UTC(), time.UnixMicro(d.day(b)).UTC()
+	switch {
+	case a == b:
+		return to.Format(long)
+	case from.Year() != to.Year():
+		return from.Format(long) + " to " + to.Format(long)
+	}
+	return from.Format(short) + " to " + to.Format(long)
 }
 
 func (d *demo) plantedSection() report.Section {
@@ -519,9 +561,14 @@ func (d *demo) liveSection() report.Section {
 	if d.replay.Differ > 0 {
 		differ = fmt.Sprintf("%s of them differ from the backfill in a feature or in the score", progress.Count(int64(d.replay.Differ)))
 	}
-	return report.Section{Heading: "Live, bit by bit", Text: []string{
-		fmt.Sprintf("The last two days were written as %s events and scored one at a time by the live scorer, which started from the state of the backfill: %s.", progress.Count(int64(d.replay.Events)), differ),
+	return report.Section{Heading: "Live and backfill, bit by bit", Text: []string{
+		fmt.Sprintf("The last %d days were written as %s events, with the labels of frauds as they became known, and put one at a time through the live scorer, which started from the state of the backfill: %s. Each event brought the forecaster and the recommender up to date too.", demoDays-demoLive, progress.Count(int64(d.replay.Events)), differ),
 		fmt.Sprintf("Half of the events took less than %.0f microseconds on this machine: read, features, score, reasons for alerts, written.", d.replay.Median),
+	}}
+}
+
+func (d *demo) alertSection() report.Section {
+	return report.Section{Heading: "What is odd", Text: []string{
 		fmt.Sprintf("How to read the reasons: the first one raised the score most. Typical is the middle value of all lines that were learned from. A fraud is known %s after the purchase, so that a store's latest 7 days with labels ended %[1]s before.", span(int64(d.test.Delay))),
 	}, Tables: []report.Table{d.alertTable()}}
 }
@@ -570,20 +617,34 @@ var (
 
 func (d *demo) result() any {
 	return struct {
-		Out     string         `json:"out"`
-		Report  string         `json:"report"`
-		Rows    int64          `json:"rows"`
-		Test    *evaluated     `json:"test"`
-		Kinds   []kindFound    `json:"kinds"`
-		Replay  replayed       `json:"replay"`
-		Seconds float64        `json:"seconds"`
-		Train   *fraud.Summary `json:"train"`
-	}{d.out, d.path("report.html"), d.lines, d.test, d.kinds, d.replay, time.Since(d.start).Seconds(), d.trained}
+		Out       string             `json:"out"`
+		Report    string             `json:"report"`
+		Rows      int64              `json:"rows"`
+		Test      *evaluated         `json:"test"`
+		Kinds     []kindFound        `json:"kinds"`
+		Replay    replayed           `json:"replay"`
+		Orders    []itemOrder        `json:"orders"`
+		Offers    []userOffers       `json:"offers"`
+		Together  []basketOffers     `json:"together"`
+		Seconds   float64            `json:"seconds"`
+		Train     *fraud.Summary     `json:"train"`
+		Demand    *demand.Summary    `json:"demand"`
+		Recommend *recommend.Summary `json:"recommend"`
+	}{d.out, d.path("report.html"), d.lines, d.test, d.kinds, d.replay, d.demand.orders, d.offers.users, d.offers.baskets,
+		time.Since(d.start).Seconds(), d.trained, d.demand.trained, d.offers.trained}
 }
 
 func (d *demo) print(w io.Writer) error {
-	fmt.Fprintf(w, "onmart demo: %s purchase lines generated, a fraud model trained, judged and replayed live, in %s\n\n",
+	fmt.Fprintf(w, "onmart demo: %s purchase lines generated, three models trained, judged and lived with for four weeks, in %s\n\nWhat to order tomorrow:\n",
 		progress.Count(d.lines), progress.Duration(time.Since(d.start)))
+	if err := d.printOrders(w); err != nil {
+		return err
+	}
+	fmt.Fprintln(w, "\nWhat to offer to the customers who bought last:")
+	if err := d.printOffers(w); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\n%s\n%s\n\nFraud:\n", wrapped(d.demandWords(), 110), wrapped(d.offerWords(), 110))
 	if err := d.test.text(w); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -75,10 +76,12 @@ func (d *demo) trainDemand(ctx context.Context) error {
 		return err
 	}
 	test := d.days(demoLive, demoDays-1)
+	config := demand.DefaultConfig()
+	config.Rows = 2 * d.mock.Rows // two or three minutes of a real training are not what a demo is for
 	defer os.RemoveAll(demand.CheckpointDir(d.path("demand")))
 	d.demand.trained, err = demand.Train(ctx, demand.Options{
 		Source: src, Out: d.path("demand"), Force: true, Train: d.days(0, demoLive-1), Test: &test, Horizon: demoHorizon,
-		Config: demand.DefaultConfig(), Seed: d.mock.Seed, Threads: d.threads, Backend: backend,
+		Config: config, Seed: d.mock.Seed, Threads: d.threads, Backend: backend,
 		Note: d.con.notef, Bar: d.con.bar, Created: d.modelCreated(),
 	})
 	if err != nil && ctx.Err() != nil {
@@ -164,16 +167,43 @@ func (d *demo) table(file string) (*datasets.Batch, error) {
 	return datasets.DecodeTable(b)
 }
 
-func (d *demo) demandSections() report.Sections {
-	return report.Sections{d.orderSection(), d.salesSection(), d.forecastSection()}
+// sold are the units of the last weeks and those expected of as many to come.
+func (d *demo) sold() (before, ahead float64) {
+	p := d.demand.forecaster.Panel()
+	for i := range p.Series {
+		y := p.Series[i].Y
+		for _, v := range y[max(0, len(y)-demoHorizon):] {
+			before += v
+		}
+	}
+	for _, a := range d.demand.after {
+		for _, v := range a.Mean[:demoHorizon] {
+			ahead += v
+		}
+	}
+	return before, ahead
 }
+
+// printOrders writes the orders of the products that are nearest to running out.
+func (d *demo) printOrders(w io.Writer) error {
+	const most = 5
+	t := newTable("product", "order", "in stock", "expected demand", "days", "runs out without")
+	for _, o := range d.demand.orders {
+		if o.Quantity > 0 && len(t.rows) <= most {
+			t.add(d.name(o.Series), number0(o.Quantity), number0(o.OnHand), number0(o.Expected), strconv.Itoa(o.Lead+o.Review), percent(o.WithoutOrder))
+		}
+	}
+	return t.write(w)
+}
+
+// number0 writes a number without decimals.
+func number0(x float64) string { return strconv.FormatFloat(x, 'f', 0, 64) }
 
 func (d *demo) orderSection() report.Section {
 	const most = 15
-	t := report.Table{Columns: []report.Column{{Name: "product", Text: true}, {Name: "order"}, {Name: "in stock"}, {Name: "on its way"},
-		{Name: "expected demand"}, {Name: "days it has to last"}, {Name: "runs out if not ordered"}, {Name: "runs out all the same"}}}
+	t := report.Table{Columns: []report.Column{{Name: "product", Text: true}, {Name: "order"}, {Name: "in stock"}, {Name: "coming"},
+		{Name: "demand"}, {Name: "for days"}, {Name: "runs out without"}, {Name: "with"}}}
 	ordered, units := 0, 0.0
-	whole := func(x float64) string { return strconv.FormatFloat(x, 'f', 0, 64) }
 	for _, o := range d.demand.orders {
 		if o.Quantity == 0 {
 			continue
@@ -181,11 +211,11 @@ func (d *demo) orderSection() report.Section {
 		ordered++
 		units += o.Quantity
 		if len(t.Rows) < most {
-			t.Rows = append(t.Rows, report.Row{Cells: []string{d.name(o.Series), whole(o.Quantity), whole(o.OnHand), whole(o.OnOrder), whole(o.Expected),
+			t.Rows = append(t.Rows, report.Row{Cells: []string{d.name(o.Series), number0(o.Quantity), number0(o.OnHand), number0(o.OnOrder), number0(o.Expected),
 				strconv.Itoa(o.Lead + o.Review), percent(o.WithoutOrder), percent(o.RunsOut)}})
 		}
 	}
-	t.Caption = fmt.Sprintf("The %d products that are nearest to running out. An order aims at lasting with a probability of 95%% until what is ordered the next time arrives.", len(t.Rows))
+	t.Caption = fmt.Sprintf("The %d products that are nearest to running out. Demand is what is expected until an order of the next round arrives; the last columns are the probabilities of running out before, without the order and with it, which aims at 5%%.", len(t.Rows))
 	return report.Section{Heading: "What to order tomorrow",
 		Text:   []string{fmt.Sprintf("%s of %s products need an order now, %s units in all.", progress.Count(int64(ordered)), progress.Count(int64(len(d.demand.orders))), progress.Count(int64(units)))},
 		Tables: []report.Table{t}}
@@ -235,7 +265,7 @@ func (d *demo) forecastSection() report.Section {
 	}
 	s := report.Section{Heading: "Was it right?"}
 	if test := d.demand.trained.Test; test != nil {
-		s.Text = append(s.Text, fmt.Sprintf("Four weeks ago the forecasts below were made. They are drawn with the range that nine of ten days should lie in, and with what came. Over all %d products the error (RMSSE, 1 is that of always expecting yesterday) is %.3f.", test.Series, test.Model["rmsse"]))
+		s.Text = append(s.Text, "Four weeks ago the forecasts below were made. They are drawn with the range that nine of ten days should lie in, and with what came.", d.demandWords())
 		s.Tables = append(s.Tables, judgedTable(test))
 	}
 	for _, a := range d.demand.before {
@@ -253,6 +283,21 @@ func (d *demo) forecastSection() report.Section {
 			Series: []report.Series{came, band}})
 	}
 	return s
+}
+
+// demandWords says how good the forecasts were.
+func (d *demo) demandWords() string {
+	test := d.demand.trained.Test
+	if test == nil {
+		return ""
+	}
+	words := fmt.Sprintf("Four weeks ahead, the error of the demand of %d products (RMSSE, in units of their day-to-day changes) is %.3f", test.Series, test.Model["rmsse"])
+	for _, b := range test.Baselines {
+		if b.Name == "seasonal-naive" {
+			words += fmt.Sprintf("; expecting each day what the same weekday sold before gives %.3f", b.Metrics["rmsse"])
+		}
+	}
+	return words + "."
 }
 
 // judgedTable is the forecaster beside the methods alone.

@@ -106,6 +106,13 @@ func runEvaluate(cmd *cobra.Command, f *evaluateFlags) error {
 	if f.threads, err = threadCount(f.threads); err != nil {
 		return err
 	}
+	a, err := model.Open(f.model)
+	if err != nil {
+		return err
+	}
+	if a.Manifest().Task == model.Recommend {
+		return evaluateRecommend(ctx, con, f, a)
+	}
 	e := &evaluated{AllCards: f.allCards}
 	given, err := f.parse(e)
 	if err != nil {

@@ -230,13 +230,25 @@ func inspectModel(con *console, dir string) error {
 	return con.result(report, func(w io.Writer) error {
 		fmt.Fprintf(w, "%s is a model for %s, version %s, and whole: every checksum agrees\n", dir, m.Task, m.Version)
 		fmt.Fprintf(w, "  made       %s by onmart %s %s on %s\n", m.Created.Time, m.Created.Command, m.Created.Onmart, m.Created.Backend)
-		fmt.Fprintf(w, "  trained    on %s rows (%s positive) of %s, seed %d\n", progress.Count(m.Lineage.Rows),
-			progress.Count(m.Lineage.Seen), m.Lineage.Train.String(), m.Seed)
-		fmt.Fprintf(w, "  alerts     from probability %.4g, chosen for %g a day\n", m.Threshold, m.AlertsPerDay)
+		positive := ""
+		if m.Task == model.Fraud {
+			positive = fmt.Sprintf(" (%s positive)", progress.Count(m.Lineage.Seen))
+		}
+		fmt.Fprintf(w, "  trained    on %s rows%s of %s, seed %d\n", progress.Count(m.Lineage.Rows), positive, m.Lineage.Train.String(), m.Seed)
+		if m.Task == model.Fraud {
+			fmt.Fprintf(w, "  alerts     from probability %.4g, chosen for %g a day\n", m.Threshold, m.AlertsPerDay)
+		}
 		if m.Context != nil {
 			fmt.Fprintf(w, "  history    of the feature engine up to %s\n", datasets.FormatTime(m.Context.Watermark))
 		}
-		fmt.Fprintf(w, "  features   %s\n", strings.Join(m.Features, ", "))
+		if len(m.Features) > 0 {
+			fmt.Fprintf(w, "  features   %s\n", strings.Join(m.Features, ", "))
+		}
+		if m.Task == model.Recommend {
+			if err := inspectRecommend(w, a); err != nil {
+				return err
+			}
+		}
 		for _, e := range []struct {
 			name string
 			e    *model.Evaluation

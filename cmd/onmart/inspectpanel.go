@@ -53,7 +53,8 @@ func inspectPanel(ctx context.Context, d *datasets.Dataset) (*panelReport, error
 		return nil, err
 	}
 	p := made.Panel
-	r := &panelReport{Step: p.Step, Timezone: p.Timezone, Seasons: p.Seasons, Keys: p.Keys, Partial: p.Partial, roles: map[string]features.Role{}}
+	r := &panelReport{Step: p.Step, Timezone: p.Timezone, Seasons: p.Seasons, Keys: p.Keys, Partial: p.Partial,
+		roles: map[string]features.Role{}}
 	if spec, err := features.Parse(d.Dir(), []byte(made.Spec)); err == nil {
 		r.Spec = spec.Name()
 	}
@@ -93,7 +94,9 @@ func inspectPanel(ctx context.Context, d *datasets.Dataset) (*panelReport, error
 	for _, v := range r.totals {
 		r.Demand += v
 	}
-	slices.SortFunc(r.Largest, func(a, b seriesReport) int { return cmp.Or(cmp.Compare(b.Demand, a.Demand), cmp.Compare(a.Series, b.Series)) })
+	slices.SortFunc(r.Largest, func(a, b seriesReport) int {
+		return cmp.Or(cmp.Compare(b.Demand, a.Demand), cmp.Compare(a.Series, b.Series))
+	})
 	r.Largest = r.Largest[:min(topSeries, len(r.Largest))]
 	return r, r.curves(ctx, d)
 }
@@ -157,7 +160,8 @@ func sparkline(values []float64, width int) string {
 const seriesWidth = 48
 
 func (r *panelReport) write(w io.Writer) error {
-	fmt.Fprintf(w, "\na panel of %s: %s series of %s by %s steps of %s (%s), seasons %s\n", r.Spec, progress.Count(int64(r.Series)), strings.Join(r.Keys, " and "),
+	fmt.Fprintf(w, "\na panel of %s: %s series of %s by %s steps of %s (%s), seasons %s\n", r.Spec,
+		progress.Count(int64(r.Series)), strings.Join(r.Keys, " and "),
 		progress.Count(int64(r.Steps)), oneStep(r.Step), r.Timezone, joinInts(r.Seasons))
 	roles := map[features.Role][]string{}
 	for name, role := range r.roles {
@@ -166,7 +170,8 @@ func (r *panelReport) write(w io.Writer) error {
 	for _, x := range []struct {
 		role  features.Role
 		words string
-	}{{features.RoleMeasure, "measures"}, {features.RolePast, "known up to now"}, {features.RoleKnown, "known in advance"}} {
+	}{{features.RoleMeasure, "measures"}, {features.RolePast, "known up to now"}, {features.RoleKnown,
+		"known in advance"}} {
 		if names := roles[x.role]; len(names) > 0 {
 			fmt.Fprintf(w, "  %-17s %s\n", x.words, strings.Join(slices.Sorted(slices.Values(names)), ", "))
 		}
@@ -179,10 +184,12 @@ func (r *panelReport) write(w io.Writer) error {
 		return nil
 	}
 	per := (r.Steps + daysWidth - 1) / daysWidth
-	fmt.Fprintf(w, "\ndemand of all series, %d %s a column:\n%s\n\n", per, plural(per, string(r.Step)), sparkline(r.totals, daysWidth))
-	t := newTable("largest series", "demand", "a "+string(r.Step), "zeros", "from the panel's first step to its last")
+	fmt.Fprintf(w, "\ndemand of all series, %d %s a column:\n%s\n\n", per, plural(per, string(r.Step)),
+		sparkline(r.totals, daysWidth))
+	t := newTable("largest series", "demand", "per "+string(r.Step), "zeros", "from the panel's first step to its last")
 	for _, s := range r.Largest {
-		t.add(s.Series, short(s.Demand), short(s.Demand/float64(s.Steps)), fmt.Sprintf("%.0f %%", 100*s.Zeros), sparkline(s.values, seriesWidth))
+		t.add(s.Series, short(s.Demand), short(s.Demand/float64(s.Steps)), fmt.Sprintf("%.0f %%", 100*s.Zeros),
+			sparkline(s.values, seriesWidth))
 	}
 	return t.write(w)
 }
@@ -253,13 +260,17 @@ func inspectInteractions(ctx context.Context, d *datasets.Dataset) (*interaction
 	for name, id := range items {
 		r.Largest = append(r.Largest, itemReport{name, rows[id], buyers[id]})
 	}
-	slices.SortFunc(r.Largest, func(a, b itemReport) int { return cmp.Or(cmp.Compare(b.Rows, a.Rows), cmp.Compare(a.Item, b.Item)) })
+	slices.SortFunc(r.Largest, func(a, b itemReport) int {
+		return cmp.Or(cmp.Compare(b.Rows, a.Rows),
+			cmp.Compare(a.Item, b.Item))
+	})
 	r.Largest = r.Largest[:min(topSeries, len(r.Largest))]
 	return r, nil
 }
 
 func (r *interactionsReport) write(w io.Writer) error {
-	fmt.Fprintf(w, "\ninteractions of %s: %s users (%s), %s items (%s), %s different pairs\n\n", r.Spec, progress.Count(int64(r.Users)), r.User,
+	fmt.Fprintf(w, "\ninteractions of %s: %s users (%s), %s items (%s), %s different pairs\n\n", r.Spec,
+		progress.Count(int64(r.Users)), r.User,
 		progress.Count(int64(r.Items)), r.Item, progress.Count(int64(r.Pairs)))
 	t := newTable("most frequent items", "rows", "users")
 	for _, x := range r.Largest {

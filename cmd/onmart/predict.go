@@ -65,6 +65,9 @@ func runPredict(cmd *cobra.Command, f *predictFlags) error {
 	if f.threads, err = threadCount(f.threads); err != nil {
 		return err
 	}
+	if other, err := model.Open(f.model); err == nil && other.Manifest().Task == model.Recommend {
+		return usagef("%s is a recommender, which makes lists and not scores of transactions: onmart recommend --model %s --all --out %s writes those of all users", f.model, f.model, f.out)
+	}
 	var r datasets.Range
 	if f.rows != "" {
 		if r, err = datasets.ParseRange(f.rows); err != nil {

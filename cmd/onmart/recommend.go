@@ -327,3 +327,18 @@ func itemCells(path, column string) (names []string, rows [][]string, err error)
 	}
 	return names, rows[1:], nil
 }
+
+// inspectRecommend says what a recommender is made of.
+func inspectRecommend(w io.Writer, a *model.Artifact) error {
+	r, err := recommender.Open(a, 1)
+	if err != nil {
+		return err
+	}
+	m := r.Model()
+	fmt.Fprintf(w, "  answers    by %s, for %s users from %s items, as of %s\n", m.Kind, progress.Count(int64(m.Users)), progress.Count(int64(m.Items)), datasets.FormatTime(m.Now))
+	fmt.Fprintf(w, "  knows      %s purchases, %s lines\n", progress.Count(int64(m.Purchases)), progress.Count(int64(m.Lines)))
+	if m.Blend != nil {
+		fmt.Fprintf(w, "  blends     own purchases, popularity, %s\n", strings.Join(m.Blend.Components, ", "))
+	}
+	return nil
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/onmart/onmart/score"
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/score/model/forecaster"
+	"github.com/onmart/onmart/score/model/recommender"
 )
 
 // scored are the models of a scorer: a classifier, or nil, and those that follow the events.
@@ -46,6 +47,13 @@ func (s *scored) add(a *model.Artifact, threads int) error {
 		}
 		s.answering.Forecaster, s.answering.ForecastVersion = f, m.Version
 		s.followers = append(s.followers, score.Following{Follower: f, Artifact: a})
+	case model.Recommend:
+		r, err := recommender.Open(a, threads)
+		if err != nil {
+			return fmt.Errorf("model %s: %w", a.Dir(), err)
+		}
+		s.answering.Recommender, s.answering.RecommendVersion = r, m.Version
+		s.followers = append(s.followers, score.Following{Follower: r, Artifact: a})
 	default:
 		s.classifier = a
 	}

@@ -338,8 +338,9 @@ func (f *Forecaster) Advance(to int64) error {
 
 func (f *Forecaster) fold(do func(out *datasets.Batch) error) error {
 	err := do(f.out)
-	if err == nil {
-		err = f.Append(f.out)
+	if err == nil && f.out.N > 0 {
+		f.view = nil
+		err = f.history.Revise(f.out)
 	}
 	f.out = datasets.NewBatch(f.plan.Schema(), 0)
 	return err

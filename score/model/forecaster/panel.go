@@ -39,7 +39,13 @@ func NewHistory(step forecast.Step, zone *time.Location, columns Columns, repeat
 const MaxSteps = 200_000
 
 // Append adds rows of closed steps. Rows are in the order of steps; a series has at most one row a step.
-func (h *History) Append(b *datasets.Batch) error {
+func (h *History) Append(b *datasets.Batch) error { return h.append(b, false) }
+
+// Revise is Append where rows of steps that are there already replace them: an engine that goes on from an earlier
+// instant closes its last steps again.
+func (h *History) Revise(b *datasets.Batch) error { return h.append(b, true) }
+
+func (h *History) append(b *datasets.Batch, revise bool) error {
 	key, step := b.Column(features.ColumnSeries), b.Column(features.ColumnStep)
 	target := b.Column(h.columns.Target)
 	if key == nil || step == nil || target == nil {
@@ -53,8 +59,11 @@ func (h *History) Append(b *datasets.Batch) error {
 	}
 	for r := range b.N {
 		t := step.Ints[r]
-		if err := h.reach(t, key.Strings[r]); err != nil {
-			return err
+		old := revise && h.has(t)
+		if !old {
+			if err := h.reach(t, key.Strings[r]); err != nil {
+				return err
+			}
 		}
 		y := target.Floats[r]
 		if target.IsNull(r) {
@@ -63,11 +72,38 @@ func (h *History) Append(b *datasets.Batch) error {
 		if math.IsNaN(y) || math.IsInf(y, 0) {
 			return fmt.Errorf("series %q at %s: %s is %v", key.Strings[r], datasets.FormatTime(t), h.columns.Target, y)
 		}
+		if old && h.replace(key.Strings[r], t, y) {
+			continue
+		}
 		if err := h.put(key.Strings[r], t, y, covariates, r); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// has tells whether a step is one of the grid.
+func (h *History) has(t int64) bool {
+	_, found := slices.BinarySearch(h.times, t)
+	return found
+}
+
+// replace gives a series another value at a step that it has; false where it has none there.
+func (h *History) replace(key string, t int64, y float64) bool {
+	i, ok := h.index[key]
+	if !ok {
+		return false
+	}
+	at, _ := slices.BinarySearch(h.times, t)
+	s := &h.series[i]
+	if at -= s.First; at < 0 || at >= len(s.Y) {
+		return false
+	}
+	if s.Y[at] != y {
+		s.Y = slices.Clone(s.Y) // a panel that was handed out keeps its own
+		s.Y[at] = y
+	}
+	return true
 }
 
 // reach extends the grid up to the step that starts at t.
@@ -122,6 +158,9 @@ func (h *History) put(key string, t int64, y float64, covariates []*datasets.Col
 		h.series = append(h.series, forecast.Series{Key: key, First: len(h.times) - 1, X: make([][]float64, len(covariates))})
 	}
 	s := &h.series[i]
+	if h.times[len(h.times)-1] != t {
+		return fmt.Errorf("series %q: its row of %s is of a step that is over, and the series began later", key, datasets.FormatTime(t))
+	}
 	if s.First+len(s.Y) == len(h.times) {
 		return fmt.Errorf("series %q has two rows at %s: sum them first", key, datasets.FormatTime(t))
 	}
