@@ -222,8 +222,8 @@ func (w *sampler) user(u int32, bought []int32) (*Examples, error) {
 
 // FitOptions are the settings of FitBlend; zero values mean the defaults.
 type FitOptions struct {
-	// Penalty is half the factor of the squares of the weights, each in units of its fact's root mean square; default
-	// 0.001.
+	// Penalty is twice the factor of the squares of the weights, each in units of its fact's root mean square, beside
+	// the sum of the losses of all users; default 2. So a few users move the weights little.
 	Penalty float64
 	// NewShare is how much of the loss is about items new to the user, ranked among themselves; default 0.5.
 	NewShare   float64
@@ -237,7 +237,7 @@ type FitOptions struct {
 // finds its minimum. Examples must be of the same components.
 func FitBlend(ctx context.Context, sets []*Examples, o FitOptions) (*Blend, error) {
 	if o.Penalty == 0 {
-		o.Penalty = 1e-3
+		o.Penalty = 2
 	}
 	if o.NewShare == 0 {
 		o.NewShare = .5
@@ -364,9 +364,10 @@ func (f *fit) at(x []float64) float64 {
 	}
 	n := float64(f.users)
 	loss /= n
+	penalty := f.o.Penalty / n
 	for k, v := range x {
-		f.grad[k] = f.grad[k]/n/f.scale[k] + f.o.Penalty*v
-		loss += f.o.Penalty / 2 * v * v
+		f.grad[k] = f.grad[k]/n/f.scale[k] + penalty*v
+		loss += penalty / 2 * v * v
 	}
 	f.value = loss
 	return loss

@@ -28,7 +28,8 @@ const httpSource = "http"
 // Server answers over HTTP from a Scorer.
 //
 //	POST /v1/score   one event, or one a line (labels among them); answers one JSON line for each transaction
-//	                 and for each event that could not be read (400 where that is all there was)
+//	                 and for each event that could not be read (400 where that is all there was). Without a
+//	                 classifier it says how many transactions went to the other models
 //	POST /v1/labels  labels, one a line: trans_id, is_fraud, known_at; answers {"labels":N,"waiting":N,...}
 //	GET, POST /v1/forecast   what will be sold of some series: ForecastRequest
 //	GET, POST /v1/recommend  what a user may want, what goes with a basket: RecommendRequest
@@ -108,9 +109,13 @@ func (h *Server) score(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	out, _, err := h.scorer.Process(ev, nil)
+	out, counts, err := h.scorer.Process(ev, nil)
 	if err != nil {
 		httpError(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	if h.scorer.predictor == nil && len(out) == 0 {
+		writeJSON(w, map[string]int64{"followed": counts.Followed})
 		return
 	}
 	status := http.StatusOK

@@ -92,5 +92,9 @@ func (s *scored) input() (*datasets.Schema, error) {
 			have.Nullable = have.Nullable || f.Nullable
 		}
 	}
+	// Panels and interactions do not read the line, but without it the lines of a purchase are one event many times.
+	if out.Index(datasets.Line) < 0 {
+		out.Fields = append(out.Fields, datasets.Field{Name: datasets.Line, Type: datasets.Int64, Nullable: true})
+	}
 	return out, nil
 }

@@ -403,10 +403,10 @@ func TestDefaultNetwork(t *testing.T) {
 	traintest.Run(t, network(t, c, 2000, 60))
 }
 
-// TestOddNetwork has the other activation, one tower, layers without a skip, one level, and a rest of one row.
+// TestOddNetwork has one tower, layers without a skip, one level, and a rest of one row.
 func TestOddNetwork(t *testing.T) {
 	c := DefaultConfig()
-	if err := c.Set([]string{"hidden=33,5", "activation=relu", "towers=1", "batch=64", "levels=.5", "learning_rate=.01"}); err != nil {
+	if err := c.Set([]string{"hidden=33,5", "towers=1", "batch=160", "levels=.4", "learning_rate=.02"}); err != nil {
 		t.Fatal(err)
 	}
 	traintest.Run(t, network(t, c, 321, 60))

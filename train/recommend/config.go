@@ -49,7 +49,7 @@ var componentNames = []string{"ease", "als", "knn", "users", "embedding"}
 // DefaultConfig was chosen on months of Online Retail before those that are reported: docs/BENCHMARKS.md has the table.
 func DefaultConfig() Config {
 	return Config{
-		Model: string(ranking.Blended), Components: slices.Clone(componentNames), Horizon: 30, Folds: 3, Penalty: 1e-3, NewShare: .5,
+		Model: string(ranking.Blended), Components: slices.Clone(componentNames), Horizon: 30, Folds: 3, Penalty: 2, NewShare: .5,
 		EASELambda: 400, EASEKeep: 256, EASEItems: 6000, Neighbours: 100,
 		ALSFactors: 128, ALSIterations: 15, ALSRegularization: 20, ALSAlpha: 3,
 		Dim: 64, Recent: 20, Negatives: 256, Batch: 512, Epochs: 6, LearningRate: 5e-3, WarmUp: .1,
@@ -80,7 +80,7 @@ func Settings() []Setting {
 			func(c *Config, v string) (err error) { c.Components, err = listOf(v, componentNames); return err }},
 		count("horizon", "days that the blend looks ahead", 1, 366, func(c *Config) *int { return &c.Horizon }),
 		count("folds", "spans of a horizon, the latest of the training, that the blend is fitted on", 1, 24, func(c *Config) *int { return &c.Folds }),
-		number("penalty", "of the squares of the blend's weights", 1e-9, 1e3, func(c *Config) *float64 { return &c.Penalty }),
+		number("penalty", "of the squares of the blend's weights, beside the losses of all users", 1e-9, 1e6, func(c *Config) *float64 { return &c.Penalty }),
 		number("new_share", "share of the blend's loss that is about items new to the user", 0.001, .999, func(c *Config) *float64 { return &c.NewShare }),
 		number("ease_lambda", "ridge of EASE", 1e-6, 1e9, func(c *Config) *float64 { return &c.EASELambda }),
 		count("ease_keep", "weights of an item that EASE keeps", 1, 1<<20, func(c *Config) *int { return &c.EASEKeep }),

@@ -353,14 +353,18 @@ func (t *trainer) identity(name string) []train.Fact {
 	if t.Valid != nil {
 		valid = t.Valid.String()
 	}
-	return append([]train.Fact{
+	facts := []train.Fact{
 		{Name: "data", Value: t.Source.Data.ID()},
 		{Name: "interactions", Value: t.Source.Plan.Fingerprint()},
 		{Name: "--train", Value: t.span.String()},
 		{Name: "--valid", Value: valid},
 		{Name: "--seed", Value: fmt.Sprint(t.Seed)},
 		{Name: "part", Value: name},
-	}, t.Config.facts()...)
+	}
+	for _, f := range t.Config.facts() {
+		facts = append(facts, train.Fact{Name: "--set " + f.Name, Value: f.Value})
+	}
+	return facts
 }
 
 // keptTogether is how many items that are bought with an item an artifact keeps.
