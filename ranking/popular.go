@@ -25,8 +25,9 @@ var (
 type popularity struct {
 	items int
 	value []float32 // item after item, len(facts) each
-	// Lines of the latest 28 and 14 days, for the simple models and for reasons.
-	month, fortnight []int32
+	// Lines of the latest 28 days, for the simple models and for reasons.
+	month []int32
+	first []float32 // days since the first sale
 }
 
 // newPopularity reads the log up to now. Lines after now are an error, since they could not be known.
@@ -35,7 +36,7 @@ func newPopularity(l *Log, now int64) (*popularity, error) {
 		return nil, fmt.Errorf("ranking: the log goes on after the instant that it is read at; cut it there")
 	}
 	n := l.Items
-	p := &popularity{items: n, value: make([]float32, n*len(facts)), month: make([]int32, n), fortnight: make([]int32, n)}
+	p := &popularity{items: n, value: make([]float32, n*len(facts)), month: make([]int32, n), first: make([]float32, n)}
 	const spans, halves = len(factSpans), len(factHalves)
 	sums := make([][spans + 2*halves]float64, n)
 	first, last := make([]float64, n), make([]float64, n)
@@ -63,9 +64,6 @@ func newPopularity(l *Log, now int64) (*popularity, error) {
 		if age <= 28 {
 			p.month[item]++
 		}
-		if age <= 14 {
-			p.fortnight[item]++
-		}
 		first[item], last[item] = max(first[item], age), min(last[item], age)
 		lines[item]++
 		if fresh {
@@ -78,6 +76,7 @@ func newPopularity(l *Log, now int64) (*popularity, error) {
 		for k, x := range s {
 			v[k] = float32(math.Log(x + .5))
 		}
+		p.first[i] = float32(first[i])
 		at := len(s)
 		v[at] = float32(math.Log((s[spans] + 1) / (s[spans+2]/4 + 1)))
 		v[at+1] = float32(math.Exp(-first[i] / 30))

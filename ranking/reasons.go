@@ -10,7 +10,9 @@ type Reason struct {
 	With         int32 // of BoughtWith: the item of the user's own that says most for this one
 	// Of Similar: how many of the Of users who buy most alike have bought it.
 	Count, Of int
-	Lines     int // of PopularNow: sold in the latest 28 days
+	// Of PopularNow: lines sold in the latest 28 days, and days since the item was first sold.
+	Lines int
+	Age   float64
 }
 
 // ReasonKind is what speaks for an item.
@@ -40,10 +42,11 @@ func (s *Scorer) Why(item int32) Reason {
 	if count > 0 && similar >= popular {
 		return Reason{Kind: Similar, Count: count, Of: of}
 	}
-	return Reason{Kind: PopularNow, Lines: int(s.m.pop.month[item])}
+	return Reason{Kind: PopularNow, Lines: int(s.m.pop.month[item]), Age: float64(s.m.pop.first[item])}
 }
 
-// closest is the item of the user's own from which item-kNN, or else EASE, gives most to an item.
+// closest is the item of the user's own from which item-kNN, or else EASE, gives most to an item. One that is bought
+// again and again does not count for more than a recent one, so that it is not the reason for everything.
 func (s *Scorer) closest(item int32) (with int32, most float32) {
 	m := s.m
 	with = -1
@@ -56,7 +59,7 @@ func (s *Scorer) closest(item int32) (with int32, most float32) {
 	}
 	for i := range s.past.items {
 		o := &s.past.items[i]
-		if v := from.at(o.item, item) * float32(o.recent); v > most {
+		if v := from.at(o.item, item) * float32(min(1, o.recent)); v > most {
 			with, most = o.item, v
 		}
 	}

@@ -367,7 +367,7 @@ func TestFullDisk(t *testing.T) {
 		{"score --model model --source tx.jsonl --sink new.jsonl", "new.jsonl", nil},
 		{"score --model model --source tx.jsonl --sink - --record new", "new", nil},
 		{"score --model model --source tx.jsonl --sink - --state-out new", "new", nil},
-		{"demo --rows 5000 --out new", "new/transactions", nil},
+		{"demo --rows 5000 --out new", "new/shop", nil},
 	} {
 		p := command(c.line, "ONMART_TEST_FILE_LIMIT=1024")
 		if err := p.Run(); err == nil || p.code() != exitFailed {
@@ -619,14 +619,14 @@ func TestDemoStopped(t *testing.T) {
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
-	checkpoint := filepath.Join("d", "model.checkpoint", "choose", "manifest.json")
+	checkpoint := filepath.Join("d", "fraud.checkpoint", "choose", "manifest.json")
 	waitFor(t, checkpoint, func() bool { _, err := os.Stat(checkpoint); return err == nil })
 	p.Process.Signal(os.Interrupt)
 	p.Wait()
 	if p.code() != exitFailed || !strings.HasSuffix(p.err.String(), "onmart demo: interrupted\n") {
 		t.Errorf("exit %d: %s", p.code(), &p.err)
 	}
-	for _, dir := range []string{"transactions", "features", "state"} {
+	for _, dir := range []string{"shop", "features", "state"} {
 		good(t, "inspect "+filepath.Join("d", dir))
 	}
 	entries, err := os.ReadDir("d")

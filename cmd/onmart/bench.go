@@ -25,7 +25,7 @@ func newBenchCmd() *cobra.Command {
 		Use:   "bench NAME",
 		Short: "The measurements of docs/BENCHMARKS.md",
 	}
-	cmd.AddCommand(newBenchFraudCmd(), newBenchLiveCmd(), newBenchGPUCmd(), newBenchRecommendCmd())
+	cmd.AddCommand(newBenchFraudCmd(), newBenchLiveCmd(), newBenchGPUCmd(), newBenchRecommendCmd(), newBenchQualityCmd())
 	return cmd
 }
 

@@ -94,8 +94,9 @@ type programResult struct {
 }
 
 // lossTolerance is how far the losses of a training on the GPU may be from the CPU's, relative: sums of gradients are cut
-// differently, and a training carries a difference of 1e-7 on.
-const lossTolerance = 1e-4
+// differently, and a training carries a difference of 1e-7 on. On the CPU alone, a third of the first weights of
+// mlp-32-128-128-1-b8192 moved by one unit in the last place made 8e-5 of it in 200 steps; an H100 was 9e-5 off.
+const lossTolerance = 1e-3
 
 func runBenchGPU(cmd *cobra.Command, f *benchGPUFlags, force bool) error {
 	con, ctx := consoleOf(cmd), cmd.Context()

@@ -42,6 +42,9 @@ when their day began are left out of every figure; --all-cards keeps them.
 The baselines that were trained beside the model are shown where they were measured on the same rows, that is,
 for the range of --test at training. --require-beat then fails where one of them has a higher average precision.
 
+Of a forecaster (onmart train demand) it reports RMSSE, WRMSSE, MASE, pinball losses and coverage over the steps after its
+training, or of --test, a horizon at a time, beside each method alone; --require-beat fails where one of those is better.
+
 --data takes features, or transactions, of which the model's features are computed first and kept in
 DIR.features-<fingerprint>.`,
 		Args: cobra.NoArgs,
@@ -110,8 +113,11 @@ func runEvaluate(cmd *cobra.Command, f *evaluateFlags) error {
 	if err != nil {
 		return err
 	}
-	if a.Manifest().Task == model.Recommend {
+	switch a.Manifest().Task {
+	case model.Recommend:
 		return evaluateRecommend(ctx, con, f, a)
+	case model.Demand:
+		return evaluateDemand(ctx, con, f, a)
 	}
 	e := &evaluated{AllCards: f.allCards}
 	given, err := f.parse(e)
@@ -195,16 +201,27 @@ func (f *evaluateFlags) parse(e *evaluated) (given, error) {
 	return given{f.test != "", f.delay != ""}, usage(errors.Join(errs...))
 }
 
-// openFraud opens an artifact of the fraud task, the one task that evaluate and predict know.
+// openFraud opens an artifact of the fraud task.
 func openFraud(dir string) (*model.Artifact, error) {
 	a, err := model.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	if task := a.Manifest().Task; task != "fraud" {
-		return nil, fmt.Errorf("model %s is of the task %.40q: this onmart measures fraud models", dir, task)
+		return nil, notFraud(dir, task)
 	}
 	return a, nil
+}
+
+// notFraud says what answers from a model of another task.
+func notFraud(dir, task string) error {
+	switch task {
+	case model.Demand:
+		return fmt.Errorf("model %s is of the task demand: onmart forecast answers from it", dir)
+	case model.Recommend:
+		return fmt.Errorf("model %s is of the task recommend: onmart recommend answers from it", dir)
+	}
+	return fmt.Errorf("model %s is of the task %.40q, which this onmart does not know", dir, task)
 }
 
 // openModelFeatures opens --data and checks that it has the features the model was trained on.

@@ -238,6 +238,9 @@ func inspectModel(con *console, dir string) error {
 		if m.Task == model.Fraud {
 			fmt.Fprintf(w, "  alerts     from probability %.4g, chosen for %g a day\n", m.Threshold, m.AlertsPerDay)
 		}
+		if m.Task == model.Demand {
+			fmt.Fprintf(w, "  forecasts  %s steps ahead, of the spec %s\n", m.Settings["horizon"], a.Spec().Name())
+		}
 		if m.Context != nil {
 			fmt.Fprintf(w, "  history    of the feature engine up to %s\n", datasets.FormatTime(m.Context.Watermark))
 		}

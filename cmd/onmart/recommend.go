@@ -228,6 +228,9 @@ func (f *recommendFlags) writeAll(cmd *cobra.Command, con *console, r *recommend
 	h := r.History()
 	bar := con.bar("recommend", int64(h.Users.Len()), "users")
 	lists, err := r.All(cmd.Context(), f.k, filter, func(n int64) { bar.Set(n, "") })
+	if err == nil {
+		bar.Set(int64(h.Users.Len()), "")
+	}
 	bar.Done()
 	if err != nil {
 		return err

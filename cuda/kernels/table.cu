@@ -241,56 +241,89 @@ extern "C" __global__ void __launch_bounds__(128) row_share(const Use *uses, int
   share[r] = (float)max(some, 1);
 }
 
-// Gradient is what the pairs point at.
-struct Gradient {
-  const Use *uses;
-  int count, d;
-  const float *share;
+// Brought is what one pair brings to the gradient of its row: a row of some dy, to be divided among the indices of its row of
+// idx.
+struct Brought {
+  const float *dy;
+  float share;
+  bool on; // it belongs to the row
 };
 
-// gradient_at is column c of a row of the gradients of all uses, divided among the indices of its row.
-DEVICE float gradient_at(const Gradient &g, u32 from, int c) {
+DEVICE Brought brought_by(const Use *uses, int count, const Pair *pairs, const float *share, int at, int total, u32 row, int d) {
+  Brought b = {nullptr, 1.0f, false};
+  if (at >= total) return b;
+  const Pair p = pairs[at];
+  if (p.row != row) return b;
   int u = 0;
-  while (u + 1 < g.count && (u32)g.uses[u + 1].base <= from) u++;
-  return g.uses[u].dy[(u64)(from - (u32)g.uses[u].base) * g.d + c] / g.share[from];
+  while (u + 1 < count && (u32)uses[u + 1].base <= p.from) u++;
+  b.dy = uses[u].dy + (u64)(p.from - (u32)uses[u].base) * d;
+  b.share = share[p.from];
+  b.on = true;
+  return b;
 }
 
-constexpr int kAdamAhead = 4; // gradients that are on the way at once
+constexpr int kAdamAhead = 16; // rows of the gradient that are on the way at once
 
-// row_adam: so many lanes a pair, of which those of the first pair of each row work. They add the gradients of the row's pairs
-// in order and take one step of AdamW.
+// row_adam: a warp a pair, of which those of the first pair of each row work, a lane two columns. They add the gradients of the
+// row's pairs in order and take one step of AdamW. A lane each finds out what 32 pairs bring and tells the others: a row that
+// everybody buys has a thousand of them, and only their sum has to wait for each other.
 extern "C" __global__ void __launch_bounds__(128)
     row_adam(const State *state, const float *rates, const float *c1, const float *c2, const Use *uses, int count,
-             const Pair *pairs, const float *share, float *p, float *m, float *v, int total, int n, int d, int lanes,
-             float b1, float ob1, float b2, float ob2, float eps, float decay) {
-  const int first = (int)(blockIdx.x * (128u / (u32)lanes) + threadIdx.x / (u32)lanes);
+             const Pair *pairs, const float *share, float *p, float *m, float *v, int total, int n, int d, float b1,
+             float ob1, float b2, float ob2, float eps, float decay) {
+  const int lane = (int)threadIdx.x % 32;
+  const int first = (int)(blockIdx.x * 4 + threadIdx.x / 32);
   if (first >= total) return;
   const u32 row = pairs[first].row;
   if (row >= (u32)n || (first > 0 && pairs[first - 1].row == row)) return;
   const u32 step = state->step;
   const float rate = rates[step], k1 = c1[step], k2 = c2[step];
   const Adam adam = {b1, ob1, b2, ob2, eps, decay};
-  const Gradient gradient = {uses, count, d, share};
-  for (int c = (int)(threadIdx.x % (u32)lanes); c < d; c += lanes) {
+  for (int c = lane; c - lane < d; c += 64) {
+    const bool on[2] = {c < d, c + 32 < d};
     const u64 at = (u64)row * d + c;
-    const Weight w = {p[at], m[at], v[at]};
-    float g = gradient_at(gradient, pairs[first].from, c);
-    for (int e = first + 1;; e += kAdamAhead) {
-      bool on[kAdamAhead];
-      float more[kAdamAhead];
+    Weight w[2];
+    float g[2] = {0.0f, 0.0f};
 #pragma unroll
-      for (int i = 0; i < kAdamAhead; i++) {
-        on[i] = e + i < total && pairs[e + i].row == row;
-        more[i] = on[i] ? gradient_at(gradient, pairs[e + i].from, c) : 0.0f;
-      }
-#pragma unroll
-      for (int i = 0; i < kAdamAhead; i++)
-        if (on[i]) g = g + more[i];
-      if (!on[kAdamAhead - 1]) break;
+    for (int i = 0; i < 2; i++) {
+      w[i].p = 0.0f, w[i].m = 0.0f, w[i].v = 0.0f;
+      if (on[i]) w[i].p = p[at + i * 32], w[i].m = m[at + i * 32], w[i].v = v[at + i * 32];
     }
-    const Weight next = adam_step(adam, rate, k1, k2, g, w);
-    m[at] = next.m;
-    v[at] = next.v;
-    p[at] = next.p;
+    int e = first;
+    Brought mine = brought_by(uses, count, pairs, share, e + lane, total, row, d);
+    for (;;) {
+      const Brought now = mine;
+      const int some = __popc(__ballot_sync(kFullWarp, now.on)); // the row's pairs lie together
+      if (some == 32) mine = brought_by(uses, count, pairs, share, e + 32 + lane, total, row, d);
+      for (int j = 0; j < some; j += kAdamAhead) {
+        float x[kAdamAhead][2], by[kAdamAhead];
+#pragma unroll
+        for (int i = 0; i < kAdamAhead; i++) {
+          x[i][0] = 0.0f, x[i][1] = 0.0f, by[i] = 1.0f;
+          if (j + i >= some) continue; // all lanes alike
+          const float *q = (const float *)__shfl_sync(kFullWarp, (u64)now.dy, j + i) + c;
+          by[i] = __shfl_sync(kFullWarp, now.share, j + i);
+          if (on[0]) x[i][0] = q[0];
+          if (on[1]) x[i][1] = q[32];
+        }
+#pragma unroll
+        for (int i = 0; i < kAdamAhead; i++) {
+          if (j + i >= some) continue;
+          const bool begins = e + j + i == first;
+          g[0] = begins ? x[i][0] / by[i] : g[0] + x[i][0] / by[i];
+          g[1] = begins ? x[i][1] / by[i] : g[1] + x[i][1] / by[i];
+        }
+      }
+      if (some < 32) break;
+      e += 32;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      if (!on[i]) continue;
+      const Weight next = adam_step(adam, rate, k1, k2, g[i], w[i]);
+      m[at + i * 32] = next.m;
+      v[at + i * 32] = next.v;
+      p[at + i * 32] = next.p;
+    }
   }
 }

@@ -10,15 +10,16 @@ import (
 )
 
 const (
-	lookupBlock   = 128
-	sampleBlock   = 64
-	dotBlock      = 32
-	rowScaleBlock = 256
-	sortBlock     = 256
-	sortTile      = 2048 // indices of a block
-	sortBits      = 8    // of a pass
-	shareBlock    = 128
-	adamRowsBlock = 128
+	lookupBlock     = 128
+	sampleBlock     = 64
+	dotBlock        = 32
+	rowScaleBlock   = 256
+	sortBlock       = 256
+	sortTile        = 2048 // indices of a block
+	sortBits        = 8    // of a pass
+	shareBlock      = 128
+	adamRowsBlock   = 128 // threads, of which a warp has one index
+	adamRowsColumns = 64  // of a warp at once
 
 	// PairBytes is the size of an index as RowSort sorts it.
 	PairBytes = 8
@@ -352,22 +353,11 @@ func (o *RowAdam) TableBytes() int64 { return useBytes(o.Uses) }
 // FillTable puts the uses in Table.
 func (o *RowAdam) FillTable(s *cuda.Stream) error { return fillUses(s, o, o.Table, o.Uses, true) }
 
-// lanes is how many threads work on an index: as few warps as the row has columns for.
-func (o *RowAdam) lanes() int {
-	switch {
-	case o.D <= 32:
-		return 32
-	case o.D <= 64:
-		return 64
-	}
-	return adamRowsBlock
-}
-
 func (o *RowAdam) plan() launch {
 	total, _ := Indices(o.Uses)
-	return launch{kernel: "row_adam", grid: line(int64(total), adamRowsBlock/o.lanes()), block: adamRowsBlock, args: func(a *cuda.Args) {
+	return launch{kernel: "row_adam", grid: line(int64(total), adamRowsBlock/32), block: adamRowsBlock, args: func(a *cuda.Args) {
 		a.Ptr(o.State).Ptr(o.Rates).Ptr(o.C1).Ptr(o.C2).Ptr(o.Table).I32(int32(len(o.Uses))).Ptr(o.Pairs).Ptr(o.Share)
-		a.Ptr(o.P).Ptr(o.M).Ptr(o.V).I32(int32(total)).I32(int32(o.N)).I32(int32(o.D)).I32(int32(o.lanes()))
+		a.Ptr(o.P).Ptr(o.M).Ptr(o.V).I32(int32(total)).I32(int32(o.N)).I32(int32(o.D))
 		a.F32(o.B1).F32(o.OB1).F32(o.B2).F32(o.OB2).F32(o.Eps).F32(o.Decay)
 	}}
 }
@@ -380,13 +370,14 @@ func (o *RowAdam) Launch(s *cuda.Stream, k *Set) error {
 	return k.put(s, o, o.plan())
 }
 
-// Cost counts every index as a row of its own, as most are where a table is large.
+// Cost counts every index as a row of its own, as most are where a table is large. A row with many takes longer: some 1,000
+// cycles for each 16 of them.
 func (o *RowAdam) Cost(t *Tuning) Cost {
 	total, _ := Indices(o.Uses)
 	elements := int64(total) * int64(o.D)
 	bytes := 4*elements*7 + 2*PairBytes*int64(total)
 	return Cost{
 		Launches: 1, Blocks: o.plan().blocks(), Bytes: bytes, FLOPs: 17 * elements,
-		Seconds: t.chainSeconds(rowAdamAccesses*memoryCycles*float64(ceilDiv(o.D, o.lanes())), bytes),
+		Seconds: t.chainSeconds(rowAdamAccesses*memoryCycles*float64(ceilDiv(o.D, adamRowsColumns)), bytes),
 	}
 }

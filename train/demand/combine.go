@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"sort"
+	"sync"
 
 	"github.com/onmart/onmart/forecast"
 	"github.com/onmart/onmart/score/model/forecaster"
@@ -82,7 +83,7 @@ func foldCases(m *forecaster.Model, net *forecaster.Net, v *forecaster.View, val
 }
 
 // fitMixture weights the members on the cases of one class.
-func fitMixture(m *forecaster.Model, cases []foldCase) *forecaster.Mixture {
+func fitMixture(m *forecaster.Model, cases []foldCase, threads int) *forecaster.Mixture {
 	x := &forecaster.Mixture{Cases: len(cases)}
 	if m.Point == forecaster.PointMean {
 		x.Point = fitSquares(cases, len(m.Members))
@@ -99,9 +100,17 @@ func fitMixture(m *forecaster.Model, cases []foldCase) *forecaster.Mixture {
 		byFold[f] = errorQuantiles(m, x.Point, cases, func(c *foldCase) bool { return folds == 1 || c.fold != f })
 	}
 	x.Errors = errorQuantiles(m, x.Point, cases, func(*foldCase) bool { return true })
+	x.Quantile = make([][]float64, len(m.Levels))
+	var wg sync.WaitGroup
+	limit := make(chan struct{}, max(1, threads))
 	for l, q := range m.Levels {
-		x.Quantile = append(x.Quantile, fitQuantile(m, x.Point, cases, byFold, l, q))
+		wg.Go(func() {
+			limit <- struct{}{}
+			x.Quantile[l] = fitQuantile(m, x.Point, cases, byFold, l, q)
+			<-limit
+		})
 	}
+	wg.Wait()
 	return x
 }
 
@@ -265,7 +274,7 @@ func normal(w []float64) []float64 {
 }
 
 // turns is how often exponentiated gradient steps.
-const turns = 300
+const turns = 150
 
 // descend finds weights on the simplex by exponentiated gradient (Kivinen and Warmuth 1997) with steps that shrink as
 // gradients add up (Duchi, Hazan and Singer 2011); the best weights on the way are taken. slope adds the gradient at w to g
@@ -340,49 +349,62 @@ func fitAbsolute(cases []foldCase, members int) []float64 {
 	})
 }
 
-// fitQuantile finds the weights of the spreads at one level.
+// quantileSteps is how many steps the weights of a quantile are fitted on at most: more moved no weight by .01.
+const quantileSteps = 60_000
+
+// fitQuantile finds the weights of the spreads at one level. Every so many cases are left out where there are more steps
+// than it takes.
 func fitQuantile(m *forecaster.Model, point []float64, cases []foldCase, errors [][][]float64, l int, q float64) []float64 {
-	n := len(m.Spreads)
-	// The losses of the spreads alone give the unit.
-	values := func(c *foldCase, t int, to []float64) {
-		for k, name := range m.Spreads {
-			if name == forecaster.Errors {
-				to[k] = c.pointOf(point, t) + c.scale*errors[c.fold][c.parts[t]][l]
-			} else {
-				to[k] = c.spreads[k][t][l]
+	n, steps := len(m.Spreads), 0
+	for i := range cases {
+		steps += len(cases[i].actual)
+	}
+	every := (steps + quantileSteps - 1) / quantileSteps
+	var values, actual, by []float64 // by step: what the spreads say, what came, what an error counts
+	for i := 0; i < len(cases); i += max(1, every) {
+		c := &cases[i]
+		for t, a := range c.actual {
+			for k, name := range m.Spreads {
+				var v float64
+				if name == forecaster.Errors {
+					v = c.pointOf(point, t) + c.scale*errors[c.fold][c.parts[t]][l]
+				} else {
+					v = c.spreads[k][t][l]
+				}
+				if !m.Signed {
+					v = math.Max(0, v)
+				}
+				values = append(values, v)
 			}
-			if !m.Signed {
-				to[k] = math.Max(0, to[k])
-			}
+			actual, by = append(actual, a), append(by, c.weight/c.abs/float64(len(c.actual)))
 		}
 	}
-	v := make([]float64, n)
-	walk := func(w, g []float64, unit float64) float64 {
+	walk := func(w, g []float64) float64 {
 		var loss float64
-		for i := range cases {
-			c := &cases[i]
-			by := c.weight / c.abs / float64(len(c.actual)) / unit
-			for t, a := range c.actual {
-				values(c, t, v)
-				var f float64
-				for k := range w {
-					f += w[k] * v[k]
-				}
-				d, slope := a-f, -q
-				if d < 0 {
-					slope = 1 - q
-				}
-				loss += by * math.Max(q*d, (q-1)*d)
-				for k := range w {
-					g[k] += by * slope * v[k]
-				}
+		for i, a := range actual {
+			v := values[i*n : (i+1)*n : (i+1)*n]
+			var f float64
+			for k, x := range v {
+				f += w[k] * x
+			}
+			d, slope := a-f, -q*by[i]
+			if d < 0 {
+				slope = (1 - q) * by[i]
+			}
+			loss += by[i] * math.Max(q*d, (q-1)*d)
+			for k, x := range v {
+				g[k] += slope * x
 			}
 		}
 		return loss
 	}
-	unit := walk(equal(n), make([]float64, n), 1)
+	// The loss of equal weights is the unit.
+	unit := walk(equal(n), make([]float64, n))
 	if !(unit > 0) {
 		return equal(n)
 	}
-	return descend(n, func(w, g []float64) float64 { return walk(w, g, unit) })
+	for i := range by {
+		by[i] /= unit
+	}
+	return descend(n, walk)
 }

@@ -91,7 +91,7 @@ func TestMixtureCovers(t *testing.T) {
 		}
 		return cases
 	}
-	x := fitMixture(m, made())
+	x := fitMixture(m, made(), 2)
 	open := make([]bool, 20)
 	for i := range open {
 		open[i] = true

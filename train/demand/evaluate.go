@@ -113,6 +113,7 @@ type Judged struct {
 	LosesTo   []Loss           `json:"loses_to"`
 	Series    int              `json:"series"`
 	Origins   int              `json:"origins"`
+	Rows      int              `json:"rows"` // forecasts of a step
 }
 
 // Judge forecasts the steps of a panel from known on, a horizon at a time, from what was known at each time, and scores
@@ -145,6 +146,7 @@ func Judge(m *forecaster.Model, net *forecaster.Net, p *forecast.Panel, known in
 			}
 		}
 		j.Origins++
+		j.Rows += h * len(kept)
 		j.Series = max(j.Series, len(kept))
 	}
 	var err error

@@ -457,7 +457,7 @@ func (t *trainer) combine(net *forecaster.Net) (Metrics, error) {
 		if len(own) < leastCases {
 			own = cases
 		}
-		m.Mixtures[class] = fitMixture(m, own)
+		m.Mixtures[class] = fitMixture(m, own, t.Threads)
 	}
 	return t.validation(cases)
 }

@@ -108,6 +108,9 @@ func New(m *Model, net *Net, p *forecast.Panel, threads int) (*Forecaster, error
 // Model is not to be changed.
 func (f *Forecaster) Model() *Model { return f.model }
 
+// Net is the network; nil where the model has none.
+func (f *Forecaster) Net() *Net { return f.net }
+
 // Plan is what makes the panel's rows of transactions; nil for a forecaster that New made.
 func (f *Forecaster) Plan() *features.Plan { return f.plan }
 

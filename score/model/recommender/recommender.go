@@ -371,7 +371,7 @@ func (r *Recommender) why(x ranking.Reason) Why {
 			times = "once,"
 		}
 		w.Text = fmt.Sprintf("bought %s %.0f days ago", times, x.Since)
-		if x.Usual > 0 {
+		if x.Usual >= 1 {
 			w.Text += fmt.Sprintf(", usually every %.0f days", x.Usual)
 		}
 		return w
@@ -381,7 +381,14 @@ func (r *Recommender) why(x ranking.Reason) Why {
 	case ranking.Similar:
 		return Why{Kind: "similar_users", Users: x.Count, Of: x.Of, Text: fmt.Sprintf("bought by %d of the %d users who buy most alike", x.Count, x.Of)}
 	}
-	return Why{Kind: "popular", Purchases: x.Lines, Text: fmt.Sprintf("sells well now: in %d purchases of the last 28 days", x.Lines)}
+	w := Why{Kind: "popular", Purchases: x.Lines, Text: fmt.Sprintf("sells now: in %d purchases of the last 28 days", x.Lines)}
+	switch {
+	case x.Lines == 0:
+		w.Text = "has sold before; nothing else speaks for it"
+	case x.Age < 28:
+		w.Text = fmt.Sprintf("new since %.0f days and sells: in %d purchases", x.Age, x.Lines)
+	}
+	return w
 }
 
 // ForUser is the list of one user of All.
