@@ -28,7 +28,8 @@ func (b *Blend) check() error {
 	}
 	n := len(facts) + len(b.Components)
 	if len(b.New) != n || len(b.Bought) != n+len(ownFacts) {
-		return fmt.Errorf("ranking: a blend of %d and %d weights, want %d and %d", len(b.New), len(b.Bought), n, n+len(ownFacts))
+		return fmt.Errorf("ranking: a blend of %d and %d weights, want %d and %d", len(b.New), len(b.Bought), n,
+			n+len(ownFacts))
 	}
 	for _, w := range slices.Concat(b.New, b.Bought) {
 		if !finite(w) {

@@ -11,8 +11,8 @@ import (
 // at is an instant of the tests' logs, in days.
 func at(d float64) int64 { return int64(d * day) }
 
-// shopLog is purchases of users with one of two tastes, the even items or the odd ones, and a staple that each buys again
-// every ten days or so.
+// shopLog is purchases of users with one of two tastes, the even items or the odd ones, and a staple that each buys
+// again every ten days or so.
 func shopLog(users, items, length int, seed uint64) *Log {
 	r := rand.New(rand.NewPCG(seed, 1))
 	type line struct {
@@ -38,7 +38,8 @@ func shopLog(users, items, length int, seed uint64) *Log {
 	slices.SortStableFunc(all, func(a, b line) int { return int((a.time - b.time) / 1e3) })
 	l := &Log{Users: users, Items: items}
 	for _, x := range all {
-		l.User, l.Item, l.Basket, l.Time = append(l.User, x.user), append(l.Item, x.item), append(l.Basket, x.basket), append(l.Time, x.time)
+		l.User, l.Item, l.Basket, l.Time = append(l.User, x.user), append(l.Item, x.item), append(l.Basket,
+			x.basket), append(l.Time, x.time)
 	}
 	return l
 }
@@ -46,7 +47,8 @@ func shopLog(users, items, length int, seed uint64) *Log {
 func (l *Log) between(from, to int64) *Log {
 	all := l.Until(to)
 	n := len(l.Until(from).User)
-	return &Log{Users: l.Users, Items: l.Items, User: all.User[n:], Item: all.Item[n:], Basket: all.Basket[n:], Time: all.Time[n:]}
+	return &Log{Users: l.Users, Items: l.Items, User: all.User[n:], Item: all.Item[n:], Basket: all.Basket[n:],
+		Time: all.Time[n:]}
 }
 
 // partsOf fits everything but a network.
@@ -64,7 +66,8 @@ func partsOf(t testing.TB, l *Log, now int64, threads int) Parts {
 	if p.KNN, err = ItemNeighbours(x, 20, threads); err != nil {
 		t.Fatal(err)
 	}
-	if p.ALS, err = TrainALS(t.Context(), x, ALSOptions{Factors: 8, Regularization: 1, Alpha: 3, Seed: 1, Threads: threads}); err != nil {
+	if p.ALS, err = TrainALS(t.Context(), x, ALSOptions{Factors: 8, Regularization: 1, Alpha: 3, Seed: 1,
+		Threads: threads}); err != nil {
 		t.Fatal(err)
 	}
 	// A network that was not trained: vectors of items, and of a user the mean of the latest.
@@ -93,7 +96,8 @@ func blendOf(t testing.TB, l *Log, now, horizon int64, folds, threads int) *Blen
 	var sets []*Examples
 	for k := 1; k <= folds; k++ {
 		from := now - int64(k)*horizon
-		e, err := NewExamples(t.Context(), l.Until(from), from, l.between(from, from+horizon), partsOf(t, l.Until(from), from, threads), true, 1, threads)
+		e, err := NewExamples(t.Context(), l.Until(from), from, l.between(from, from+horizon),
+			partsOf(t, l.Until(from), from, threads), true, 1, threads)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,7 +144,8 @@ func TestBlendSameBits(t *testing.T) {
 func TestBlendGradient(t *testing.T) {
 	l := shopLog(40, 20, 80, 2)
 	from := at(60)
-	e, err := NewExamples(t.Context(), l.Until(from), from, l.between(from, at(80)), partsOf(t, l.Until(from), from, 1), true, 1, 1)
+	e, err := NewExamples(t.Context(), l.Until(from), from, l.between(from, at(80)), partsOf(t, l.Until(from), from, 1),
+		true, 1, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +244,8 @@ func TestUnknown(t *testing.T) {
 					t.Errorf("%s: item %d for reason %+v", kind, x.Item, w)
 				}
 			}
-			if tasteful := kind == Blended || kind == ALSKind || kind == EASER || kind == KNN || kind == Users; tasteful && history != nil && even < 5 {
+			if tasteful := kind == Blended || kind == ALSKind || kind == EASER || kind == KNN ||
+				kind == Users; tasteful && history != nil && even < 5 {
 				t.Errorf("%s: %d of 5 items are of the taste", kind, even)
 			}
 		}
@@ -258,7 +264,8 @@ func TestUnknown(t *testing.T) {
 
 // TestWhy: the numbers of the reason for what a user buys again and again.
 func TestWhy(t *testing.T) {
-	l := &Log{Users: 1, Items: 2, User: []int32{0, 0, 0, 0}, Item: []int32{0, 1, 0, 0}, Basket: []int32{0, 0, 1, 2}, Time: []int64{at(0), at(0), at(30), at(50)}}
+	l := &Log{Users: 1, Items: 2, User: []int32{0, 0, 0, 0}, Item: []int32{0, 1, 0, 0}, Basket: []int32{0, 0, 1, 2},
+		Time: []int64{at(0), at(0), at(30), at(50)}}
 	m, err := NewModel(Own, l, at(60), Parts{})
 	if err != nil {
 		t.Fatal(err)
@@ -279,7 +286,8 @@ func TestWhy(t *testing.T) {
 	}
 	var f [17]float32
 	s.past.facts(f[:], &s.past.items[0], at(60))
-	want := map[string]float64{"owned": 1, "times": math.Log(4), "times_half_30d": math.Log(.25 + math.Exp2(-1) + math.Exp2(-10./30) + .05), "times_half_1": math.Log(1.75 + .05),
+	want := map[string]float64{"owned": 1, "times": math.Log(4),
+		"times_half_30d": math.Log(.25 + math.Exp2(-1) + math.Exp2(-10./30) + .05), "times_half_1": math.Log(1.75 + .05),
 		"days_since": math.Log(13), "share": 1, "share_since": 1, "log_share": 0, "overdue": math.Log(13. / 28), "user_days_since": math.Log(13),
 		"user_visits": math.Log(3), "user_items": math.Log(2)}
 	for name, v := range want {
@@ -291,7 +299,8 @@ func TestWhy(t *testing.T) {
 
 // TestPopularity: counts by hand.
 func TestPopularity(t *testing.T) {
-	l := &Log{Users: 2, Items: 3, User: []int32{0, 0, 1, 0}, Item: []int32{0, 0, 0, 1}, Basket: []int32{0, 1, 2, 3}, Time: []int64{at(0), at(20), at(55), at(58)}}
+	l := &Log{Users: 2, Items: 3, User: []int32{0, 0, 1, 0}, Item: []int32{0, 0, 0, 1}, Basket: []int32{0, 1, 2, 3},
+		Time: []int64{at(0), at(20), at(55), at(58)}}
 	p, err := newPopularity(l, at(60))
 	if err != nil {
 		t.Fatal(err)
@@ -302,11 +311,13 @@ func TestPopularity(t *testing.T) {
 		name string
 		want float64
 	}{
-		{0, "lines_3d", math.Log(.5)}, {0, "lines_7d", math.Log(1.5)}, {0, "lines_56d", math.Log(2.5)}, {0, "lines_365d", math.Log(3.5)},
+		{0, "lines_3d", math.Log(.5)}, {0, "lines_7d", math.Log(1.5)}, {0, "lines_56d", math.Log(2.5)}, {0,
+			"lines_365d", math.Log(3.5)},
 		{0, "lines_half_7d", math.Log(math.Exp2(-60./7) + math.Exp2(-40./7) + math.Exp2(-5./7) + .5)},
 		{0, "new_buyers_half_30d", math.Log(math.Exp2(-2) + math.Exp2(-5./30) + .5)},
 		{0, "new", math.Exp(-2)}, {0, "days_unsold", math.Log(6)}, {0, "bought_again", math.Log1p(.5)},
-		{1, "new", math.Exp(-2. / 30)}, {1, "bought_again", 0}, {2, "lines_365d", math.Log(.5)}, {2, "days_unsold", math.Log(1000)},
+		{1, "new", math.Exp(-2. / 30)}, {1, "bought_again", 0}, {2, "lines_365d", math.Log(.5)}, {2, "days_unsold",
+			math.Log(1000)},
 	} {
 		if got := get(x.item, x.name); !(math.Abs(got-x.want) <= 1e-6) {
 			t.Errorf("%s of item %d is %v, want %v", x.name, x.item, got, x.want)
@@ -319,7 +330,8 @@ func TestPopularity(t *testing.T) {
 
 func TestLogFaults(t *testing.T) {
 	good := func() *Log {
-		return &Log{Users: 2, Items: 2, User: []int32{0, 1}, Item: []int32{0, 1}, Basket: []int32{0, 1}, Time: []int64{1, 2}}
+		return &Log{Users: 2, Items: 2, User: []int32{0, 1}, Item: []int32{0, 1}, Basket: []int32{0, 1},
+			Time: []int64{1, 2}}
 	}
 	if err := good().Check(); err != nil {
 		t.Fatal(err)
@@ -353,9 +365,11 @@ func TestLogFaults(t *testing.T) {
 
 // TestOneItem: a catalogue of one has one answer.
 func TestOneItem(t *testing.T) {
-	l := &Log{Users: 2, Items: 1, User: []int32{0, 0, 1}, Item: []int32{0, 0, 0}, Basket: []int32{0, 1, 2}, Time: []int64{at(1), at(5), at(9)}}
+	l := &Log{Users: 2, Items: 1, User: []int32{0, 0, 1}, Item: []int32{0, 0, 0}, Basket: []int32{0, 1, 2},
+		Time: []int64{at(1), at(5), at(9)}}
 	p := partsOf(t, l, at(10), 1)
-	p.Blend = &Blend{Components: components, Facts: facts, OwnFacts: ownFacts, New: make([]float32, len(facts)+nComponents), Bought: make([]float32, len(facts)+nComponents+len(ownFacts))}
+	p.Blend = &Blend{Components: components, Facts: facts, OwnFacts: ownFacts,
+		New: make([]float32, len(facts)+nComponents), Bought: make([]float32, len(facts)+nComponents+len(ownFacts))}
 	for _, kind := range Kinds() {
 		m, err := NewModel(kind, l, at(10), p)
 		if err != nil {
@@ -429,7 +443,8 @@ func BenchmarkScores(b *testing.B) {
 	l := shopLog(2000, 3500, 300, 7)
 	now := at(300)
 	p := partsOf(b, l, now, 0)
-	p.Blend = &Blend{Components: components, Facts: facts, OwnFacts: ownFacts, New: make([]float32, len(facts)+nComponents), Bought: make([]float32, len(facts)+nComponents+len(ownFacts))}
+	p.Blend = &Blend{Components: components, Facts: facts, OwnFacts: ownFacts,
+		New: make([]float32, len(facts)+nComponents), Bought: make([]float32, len(facts)+nComponents+len(ownFacts))}
 	m, err := NewModel(Blended, l, now, p)
 	if err != nil {
 		b.Fatal(err)

@@ -51,9 +51,11 @@ func weighable(p Parts, users bool) []string {
 // NewExamples looks, as of the instant now, at what the users of the log l bought in later, which begins then. Of
 // parts, a blend will weigh those that are there; with alike, also the users who buy most alike. The same seed gives
 // the same examples.
-func NewExamples(ctx context.Context, l *Log, now int64, later *Log, parts Parts, alike bool, seed uint64, threads int) (*Examples, error) {
+func NewExamples(ctx context.Context, l *Log, now int64, later *Log, parts Parts, alike bool, seed uint64,
+	threads int) (*Examples, error) {
 	if later.Users != l.Users || later.Items != l.Items {
-		return nil, fmt.Errorf("ranking: a log of %d users and %d items and a later one of %d and %d", l.Users, l.Items, later.Users, later.Items)
+		return nil, fmt.Errorf("ranking: a log of %d users and %d items and a later one of %d and %d", l.Users, l.Items,
+			later.Users, later.Items)
 	}
 	names := weighable(parts, alike)
 	parts.Blend = &Blend{Components: names, Facts: facts, OwnFacts: ownFacts,
@@ -75,7 +77,8 @@ func NewExamples(ctx context.Context, l *Log, now int64, later *Log, parts Parts
 	fails := make([]error, len(users))
 	unsold := m.Unsold()
 	parallel(threads, len(users), func() func(int) {
-		w := &sampler{m: m, s: m.NewScorer(), unsold: unsold, chosen: NewBitmap(m.items), want: NewBitmap(m.items), seed: seed}
+		w := &sampler{m: m, s: m.NewScorer(), unsold: unsold, chosen: NewBitmap(m.items), want: NewBitmap(m.items),
+			seed: seed}
 		return func(i int) {
 			if ctx.Err() == nil {
 				parts1[i], fails[i] = w.user(users[i], bought[users[i]])
@@ -252,7 +255,8 @@ func FitBlend(ctx context.Context, sets []*Examples, o FitOptions) (*Blend, erro
 	users := 0
 	for _, e := range sets {
 		if !slices.Equal(e.components, sets[0].components) {
-			return nil, fmt.Errorf("ranking: examples of %v and of %v cannot be fitted together", sets[0].components, e.components)
+			return nil, fmt.Errorf("ranking: examples of %v and of %v cannot be fitted together", sets[0].components,
+				e.components)
 		}
 		users += e.Users()
 	}

@@ -75,9 +75,9 @@ func fromRows(rows [][]Scored, cols int) *Matrix {
 // minutes.
 const MaxEASE = 16384
 
-// EASE is the item-item model of Steck (2019), "Embarrassingly Shallow Autoencoders for Sparse Data": B = I - P/diag(P),
-// P the inverse of X'X + lambda I, the diagonal 0. Row i, column j of the result is what having i adds to the score of
-// j. Of each column only the keep weights of greatest size are kept (0: all of them).
+// EASE is the item-item model of Steck (2019), "Embarrassingly Shallow Autoencoders for Sparse Data": B = I -
+// P/diag(P), P the inverse of X'X + lambda I, the diagonal 0. Row i, column j of the result is what having i adds to
+// the score of j. Of each column only the keep weights of greatest size are kept (0: all of them).
 func EASE(x *Matrix, lambda float64, keep, threads int) (*Matrix, error) {
 	if x.Cols > MaxEASE {
 		return nil, fmt.Errorf("ranking: EASE inverts a matrix of items by items, and %d items are more than the %d that it is for: leave out rare items, or take knn or als",

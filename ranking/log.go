@@ -44,7 +44,8 @@ func (l *Log) Check() error {
 	for i := range n {
 		switch {
 		case l.User[i] < 0 || int(l.User[i]) >= l.Users || l.Item[i] < 0 || int(l.Item[i]) >= l.Items:
-			return fmt.Errorf("ranking: line %d is of user %d and item %d, in a log of %d and %d", i, l.User[i], l.Item[i], l.Users, l.Items)
+			return fmt.Errorf("ranking: line %d is of user %d and item %d, in a log of %d and %d", i, l.User[i],
+				l.Item[i], l.Users, l.Items)
 		case l.Basket[i] < 0:
 			return fmt.Errorf("ranking: line %d is of purchase %d: want 0 or more", i, l.Basket[i])
 		case i > 0 && l.Time[i] < l.Time[i-1]:
@@ -52,7 +53,8 @@ func (l *Log) Check() error {
 		}
 		o := &owner[l.Basket[i]]
 		if *o >= 0 && *o != l.User[i] {
-			return fmt.Errorf("ranking: purchase %d is of user %d and of user %d: number them apart", l.Basket[i], *o, l.User[i])
+			return fmt.Errorf("ranking: purchase %d is of user %d and of user %d: number them apart", l.Basket[i], *o,
+				l.User[i])
 		}
 		*o = l.User[i]
 	}
@@ -71,7 +73,8 @@ func (l *Log) baskets() int {
 // Until is the part of the log before an instant. It shares the lines.
 func (l *Log) Until(t int64) *Log {
 	n := sort.Search(len(l.Time), func(i int) bool { return l.Time[i] >= t })
-	return &Log{Users: l.Users, Items: l.Items, User: l.User[:n:n], Item: l.Item[:n:n], Basket: l.Basket[:n:n], Time: l.Time[:n:n]}
+	return &Log{Users: l.Users, Items: l.Items, User: l.User[:n:n], Item: l.Item[:n:n], Basket: l.Basket[:n:n],
+		Time: l.Time[:n:n]}
 }
 
 // Histories is the log by user: the lines of each in the order of time.
@@ -105,8 +108,8 @@ func (l *Log) Histories() [][]Line {
 	return all
 }
 
-// Matrix is users by items with the sum over a user's lines of an item of 0.5^(age/halfLife), age before now and both in
-// microseconds; halfLife 0 counts every line as 1.
+// Matrix is users by items with the sum over a user's lines of an item of 0.5^(age/halfLife), age before now and both
+// in microseconds; halfLife 0 counts every line as 1.
 func (l *Log) Matrix(now, halfLife int64) (*Matrix, error) {
 	w := make([]float32, len(l.User))
 	for i, t := range l.Time {

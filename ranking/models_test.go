@@ -42,7 +42,8 @@ func dense(m *Matrix) [][]float64 {
 
 // TestEASE: each column is the ridge regression of an item on the others.
 func TestEASE(t *testing.T) {
-	x, err := NewMatrix(4, 3, []int32{0, 0, 1, 1, 2, 3, 3}, []int32{0, 1, 0, 2, 1, 0, 1}, []float32{1, 1, 1, 1, 1, 1, 1})
+	x, err := NewMatrix(4, 3, []int32{0, 0, 1, 1, 2, 3, 3}, []int32{0, 1, 0, 2, 1, 0, 1},
+		[]float32{1, 1, 1, 1, 1, 1, 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,12 +199,14 @@ func TestUserNeighbours(t *testing.T) {
 
 // TestMetrics: figures by hand, as nDCG with binary gain, recall and hits are defined.
 func TestMetrics(t *testing.T) {
-	l := &Log{Users: 3, Items: 6, User: []int32{0, 1, 2, 2}, Item: []int32{0, 1, 2, 3}, Basket: []int32{0, 1, 2, 2}, Time: []int64{1, 2, 3, 3}}
+	l := &Log{Users: 3, Items: 6, User: []int32{0, 1, 2, 2}, Item: []int32{0, 1, 2, 3}, Basket: []int32{0, 1, 2, 2},
+		Time: []int64{1, 2, 3, 3}}
 	m, err := NewModel(Popular, l, 10, Parts{}) // every item but 4 and 5 is sold once: they come by number
 	if err != nil {
 		t.Fatal(err)
 	}
-	later := &Log{Users: 3, Items: 6, User: []int32{0, 0, 1, 1, 2}, Item: []int32{0, 1, 3, 3, 5}, Basket: []int32{3, 3, 4, 4, 5}, Time: []int64{11, 11, 12, 12, 13}}
+	later := &Log{Users: 3, Items: 6, User: []int32{0, 0, 1, 1, 2}, Item: []int32{0, 1, 3, 3, 5},
+		Basket: []int32{3, 3, 4, 4, 5}, Time: []int64{11, 11, 12, 12, 13}}
 	r, err := Evaluate(m, later, 3, 1)
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +216,8 @@ func TestMetrics(t *testing.T) {
 	all := Metrics{Users: 2, NDCG: .5, Recall: .5, Hit: .5}
 	// New to user 0 is 1, of the list 1, 2, 3; new to user 1 is 3, of the list 0, 2, 3.
 	fresh := Metrics{Users: 2, NDCG: (1 + log2(4)) / 2, Recall: 1, Hit: 1}
-	if fmt.Sprintf("%.9f", r.All.NDCG) != fmt.Sprintf("%.9f", all.NDCG) || r.All.Users != 2 || r.All.Recall != .5 || r.All.Hit != .5 {
+	if fmt.Sprintf("%.9f", r.All.NDCG) != fmt.Sprintf("%.9f", all.NDCG) || r.All.Users != 2 || r.All.Recall != .5 ||
+		r.All.Hit != .5 {
 		t.Errorf("all: %+v, want %+v", r.All, all)
 	}
 	if !(math.Abs(r.New.NDCG-fresh.NDCG) <= 1e-12) || r.New.Users != 2 || r.New.Recall != 1 || r.New.Hit != 1 {
@@ -229,7 +233,8 @@ func TestTogether(t *testing.T) {
 	l := &Log{Users: 1, Items: 4}
 	add := func(basket int, items ...int32) {
 		for _, i := range items {
-			l.User, l.Item, l.Basket, l.Time = append(l.User, 0), append(l.Item, i), append(l.Basket, int32(basket)), append(l.Time, int64(basket))
+			l.User, l.Item, l.Basket, l.Time = append(l.User, 0), append(l.Item, i), append(l.Basket,
+				int32(basket)), append(l.Time, int64(basket))
 		}
 	}
 	for b := range 10 {
@@ -253,9 +258,12 @@ func TestTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Pair{Item: 0, Score: float32(4 / (math.Sqrt(24) + steady)), With: 1, Support: 4, Confidence: 1, Lift: 1 / .6, Cosine: 4 / math.Sqrt(24)}
-	if len(pairs) != 1 || pairs[0].Item != want.Item || pairs[0].Score != want.Score || pairs[0].With != 1 || pairs[0].Support != 4 ||
-		pairs[0].Confidence != 1 || !(math.Abs(pairs[0].Lift-want.Lift) <= 1e-12) || !(math.Abs(pairs[0].Cosine-want.Cosine) <= 1e-12) {
+	want := Pair{Item: 0, Score: float32(4 / (math.Sqrt(24) + steady)), With: 1, Support: 4, Confidence: 1,
+		Lift: 1 / .6, Cosine: 4 / math.Sqrt(24)}
+	if len(pairs) != 1 || pairs[0].Item != want.Item || pairs[0].Score != want.Score || pairs[0].With != 1 ||
+		pairs[0].Support != 4 ||
+		pairs[0].Confidence != 1 || !(math.Abs(pairs[0].Lift-want.Lift) <= 1e-12) ||
+		!(math.Abs(pairs[0].Cosine-want.Cosine) <= 1e-12) {
 		t.Errorf("%+v, want %+v", pairs, want)
 	}
 	if pairs, _ = g.Basket([]int32{0, 1}, 5, nil); len(pairs) != 0 {

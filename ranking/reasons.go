@@ -3,8 +3,8 @@ package ranking
 // Reason is why an item is in a list. Kind says which of the fields hold.
 type Reason struct {
 	Kind ReasonKind
-	// Of BoughtBefore: how often, how many days ago the last time, and the mean number of days between purchases, 0 for a
-	// single one.
+	// Of BoughtBefore: how often, how many days ago the last time, and the mean number of days between purchases, 0
+	// for a single one.
 	Times        int
 	Since, Usual float64
 	With         int32 // of BoughtWith: the item of the user's own that says most for this one

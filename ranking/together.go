@@ -10,7 +10,7 @@ import (
 type Together struct {
 	Purchases int     // in all
 	Sold      []int32 // by item: purchases that have it
-	Pairs     *Matrix // items by items: purchases that have both, of each item's nearest
+	Pairs     *Matrix // items by items: purchases that have both, of each item's nearest, where chance explains fewer
 }
 
 // leastTogether is how many purchases must have two items for them to be called a pair.
@@ -66,7 +66,9 @@ func NewTogether(l *Log, keep, threads int) (*Together, error) {
 			}
 			list = list[:0]
 			for _, j := range touched {
-				if int(j) != i && both[j] >= leastTogether {
+				// Less often than chance is not together, however often.
+				expected := float64(t.Sold[i]) * float64(t.Sold[j]) / float64(t.Purchases)
+				if int(j) != i && both[j] >= leastTogether && float64(both[j]) > expected {
 					list = append(list, Scored{j, float32(closeness(float64(both[j]), t.Sold[i], t.Sold[j]))})
 				}
 			}

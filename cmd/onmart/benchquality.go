@@ -120,10 +120,12 @@ func (b *benchQuality) run(ctx context.Context, con *console) error {
 		err = cmd.Run()
 		return time.Since(start).Seconds(), err
 	}
-	if _, err := self(append([]string{"import", "--preset", "online-retail", "--force", "--out", at("retail")}, files...)...); err != nil {
+	if _, err := self(append([]string{"import", "--preset", "online-retail", "--force", "--out", at("retail")},
+		files...)...); err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
-	train := []string{"train", "recommend", "--data", at("retail"), "--out", at("model"), "--force", "--device", b.device,
+	train := []string{"train", "recommend", "--data", at("retail"), "--out", at("model"), "--force", "--device",
+		b.device,
 		"--train", ".." + day.AddDate(0, 0, -1).Format(time.DateOnly)}
 	for _, s := range b.set {
 		train = append(train, "--set", s)
@@ -131,7 +133,8 @@ func (b *benchQuality) run(ctx context.Context, con *console) error {
 	if res.TrainSeconds, err = self(train...); err != nil {
 		return fmt.Errorf("train: %w", err)
 	}
-	for _, list := range []struct{ file, flag string }{{"all.parquet", "--exclude-bought=false"}, {"new.parquet", "--exclude-bought"}} {
+	for _, list := range []struct{ file, flag string }{{"all.parquet", "--exclude-bought=false"},
+		{"new.parquet", "--exclude-bought"}} {
 		s, err := self("recommend", "--model", at("model"), "--all", list.flag, "--force", "--out", at(list.file))
 		if err != nil {
 			return fmt.Errorf("recommend: %w", err)
@@ -143,7 +146,8 @@ func (b *benchQuality) run(ctx context.Context, con *console) error {
 		return err
 	}
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, b.python, "-B", script, peers, b.retail, b.cut, at("all.parquet"), at("new.parquet"))
+	cmd := exec.CommandContext(ctx, b.python, "-B", script, peers, b.retail, b.cut, at("all.parquet"),
+		at("new.parquet"))
 	cmd.Stdout, cmd.Stderr = &out, con.err
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("the peers: %w", err)
@@ -155,11 +159,13 @@ func (b *benchQuality) run(ctx context.Context, con *console) error {
 }
 
 func (r *benchQualityResult) print(w io.Writer) error {
-	t := newTable("from "+r.Cut+" on", "all: nDCG@10", "recall@10", "hits", "new: nDCG@10", "recall@10", "hits", "settings")
+	t := newTable("from "+r.Cut+" on", "all: nDCG@10", "recall@10", "hits", "new: nDCG@10", "recall@10", "hits",
+		"settings")
 	row := func(name string, all, fresh ranked, params string) {
 		cells := []string{name}
 		for _, x := range []ranked{all, fresh} {
-			cells = append(cells, fmt.Sprintf("%.4f", x.NDCG), fmt.Sprintf("%.4f", x.Recall), fmt.Sprintf("%.4f", x.Hit))
+			cells = append(cells, fmt.Sprintf("%.4f", x.NDCG), fmt.Sprintf("%.4f", x.Recall),
+				fmt.Sprintf("%.4f", x.Hit))
 		}
 		t.add(append(cells, params)...)
 	}
@@ -178,7 +184,8 @@ func (r *benchQualityResult) print(w io.Writer) error {
 	if err := t.write(w); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%d customers, %d of them bought something new; against the best peer of each reading %+.4f and %+.4f; training %.0f s, lists of all customers, twice, %.0f s\n",
+	_, err := fmt.Fprintf(w,
+		"\n%d customers, %d of them bought something new; against the best peer of each reading %+.4f and %+.4f; training %.0f s, lists of all customers, twice, %.0f s\n",
 		r.Ours.All.Users, r.Ours.New.Users, r.Ours.All.NDCG-best.NDCG, r.Ours.New.NDCG-bestNew.NDCG, r.TrainSeconds, r.ListsSeconds)
 	return err
 }

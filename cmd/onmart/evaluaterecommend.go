@@ -94,16 +94,19 @@ func evaluateRecommend(ctx context.Context, con *console, f *evaluateFlags, a *m
 	}
 	from, to := e.Range.Bounds()
 	if from < now {
-		con.notef("warning: %s begins before the end of training, %s: the figures flatter the model", e.Range, datasets.FormatTime(now))
+		con.notef("warning: %s begins before the end of training, %s: the figures flatter the model", e.Range,
+			datasets.FormatTime(now))
 	} else if from > now && from != math.MinInt64 {
-		con.notef("%s begins after the end of training, %s: what was bought between is not known to the model", e.Range, datasets.FormatTime(now))
+		con.notef("%s begins after the end of training, %s: what was bought between is not known to the model", e.Range,
+			datasets.FormatTime(now))
 	}
 	later, others, err := recommend.LoadLater(ctx, d, r.History(), from, to, f.threads)
 	if err != nil {
 		return err
 	}
 	if len(later.Log.User) == 0 {
-		return fmt.Errorf("%s has no purchases in %s of users and items that the model knows: it reaches from %s to %s", d.Dir(), e.Range,
+		return fmt.Errorf("%s has no purchases in %s of users and items that the model knows: it reaches from %s to %s",
+			d.Dir(), e.Range,
 			datasets.FormatTime(d.Manifest().From), datasets.FormatTime(d.Manifest().To))
 	}
 	j, err := recommend.Judge(r.Ranking(), &r.History().Log, &later.Log, r.Parts(), f.threads)
@@ -120,7 +123,8 @@ func evaluateRecommend(ctx context.Context, con *console, f *evaluateFlags, a *m
 	if f.requireBeat && e.Beaten {
 		var faults []error
 		for _, l := range e.LosesTo {
-			faults = append(faults, fmt.Errorf("--require-beat: %s has %s %.4f and the model %.4f", l.Name, l.Metric, l.Baseline, l.Model))
+			faults = append(faults, fmt.Errorf("--require-beat: %s has %s %.4f and the model %.4f", l.Name, l.Metric,
+				l.Baseline, l.Model))
 		}
 		return errors.Join(faults...)
 	}

@@ -259,7 +259,17 @@ func (f *forecastFlags) newer(ctx context.Context, con *console, a *model.Artifa
 	if have[len(have)-1] < last[len(last)-1] {
 		con.notef("the history of %s ends at %s, before the model's own: it is what is forecast from", f.data, datasets.FormatTime(have[len(have)-1]))
 	}
-	return fc.Replace(p)
+	var engine *features.Panel
+	if s.Transactions != nil {
+		state, err := features.StateOf(ctx, s.Spec, s.Transactions, math.MaxInt64, nil)
+		if err != nil {
+			return err
+		}
+		engine, _ = state.(*features.Panel) // a panel's spec makes no other
+	} else if len(fc.Model().Design.Known) > 0 {
+		con.notef("what is known in advance of the steps to come (%s) stays as it was last: %s", strings.Join(fc.Model().Design.Known, ", "), s.NoTransactions)
+	}
+	return fc.Replace(p, engine)
 }
 
 func stepText(t int64, zone *time.Location, s forecast.Step) string {

@@ -51,7 +51,8 @@ Parquet with the item's column (as in the data, or a single column); with a colu
 	fl := cmd.Flags()
 	fl.StringVar(&f.model, "model", "", "artifact `directory` of onmart train recommend")
 	fl.StringVar(&f.user, "user", "", "`id` of the user to answer for")
-	fl.StringVar(&f.recent, "recent", "", "`items` that the user has bought lately, beside what is known, with commas between")
+	fl.StringVar(&f.recent, "recent", "",
+		"`items` that the user has bought lately, beside what is known, with commas between")
 	fl.StringVar(&f.basket, "basket", "", "`items` of a basket, with commas between")
 	fl.BoolVar(&f.all, "all", false, "answer for every user; wants --out")
 	fl.StringVar(&f.out, "out", "", "Parquet `file` to make")
@@ -173,11 +174,13 @@ func runRecommend(cmd *cobra.Command, f *recommendFlags) error {
 		}
 	}
 	start := time.Now()
-	rep := &recommendReport{Model: a.Manifest().Version, AsOf: datasets.FormatTime(r.Now()), User: f.user, Basket: f.basketOf, Out: f.out}
+	rep := &recommendReport{Model: a.Manifest().Version, AsOf: datasets.FormatTime(r.Now()), User: f.user,
+		Basket: f.basketOf, Out: f.out}
 	if f.all {
 		return f.writeAll(cmd, con, r, filter, file, rep, start)
 	}
-	list, err := r.Recommend(recommender.Request{User: f.user, Recent: f.recentItems, Basket: f.basketOf, K: f.k, Filter: filter})
+	list, err := r.Recommend(recommender.Request{User: f.user, Recent: f.recentItems, Basket: f.basketOf, K: f.k,
+		Filter: filter})
 	if err != nil {
 		return err
 	}
@@ -212,7 +215,8 @@ func printList(w io.Writer, items []recommender.Answer, f *recommendFlags) error
 		t := newTable("item", "with", "purchases", "confidence", "lift", "cosine")
 		for _, x := range items {
 			y := x.Why
-			t.add(x.Item, y.With, strconv.Itoa(y.Support), fmt.Sprintf("%.3f", y.Confidence), fmt.Sprintf("%.1f", y.Lift), fmt.Sprintf("%.3f", y.Cosine))
+			t.add(x.Item, y.With, strconv.Itoa(y.Support), fmt.Sprintf("%.3f", y.Confidence),
+				fmt.Sprintf("%.1f", y.Lift), fmt.Sprintf("%.3f", y.Cosine))
 		}
 		return t.write(w)
 	}
@@ -224,7 +228,8 @@ func printList(w io.Writer, items []recommender.Answer, f *recommendFlags) error
 }
 
 // writeAll answers for every user.
-func (f *recommendFlags) writeAll(cmd *cobra.Command, con *console, r *recommender.Recommender, filter recommender.Filter, file *atomicdir.File, rep *recommendReport, start time.Time) error {
+func (f *recommendFlags) writeAll(cmd *cobra.Command, con *console, r *recommender.Recommender,
+	filter recommender.Filter, file *atomicdir.File, rep *recommendReport, start time.Time) error {
 	h := r.History()
 	bar := con.bar("recommend", int64(h.Users.Len()), "users")
 	lists, err := r.All(cmd.Context(), f.k, filter, func(n int64) { bar.Set(n, "") })
@@ -237,16 +242,20 @@ func (f *recommendFlags) writeAll(cmd *cobra.Command, con *console, r *recommend
 	}
 	took := time.Since(start).Seconds()
 	columns := h.Columns()
-	b := datasets.NewBatch(&datasets.Schema{Fields: []datasets.Field{{Name: columns[0], Type: h.Users.Type}, {Name: "rank", Type: datasets.Int64},
-		{Name: columns[1], Type: h.Items.Type}, {Name: "score", Type: datasets.Float64}, {Name: "kind", Type: datasets.String}, {Name: "reason", Type: datasets.String}}}, 0)
+	b := datasets.NewBatch(&datasets.Schema{Fields: []datasets.Field{{Name: columns[0], Type: h.Users.Type},
+		{Name: "rank", Type: datasets.Int64},
+		{Name: columns[1], Type: h.Items.Type}, {Name: "score", Type: datasets.Float64}, {Name: "kind",
+			Type: datasets.String}, {Name: "reason", Type: datasets.String}}}, 0)
 	for _, list := range lists {
 		for rank, x := range list.Items {
-			if err := errors.Join(h.Users.Put(&b.Columns[0], list.User), h.Items.Put(&b.Columns[2], x.Item)); err != nil {
+			if err := errors.Join(h.Users.Put(&b.Columns[0], list.User),
+				h.Items.Put(&b.Columns[2], x.Item)); err != nil {
 				return err
 			}
 			b.Columns[1].Ints = append(b.Columns[1].Ints, int64(rank+1))
 			b.Columns[3].Floats = append(b.Columns[3].Floats, x.Score)
-			b.Columns[4].Strings, b.Columns[5].Strings = append(b.Columns[4].Strings, x.Why.Kind), append(b.Columns[5].Strings, x.Why.Text)
+			b.Columns[4].Strings, b.Columns[5].Strings = append(b.Columns[4].Strings,
+				x.Why.Kind), append(b.Columns[5].Strings, x.Why.Text)
 			b.N++
 		}
 	}
@@ -259,7 +268,8 @@ func (f *recommendFlags) writeAll(cmd *cobra.Command, con *console, r *recommend
 	rep.Users, rep.Rows, rep.AsOf, rep.Seconds = len(lists), b.N, datasets.FormatTime(r.Now()), time.Since(start).Seconds()
 	rep.UsersPerSec = float64(len(lists)) / took
 	return con.result(rep, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s: lists of %s users, %s rows, as of %s, by model %s\n", f.out, progress.Count(int64(rep.Users)), progress.Count(int64(rep.Rows)), rep.AsOf, rep.Model)
+		_, err := fmt.Fprintf(w, "%s: lists of %s users, %s rows, as of %s, by model %s\n", f.out,
+			progress.Count(int64(rep.Users)), progress.Count(int64(rep.Rows)), rep.AsOf, rep.Model)
 		return err
 	})
 }
@@ -294,7 +304,8 @@ func readItems(flag, path, column string) ([]string, error) {
 		if stock >= 0 && stock != at && row[stock] != "" {
 			n, err := strconv.ParseFloat(strings.TrimSpace(row[stock]), 64)
 			if err != nil || n != n {
-				return nil, fmt.Errorf("%s %s: row %d: %s is %q, want a number", flag, path, i+1, names[stock], row[stock])
+				return nil, fmt.Errorf("%s %s: row %d: %s is %q, want a number", flag, path, i+1, names[stock],
+					row[stock])
 			}
 			if n <= 0 {
 				continue
@@ -338,8 +349,10 @@ func inspectRecommend(w io.Writer, a *model.Artifact) error {
 		return err
 	}
 	m := r.Model()
-	fmt.Fprintf(w, "  answers    by %s, for %s users from %s items, as of %s\n", m.Kind, progress.Count(int64(m.Users)), progress.Count(int64(m.Items)), datasets.FormatTime(m.Now))
-	fmt.Fprintf(w, "  knows      %s purchases, %s lines\n", progress.Count(int64(m.Purchases)), progress.Count(int64(m.Lines)))
+	fmt.Fprintf(w, "  answers    by %s, for %s users from %s items, as of %s\n", m.Kind, progress.Count(int64(m.Users)),
+		progress.Count(int64(m.Items)), datasets.FormatTime(m.Now))
+	fmt.Fprintf(w, "  knows      %s purchases, %s lines\n", progress.Count(int64(m.Purchases)),
+		progress.Count(int64(m.Lines)))
 	if m.Blend != nil {
 		fmt.Fprintf(w, "  blends     own purchases, popularity, %s\n", strings.Join(m.Blend.Components, ", "))
 	}

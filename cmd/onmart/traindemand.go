@@ -50,8 +50,8 @@ series, and writes an artifact: a network over all series with quantiles, the we
 methods, and the history, so that onmart forecast answers alone. --data names the panel, or transactions, of which
 the panel is made first and kept beside them.
 
-The weights are fitted on rolling folds: the latest horizons of --train, or those in --valid. The network that is
-judged there has seen nothing of them; then it is trained again on all of --train. With --test the forecasts are judged
+The weights are fitted on rolling folds: the latest horizons of --train, or those in --valid. For each fold a network is
+trained on what came before it; the first fold also chooses the epoch. Then one is trained on all of --train. With --test the forecasts are judged
 there, a horizon at a time, beside each method alone. Ctrl-C keeps the last finished epoch in OUT.checkpoint, and
 --resume goes on from there to the same bits.
 

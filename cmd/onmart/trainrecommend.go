@@ -59,17 +59,22 @@ OUT.checkpoint, and --resume goes on from there to the same bits.
 	fl := cmd.Flags()
 	fl.StringVar(&f.data, "data", "", "`directory` of interactions or of transactions")
 	fl.StringVar(&f.out, "out", "", "`directory` of the artifact to make")
-	fl.StringVar(&f.spec, "spec", "", "interactions spec, built-in `name` or file, where --data has transactions (default "+defaultRecommendSpec+")")
+	fl.StringVar(&f.spec, "spec", "",
+		"interactions spec, built-in `name` or file, where --data has transactions (default "+defaultRecommendSpec+")")
 	fl.StringVar(&f.train, "train", "", "`range` to learn from, FROM..TO (default: all there is before --test)")
-	fl.StringVar(&f.valid, "valid", "", "`range` inside --train that the blend is fitted on (default: its latest spans)")
+	fl.StringVar(&f.valid, "valid", "",
+		"`range` inside --train that the blend is fitted on (default: its latest spans)")
 	fl.StringVar(&f.test, "test", "", "`range` to judge the model on")
-	fl.StringVar(&f.device.name, "device", "auto", "auto, cpu or cuda[:N]; with --explain also model:NAME, such as model:rtx2060")
-	fl.StringVar(&f.device.memory, "gpu-memory", "", "`size` that may be taken of the GPU's memory, such as 4GiB (default nine tenths of what is free)")
+	fl.StringVar(&f.device.name, "device", "auto",
+		"auto, cpu or cuda[:N]; with --explain also model:NAME, such as model:rtx2060")
+	fl.StringVar(&f.device.memory, "gpu-memory", "",
+		"`size` that may be taken of the GPU's memory, such as 4GiB (default nine tenths of what is free)")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of first vectors, shuffles and drawn items")
 	fl.IntVar(&f.device.threads, "threads", 0, "threads (default one a core); they never change the result")
 	fl.BoolVar(&f.resume, "resume", false, "go on with a training that was stopped")
 	fl.StringArrayVar(&f.set, "set", nil, "change a setting, `name=value`; may be repeated")
-	fl.BoolVar(&f.explain, "explain", false, "print the training program, one instruction a line; for a GPU, also what a step is predicted to ask of it")
+	fl.BoolVar(&f.explain, "explain", false,
+		"print the training program, one instruction a line; for a GPU, also what a step is predicted to ask of it")
 	f.force = addForce(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runTrainRecommend(cmd, &f) }
 	return cmd
@@ -161,7 +166,8 @@ func (f *trainRecommendFlags) check(o *recommend.Options) error {
 	o.Threads = f.device.threads
 	faults = append(faults, f.device.check()...)
 	if f.device.paper() && !f.explain {
-		faults = append(faults, fmt.Errorf("--device %s: nothing can be trained on a description of a card; --explain predicts a step on it", f.device.name))
+		faults = append(faults,
+			fmt.Errorf("--device %s: nothing can be trained on a description of a card; --explain predicts a step on it", f.device.name))
 	}
 	return errors.Join(append(faults, o.Config.Set(f.set))...)
 }
@@ -211,13 +217,16 @@ func (f *trainRecommendFlags) open(ctx context.Context, con *console, o *recomme
 
 // printRecommendTraining is the result for people: what was made and, after --test, the table.
 func printRecommendTraining(w io.Writer, s *recommend.Summary) error {
-	fmt.Fprintf(w, "%s: model %s, %s of %d users and %d items on %d lines of %d purchases in %.1f s\n", s.Out, s.Version, s.Model, s.Users, s.Items, s.Rows, s.Purchases, s.Seconds)
+	fmt.Fprintf(w, "%s: model %s, %s of %d users and %d items on %d lines of %d purchases in %.1f s\n", s.Out,
+		s.Version, s.Model, s.Users, s.Items, s.Rows, s.Purchases, s.Seconds)
 	if len(s.Components) > 0 {
-		fmt.Fprintf(w, "blend of own purchases, popularity and %s, fitted on %s\n", strings.Join(s.Components, ", "), strings.Join(s.Folds, " and "))
+		fmt.Fprintf(w, "blend of own purchases, popularity and %s, fitted on %s\n", strings.Join(s.Components, ", "),
+			strings.Join(s.Folds, " and "))
 	}
 	if s.Validation != nil {
 		fmt.Fprintln(w)
-		if err := recommendTable("on the latest fold", s.Model, &s.Validation.Model, s.Validation.Baselines).write(w); err != nil {
+		if err := recommendTable("on the latest fold", s.Model, &s.Validation.Model,
+			s.Validation.Baselines).write(w); err != nil {
 			return err
 		}
 	}
@@ -230,7 +239,8 @@ func printRecommendTraining(w io.Writer, s *recommend.Summary) error {
 
 // recommendTable is the figures of a model and of simpler ones.
 func recommendTable(title, name string, m *recommend.Metrics, baselines []recommend.BaselineResult) *table {
-	keys := []string{"ndcg_at_10", "recall_at_10", "hit_rate_at_10", "new_ndcg_at_10", "new_recall_at_10", "new_hit_rate_at_10"}
+	keys := []string{"ndcg_at_10", "recall_at_10", "hit_rate_at_10", "new_ndcg_at_10", "new_recall_at_10",
+		"new_hit_rate_at_10"}
 	t := newTable(append([]string{title}, "all: nDCG@10", "recall@10", "hits", "new: nDCG@10", "recall@10", "hits")...)
 	row := func(name string, m recommend.Metrics) {
 		cells := []string{name}

@@ -23,11 +23,15 @@ type foldCase struct {
 	spreads      [][][]float64 // by spread, step and level; nil for Errors
 }
 
-// foldCases asks the members at each origin and puts what came beside.
-func foldCases(m *forecaster.Model, net *forecaster.Net, v *forecaster.View, value func(series, known int) float64, origins []int, threads int) ([]foldCase, error) {
+// foldCases asks the members at each origin, each with its own network (none where nets is nil), and puts what came beside.
+func foldCases(m *forecaster.Model, nets []*forecaster.Net, v *forecaster.View, value func(series, known int) float64, origins []int, threads int) ([]foldCase, error) {
 	var cases []foldCase
 	d := &m.Design
 	for f, known := range origins {
+		var net *forecaster.Net
+		if nets != nil {
+			net = nets[f]
+		}
 		var series []int
 		for i := range v.Len() {
 			if v.Series(i).First < known && v.Age(i, known) >= max(m.Least, 1) {

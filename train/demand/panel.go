@@ -3,6 +3,7 @@ package demand
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/onmart/onmart/datasets"
@@ -70,7 +71,7 @@ func transactionsOf(d *datasets.Dataset, made *features.Made) (*datasets.Dataset
 	return t, ""
 }
 
-// columns are the target and the covariates of a panel that are known up to its last step.
+// columns are the target and the covariates of a panel. Lags are inputs of the network as it is.
 func (s *Source) columns() forecaster.Columns {
 	var c forecaster.Columns
 	for _, col := range s.Made.Columns {
@@ -79,6 +80,8 @@ func (s *Source) columns() forecaster.Columns {
 			c.Target = col.Name
 		case col.Role == features.RolePast && col.Lag == 0:
 			c.Covariates = append(c.Covariates, col.Name)
+		case col.Role == features.RoleKnown && col.Lag == 0:
+			c.Known = append(c.Known, col.Name)
 		}
 	}
 	return c
@@ -106,7 +109,7 @@ func (s *Source) Load(ctx context.Context, to int64, threads int) (*forecast.Pan
 	}
 	c := s.columns()
 	h := forecaster.NewHistory(step, zone, c, s.Made.Fill == "last")
-	names := append([]string{features.ColumnSeries, features.ColumnStep, c.Target}, c.Covariates...)
+	names := slices.Concat([]string{features.ColumnSeries, features.ColumnStep, c.Target}, c.Covariates, c.Known)
 	o := datasets.ReadOptions{Columns: names, Threads: threads, Range: datasets.Range{From: -1 << 63, To: to}}
 	err = s.Data.Read(ctx, o, h.Append)
 	if err != nil {

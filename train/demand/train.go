@@ -157,7 +157,7 @@ func Plan(ctx context.Context, o Options) (*program.Set, program.Data, error) {
 	if !t.Config.Network {
 		return nil, program.Data{}, errors.New("there is no network to train: the panel is too short for folds, or --set network=false")
 	}
-	fit, valid := t.foldRows()
+	fit, valid := t.foldRows(0)
 	f := fitting{config: &t.Config, seed: t.Seed}
 	set, _, data, err := f.bind(fit, valid, t.Config.Epochs)
 	return set, data, err
@@ -263,7 +263,7 @@ func (t *trainer) plan() error {
 		return fmt.Errorf("--horizon %d: want 1 to %d", t.Horizon, forecaster.MaxHorizon)
 	}
 	c := t.Source.columns()
-	d := forecaster.Design{Step: p.Step, Horizon: t.Horizon, Covariates: c.Covariates, Scaling: t.Config.Scaling}
+	d := forecaster.Design{Step: p.Step, Horizon: t.Horizon, Covariates: c.Covariates, Known: c.Known, Scaling: t.Config.Scaling}
 	for _, s := range t.Source.Made.Seasons {
 		if s > 1 {
 			d.Seasons = append(d.Seasons, s)
@@ -371,52 +371,71 @@ func (t *trainer) drawOptions(known int) *drawOptions {
 	return o
 }
 
-// foldRows are the rows before the first fold, and those of the folds.
-func (t *trainer) foldRows() (fit, valid *Rows) {
+// foldRows are the rows before a fold, and, of the first, those that it is judged by.
+func (t *trainer) foldRows(fold int) (fit, valid *Rows) {
 	d := &t.model.Design
-	first := t.origins[0]
-	o := t.drawOptions(first)
-	fit = drawn(t.view, d, o)
-	o = t.drawOptions(t.known)
-	o.rows = validRows
-	valid = sampled(t.view, d, t.origins, o)
+	fit = drawn(t.view, d, t.drawOptions(t.origins[fold]))
+	if fold == 0 {
+		o := t.drawOptions(t.known)
+		o.rows = validRows
+		valid = sampled(t.view, d, t.origins[:1], o)
+	}
 	return fit, valid
 }
 
 func (t *trainer) run(ctx context.Context) (*Summary, error) {
 	var final *fitted
-	var foldNet, net *forecaster.Net
-	d := &t.model.Design
+	var net *forecaster.Net
+	var folds []*forecaster.Net
 	if t.Config.Network {
-		fit, valid := t.foldRows()
-		if fit.Len() < leastRows || valid.Len() == 0 {
-			t.Note("%d training rows are too few for a network: the methods are combined without one", fit.Len())
-			t.dropNetwork()
-		} else {
-			m, err := t.phase(ctx, "choose", "training up to the folds", fit, valid, t.Config.Epochs)
-			if err != nil {
-				return nil, err
-			}
-			if foldNet, err = m.net(d, len(t.Config.Levels)); err != nil {
-				return nil, err
-			}
-			all := drawn(t.view, d, t.drawOptions(t.known))
-			if final, err = t.phase(ctx, "refit", fmt.Sprintf("training on all of it, %d epochs", m.result.Best), all, nil, m.result.Best); err != nil {
-				return nil, err
-			}
-			if net, err = final.net(d, len(t.Config.Levels)); err != nil {
-				return nil, err
-			}
+		var err error
+		if final, folds, err = t.networks(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if final != nil {
+		var err error
+		if net, err = final.net(&t.model.Design, len(t.Config.Levels)); err != nil {
+			return nil, err
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	validation, err := t.combine(foldNet)
+	validation, err := t.combine(folds)
 	if err != nil {
 		return nil, err
 	}
 	return t.finish(ctx, final, net, validation)
+}
+
+// networks trains one network up to each fold, so that it is as fresh there as the methods beside it, and then one on all
+// of it. The first fold chooses the epoch. Where there are too few rows there are none, which is said.
+func (t *trainer) networks(ctx context.Context) (final *fitted, folds []*forecaster.Net, err error) {
+	epochs := t.Config.Epochs
+	for k := range t.origins {
+		fit, valid := t.foldRows(k)
+		if k == 0 && (fit.Len() < leastRows || valid.Len() == 0) {
+			t.Note("%d training rows are too few for a network: the methods are combined without one", fit.Len())
+			t.dropNetwork()
+			return nil, nil, nil
+		}
+		m, err := t.phase(ctx, fmt.Sprintf("fold%d", k+1), fmt.Sprintf("training up to fold %d of %d", k+1, len(t.origins)), fit, valid, epochs)
+		if err != nil {
+			return nil, nil, err
+		}
+		if k == 0 {
+			epochs = m.result.Best
+		}
+		net, err := m.net(&t.model.Design, len(t.Config.Levels))
+		if err != nil {
+			return nil, nil, err
+		}
+		folds = append(folds, net)
+	}
+	all := drawn(t.view, &t.model.Design, t.drawOptions(t.known))
+	final, err = t.phase(ctx, "all", fmt.Sprintf("training on all of it, %d epochs", epochs), all, nil, epochs)
+	return final, folds, err
 }
 
 // dropNetwork goes on without one.
@@ -430,7 +449,7 @@ func (t *trainer) dropNetwork() {
 const leastCases = 30
 
 // combine fits the weights on the folds, and says how good the combination was there.
-func (t *trainer) combine(net *forecaster.Net) (Metrics, error) {
+func (t *trainer) combine(nets []*forecaster.Net) (Metrics, error) {
 	m := t.model
 	m.Mixtures = map[string]*forecaster.Mixture{}
 	classes := []string{forecaster.Regular, forecaster.Intermittent}
@@ -441,7 +460,7 @@ func (t *trainer) combine(net *forecaster.Net) (Metrics, error) {
 		return nil, nil
 	}
 	value := func(series, known int) float64 { return valueOf(t.learned, series, known, t.Horizon) }
-	cases, err := foldCases(m, net, t.view, value, t.origins, t.Threads)
+	cases, err := foldCases(m, nets, t.view, value, t.origins, t.Threads)
 	if err != nil {
 		return nil, err
 	}

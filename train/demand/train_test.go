@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,7 +69,11 @@ func sold(t testing.TB, products, days int, rate func(product, day int) float64)
 		t.Fatal(err)
 	}
 	defer w.Abort()
-	if err := errors.Join(w.Write(b), w.Commit()); err != nil {
+	side, err := w.SideFile("calendar.parquet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(datasets.WriteTable(side, calendar(days+60)), side.Close(), w.Write(b), w.Commit()); err != nil {
 		t.Fatal(err)
 	}
 	d, err := datasets.Open(dir)
@@ -76,6 +81,24 @@ func sold(t testing.TB, products, days int, rate func(product, day int) float64)
 		t.Fatal(err)
 	}
 	return d
+}
+
+// promoted are the days on which a promotion is on.
+func promoted(day int) bool { return day*day%5 == 1 }
+
+// calendar says of each day whether a promotion is on.
+func calendar(days int) *datasets.Batch {
+	b := datasets.NewBatch(&datasets.Schema{Fields: []datasets.Field{{Name: "date", Type: datasets.Time}, {Name: "promotion", Type: datasets.Int64}}}, 0)
+	for day := range days {
+		on := int64(0)
+		if promoted(day) {
+			on = 1
+		}
+		b.Columns[0].Ints = append(b.Columns[0].Ints, time.Date(2024, 1, 1+day, 0, 0, 0, 0, time.UTC).UnixMicro())
+		b.Columns[1].Ints = append(b.Columns[1].Ints, on)
+		b.N++
+	}
+	return b
 }
 
 func poisson(r *rand.Rand, mean float64) int {
@@ -91,9 +114,11 @@ func poisson(r *rand.Rand, mean float64) int {
 // steady is a product's rate: from one sale in a few days to many a day.
 func steady(product, _ int) float64 { return .3 + float64(product*product)/20 }
 
-func source(t testing.TB, d *datasets.Dataset) Source {
+func source(t testing.TB, d *datasets.Dataset) Source { return sourceOf(t, d, shopSpec) }
+
+func sourceOf(t testing.TB, d *datasets.Dataset, yaml string) Source {
 	t.Helper()
-	spec, err := features.Parse("test", []byte(shopSpec))
+	spec, err := features.Parse("test", []byte(yaml))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,6 +232,67 @@ func TestLearnsTheWeek(t *testing.T) {
 	}
 }
 
+// TestKnowsPromotions: a promotion that is known in advance is in the forecast of the steps after the history, though no
+// step of the history says on which days it will be.
+func TestKnowsPromotions(t *testing.T) {
+	o := quick(t, &lines{})
+	if err := o.Config.Set([]string{"rows=20000", "epochs=4"}); err != nil {
+		t.Fatal(err)
+	}
+	yaml := strings.Replace(shopSpec, "panel:", "join:\n  - {table: calendar, on: date, take: [promotion]}\npanel:", 1) +
+		"    - {name: promotion, kind: table, of: promotion, unit: flag, words: a promotion}\n"
+	const days = 200
+	o.Source = sourceOf(t, sold(t, 12, days, func(product, day int) float64 {
+		if promoted(day) {
+			return 3 * (2 + float64(product))
+		}
+		return 2 + float64(product)
+	}), yaml)
+	if _, err := Train(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	a, err := model.Open(o.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := forecaster.Open(a, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers, err := f.Forecast(forecaster.Request{Horizon: 14})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var with, without, nWith, nWithout float64
+	for _, x := range answers {
+		for k := range x.Mean {
+			day := days + k
+			part := week[day%7] * (2 + float64(slices.Index(keysOf(answers), x.Key)))
+			switch {
+			case part == 0:
+			case promoted(day):
+				with, nWith = with+x.Mean[k]/part, nWith+1
+			default:
+				without, nWithout = without+x.Mean[k]/part, nWithout+1
+			}
+		}
+	}
+	if nWith == 0 || nWithout == 0 {
+		t.Fatal("the horizon has no day with, or none without a promotion")
+	}
+	if with, without = with/nWith, without/nWithout; !(with > 2*without) {
+		t.Errorf("on days of a promotion %.2f of a product's rate, on others %.2f; planted are 3 and 1", with, without)
+	}
+}
+
+func keysOf(answers []forecaster.Answer) []string {
+	var keys []string
+	for _, a := range answers {
+		keys = append(keys, a.Key)
+	}
+	return keys
+}
+
 // TestFollowsTransactions: an artifact that is fed what came after its history forecasts as one that was given the
 // longer history, to the bit.
 func TestFollowsTransactions(t *testing.T) {
@@ -249,7 +335,7 @@ func TestFollowsTransactions(t *testing.T) {
 	if len(closed.Times) <= 182 {
 		t.Fatalf("%d steps are closed", len(closed.Times))
 	}
-	if err := whole.Replace(closed); err != nil {
+	if err := whole.Replace(closed, nil); err != nil {
 		t.Fatal(err)
 	}
 	got, err := live.Forecast(forecaster.Request{Horizon: 7})

@@ -79,26 +79,38 @@ func Settings() []Setting {
 			func(c *Config) string { return strings.Join(c.Components, ",") },
 			func(c *Config, v string) (err error) { c.Components, err = listOf(v, componentNames); return err }},
 		count("horizon", "days that the blend looks ahead", 1, 366, func(c *Config) *int { return &c.Horizon }),
-		count("folds", "spans of a horizon, the latest of the training, that the blend is fitted on", 1, 24, func(c *Config) *int { return &c.Folds }),
-		number("penalty", "of the squares of the blend's weights, beside the losses of all users", 1e-9, 1e6, func(c *Config) *float64 { return &c.Penalty }),
-		number("new_share", "share of the blend's loss that is about items new to the user", 0.001, .999, func(c *Config) *float64 { return &c.NewShare }),
+		count("folds", "spans of a horizon, the latest of the training, that the blend is fitted on", 1, 24,
+			func(c *Config) *int { return &c.Folds }),
+		number("penalty", "of the squares of the blend's weights, beside the losses of all users", 1e-9, 1e6,
+			func(c *Config) *float64 { return &c.Penalty }),
+		number("new_share", "share of the blend's loss that is about items new to the user", 0.001, .999,
+			func(c *Config) *float64 { return &c.NewShare }),
 		number("ease_lambda", "ridge of EASE", 1e-6, 1e9, func(c *Config) *float64 { return &c.EASELambda }),
 		count("ease_keep", "weights of an item that EASE keeps", 1, 1<<20, func(c *Config) *int { return &c.EASEKeep }),
-		count("ease_items", "most items for which the blend has EASE: its time grows with their third power", 0, ranking.MaxEASE, func(c *Config) *int { return &c.EASEItems }),
-		count("neighbours", "items nearest to an item that knn keeps", 1, 1<<16, func(c *Config) *int { return &c.Neighbours }),
+		count("ease_items", "most items for which the blend has EASE: its time grows with their third power", 0,
+			ranking.MaxEASE, func(c *Config) *int { return &c.EASEItems }),
+		count("neighbours", "items nearest to an item that knn keeps", 1, 1<<16,
+			func(c *Config) *int { return &c.Neighbours }),
 		count("als_factors", "numbers in a vector of ALS", 1, 1024, func(c *Config) *int { return &c.ALSFactors }),
 		count("als_iterations", "of ALS", 1, 1000, func(c *Config) *int { return &c.ALSIterations }),
 		number("als_regularization", "of ALS", 1e-6, 1e9, func(c *Config) *float64 { return &c.ALSRegularization }),
-		number("als_alpha", "confidence of a purchase in ALS", 1e-6, 1e6, func(c *Config) *float64 { return &c.ALSAlpha }),
+		number("als_alpha", "confidence of a purchase in ALS", 1e-6, 1e6,
+			func(c *Config) *float64 { return &c.ALSAlpha }),
 		count("dim", "numbers in a vector of the network", 1, 1024, func(c *Config) *int { return &c.Dim }),
-		count("recent", "latest items that a user's vector is made of", 1, 500, func(c *Config) *int { return &c.Recent }),
-		count("negatives", "items drawn by popularity for each step, against which what was bought must win", 1, 1<<16, func(c *Config) *int { return &c.Negatives }),
+		count("recent", "latest items that a user's vector is made of", 1, 500,
+			func(c *Config) *int { return &c.Recent }),
+		count("negatives", "items drawn by popularity for each step, against which what was bought must win", 1, 1<<16,
+			func(c *Config) *int { return &c.Negatives }),
 		count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
 		count("epochs", "passes over the purchases", 1, 10_000, func(c *Config) *int { return &c.Epochs }),
-		number("learning_rate", "the greatest learning rate", 1e-8, 10, func(c *Config) *float64 { return &c.LearningRate }),
-		number("warm_up", "share of the steps in which the learning rate rises", 0, .9, func(c *Config) *float64 { return &c.WarmUp }),
-		number("weight_decay", "AdamW's decay of the vectors that a step reads", 0, 10, func(c *Config) *float64 { return &c.WeightDecay }),
-		count("half_life", "days after which a purchase counts half in the network's loss; 0: all alike", 0, 36_500, func(c *Config) *int { return &c.HalfLife }),
+		number("learning_rate", "the greatest learning rate", 1e-8, 10,
+			func(c *Config) *float64 { return &c.LearningRate }),
+		number("warm_up", "share of the steps in which the learning rate rises", 0, .9,
+			func(c *Config) *float64 { return &c.WarmUp }),
+		number("weight_decay", "AdamW's decay of the vectors that a step reads", 0, 10,
+			func(c *Config) *float64 { return &c.WeightDecay }),
+		count("half_life", "days after which a purchase counts half in the network's loss; 0: all alike", 0, 36_500,
+			func(c *Config) *int { return &c.HalfLife }),
 		number("anonymous", "share of the network's rows in which the user is hidden, so that it learns to make do without", 0, 1, func(c *Config) *float64 { return &c.Anonymous }),
 	}
 }
@@ -172,7 +184,8 @@ func (c *Config) Set(pairs []string) error {
 			for i, s := range settings {
 				names[i] = s.Name
 			}
-			faults = append(faults, fmt.Errorf("--set %s: there is no setting %q; there are %s", pair, name, strings.Join(names, ", ")))
+			faults = append(faults, fmt.Errorf("--set %s: there is no setting %q; there are %s", pair, name,
+				strings.Join(names, ", ")))
 			continue
 		}
 		if err := settings[at].set(c, strings.TrimSpace(value)); err != nil {

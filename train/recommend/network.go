@@ -38,12 +38,14 @@ func (c *Config) Compile(users, items, rows int) (*program.Set, error) {
 		offered := b.Table(recommender.ItemTable, items, c.Dim, firstScale)
 		bought := b.Table(tableHistory, items, c.Dim, firstScale)
 		own := b.Table(tableUsers, users, c.Dim, firstScale)
-		user := b.Add(b.Lookup(own, b.Input(recommender.InputUser, 1)), b.Lookup(bought, b.Input(recommender.InputRecent, c.Recent)))
+		user := b.Add(b.Lookup(own, b.Input(recommender.InputUser, 1)),
+			b.Lookup(bought, b.Input(recommender.InputRecent, c.Recent)))
 		item, weight := b.Input(columnItem, 1), b.Input(columnWeight, 1)
 		pos := b.RowDot(user, b.Lookup(offered, item))
 		drawn := b.Sample(b.Const(constCDF, items), c.Negatives)
 		neg := b.MatMulT(user, b.Lookup(offered, drawn))
-		return graph.Model{Loss: b.SampledSoftmax(pos, neg, item, drawn, b.Const(constLogQ, items), weight), Output: user}, nil
+		return graph.Model{Loss: b.SampledSoftmax(pos, neg, item, drawn, b.Const(constLogQ, items), weight),
+			Output: user}, nil
 	}
 	return graph.Compile(build, graph.Options{
 		Batch: min(c.Batch, rows), Rows: rows, Tile: tile,
@@ -51,7 +53,8 @@ func (c *Config) Compile(users, items, rows int) (*program.Set, error) {
 	})
 }
 
-// companions is how many of a user's lines, up to and with the purchase of a row, the row's recent items are drawn from.
+// companions is how many of a user's lines, up to and with the purchase of a row, the row's recent items are drawn
+// from.
 const companions = 60
 
 // Random numbers of the rows, apart from those of the program.
@@ -81,7 +84,8 @@ func (c *Config) rowsOf(l *ranking.Log, now int64, seed uint64) []program.Column
 			// The latest few, or a few of all: a list of recent items may be short.
 			want := min(len(pool), c.Recent)
 			for k := range want {
-				pick := k + int(program.Philox([2]uint32{uint32(seed), siteRows}, [4]uint32{row, uint32(k), 1})[0]%uint32(len(pool)-k))
+				pick := k + int(program.Philox([2]uint32{uint32(seed), siteRows},
+					[4]uint32{row, uint32(k), 1})[0]%uint32(len(pool)-k))
 				pool[k], pool[pick] = pool[pick], pool[k]
 				recent = append(recent, float32(pool[k]))
 			}
@@ -89,7 +93,8 @@ func (c *Config) rowsOf(l *ranking.Log, now int64, seed uint64) []program.Column
 				recent = append(recent, -1)
 			}
 			known := float32(u)
-			if r := program.Philox([2]uint32{uint32(seed), siteRows}, [4]uint32{row, 0, 2})[0]; float64(r)/(1<<32) < c.Anonymous {
+			if r := program.Philox([2]uint32{uint32(seed), siteRows},
+				[4]uint32{row, 0, 2})[0]; float64(r)/(1<<32) < c.Anonymous {
 				known = -1
 			}
 			user, item = append(user, known), append(item, float32(lines[at].Item))
@@ -199,5 +204,6 @@ func (f *fitting) run(ctx context.Context, l *ranking.Log, now int64) (*network,
 
 // embedding makes it ready to answer.
 func (n *network) embedding(c *Config, items int) (*ranking.Embedding, error) {
-	return recommender.NewEmbedding(recommender.Embedding{Dim: c.Dim, Recent: c.Recent}, items, n.set.Forward, n.weights)
+	return recommender.NewEmbedding(recommender.Embedding{Dim: c.Dim, Recent: c.Recent}, items, n.set.Forward,
+		n.weights)
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // fitParts fits what the configuration wants on a log up to now. net trains the network; nil leaves it out.
-func (t *trainer) fitParts(ctx context.Context, l *ranking.Log, now int64, name string) (ranking.Parts, *network, error) {
+func (t *trainer) fitParts(ctx context.Context, l *ranking.Log, now int64, name string) (ranking.Parts, *network,
+	error) {
 	var p ranking.Parts
 	c := &t.Config
 	x, err := l.Matrix(now, 0)
@@ -73,7 +74,8 @@ func (t *trainer) examples(ctx context.Context, k int) (*ranking.Examples, error
 		return nil, err
 	}
 	f.parts = parts
-	return ranking.NewExamples(ctx, l, f.from, t.between(f.from, f.to), t.weighed(parts), t.usersToo(), t.Seed, t.Threads)
+	return ranking.NewExamples(ctx, l, f.from, t.between(f.from, f.to), t.weighed(parts), t.usersToo(), t.Seed,
+		t.Threads)
 }
 
 func (t *trainer) usersToo() bool { return t.Config.wants("users", ranking.Users) }
@@ -82,5 +84,6 @@ func (t *trainer) usersToo() bool { return t.Config.wants("users", ranking.Users
 func (t *trainer) between(from, to int64) *ranking.Log {
 	l := t.history.Log.Until(to)
 	n := len(l.Until(from).User)
-	return &ranking.Log{Users: l.Users, Items: l.Items, User: l.User[n:], Item: l.Item[n:], Basket: l.Basket[n:], Time: l.Time[n:]}
+	return &ranking.Log{Users: l.Users, Items: l.Items, User: l.User[n:], Item: l.Item[n:], Basket: l.Basket[n:],
+		Time: l.Time[n:]}
 }

@@ -86,7 +86,8 @@ func (s *Source) Load(ctx context.Context, from, to int64, threads int) (*recomm
 
 // LoadLater reads the purchases in [from, to) of users and items that a history knows, and says how many lines were of
 // others.
-func LoadLater(ctx context.Context, d *datasets.Dataset, h *recommender.History, from, to int64, threads int) (later *recommender.History, others int, err error) {
+func LoadLater(ctx context.Context, d *datasets.Dataset, h *recommender.History, from, to int64,
+	threads int) (later *recommender.History, others int, err error) {
 	later = h.Later()
 	o := datasets.ReadOptions{Threads: threads, Range: datasets.Range{From: from, To: to}}
 	err = d.Read(ctx, o, func(b *datasets.Batch) error {

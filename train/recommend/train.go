@@ -1,9 +1,9 @@
-// Package recommend trains recommenders: item neighbours, EASE, ALS and a network of embeddings, and the weights that blend
-// them with a user's own purchases, the rhythm of buying again and what sells now.
+// Package recommend trains recommenders: item neighbours, EASE, ALS and a network of embeddings, and the weights that
+// blend them with a user's own purchases, the rhythm of buying again and what sells now.
 //
-// What enters: interactions (package features), a range to learn from and a program.Backend. What leaves: an artifact of
-// task recommend, and figures. It may not be assumed that there is enough to fit a blend on: where nobody bought again
-// within the training, that is an error that says which simpler models there are.
+// What enters: interactions (package features), a range to learn from and a program.Backend. What leaves: an artifact
+// of task recommend, and figures. It may not be assumed that there is enough to fit a blend on: where nobody bought
+// again within the training, that is an error that says which simpler models there are.
 //
 // In the order of processing: source.go reads, parts.go fits what is blended, network.go is the network, evaluate.go
 // judges, train.go drives all of it.
@@ -164,7 +164,8 @@ func (t *trainer) load(ctx context.Context) error {
 			to = testFrom
 		}
 		if testFrom < to {
-			return fmt.Errorf("--test %s overlaps --train %s: purchases that were learned from cannot judge", t.Test, t.Train)
+			return fmt.Errorf("--test %s overlaps --train %s: purchases that were learned from cannot judge", t.Test,
+				t.Train)
 		}
 		if testFrom > to {
 			t.Note("--test begins after --train ends: what was bought between is not known to the model")
@@ -180,13 +181,15 @@ func (t *trainer) load(ctx context.Context) error {
 		if m.Rows == 0 {
 			return fmt.Errorf("%s has no purchases", d.Dir())
 		}
-		return fmt.Errorf("--train %s: no purchases there; %s has purchases from %s to %s", t.Train, d.Dir(), datasets.FormatTime(m.From), datasets.FormatTime(m.To))
+		return fmt.Errorf("--train %s: no purchases there; %s has purchases from %s to %s", t.Train, d.Dir(),
+			datasets.FormatTime(m.From), datasets.FormatTime(m.To))
 	}
 	if n := t.history.Returns; n > 0 {
 		t.Note("%s rows of goods that were taken back are no purchases", progress.Count(int64(n)))
 	}
 	if l.Items == 1 {
-		return fmt.Errorf("--train %s: a single item (%s) was sold: there is nothing to choose between", t.Train, t.history.Items.Name(0))
+		return fmt.Errorf("--train %s: a single item (%s) was sold: there is nothing to choose between", t.Train,
+			t.history.Items.Name(0))
 	}
 	last := l.Time[len(l.Time)-1]
 	if to > last+366*microDay {
@@ -205,7 +208,8 @@ func (t *trainer) plan() error {
 		return nil
 	}
 	if n := t.history.Items.Len(); t.Config.wants("ease", ranking.EASER) && !t.ease(n) {
-		t.Note("%s items are more than ease_items (%s): the blend is without EASE", progress.Count(int64(n)), progress.Count(int64(t.Config.EASEItems)))
+		t.Note("%s items are more than ease_items (%s): the blend is without EASE", progress.Count(int64(n)),
+			progress.Count(int64(t.Config.EASEItems)))
 	}
 	if t.Valid != nil {
 		from, to := t.Valid.Bounds()
@@ -229,7 +233,8 @@ func (t *trainer) plan() error {
 			t.span, t.Config.Horizon)
 	}
 	if len(t.folds) < t.Config.Folds {
-		t.Note("the training is long enough for %d of %d folds of %d days", len(t.folds), t.Config.Folds, t.Config.Horizon)
+		t.Note("the training is long enough for %d of %d folds of %d days", len(t.folds), t.Config.Folds,
+			t.Config.Horizon)
 	}
 	return nil
 }
@@ -278,7 +283,8 @@ func (t *trainer) weigh(ctx context.Context, s *Summary) (*ranking.Blend, error)
 	for k := range t.folds {
 		f := &t.folds[k]
 		s.Folds = append(s.Folds, datasets.Range{From: f.from, To: f.to}.String())
-		t.Note("fold %d of %d: fitting up to %s, then what was bought until %s", k+1, len(t.folds), datasets.FormatTime(f.from), datasets.FormatTime(f.to))
+		t.Note("fold %d of %d: fitting up to %s, then what was bought until %s", k+1, len(t.folds),
+			datasets.FormatTime(f.from), datasets.FormatTime(f.to))
 		e, err := t.examples(ctx, k)
 		if err != nil {
 			return nil, err
@@ -303,7 +309,8 @@ func (t *trainer) weigh(ctx context.Context, s *Summary) (*ranking.Blend, error)
 			return nil, err
 		}
 		for _, x := range s.Validation.LosesTo {
-			t.Note("warning: on the latest fold the blend loses to %s: %s %.4f against %.4f", x.Name, x.Metric, x.Model, x.Baseline)
+			t.Note("warning: on the latest fold the blend loses to %s: %s %.4f against %.4f", x.Name, x.Metric, x.Model,
+				x.Baseline)
 		}
 	}
 	for k := range t.folds {
@@ -318,7 +325,8 @@ func (t *trainer) network(ctx context.Context, l *ranking.Log, now int64, name s
 	began, first := time.Now(), int64(-1)
 	var done int64
 	f := fitting{
-		config: &t.Config, backend: t.Backend, seed: t.Seed, checkpoint: filepath.Join(CheckpointDir(t.Out), name), resume: t.Resume,
+		config: &t.Config, backend: t.Backend, seed: t.Seed, checkpoint: filepath.Join(CheckpointDir(t.Out),
+			name), resume: t.Resume,
 		identity: t.identity(name), explain: t.Explain,
 		progress: func(p train.Progress) {
 			if bar == nil {
@@ -378,7 +386,8 @@ func (t *trainer) finish(ctx context.Context, s *Summary, parts ranking.Parts, n
 	}
 	s.Purchases = together.Purchases
 	m := &recommender.Model{Kind: ranking.Kind(t.Config.Model), Now: t.span.To, Blend: parts.Blend}
-	content := model.Contents{Manifest: t.manifest(s), Spec: t.Source.Spec, Input: t.Source.Input, Tables: t.Source.Tables}
+	content := model.Contents{Manifest: t.manifest(s), Spec: t.Source.Spec, Input: t.Source.Input,
+		Tables: t.Source.Tables}
 	if net != nil {
 		m.Embedding = &recommender.Embedding{Dim: t.Config.Dim, Recent: t.Config.Recent}
 		content.Program, content.Weights = net.set, slices.Clone(net.weights)
@@ -429,7 +438,8 @@ func (t *trainer) test(ctx context.Context, parts ranking.Parts) (*TestSummary, 
 			datasets.FormatTime(t.Source.Data.Manifest().To))
 	}
 	if others > 0 {
-		t.Note("%s of %s test lines are of users or items that were not there in training, and do not count", progress.Count(int64(others)),
+		t.Note("%s of %s test lines are of users or items that were not there in training, and do not count",
+			progress.Count(int64(others)),
 			progress.Count(int64(others+len(later.Log.User))))
 	}
 	m, err := ranking.NewModel(ranking.Kind(t.Config.Model), &t.history.Log, t.span.To, parts)
@@ -464,13 +474,15 @@ func (t *trainer) manifest(s *Summary) model.Manifest {
 	created.Backend = t.Backend.Name()
 	m := model.Manifest{
 		Task: model.Recommend, Created: created, Seed: t.Seed, Settings: settings,
-		Lineage: model.Lineage{Data: t.Source.Data.ID(), From: t.Source.From, Train: model.Span{Range: t.span}, Rows: int64(s.Rows)},
+		Lineage: model.Lineage{Data: t.Source.Data.ID(), From: t.Source.From, Train: model.Span{Range: t.span},
+			Rows: int64(s.Rows)},
 	}
 	if t.Valid != nil {
 		m.Lineage.Valid = &model.Span{Range: *t.Valid}
 	}
 	if s.Validation != nil {
-		m.Validation = Evaluation(t.Source.Data.ID(), datasets.Range{From: t.folds[0].from, To: t.folds[0].to}, s.Validation)
+		m.Validation = Evaluation(t.Source.Data.ID(), datasets.Range{From: t.folds[0].from, To: t.folds[0].to},
+			s.Validation)
 	}
 	return m
 }
@@ -496,7 +508,8 @@ func (t *trainer) failed(err error) error {
 	dir := CheckpointDir(t.Out)
 	var notFinite *program.NotFinite
 	var diverged *train.Diverged
-	if _, missing := os.Stat(dir); missing != nil || !t.finished || errors.As(err, &notFinite) || errors.As(err, &diverged) {
+	if _, missing := os.Stat(dir); missing != nil || !t.finished || errors.As(err, &notFinite) ||
+		errors.As(err, &diverged) {
 		return err
 	}
 	return fmt.Errorf("%w; what was finished is kept in %s: the same command with --resume goes on from there, on the same --device", err, dir)
@@ -506,7 +519,8 @@ func (t *trainer) failed(err error) error {
 func (t *trainer) stopped(ctx context.Context) error {
 	dir := CheckpointDir(t.Out)
 	if _, err := os.Stat(dir); err != nil {
-		return fmt.Errorf("the training was stopped before the end of its first epoch (%w); nothing was left behind", context.Cause(ctx))
+		return fmt.Errorf("the training was stopped before the end of its first epoch (%w); nothing was left behind",
+			context.Cause(ctx))
 	}
 	return fmt.Errorf("the training was stopped (%w); what was finished is kept in %s: the same command with --resume goes on from there", context.Cause(ctx), dir)
 }

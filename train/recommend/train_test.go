@@ -71,12 +71,14 @@ func shop(users, items, days int) []line {
 // transactions writes lines as a data set.
 func transactions(t testing.TB, all []line) *datasets.Dataset {
 	t.Helper()
-	s := &datasets.Schema{Fields: []datasets.Field{{Name: datasets.TransID, Type: datasets.Int64}, {Name: datasets.TransDatetime, Type: datasets.Time},
+	s := &datasets.Schema{Fields: []datasets.Field{{Name: datasets.TransID, Type: datasets.Int64},
+		{Name: datasets.TransDatetime, Type: datasets.Time},
 		{Name: datasets.UserID, Type: datasets.String}, {Name: datasets.ProductID, Type: datasets.String}}}
 	b := datasets.NewBatch(s, len(all))
 	for _, l := range all {
 		b.Columns[0].Ints, b.Columns[1].Ints = append(b.Columns[0].Ints, l.trans), append(b.Columns[1].Ints, l.time)
-		b.Columns[2].Strings, b.Columns[3].Strings = append(b.Columns[2].Strings, l.user), append(b.Columns[3].Strings, l.item)
+		b.Columns[2].Strings, b.Columns[3].Strings = append(b.Columns[2].Strings, l.user), append(b.Columns[3].Strings,
+			l.item)
 		b.N++
 	}
 	dir := filepath.Join(t.TempDir(), "transactions")
@@ -102,7 +104,8 @@ func source(t testing.TB, all []line) Source {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "interactions")
-	if _, err := features.Run(t.Context(), features.RunOptions{Spec: spec, In: transactions(t, all), Out: out, Threads: 1}); err != nil {
+	if _, err := features.Run(t.Context(), features.RunOptions{Spec: spec, In: transactions(t, all), Out: out,
+		Threads: 1}); err != nil {
 		t.Fatal(err)
 	}
 	d, err := datasets.Open(out)
@@ -120,8 +123,6 @@ func source(t testing.TB, all []line) Source {
 type said struct{ all []string }
 
 func (l *said) note(format string, args ...any) { l.all = append(l.all, fmt.Sprintf(format, args...)) }
-
-func (l *said) has(part string) bool { return strings.Contains(strings.Join(l.all, "\n"), part) }
 
 func small() Config {
 	c := DefaultConfig()
@@ -168,8 +169,8 @@ func TestPlanted(t *testing.T) {
 			t.Errorf("%s has nDCG %.3f, popularity %.3f", name, got, pop)
 		}
 	}
-	// The shop has a staple and a taste for each user and nothing else: counting purchases finds the staple, and what is
-	// left is drawn at random. A blend that is fitted on 160 users may lose a little of that, and no more.
+	// The shop has a staple and a taste for each user and nothing else: counting purchases finds the staple, and what
+	// is left is drawn at random. A blend that is fitted on 160 users may lose a little of that, and no more.
 	if got, own := by["blend"]["ndcg_at_10"], by["own"]["ndcg_at_10"]; !(got > own-.03) {
 		t.Errorf("the blend has nDCG %.3f, own purchases %.3f", got, own)
 	}
@@ -186,7 +187,8 @@ func TestPlanted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := r.Recommend(recommender.Request{Recent: []string{"i05", "i11", "i17"}, K: 10, Filter: recommender.Filter{ExcludeBought: true}})
+	list, err := r.Recommend(recommender.Request{Recent: []string{"i05", "i11", "i17"}, K: 10,
+		Filter: recommender.Filter{ExcludeBought: true}})
 	if err != nil || len(list.Items) != 10 {
 		t.Fatalf("%v: %v", list, err)
 	}
@@ -202,7 +204,8 @@ func TestPlanted(t *testing.T) {
 	if odd < 9 {
 		t.Errorf("a new user of odd taste is offered %d odd items of 10: %v", odd, list.Items)
 	}
-	if list, err = r.Recommend(recommender.Request{Basket: []string{"i02"}, K: 3}); err != nil || len(list.Items) == 0 || list.Items[0].Item != "i12" ||
+	if list, err = r.Recommend(recommender.Request{Basket: []string{"i02"}, K: 3}); err != nil ||
+		len(list.Items) == 0 || list.Items[0].Item != "i12" ||
 		list.Items[0].Why.Confidence != 1 || list.Items[0].Why.With != "i02" {
 		t.Errorf("with i02: %+v: %v", list, err)
 	}
@@ -252,13 +255,15 @@ func TestLive(t *testing.T) {
 		return r
 	}
 	late := slices.DeleteFunc(slices.Clone(all), func(l line) bool { return l.time < day(100) })
-	late = append(late, line{"u05", "new", day(119), 9_999}, line{"newcomer", "i03", day(119), 10_000}, line{"newcomer", "i05", day(119), 10_000},
+	late = append(late, line{"u05", "new", day(119), 9_999}, line{"newcomer", "i03", day(119), 10_000},
+		line{"newcomer", "i05", day(119), 10_000},
 		line{"last", "i03", day(119) + 3*3600*1e6, 10_001}) // lets the hold of those before it pass
 	fold := func(r *recommender.Recommender, from, to, step int) {
 		for ; from < to; from += step {
 			var rows *datasets.Batch
 			d := transactions(t, late[from:min(from+step, to)])
-			if err := d.Read(t.Context(), datasets.ReadOptions{}, func(b *datasets.Batch) error { rows = b; return nil }); err != nil {
+			if err := d.Read(t.Context(), datasets.ReadOptions{},
+				func(b *datasets.Batch) error { rows = b; return nil }); err != nil {
 				t.Fatal(err)
 			}
 			if err := r.Fold(rows); err != nil {
@@ -335,8 +340,10 @@ func TestFresh(t *testing.T) {
 	now := r.Now()
 	rows := datasets.NewBatch(a.Plan().Schema(), 0)
 	for range 3 {
-		rows.Columns[0].Strings, rows.Columns[1].Strings = append(rows.Columns[0].Strings, "u01"), append(rows.Columns[1].Strings, "i00")
-		rows.Columns[2].Ints, rows.Columns[3].Floats = append(rows.Columns[2].Ints, now+1), append(rows.Columns[3].Floats, 1)
+		rows.Columns[0].Strings, rows.Columns[1].Strings = append(rows.Columns[0].Strings,
+			"u01"), append(rows.Columns[1].Strings, "i00")
+		rows.Columns[2].Ints, rows.Columns[3].Floats = append(rows.Columns[2].Ints,
+			now+1), append(rows.Columns[3].Floats, 1)
 		rows.Columns[4].Ints = append(rows.Columns[4].Ints, 70_000+int64(rows.N))
 		rows.N++
 	}
@@ -362,7 +369,8 @@ func TestTask(t *testing.T) {
 	task := func(t testing.TB, order traintest.Order) error {
 		c := small()
 		c.Epochs, c.Folds = 2, 1
-		_, err := Train(order.Context, Options{Source: s, Out: order.Out, Config: c, Seed: order.Seed, Threads: order.Threads,
+		_, err := Train(order.Context, Options{Source: s, Out: order.Out, Config: c, Seed: order.Seed,
+			Threads: order.Threads,
 			Backend: order.Backend, Resume: order.Resume})
 		return err
 	}
@@ -370,7 +378,8 @@ func TestTask(t *testing.T) {
 		name string
 		run  func(testing.TB, traintest.Task)
 	}{
-		{"threads", traintest.TaskThreads}, {"resume", traintest.TaskResume}, {"stopped", traintest.TaskStopped}, {"diverges", traintest.TaskDiverges},
+		{"threads", traintest.TaskThreads}, {"resume", traintest.TaskResume}, {"stopped",
+			traintest.TaskStopped}, {"diverges", traintest.TaskDiverges},
 		{"gpu", func(t testing.TB, task traintest.Task) { traintest.TaskOnGPU(t, task) }},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, task) })
@@ -395,7 +404,8 @@ func TestProgram(t *testing.T) {
 
 // TestRows: what a row says was bought by then, without the item itself.
 func TestRows(t *testing.T) {
-	l := &ranking.Log{Users: 2, Items: 5, User: []int32{0, 0, 1, 0}, Item: []int32{1, 2, 4, 3}, Basket: []int32{0, 0, 1, 2}, Time: []int64{10, 10, 20, 30}}
+	l := &ranking.Log{Users: 2, Items: 5, User: []int32{0, 0, 1, 0}, Item: []int32{1, 2, 4, 3},
+		Basket: []int32{0, 0, 1, 2}, Time: []int64{10, 10, 20, 30}}
 	c := small()
 	c.Recent, c.Anonymous, c.HalfLife = 3, 0, 0
 	columns := c.rowsOf(l, 40, 1)
@@ -423,12 +433,22 @@ func TestRefusals(t *testing.T) {
 		change func(*Options)
 		want   string
 	}{
-		"one item":      {[]line{{"a", "x", day(0), 1}, {"b", "x", day(40), 2}}, nil, "a single item (x) was sold"},
-		"nobody again":  {[]line{{"a", "x", day(0), 1}, {"b", "y", day(40), 2}}, nil, "nothing to weigh a blend by"},
-		"empty range":   {all, func(o *Options) { o.Train = datasets.Range{From: day(500), To: day(600)} }, "no purchases there"},
-		"overlap":       {all, func(o *Options) { o.Train.To = day(50); o.Test = &datasets.Range{From: day(40), To: day(60)} }, "overlaps"},
-		"no validation": {all, func(o *Options) { o.Valid = &datasets.Range{From: day(58), To: day(58) + 1} }, "--valid"},
-		"no test":       {all, func(o *Options) { o.Train.To = day(55); o.Test = &datasets.Range{From: day(100), To: day(120)} }, "no purchases there of users and items"},
+		"one item":     {[]line{{"a", "x", day(0), 1}, {"b", "x", day(40), 2}}, nil, "a single item (x) was sold"},
+		"nobody again": {[]line{{"a", "x", day(0), 1}, {"b", "y", day(40), 2}}, nil, "nothing to weigh a blend by"},
+		"empty range": {all, func(o *Options) { o.Train = datasets.Range{From: day(500), To: day(600)} },
+			"no purchases there"},
+		"overlap": {all, func(o *Options) {
+			o.Train.To = day(50)
+			o.Test = &datasets.Range{From: day(40),
+				To: day(60)}
+		}, "overlaps"},
+		"no validation": {all, func(o *Options) { o.Valid = &datasets.Range{From: day(58), To: day(58) + 1} },
+			"--valid"},
+		"no test": {all, func(o *Options) {
+			o.Train.To = day(55)
+			o.Test = &datasets.Range{From: day(100),
+				To: day(120)}
+		}, "no purchases there of users and items"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := small()

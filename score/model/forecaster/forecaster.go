@@ -27,6 +27,7 @@ type Forecaster struct {
 
 	view   *View                     // of the history, nil after it has grown
 	pooled map[string][]forecast.Fit // what methods that learn from the whole panel said since then
+	ahead  int                       // steps after the history whose known covariates the view has
 }
 
 // Open makes a forecaster of an artifact of task demand, with the history and the state that it carries.
@@ -50,7 +51,7 @@ func open(a *model.Artifact, threads int) (*Forecaster, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Forecaster{model: m, threads: max(1, threads), columns: Columns{m.Target, m.Design.Covariates}}
+	f := &Forecaster{model: m, threads: max(1, threads), columns: m.columns()}
 	f.plan = a.Plan()
 	if m.networked() {
 		if a.Program() == nil {
@@ -101,7 +102,7 @@ func New(m *Model, net *Net, p *forecast.Panel, threads int) (*Forecaster, error
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	c := Columns{m.Target, m.Design.Covariates}
+	c := m.columns()
 	return &Forecaster{model: m, net: net, columns: c, history: HistoryOf(p, c, false), threads: max(1, threads)}, nil
 }
 
@@ -127,6 +128,27 @@ func (f *Forecaster) prepared() *View {
 		f.pooled = map[string][]forecast.Fit{}
 	}
 	return f.view
+}
+
+// grown forgets what was made of the history before.
+func (f *Forecaster) grown() { f.view, f.ahead = nil, 0 }
+
+// lookAhead has the engine say what is known of the steps of a horizon. Without one, or for what it does not know, values
+// stay as they were last.
+func (f *Forecaster) lookAhead(horizon int) error {
+	if f.engine == nil || len(f.columns.Known) == 0 || horizon <= f.ahead || f.history.Steps() == 0 {
+		return nil
+	}
+	behind, _ := slices.BinarySearch(f.history.times, f.engine.Closed()) // steps that the engine has yet to close
+	out := datasets.NewBatch(f.plan.Schema(), 0)
+	if err := f.engine.Ahead(horizon+f.history.Steps()-behind, out); err != nil {
+		return err
+	}
+	if err := f.history.Ahead(out); err != nil {
+		return err
+	}
+	f.view, f.ahead = nil, horizon
+	return nil
 }
 
 // Answer is the forecast of one series.
@@ -165,6 +187,9 @@ func (f *Forecaster) Forecast(r Request) ([]Answer, error) {
 		r.Levels = f.model.Levels
 	}
 	if err := f.checkLevels(r.Levels); err != nil {
+		return nil, err
+	}
+	if err := f.lookAhead(r.Horizon); err != nil {
 		return nil, err
 	}
 	v := f.prepared()
@@ -312,7 +337,7 @@ func (f *Forecaster) Append(rows *datasets.Batch) error {
 	if rows.N == 0 {
 		return nil
 	}
-	f.view = nil
+	f.grown()
 	return f.history.Append(rows)
 }
 
@@ -342,7 +367,7 @@ func (f *Forecaster) Advance(to int64) error {
 func (f *Forecaster) fold(do func(out *datasets.Batch) error) error {
 	err := do(f.out)
 	if err == nil && f.out.N > 0 {
-		f.view = nil
+		f.grown()
 		err = f.history.Revise(f.out)
 	}
 	f.out = datasets.NewBatch(f.plan.Schema(), 0)
@@ -355,15 +380,20 @@ func (f *Forecaster) Snapshot(w io.Writer) error { return f.snapshot(w) }
 // Restore takes up what Snapshot wrote.
 func (f *Forecaster) Restore(r io.Reader) error { return f.restore(r) }
 
-// Replace takes a newer history, such as that of a panel made since: it must have the step and the zone of the model's.
-func (f *Forecaster) Replace(p *forecast.Panel) error {
+// Replace takes a newer history, such as that of a panel made since: it must have the step of the model's. engine is the
+// state that it ends in, so that what is known in advance is known and transactions can be followed; nil for none.
+func (f *Forecaster) Replace(p *forecast.Panel, engine *features.Panel) error {
 	if err := p.Check(); err != nil {
 		return err
 	}
 	if p.Step != f.model.Design.Step {
 		return fmt.Errorf("the panel has steps of a %s, the model was trained on steps of a %s", p.Step, f.model.Design.Step)
 	}
-	f.history, f.engine, f.view = HistoryOf(p, f.columns, f.history.repeat), nil, nil
+	f.history, f.engine = HistoryOf(p, f.columns, f.history.repeat), engine
+	if engine != nil {
+		f.plan, f.out = engine.Plan(), datasets.NewBatch(engine.Plan().Schema(), 0)
+	}
+	f.grown()
 	return nil
 }
 

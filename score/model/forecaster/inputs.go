@@ -23,9 +23,10 @@ const (
 type Design struct {
 	Step       forecast.Step `json:"step"`
 	Scaling    string        `json:"scaling"`
-	Seasons    []int         `json:"seasons"` // in steps, ascending
-	Horizon    int           `json:"horizon"` // steps that were trained on
-	Covariates []string      `json:"covariates,omitempty"`
+	Seasons    []int         `json:"seasons"`              // in steps, ascending
+	Horizon    int           `json:"horizon"`              // steps that were trained on
+	Covariates []string      `json:"covariates,omitempty"` // known up to the origin
+	Known      []string      `json:"known,omitempty"`      // known in advance
 }
 
 // spans are the windows that inputs look back over, in open steps.
@@ -126,6 +127,10 @@ func (d *Design) stepNames() []string {
 			}
 		}
 	}
+	for _, c := range d.Known {
+		add("%s_then", c)
+		add("%s_other", c)
+	}
 	if d.Scaling == Ratio {
 		return append(n, "profile", "busy_profile", "phase_mean_8", "phase_mean_16", "phase_1", "phase_2")
 	}
@@ -184,6 +189,7 @@ type View struct {
 	p       *forecast.Panel
 	closed  *forecast.Closed
 	cov     []int     // places of the design's covariates in the panel's, -1 for one that it lacks
+	known   []int     // and of those that are known in advance
 	open    []int     // indices of the steps that were open
 	before  []int     // by step: open steps before it; one more than there are steps
 	phase   []int     // by open step: of the first season
@@ -198,8 +204,14 @@ type View struct {
 // NewView prepares a panel. closed are the steps on which nothing is sold.
 func (d *Design) NewView(p *forecast.Panel, closed *forecast.Closed) *View {
 	v := &View{d: d, p: p, closed: closed, nPhases: d.Seasons[0]}
+	place := func(name string) int {
+		return slices.IndexFunc(p.Covariates, func(c forecast.Covariate) bool { return c.Name == name })
+	}
 	for _, name := range d.Covariates {
-		v.cov = append(v.cov, slices.IndexFunc(p.Covariates, func(c forecast.Covariate) bool { return c.Name == name }))
+		v.cov = append(v.cov, place(name))
+	}
+	for _, name := range d.Known {
+		v.known = append(v.known, place(name))
 	}
 	n := len(p.Times)
 	v.before, v.dayOf, v.hourOf = make([]int, n+1), make([]int, n), make([]int, n)
@@ -631,10 +643,33 @@ func (w *Writer) writeStep(k int) {
 			}
 		}
 	}
+	w.writeKnown(s)
 	if d.Scaling == Ratio {
 		w.writeRatioStep(s)
 	} else {
 		w.writeShiftStep(k, s)
+	}
+}
+
+// writeKnown writes what is known of the step: the value, and how it differs from what it was of late. A value that is not
+// known after all is taken to stay as it was last.
+func (w *Writer) writeKnown(s stepAhead) {
+	at, last := s.index-w.series.First, w.o.known-1-w.series.First
+	for _, c := range w.o.v.known {
+		if c < 0 || c >= len(w.series.X) || last < 0 {
+			w.put(0)
+			w.put(0)
+			continue
+		}
+		x := w.series.X[c]
+		then := x[min(at, len(x)-1)]
+		var sum float64
+		from := max(0, last+1-covariateSpan)
+		for _, v := range x[from : last+1] {
+			sum += v
+		}
+		w.put(then)
+		w.put(then - sum/float64(last+1-from))
 	}
 }
 

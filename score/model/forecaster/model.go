@@ -151,3 +151,6 @@ func (m *Model) Methods() []string {
 	}
 	return out
 }
+
+// columns are those of the panel that the model reads.
+func (m *Model) columns() Columns { return Columns{m.Target, m.Design.Covariates, m.Design.Known} }

@@ -16,7 +16,11 @@ import (
 type Columns struct {
 	Target     string
 	Covariates []string // known up to the last step only
+	Known      []string // known in advance
 }
+
+// all are the covariates, those of Known last.
+func (c *Columns) all() []string { return slices.Concat(c.Covariates, c.Known) }
 
 // History is a panel that grows: rows of closed steps are appended in the order of time.
 type History struct {
@@ -51,11 +55,9 @@ func (h *History) append(b *datasets.Batch, revise bool) error {
 	if key == nil || step == nil || target == nil {
 		return fmt.Errorf("the rows have no columns %s, %s and %s", features.ColumnSeries, features.ColumnStep, h.columns.Target)
 	}
-	covariates := make([]*datasets.Column, len(h.columns.Covariates))
-	for i, name := range h.columns.Covariates {
-		if covariates[i] = b.Column(name); covariates[i] == nil {
-			return fmt.Errorf("the rows have no column %s", name)
-		}
+	covariates, err := h.covariates(b)
+	if err != nil {
+		return err
 	}
 	for r := range b.N {
 		t := step.Ints[r]
@@ -80,6 +82,74 @@ func (h *History) append(b *datasets.Batch, revise bool) error {
 		}
 	}
 	return nil
+}
+
+// covariates are their columns in a batch.
+func (h *History) covariates(b *datasets.Batch) ([]*datasets.Column, error) {
+	names := h.columns.all()
+	out := make([]*datasets.Column, len(names))
+	for i, name := range names {
+		if out[i] = b.Column(name); out[i] == nil {
+			return nil, fmt.Errorf("the rows have no column %s", name)
+		}
+	}
+	return out, nil
+}
+
+// Ahead takes the values that are known of the steps after the history, as rows of those steps; rows of steps that are
+// there already, of series that are not, and of steps beyond a gap are passed over.
+func (h *History) Ahead(b *datasets.Batch) error {
+	h.close()
+	key, step := b.Column(features.ColumnSeries), b.Column(features.ColumnStep)
+	if key == nil || step == nil {
+		return fmt.Errorf("the rows have no columns %s and %s", features.ColumnSeries, features.ColumnStep)
+	}
+	covariates, err := h.covariates(b)
+	if err != nil {
+		return err
+	}
+	first := len(h.columns.Covariates)
+	for i := range h.series {
+		s := &h.series[i]
+		for c := first; c < len(s.X); c++ {
+			s.X[c] = s.X[c][:len(s.Y):len(s.Y)]
+		}
+	}
+	next := map[int]int64{} // by series: the step that its next value is of
+	for r := range b.N {
+		i, ok := h.index[key.Strings[r]]
+		if !ok || len(h.times) == 0 || step.Ints[r] <= h.times[len(h.times)-1] {
+			continue
+		}
+		want, begun := next[i]
+		if !begun {
+			want = h.step.Next(h.times[len(h.times)-1], h.zone)
+		}
+		if step.Ints[r] != want {
+			continue
+		}
+		next[i] = h.step.Next(want, h.zone)
+		s := &h.series[i]
+		for c := first; c < len(s.X); c++ {
+			s.X[c] = append(s.X[c], valueAt(covariates[c], r, s.X[c]))
+		}
+	}
+	return nil
+}
+
+// valueAt is a covariate's value in a row; one that is unknown is as before.
+func valueAt(column *datasets.Column, row int, before []float64) float64 {
+	x := math.NaN()
+	if !column.IsNull(row) {
+		x = column.Floats[row]
+	}
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		x = 0
+		if n := len(before); n > 0 {
+			x = before[n-1]
+		}
+	}
+	return x
 }
 
 // has tells whether a step is one of the grid.
@@ -144,7 +214,9 @@ func (h *History) close() {
 			}
 			s.Y = append(s.Y, y)
 			for c := range s.X {
-				s.X[c] = append(s.X[c], s.X[c][len(s.X[c])-1])
+				if len(s.X[c]) < len(s.Y) {
+					s.X[c] = append(s.X[c], s.X[c][len(s.X[c])-1])
+				}
 			}
 		}
 	}
@@ -166,17 +238,9 @@ func (h *History) put(key string, t int64, y float64, covariates []*datasets.Col
 	}
 	s.Y = append(s.Y, y)
 	for c, column := range covariates {
-		x := math.NaN()
-		if !column.IsNull(row) {
-			x = column.Floats[row]
-		}
-		if math.IsNaN(x) || math.IsInf(x, 0) { // unknown: as before
-			x = 0
-			if n := len(s.X[c]); n > 0 {
-				x = s.X[c][n-1]
-			}
-		}
-		s.X[c] = append(s.X[c], x)
+		// What was said of the step in advance gives way to what is so.
+		x := s.X[c][:min(len(s.X[c]), len(s.Y)-1)]
+		s.X[c] = append(x, valueAt(column, row, x))
 	}
 	return nil
 }
@@ -185,8 +249,8 @@ func (h *History) put(key string, t int64, y float64, covariates []*datasets.Col
 func (h *History) Panel() *forecast.Panel {
 	h.close()
 	p := &forecast.Panel{Step: h.step, Times: slices.Clip(h.times), Zone: h.zone}
-	for _, name := range h.columns.Covariates {
-		p.Covariates = append(p.Covariates, forecast.Covariate{Name: name})
+	for i, name := range h.columns.all() {
+		p.Covariates = append(p.Covariates, forecast.Covariate{Name: name, Known: i >= len(h.columns.Covariates)})
 	}
 	for i := range h.series {
 		s := h.series[i]
@@ -226,7 +290,7 @@ func WriteHistory(w io.Writer, p *forecast.Panel, columns Columns, last int) err
 	schema := &datasets.Schema{Fields: []datasets.Field{
 		{Name: features.ColumnSeries, Type: datasets.String}, {Name: features.ColumnStep, Type: datasets.Time},
 		{Name: columns.Target, Type: datasets.Float64}}}
-	for _, name := range columns.Covariates {
+	for _, name := range columns.all() {
 		schema.Fields = append(schema.Fields, datasets.Field{Name: name, Type: datasets.Float64})
 	}
 	b := datasets.NewBatch(schema, 0)
@@ -240,7 +304,7 @@ func WriteHistory(w io.Writer, p *forecast.Panel, columns Columns, last int) err
 			b.Columns[0].Strings = append(b.Columns[0].Strings, s.Key)
 			b.Columns[1].Ints = append(b.Columns[1].Ints, p.Times[t])
 			b.Columns[2].Floats = append(b.Columns[2].Floats, s.Y[t-s.First])
-			for c := range columns.Covariates {
+			for c := range columns.all() {
 				b.Columns[3+c].Floats = append(b.Columns[3+c].Floats, s.X[c][t-s.First])
 			}
 			b.N++

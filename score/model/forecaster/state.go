@@ -77,6 +77,7 @@ func (f *Forecaster) restore(r io.Reader) error {
 	if err := engine.Restore(bytes.NewReader(parts[0])); err != nil {
 		return damaged(err)
 	}
-	f.engine, f.history, f.view = engine, h, nil
+	f.engine, f.history = engine, h
+	f.grown()
 	return nil
 }

@@ -50,7 +50,8 @@ func (f *Fitted) Put(c *model.Contents) error {
 	}
 	if a := f.Parts.ALS; a != nil {
 		m.ALS = &ALS{a.Factors, a.Regularization, a.Alpha}
-		c.Weights = append(slices.Clone(c.Weights), program.Tensor{Name: tensorALS, DType: program.F32, Shape: []int{len(a.Items) / a.Factors, a.Factors}, F32: a.Items})
+		c.Weights = append(slices.Clone(c.Weights), program.Tensor{Name: tensorALS, DType: program.F32,
+			Shape: []int{len(a.Items) / a.Factors, a.Factors}, F32: a.Items})
 		c.Weights.Sort()
 	}
 	return m.check()
@@ -86,8 +87,10 @@ func readCells(a *model.Artifact, name string, items int) (*ranking.Matrix, erro
 		return nil, err
 	}
 	of, other, value := b.Column(columnOf), b.Column(columnOther), b.Column(columnNumber)
-	if of == nil || other == nil || value == nil || len(of.Ints) != b.N || len(other.Ints) != b.N || len(value.Floats) != b.N {
-		return nil, fmt.Errorf("%s has not the columns %s, %s and %s: train again", name, columnOf, columnOther, columnNumber)
+	if of == nil || other == nil || value == nil || len(of.Ints) != b.N || len(other.Ints) != b.N ||
+		len(value.Floats) != b.N {
+		return nil, fmt.Errorf("%s has not the columns %s, %s and %s: train again", name, columnOf, columnOther,
+			columnNumber)
 	}
 	rows, cols, values := make([]int32, b.N), make([]int32, b.N), make([]float32, b.N)
 	for i := range b.N {
@@ -141,7 +144,8 @@ func read(a *model.Artifact) (*Fitted, error) {
 	}
 	h := f.History
 	if len(h.Log.User) != m.Lines || h.Users.Len() != m.Users || h.Items.Len() != m.Items {
-		return nil, fmt.Errorf("%s has %d lines of %d users and %d items, and %s says %d of %d and %d: train again", PurchasesFile,
+		return nil, fmt.Errorf("%s has %d lines of %d users and %d items, and %s says %d of %d and %d: train again",
+			PurchasesFile,
 			len(h.Log.User), h.Users.Len(), h.Items.Len(), ModelFile, m.Lines, m.Users, m.Items)
 	}
 	for name, names := range map[string]*Names{UsersFile: h.Users, ItemsFile: h.Items} {
@@ -163,7 +167,8 @@ func read(a *model.Artifact) (*Fitted, error) {
 		if t == nil || len(t.F32) != m.Items*m.ALS.Factors {
 			return nil, fmt.Errorf("the tensor %s is missing or of another shape: train again", tensorALS)
 		}
-		f.Parts.ALS = &ranking.ALS{Factors: m.ALS.Factors, Items: t.F32, Regularization: m.ALS.Regularization, Alpha: m.ALS.Alpha}
+		f.Parts.ALS = &ranking.ALS{Factors: m.ALS.Factors, Items: t.F32, Regularization: m.ALS.Regularization,
+			Alpha: m.ALS.Alpha}
 	}
 	if m.Embedding != nil {
 		if a.Program() == nil || a.Program().Forward == nil {

@@ -92,7 +92,8 @@ func NewHistory(schema *datasets.Schema) (*History, error) {
 	if len(schema.Fields) < interactionColumns {
 		return nil, fmt.Errorf("interactions have %d columns: want user, item, time, weight and purchase; make them again with onmart features", len(schema.Fields))
 	}
-	for i, want := range [interactionColumns][]datasets.Type{{datasets.Int64, datasets.String}, {datasets.Int64, datasets.String},
+	for i, want := range [interactionColumns][]datasets.Type{{datasets.Int64, datasets.String},
+		{datasets.Int64, datasets.String},
 		{datasets.Time}, {datasets.Float64}, {datasets.Int64, datasets.String}} {
 		if f := schema.Fields[i]; !slices.Contains(want, f.Type) {
 			return nil, fmt.Errorf("column %d of the interactions, %s, is %s: want one of %v; make them again with onmart features", i+1, f.Name, f.Type, want)
@@ -183,7 +184,8 @@ func (h *History) append(rows *datasets.Batch, grow bool) error {
 		if at > 0 && t < l.Time[at-1] {
 			at = sort.Search(at, func(k int) bool { return l.Time[k] > t })
 		}
-		l.User, l.Item, l.Basket = slices.Insert(l.User, at, user), slices.Insert(l.Item, at, item), slices.Insert(l.Basket, at, b)
+		l.User, l.Item, l.Basket = slices.Insert(l.User, at, user), slices.Insert(l.Item, at,
+			item), slices.Insert(l.Basket, at, b)
 		l.Time = slices.Insert(l.Time, at, t)
 	}
 	if grow {

@@ -77,7 +77,8 @@ func decodeModel(b []byte) (*Model, error) {
 		return nil, fmt.Errorf("%s is damaged: %w; copy the artifact again or train again", ModelFile, err)
 	}
 	if m.FormatVersion != formatVersion {
-		return nil, fmt.Errorf("%s has format %d and this onmart reads format %d: train again", ModelFile, m.FormatVersion, formatVersion)
+		return nil, fmt.Errorf("%s has format %d and this onmart reads format %d: train again", ModelFile,
+			m.FormatVersion, formatVersion)
 	}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("%s: %w", ModelFile, err)
@@ -99,7 +100,8 @@ func (m *Model) check() error {
 		return fmt.Errorf("it has %d lines of %d users and %d items", m.Lines, m.Users, m.Items)
 	case (m.Kind == ranking.Blended) != (m.Blend != nil):
 		return errors.New("the weights of a blend are there for no blend, or missing")
-	case m.Embedding != nil && (m.Embedding.Dim < 1 || m.Embedding.Dim > maxDim || m.Embedding.Recent < 1 || m.Embedding.Recent > maxRecent):
+	case m.Embedding != nil && (m.Embedding.Dim < 1 || m.Embedding.Dim > maxDim || m.Embedding.Recent < 1 ||
+		m.Embedding.Recent > maxRecent):
 		return fmt.Errorf("an embedding of %d numbers and %d items", m.Embedding.Dim, m.Embedding.Recent)
 	}
 	return nil

@@ -37,26 +37,27 @@ func NewEmbedding(e Embedding, items int, p *program.Program, weights program.Te
 	users, known := in[u].Rows, in[r].Rows
 	vectors := make([]float32, items*e.Dim)
 	copy(vectors, table.F32)
-	return &ranking.Embedding{Dim: e.Dim, Recent: e.Recent, Items: vectors, NewVector: func() (func([]float32, int32, []int32) error, error) {
-		f := f.Clone()
-		rows := make([][]float32, 2)
-		rows[u], rows[r] = make([]float32, 1), make([]float32, e.Recent)
-		return func(dst []float32, user int32, recent []int32) error {
-			rows[u][0] = -1
-			if int(user) < users {
-				rows[u][0] = float32(user)
-			}
-			n := 0
-			for _, item := range recent {
-				if int(item) < known && n < e.Recent {
-					rows[r][n] = float32(item)
-					n++
+	return &ranking.Embedding{Dim: e.Dim, Recent: e.Recent, Items: vectors,
+		NewVector: func() (func([]float32, int32, []int32) error, error) {
+			f := f.Clone()
+			rows := make([][]float32, 2)
+			rows[u], rows[r] = make([]float32, 1), make([]float32, e.Recent)
+			return func(dst []float32, user int32, recent []int32) error {
+				rows[u][0] = -1
+				if int(user) < users {
+					rows[u][0] = float32(user)
 				}
-			}
-			for ; n < e.Recent; n++ {
-				rows[r][n] = -1
-			}
-			return f.RunAllF32(rows, 1, dst)
-		}, nil
-	}}, nil
+				n := 0
+				for _, item := range recent {
+					if int(item) < known && n < e.Recent {
+						rows[r][n] = float32(item)
+						n++
+					}
+				}
+				for ; n < e.Recent; n++ {
+					rows[r][n] = -1
+				}
+				return f.RunAllF32(rows, 1, dst)
+			}, nil
+		}}, nil
 }

@@ -3,6 +3,7 @@ package recommender
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -12,8 +13,8 @@ import (
 	"github.com/onmart/onmart/score/model"
 )
 
-// Recommender answers from a model and purchases. It is for one goroutine at a time but for All, which divides the users
-// itself; answers of one state are the same bits for any number of threads.
+// Recommender answers from a model and purchases. It is for one goroutine at a time but for All, which divides the
+// users itself; answers of one state are the same bits for any number of threads.
 type Recommender struct {
 	artifact *model.Artifact // nil for one that New made
 	fitted   *Fitted
@@ -69,7 +70,8 @@ func New(f *Fitted, threads int) (*Recommender, error) {
 }
 
 func newRecommender(f *Fitted, threads int) *Recommender {
-	return &Recommender{fitted: f, threads: max(1, threads), lines: map[int32][]line{}, tail: datasets.NewBatch(f.History.schema(), 0)}
+	return &Recommender{fitted: f, threads: max(1, threads), lines: map[int32][]line{},
+		tail: datasets.NewBatch(f.History.schema(), 0)}
 }
 
 // Model is not to be changed.
@@ -87,8 +89,8 @@ func (r *Recommender) Parts() ranking.Parts { return r.fitted.Parts }
 // Now is the instant that popularity and neighbours are of; a user's own purchases are always the latest known.
 func (r *Recommender) Now() int64 { return r.model.Now() }
 
-// freshFor is how old, by the time of the latest purchase, popularity and the purchases of other users may be: an hour in
-// a shop moves neither, and reading them again takes a tenth of a second for a few hundred thousand purchases.
+// freshFor is how old, by the time of the latest purchase, popularity and the purchases of other users may be: an hour
+// in a shop moves neither, and reading them again takes a tenth of a second for a few hundred thousand purchases.
 const freshFor = 60 * 60 * 1e6
 
 // latest is the instant of the latest purchase, or the end of training.
@@ -240,7 +242,8 @@ func (r *Recommender) Recommend(q Request) (*List, error) {
 }
 
 // list is the answer for one user.
-func (r *Recommender) list(s *ranking.Scorer, user int32, history []ranking.Line, q Request, excluded ranking.Bitmap) ([]Answer, error) {
+func (r *Recommender) list(s *ranking.Scorer, user int32, history []ranking.Line, q Request,
+	excluded ranking.Bitmap) ([]Answer, error) {
 	if _, err := s.Scores(user, history); err != nil {
 		return nil, err
 	}
@@ -341,7 +344,8 @@ func (r *Recommender) excluded(f Filter) (ranking.Bitmap, error) {
 func (r *Recommender) basket(out *List, q Request, excluded ranking.Bitmap) error {
 	items := r.known(q.Basket, &out.Ignore)
 	if len(items) == 0 {
-		return fmt.Errorf("none of the basket's items (%s) was ever sold before %s: nothing is known to go with them", strings.Join(q.Basket, ", "), datasets.FormatTime(r.latest()))
+		return fmt.Errorf("none of the basket's items (%s) was ever sold before %s: nothing is known to go with them",
+			strings.Join(q.Basket, ", "), datasets.FormatTime(r.latest()))
 	}
 	var old []int32 // items that came after training have no pairs yet
 	for _, i := range items {
@@ -354,8 +358,10 @@ func (r *Recommender) basket(out *List, q Request, excluded ranking.Bitmap) erro
 		return err
 	}
 	for _, p := range pairs {
-		w := Why{Kind: "together", With: r.name(p.With), Support: p.Support, Confidence: p.Confidence, Lift: p.Lift, Cosine: p.Cosine}
-		w.Text = fmt.Sprintf("in %d purchases with %s: %.0f%% of those with %s, %.1f times as often as chance", p.Support, w.With, 100*p.Confidence, w.With, p.Lift)
+		w := Why{Kind: "together", With: r.name(p.With), Support: p.Support, Confidence: p.Confidence, Lift: p.Lift,
+			Cosine: p.Cosine}
+		w.Text = fmt.Sprintf("in %d purchases with %s: %.0f%% of those with %s, %.1f times as often as chance",
+			p.Support, w.With, 100*p.Confidence, w.With, p.Lift)
 		out.Items = append(out.Items, Answer{Item: r.name(p.Item), Score: float64(p.Score), Why: w})
 	}
 	return nil
@@ -370,7 +376,7 @@ func (r *Recommender) why(x ranking.Reason) Why {
 		if x.Times == 1 {
 			times = "once,"
 		}
-		w.Text = fmt.Sprintf("bought %s %.0f days ago", times, x.Since)
+		w.Text = fmt.Sprintf("bought %s %s", times, ago(x.Since))
 		if x.Usual >= 1 {
 			w.Text += fmt.Sprintf(", usually every %.0f days", x.Usual)
 		}
@@ -379,16 +385,30 @@ func (r *Recommender) why(x ranking.Reason) Why {
 		name := r.name(x.With)
 		return Why{Kind: "bought_with", With: name, Text: "buyers of " + name + " buy it too"}
 	case ranking.Similar:
-		return Why{Kind: "similar_users", Users: x.Count, Of: x.Of, Text: fmt.Sprintf("bought by %d of the %d users who buy most alike", x.Count, x.Of)}
+		return Why{Kind: "similar_users", Users: x.Count, Of: x.Of,
+			Text: fmt.Sprintf("bought by %d of the %d users who buy most alike", x.Count, x.Of)}
 	}
-	w := Why{Kind: "popular", Purchases: x.Lines, Text: fmt.Sprintf("sells now: in %d purchases of the last 28 days", x.Lines)}
+	w := Why{Kind: "popular", Purchases: x.Lines, Text: fmt.Sprintf("sells now: in %d purchases of the last 28 days",
+		x.Lines)}
 	switch {
 	case x.Lines == 0:
 		w.Text = "has sold before; nothing else speaks for it"
 	case x.Age < 28:
-		w.Text = fmt.Sprintf("new since %.0f days and sells: in %d purchases", x.Age, x.Lines)
+		w.Text = fmt.Sprintf("new, first sold %s, and sells: in %d purchases", ago(x.Age), x.Lines)
 	}
 	return w
+}
+
+// ago is a number of days in words.
+func ago(days float64) string {
+	switch n := math.Round(days); n {
+	case 0:
+		return "today"
+	case 1:
+		return "a day ago"
+	default:
+		return fmt.Sprintf("%.0f days ago", n)
+	}
 }
 
 // ForUser is the list of one user of All.

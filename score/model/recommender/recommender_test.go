@@ -28,7 +28,8 @@ interactions:
 const day = 24 * 60 * 60 * 1e6
 
 func input() *datasets.Schema {
-	return &datasets.Schema{Fields: []datasets.Field{{Name: datasets.TransID, Type: datasets.Int64}, {Name: datasets.TransDatetime, Type: datasets.Time},
+	return &datasets.Schema{Fields: []datasets.Field{{Name: datasets.TransID, Type: datasets.Int64},
+		{Name: datasets.TransDatetime, Type: datasets.Time},
 		{Name: datasets.UserID, Type: datasets.Int64}, {Name: datasets.ProductID, Type: datasets.String}}}
 }
 
@@ -107,7 +108,8 @@ func fitted(t testing.TB, kind ranking.Kind) *Fitted {
 	if f.Parts.EASE, err = ranking.EASE(x, 1, 10, 1); err != nil {
 		t.Fatal(err)
 	}
-	if f.Parts.ALS, err = ranking.TrainALS(t.Context(), x, ranking.ALSOptions{Factors: 4, Regularization: .1}); err != nil {
+	if f.Parts.ALS, err = ranking.TrainALS(t.Context(), x, ranking.ALSOptions{Factors: 4,
+		Regularization: .1}); err != nil {
 		t.Fatal(err)
 	}
 	if f.Together, err = ranking.NewTogether(&h.Log, 10, 1); err != nil {
@@ -159,9 +161,12 @@ func TestAnswers(t *testing.T) {
 		}{
 			{Request{User: "2", K: 2}, "hammer nails", true},
 			{Request{User: "9", K: 1, Filter: Filter{ExcludeBought: true}}, "cup", true},
-			{Request{User: "2", K: 1, Filter: Filter{ExcludeBought: true, InStock: []string{"lamp", "nails"}}}, "lamp", true},
-			{Request{User: "9", K: 5, Filter: Filter{ExcludeBought: true, NotForSale: []string{"cup", "nails", "unheard-of"}}}, "hammer", true},
-			{Request{User: "77", Recent: []string{"nails"}, K: 1, Filter: Filter{ExcludeBought: true}}, "hammer", false},
+			{Request{User: "2", K: 1, Filter: Filter{ExcludeBought: true, InStock: []string{"lamp", "nails"}}}, "lamp",
+				true},
+			{Request{User: "9", K: 5, Filter: Filter{ExcludeBought: true, NotForSale: []string{"cup", "nails",
+				"unheard-of"}}}, "hammer", true},
+			{Request{User: "77", Recent: []string{"nails"}, K: 1, Filter: Filter{ExcludeBought: true}}, "hammer",
+				false},
 			{Request{Recent: []string{"tea", "never"}, K: 1, Filter: Filter{ExcludeBought: true}}, "cup", false},
 			{Request{User: "1", K: 5, Filter: Filter{InStock: []string{}}}, "", true},
 		} {
@@ -189,11 +194,13 @@ func TestAnswers(t *testing.T) {
 			}
 		}
 		list, err = r.Recommend(Request{Basket: []string{"hammer", "never"}, K: 5})
-		if err != nil || names(list) != "nails" || len(list.Ignore) != 1 || list.Items[0].Why.Support != 12 || list.Items[0].Why.Text == "" {
+		if err != nil || names(list) != "nails" || len(list.Ignore) != 1 || list.Items[0].Why.Support != 12 ||
+			list.Items[0].Why.Text == "" {
 			t.Errorf("%+v, %v", list, err)
 		}
 		for want, q := range map[string]Request{
-			"want 1 to": {User: "1"}, "both a basket": {User: "1", Basket: []string{"tea"}, K: 1}, "ever sold": {Basket: []string{"never"}, K: 1},
+			"want 1 to": {User: "1"}, "both a basket": {User: "1", Basket: []string{"tea"},
+				K: 1}, "ever sold": {Basket: []string{"never"}, K: 1},
 		} {
 			if _, err := r.Recommend(q); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%+v: %v, want %q", q, err, want)
@@ -221,7 +228,8 @@ func TestAppend(t *testing.T) {
 	}
 	back := rows(t, bought{1, "tea", 33, 201})
 	back.Columns[columnWeight].Floats[0] = -1
-	for _, b := range []*datasets.Batch{rows(t, bought{50, "kettle", 32, 200}, bought{50, "tea", 32, 200}), rows(t, bought{50, "cup", 12, 150}), back} {
+	for _, b := range []*datasets.Batch{rows(t, bought{50, "kettle", 32, 200}, bought{50, "tea", 32, 200}),
+		rows(t, bought{50, "cup", 12, 150}), back} {
 		if err := r.Append(b); err != nil {
 			t.Fatal(err)
 		}
@@ -266,7 +274,8 @@ func TestHistoryFaults(t *testing.T) {
 		t.Errorf("a purchase of nobody: %v", err)
 	}
 	later := h.Later()
-	others, err := later.AppendKnown(rows(t, bought{1, "tea", 40, 300}, bought{99, "tea", 41, 301}, bought{1, "new", 42, 302}))
+	others, err := later.AppendKnown(rows(t, bought{1, "tea", 40, 300}, bought{99, "tea", 41, 301},
+		bought{1, "new", 42, 302}))
 	if err != nil || others != 2 || len(later.Log.User) != 1 || h.Items.Len() != 5 {
 		t.Errorf("%d of others, %d lines, %d items: %v", others, len(later.Log.User), h.Items.Len(), err)
 	}
@@ -280,7 +289,8 @@ func TestDamage(t *testing.T) {
 		"an embedding of": func(f *Fitted) { f.Model.Embedding = &Embedding{Dim: -1, Recent: 3} },
 		"has no program":  func(f *Fitted) { f.Model.Embedding = &Embedding{Dim: 4, Recent: 3} },
 		"outside a matrix": func(f *Fitted) {
-			f.Parts.KNN = &ranking.Matrix{Rows: 9, Cols: 9, Start: []int{0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, Index: []int32{8}, Value: []float32{1}}
+			f.Parts.KNN = &ranking.Matrix{Rows: 9, Cols: 9, Start: []int{0, 0, 0, 0, 0, 0, 0, 0, 0, 1},
+				Index: []int32{8}, Value: []float32{1}}
 		},
 	} {
 		f := fitted(t, ranking.KNN)
@@ -308,7 +318,8 @@ func TestDamage(t *testing.T) {
 	if _, err := decodeModel(good); err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{"", "{", `{"format_version":99}`, `{"unknown":1}`, strings.Replace(string(good), `"lines":1`, `"lines":0`, 1)} {
+	for _, text := range []string{"", "{", `{"format_version":99}`, `{"unknown":1}`,
+		strings.Replace(string(good), `"lines":1`, `"lines":0`, 1)} {
 		if _, err := decodeModel([]byte(text)); err == nil {
 			t.Errorf("%s is taken", text)
 		}

@@ -36,7 +36,8 @@ func (r *Recommender) Append(rows *datasets.Batch) error {
 			time: one.Columns[columnTime].Ints[0], number: before})
 		for k := range r.tail.Columns {
 			to, from := &r.tail.Columns[k], &one.Columns[k]
-			to.Ints, to.Floats, to.Strings = append(to.Ints, from.Ints...), append(to.Floats, from.Floats...), append(to.Strings, from.Strings...)
+			to.Ints, to.Floats, to.Strings = append(to.Ints, from.Ints...), append(to.Floats,
+				from.Floats...), append(to.Strings, from.Strings...)
 		}
 		r.tail.N++
 	}
