@@ -53,7 +53,7 @@ Parquet: series, step, mean, one column for each quantile (q05, q50, q97_5 ...) 
 
 --orders says what to order now, so that demand until the next order arrives (--lead and --review, in steps) is met with
 the probability --service, or with the best one for the costs of --shortage and --excess a unit. --stock is what is
-there: a number for all, or a CSV or Parquet file with the columns series, on_hand and, if wanted, on_order, lead, review,
+there: a number for all, or a CSV or Parquet file with the columns series (or the panel's key), on_hand and, if wanted, on_order, lead, review,
 service, pack and minimum; a series without a row there has nothing.`,
 		Args: cobra.NoArgs,
 	}
@@ -176,7 +176,7 @@ func runForecast(cmd *cobra.Command, f *forecastFlags) error {
 	r := forecaster.Request{Keys: f.series, Horizon: f.horizon, Levels: levels, Method: f.method}
 	var stocks map[string]stockRow
 	if f.orders {
-		if stocks, err = readStock(f.stock, f.policy); err != nil {
+		if stocks, err = readStock(f.stock, f.policy, keyColumn(fc)); err != nil {
 			return err
 		}
 		if r.Horizon == 0 {
@@ -530,8 +530,16 @@ type stockRow struct {
 // stockAll is the entry of readStock for items without a row.
 const stockAll = ""
 
+// keyColumn is the one key of the panel, by whose name a file of stock may call the series; "" where there are several.
+func keyColumn(fc *forecaster.Forecaster) string {
+	if p := fc.Plan(); p != nil && len(p.Panel().Keys) == 1 {
+		return p.Panel().Keys[0]
+	}
+	return ""
+}
+
 // readStock reads --stock: a number for every item, or a file.
-func readStock(text string, policy forecast.Policy) (map[string]stockRow, error) {
+func readStock(text string, policy forecast.Policy, keyName string) (map[string]stockRow, error) {
 	all := stockRow{policy: policy}
 	if text == "" {
 		return map[string]stockRow{stockAll: all}, nil
@@ -556,6 +564,9 @@ func readStock(text string, policy forecast.Policy) (map[string]stockRow, error)
 	}
 	out := map[string]stockRow{stockAll: all}
 	key, hand := slices.Index(names, features.ColumnSeries), slices.Index(names, "on_hand")
+	if key < 0 && keyName != "" {
+		key = slices.Index(names, keyName)
+	}
 	if key < 0 || hand < 0 {
 		return nil, fmt.Errorf("--stock %s: it has the columns %s; want series and on_hand", text, strings.Join(names, ", "))
 	}

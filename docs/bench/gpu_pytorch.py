@@ -1,17 +1,17 @@
-"""The programs of `onmart bench gpu` in PyTorch on one GPU: python3 benchgpu.py torch.json
+"""The programs of `onmart bench gpu` in PyTorch on one GPU: python3 docs/bench/gpu_pytorch.py torch.json
 
 Same layers, batches, kinds of data and optimizer steps: the data are on the card, a batch is gathered there by a
 permutation, products are float32 without TF32. Each program is timed as PyTorch runs it (eager), as one captured CUDA
-graph a step, and compiled by torch.compile within such a graph. AdamW is the fused one and updates whole tables;
-"eager, SparseAdam" updates the rows that a step has read, as onmart does, which PyTorch cannot capture. Figures are rows
-a second, the median of five runs. It needs torch with CUDA.
+graph a step, and compiled by torch.compile within such a graph. AdamW is the fused one and updates whole tables; "eager,
+SparseAdam" updates the rows that a step has read, as onmart does, which PyTorch cannot capture. Figures are rows a
+second, the median of five runs. It needs torch with CUDA.
 """
 import json, statistics, sys, time, torch
 from torch import nn
 F = nn.functional
 dev = "cuda"
 torch.manual_seed(1)
-ROWS = 1 << 15
+def rows(batch): return max(4 * batch, 1 << 14) # of the data
 
 def share(n):
     s = (torch.arange(n + 1, dtype=torch.float64) / n) ** (1 / 3)
@@ -19,6 +19,9 @@ def share(n):
 
 def items(n, *shape):
     return (torch.rand(*shape, device=dev) ** 3 * n).long().clamp(max=n - 1)
+
+def draw(cdf, k):
+    return torch.searchsorted(cdf, torch.rand(k, device=dev), right=True).clamp(max=len(cdf) - 1)
 
 def softmax(u, offered, item, drawn, logq, sparse):
     e = lambda i: F.embedding(i, offered, sparse=sparse)
@@ -36,9 +39,9 @@ class Softmax20k(nn.Module):
         s.user = nn.Linear(64, 64)
         s.sparse = sparse
         s.cdf, s.logq = share(s.n)
-        s.data = items(s.n, ROWS, 20), items(s.n, ROWS)
+        s.data = items(s.n, rows(s.batch), 20), items(s.n, rows(s.batch))
     def args(s, r):
-        return s.data[0][r], s.data[1][r], torch.searchsorted(s.cdf, torch.rand(s.k, device=dev), right=True).clamp(max=s.n - 1)
+        return s.data[0][r], s.data[1][r], draw(s.cdf, s.k)
     def loss(s, history, item, drawn):
         return softmax(F.silu(s.user(s.table(history))), s.table.weight, item, drawn, s.logq, s.sparse)
 
@@ -52,23 +55,23 @@ class Recommend(nn.Module):
         for t in (s.table_bought, s.table_own, s.table_offered): nn.init.normal_(t.weight, std=.05)
         s.sparse = sparse
         s.cdf, s.logq = share(s.n)
-        s.data = items(s.users, ROWS), items(s.n, ROWS, 20), items(s.n, ROWS)
+        n = rows(s.batch)
+        s.data = items(s.users, n), items(s.n, n, 20), items(s.n, n)
     def args(s, r):
-        return *(d[r] for d in s.data), torch.searchsorted(s.cdf, torch.rand(s.k, device=dev), right=True).clamp(max=s.n - 1)
+        return *(d[r] for d in s.data), draw(s.cdf, s.k)
     def loss(s, user, recent, item, drawn):
-        return softmax(s.table_own(user) + s.table_bought(recent), s.table_offered.weight, item, drawn, s.logq, s.sparse)
-
-def pinball(y, t, v):
-    u = t[:, :, None] - y.view(len(t), -1, len(v))
-    return torch.maximum(v * u, (v - 1) * u).mean()
+        u = s.table_own(user) + s.table_bought(recent)
+        return softmax(u, s.table_offered.weight, item, drawn, s.logq, s.sparse)
 
 class Quantiles(nn.Module):
     batch = 512
     def __init__(s, sparse):
         super().__init__()
-        s.n = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), nn.Dropout(.1), nn.Linear(128, 128), nn.SiLU(), nn.Dropout(.1), nn.Linear(128, 28 * 9))
+        hidden = lambda a, b: [nn.Linear(a, b), nn.SiLU(), nn.Dropout(.1)]
+        s.n = nn.Sequential(*hidden(64, 128), *hidden(128, 128), nn.Linear(128, 28 * 9))
         s.register_buffer("v", torch.tensor([.025, .05, .1, .25, .5, .75, .9, .95, .975]))
-        s.data = torch.randn(ROWS, 64, device=dev), torch.randn(ROWS, 28, device=dev), torch.ones(ROWS, 28, device=dev)
+        n = rows(s.batch)
+        s.data = torch.randn(n, 64, device=dev), torch.randn(n, 28, device=dev), torch.ones(n, 28, device=dev)
     def args(s, r): return [d[r] for d in s.data]
     def loss(s, x, t, w):
         u = t[:, :, None] - s.n(x).view(-1, 28, 9)
@@ -79,9 +82,11 @@ class Demand(nn.Module):
     def __init__(s, sparse):
         super().__init__()
         l = lambda a, b: nn.Linear(a, b)
-        s.towers = nn.ModuleList(nn.ModuleList([l(48, 128), l(128, 128), l(128, 8), nn.Linear(48, 8, bias=False)]) for _ in range(2))
+        s.towers = nn.ModuleList(
+            nn.ModuleList([l(48, 128), l(128, 128), l(128, 8), nn.Linear(48, 8, bias=False)]) for _ in range(2))
         s.register_buffer("v", torch.tensor([.05, .1, .25, .5, .75, .9, .95, .975]))
-        s.data = torch.randn(ROWS, 48, device=dev), torch.randn(ROWS, 1, device=dev), torch.ones(ROWS, 1, device=dev)
+        n = rows(s.batch)
+        s.data = torch.randn(n, 48, device=dev), torch.randn(n, 1, device=dev), torch.ones(n, 1, device=dev)
     def args(s, r): return [d[r] for d in s.data]
     def loss(s, x, t, w):
         total = 0
@@ -103,41 +108,43 @@ class Fraud(nn.Module):
                 layers += [nn.Linear(width, units), nn.SiLU(), nn.Dropout(.2)]
                 width = units
             s.towers.append(nn.Sequential(*layers, nn.Linear(width, 1)))
-        s.data = labelled(15)
+        s.data = labelled(15, s.batch)
     def args(s, r): return [d[r] for d in s.data]
     def loss(s, x, y): return sum(F.binary_cross_entropy_with_logits(t(x), y) for t in s.towers)
 
-def labelled(width):
-    x = torch.randn(ROWS, width, device=dev)
+def labelled(width, batch):
+    x = torch.randn(rows(batch), width, device=dev)
     return x, (x[:, :1] * x[:, 1:2] > .5).float()
 
-def mlp(widths, rows):
+def mlp(widths, of):
     class MLP(nn.Module):
-        batch = rows
+        batch = of
         def __init__(s, sparse):
             super().__init__()
             layers = []
             for a, b in zip(widths, widths[1:]): layers += [nn.Linear(a, b), nn.ReLU()]
             s.n = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
-            s.data = labelled(widths[0])
+            s.data = labelled(widths[0], s.batch)
         def args(s, r): return [d[r] for d in s.data]
         def loss(s, x, y): return F.binary_cross_entropy_with_logits(s.n(x), y)
     return MLP
 
 def make(build, compiled, sparse):
     model = build(sparse).to(dev)
-    batch = model.batch
-    perm = torch.randperm(ROWS, device=dev)
+    batch, n = model.batch, rows(model.batch)
+    perm = torch.randperm(n, device=dev)
     at = torch.zeros((), dtype=torch.long, device=dev)
     total = torch.zeros((), device=dev, dtype=torch.float64)
-    tables = [p for n, p in model.named_parameters() if sparse and n.startswith("table")]
-    dense = [p for n, p in model.named_parameters() if not (sparse and n.startswith("table"))]
-    opts = [torch.optim.AdamW(dense, lr=1e-3, weight_decay=0, fused=True, capturable=True)] if dense else []
+    named = list(model.named_parameters())
+    tables = [p for name, p in named if sparse and name.startswith("table")]
+    dense = [p for name, p in named if not (sparse and name.startswith("table"))]
+    opts = []
+    if dense: opts.append(torch.optim.AdamW(dense, lr=1e-3, weight_decay=0, fused=True, capturable=True))
     if tables: opts.append(torch.optim.SparseAdam(tables, lr=1e-3))
     lane = torch.arange(batch, device=dev)
     f = torch.compile(model.loss) if compiled else model.loss
     def step():
-        loss = f(*model.args(perm[(at * batch) % (ROWS - batch + 1) + lane]))
+        loss = f(*model.args(perm[(at * batch) % (n - batch + 1) + lane]))
         for o in opts: o.zero_grad(set_to_none=True)
         loss.backward()
         for o in opts: o.step()
