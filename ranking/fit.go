@@ -226,7 +226,8 @@ func (w *sampler) user(u int32, bought []int32) (*Examples, error) {
 // FitOptions are the settings of FitBlend; zero values mean the defaults.
 type FitOptions struct {
 	// Penalty is twice the factor of the squares of the weights, each in units of its fact's root mean square, beside
-	// the sum of the losses of all users; default 2. So a few users move the weights little.
+	// the sum of the losses of all users; default 8. So a few users move the weights little. On the months of Online Retail
+	// from July to September 2011, 2 and 23 came to the same.
 	Penalty float64
 	// NewShare is how much of the loss is about items new to the user, ranked among themselves; default 0.5.
 	NewShare   float64
@@ -240,7 +241,7 @@ type FitOptions struct {
 // finds its minimum. Examples must be of the same components.
 func FitBlend(ctx context.Context, sets []*Examples, o FitOptions) (*Blend, error) {
 	if o.Penalty == 0 {
-		o.Penalty = 2
+		o.Penalty = 8
 	}
 	if o.NewShare == 0 {
 		o.NewShare = .5

@@ -37,16 +37,16 @@ const (
 	benchItem                    // an index, item i as often as itemShare says
 )
 
-// The sizes that the tasks' own networks are trained at here: a shop of a few thousand users and items, and the inputs of a
-// forecaster.
+// The sizes that the tasks' own networks are trained at here: a shop of a few thousand users and items, and the inputs
+// of a forecaster.
 const (
 	benchUsers  = 4_000
 	benchGoods  = 3_700
 	benchInputs = 48
 )
 
-// The sizes of the program "softmax-20k-64": items of 64 numbers, users that are the mean of their last 20 items, 1,024 rows
-// and as many negatives a step.
+// The sizes of the program "softmax-20k-64": items of 64 numbers, users that are the mean of their last 20 items,
+// 1,024 rows and as many negatives a step.
 const (
 	benchItems     = 20_000
 	benchDim       = 64
@@ -75,14 +75,36 @@ func benchPrograms() []benchProgram {
 	forecast.Hidden = []int{128, 128}
 	out := []benchProgram{
 		{"fraud", config.Batch, labelled(15), func(rows int) (*program.Set, error) { return config.Compile(15, rows) }},
-		{"recommend", ranked.Batch, []benchColumn{{recommender.InputUser, 1, benchItem, benchUsers}, {recommender.InputRecent, ranked.Recent, benchItem, benchGoods},
-			{"item", 1, benchItem, benchGoods}, {"weight", 1, benchOne, 0}},
-			func(rows int) (*program.Set, error) { return ranked.Compile(benchUsers, benchGoods, rows) }},
-		{"demand", forecast.Batch, []benchColumn{{"x", benchInputs, benchNormal, 0}, {"target", 1, benchNormal, 0}, {"weight", 1, benchOne, 0}},
-			func(rows int) (*program.Set, error) { return forecast.Compile(benchInputs, rows) }},
-		{"softmax-20k-64-b1024", 1024, []benchColumn{{"history", benchHistory, benchItem, benchItems}, {"item", 1, benchItem, benchItems}}, compileSoftmax},
-		{"quantiles-64-128-128-b512", 512, []benchColumn{{"x", benchWidth, benchNormal, 0}, {"target", benchHorizon, benchNormal, 0},
-			{"weight", benchHorizon, benchOne, 0}}, compileQuantiles},
+		{
+			"recommend",
+			ranked.Batch,
+			[]benchColumn{
+				{recommender.InputUser, 1, benchItem, benchUsers},
+				{recommender.InputRecent, ranked.Recent, benchItem, benchGoods},
+				{"item", 1, benchItem, benchGoods},
+				{"weight", 1, benchOne, 0},
+			},
+			func(rows int) (*program.Set, error) { return ranked.Compile(benchUsers, benchGoods, rows) },
+		},
+		{
+			"demand",
+			forecast.Batch,
+			[]benchColumn{{"x", benchInputs, benchNormal, 0}, {"target", 1, benchNormal, 0}, {"weight", 1, benchOne, 0}},
+			func(rows int) (*program.Set, error) { return forecast.Compile(benchInputs, rows) },
+		},
+		{
+			"softmax-20k-64-b1024",
+			1024,
+			[]benchColumn{{"history", benchHistory, benchItem, benchItems}, {"item", 1, benchItem, benchItems}},
+			compileSoftmax,
+		},
+		{
+			"quantiles-64-128-128-b512",
+			512,
+			[]benchColumn{{"x", benchWidth, benchNormal, 0}, {"target", benchHorizon, benchNormal, 0},
+				{"weight", benchHorizon, benchOne, 0}},
+			compileQuantiles,
+		},
 	}
 	for _, batch := range []int{1024, 8192} {
 		for _, widths := range [][]int{{32, 128, 128}, {15, 500}} {
@@ -90,23 +112,31 @@ func benchPrograms() []benchProgram {
 			for _, w := range widths[1:] {
 				name += fmt.Sprintf("-%d", w)
 			}
-			out = append(out, benchProgram{fmt.Sprintf("%s-1-b%d", name, batch), batch, labelled(widths[0]), func(rows int) (*program.Set, error) {
-				return graph.Compile(func(b *graph.Builder) (graph.Model, error) {
-					h, y := b.Input("x", widths[0]), b.Input("y", 1)
-					for l, units := range widths[1:] {
-						h = b.Dense(fmt.Sprint("layer", l), h, units, program.Relu, "he_uniform")
-					}
-					z := b.Dense("out", h, 1, program.None, "he_uniform")
-					return graph.Model{Loss: b.BCEWithLogits(z, y, nil), Output: z}, nil
-				}, graph.Options{Batch: batch, Rows: rows, Tile: 256, Optimizer: benchOptimizer()})
-			}})
+			out = append(
+				out,
+				benchProgram{
+					fmt.Sprintf("%s-1-b%d", name, batch),
+					batch,
+					labelled(widths[0]),
+					func(rows int) (*program.Set, error) {
+						return graph.Compile(func(b *graph.Builder) (graph.Model, error) {
+							h, y := b.Input("x", widths[0]), b.Input("y", 1)
+							for l, units := range widths[1:] {
+								h = b.Dense(fmt.Sprint("layer", l), h, units, program.Relu, "he_uniform")
+							}
+							z := b.Dense("out", h, 1, program.None, "he_uniform")
+							return graph.Model{Loss: b.BCEWithLogits(z, y, nil), Output: z}, nil
+						}, graph.Options{Batch: batch, Rows: rows, Tile: 256, Optimizer: benchOptimizer()})
+					},
+				},
+			)
 		}
 	}
 	return out
 }
 
-// compileSoftmax is a user as the mean of items, through one layer, against the item bought next, among negatives drawn by
-// popularity.
+// compileSoftmax is a user as the mean of items, through one layer, against the item bought next, among negatives
+// drawn by popularity.
 func compileSoftmax(rows int) (*program.Set, error) {
 	return graph.Compile(func(b *graph.Builder) (graph.Model, error) {
 		table := b.Table("items", benchItems, benchDim, .1)
@@ -126,7 +156,10 @@ func compileQuantiles(rows int) (*program.Set, error) {
 			h = b.Dropout(b.Dense(fmt.Sprint("layer", l), h, 128, program.Silu, "fan_in_uniform"), .1)
 		}
 		y := b.Dense("out", h, benchHorizon*len(levels), program.None, "fan_in_uniform")
-		return graph.Model{Loss: b.Pinball(y, b.Input("target", benchHorizon), b.Input("weight", benchHorizon), levels...), Output: y}, nil
+		return graph.Model{
+			Loss:   b.Pinball(y, b.Input("target", benchHorizon), b.Input("weight", benchHorizon), levels...),
+			Output: y,
+		}, nil
 	}, graph.Options{Batch: 512, Rows: rows, Tile: 256, Optimizer: benchOptimizer()})
 }
 

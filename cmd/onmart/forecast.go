@@ -426,7 +426,7 @@ func componentsBatch(fc *forecaster.Forecaster, answers []forecaster.Answer) (*d
 	for i := range seasons {
 		s.Fields = append(s.Fields, datasets.Field{Name: fmt.Sprintf("season_%d", i+1), Type: datasets.Float64})
 	}
-	s.Fields = append(s.Fields, datasets.Field{Name: "remainder", Type: datasets.Float64})
+	s.Fields = append(s.Fields, datasets.Field{Name: "remainder", Type: datasets.Float64}, datasets.Field{Name: "closed", Type: datasets.Int64})
 	b := datasets.NewBatch(s, 0)
 	put := func(c int, x float64) { b.Columns[c].Floats = append(b.Columns[c].Floats, x) }
 	for i := range answers {
@@ -455,6 +455,11 @@ func componentsBatch(fc *forecaster.Forecaster, answers []forecaster.Answer) (*d
 				put(6+k, v)
 			}
 			put(6+len(seasons), finite(c.Remainder[t]))
+			closed := int64(0)
+			if c.Closed[t] {
+				closed = 1
+			}
+			b.Columns[7+len(seasons)].Ints = append(b.Columns[7+len(seasons)].Ints, closed)
 			b.N++
 		}
 	}
@@ -489,7 +494,7 @@ func printComponents(w io.Writer, b *datasets.Batch, zone *time.Location, step f
 				return err
 			}
 			header := []string{key, ""}
-			for _, f := range b.Schema.Fields[3:] {
+			for _, f := range b.Schema.Fields[3 : len(b.Columns)-1] {
 				header = append(header, f.Name)
 			}
 			t = newTable(header...)
@@ -502,8 +507,12 @@ func printComponents(w io.Writer, b *datasets.Batch, zone *time.Location, step f
 		if ahead > 0 {
 			kind = "forecast"
 		}
+		last := len(b.Columns) - 1
+		if b.Columns[last].Ints[i] == 1 {
+			kind += ", closed"
+		}
 		cells := []string{stepText(b.Columns[1].Ints[i], zone, step), kind}
-		for c := 3; c < len(b.Columns); c++ {
+		for c := 3; c < last; c++ {
 			cells = append(cells, strconv.FormatFloat(b.Columns[c].Floats[i], 'f', 2, 64))
 		}
 		t.add(cells...)
@@ -588,7 +597,13 @@ func readStock(text string, policy forecast.Policy, keyName string) (map[string]
 	return out, nil
 }
 
+// policyColumns are the columns that say something; others are the shop's own.
+var policyColumns = []string{"on_hand", "on_order", "lead", "review", "service", "pack", "minimum"}
+
 func (r *stockRow) set(name, text string) error {
+	if !slices.Contains(policyColumns, name) {
+		return nil
+	}
 	x, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
 	if err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
 		return fmt.Errorf("%q is no number", text)
@@ -616,7 +631,7 @@ func (r *stockRow) set(name, text string) error {
 	case "minimum":
 		r.policy.Minimum = x
 	}
-	return nil // other columns are the shop's own
+	return nil
 }
 
 func csvCells(path string) (names []string, cells [][]string, err error) {

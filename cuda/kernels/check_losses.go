@@ -37,8 +37,8 @@ type softmaxHost struct {
 	m, k, n                   int
 }
 
-// row is the exponentials of row i's negatives, their sum and that of all, the greatest logit and the positive's; false where the
-// row has no positive.
+// row is the exponentials of row i's negatives, their sum and that of all, the greatest logit and the positive's;
+// false where the row has no positive.
 func (h *softmaxHost) row(i int) (e []float32, sum, all, largest, a float32, some bool) {
 	at := refIndex(h.pi[i], h.n)
 	if at < 0 {
@@ -114,15 +114,29 @@ func (c *checker) checkSoftmax() {
 				c.spoil(h.neg)
 				c.spoil(h.pos)
 			}
-			o := SampledSoftmax{M: m, K: k, N: h.n, Pos: put(c, h.pos, 0), Neg: put(c, h.neg, 0), PI: put(c, h.pi, 0), NI: put(c, h.ni, 0),
-				LogQ: put(c, h.logq, 0), W: put(c, h.w, 0)}
+			o := SampledSoftmax{
+				M:    m,
+				K:    k,
+				N:    h.n,
+				Pos:  put(c, h.pos, 0),
+				Neg:  put(c, h.neg, 0),
+				PI:   put(c, h.pi, 0),
+				NI:   put(c, h.ni, 0),
+				LogQ: put(c, h.logq, 0),
+				W:    put(c, h.w, 0),
+			}
 			if c.wants(losses) {
 				o.Loss, o.Terms = c.alloc(4), c.alloc(4*m)
 				c.do(&o)
 				c.same32(losses, variant, o.Kernel(), get[float32](c, o.Kernel(), o.Loss, 1), []float32{h.loss()}, 0)
 			}
 			if c.wants("softmax_grad") {
-				g := &SampledSoftmaxGrad{SampledSoftmax: o, DLoss: put(c, []float32{-1.25}, 0), DPos: c.alloc(4 * m), DNeg: c.alloc(4 * m * k)}
+				g := &SampledSoftmaxGrad{
+					SampledSoftmax: o,
+					DLoss:          put(c, []float32{-1.25}, 0),
+					DPos:           c.alloc(4 * m),
+					DNeg:           c.alloc(4 * m * k),
+				}
 				c.do(g)
 				dpos, dneg := h.grad(-1.25)
 				c.same32("softmax_grad", variant, g.Kernel()+" dpos", get[float32](c, g.Kernel()+" dpos", g.DPos, m), dpos, 0)
@@ -157,16 +171,38 @@ func (c *checker) checkPinball() {
 					w[j], t[j] = 0, float32(math.NaN()) // masked
 				}
 			}
-			o := Pinball{M: m, H: s.h, Levels: levels[:s.q], Y: put(c, y, 0), T: put(c, t, 0), W: put(c, w, 0), Table: c.alloc(4 * s.q)}
+			o := Pinball{
+				M:      m,
+				H:      s.h,
+				Levels: levels[:s.q],
+				Y:      put(c, y, 0),
+				T:      put(c, t, 0),
+				W:      put(c, w, 0),
+				Table:  c.alloc(4 * s.q),
+			}
 			if c.wants(losses) {
 				o.Loss, o.Sums = c.alloc(4), c.alloc(4*m)
 				c.do(&o)
-				c.same32(losses, variant, o.Kernel(), get[float32](c, o.Kernel(), o.Loss, 1), []float32{refPinball(y, t, w, levels[:s.q], m)}, 0)
+				c.same32(
+					losses,
+					variant,
+					o.Kernel(),
+					get[float32](c, o.Kernel(), o.Loss, 1),
+					[]float32{refPinball(y, t, w, levels[:s.q], m)},
+					0,
+				)
 			}
 			if c.wants("pinball_grad") {
 				g := &PinballGrad{Pinball: o, DLoss: put(c, []float32{-1.25}, 0), DY: c.alloc(4 * n)}
 				c.do(g)
-				c.same32("pinball_grad", variant, g.Kernel(), get[float32](c, g.Kernel(), g.DY, n), refPinballGrad(y, t, w, levels[:s.q], -1.25), 0)
+				c.same32(
+					"pinball_grad",
+					variant,
+					g.Kernel(),
+					get[float32](c, g.Kernel(), g.DY, n),
+					refPinballGrad(y, t, w, levels[:s.q], -1.25),
+					0,
+				)
 			}
 			c.release()
 		}
@@ -203,33 +239,59 @@ func refPinballGrad(y, t, w, levels []float32, dloss float32) []float32 {
 	return dy
 }
 
-// timeLosses measures at sizes of a recommender, 1,024 rows and as many negatives, and of a forecaster, 4,096 series of 28 days
-// at 9 levels.
+// timeLosses measures at sizes of a recommender, 1,024 rows and as many negatives, and of a forecaster, 4,096 series
+// of 28 days at 9 levels.
 func (c *checker) timeLosses() {
 	const m, k, n = 1024, 1024, 100_000
 	softmax := func() SampledSoftmax {
-		return SampledSoftmax{M: m, K: k, N: n, Pos: c.space(m), Neg: c.space(m * k), PI: c.space(m), NI: put(c, c.indices(k, n, false), 0), LogQ: c.space(n), W: c.space(m),
-			Loss: c.space(1), Terms: c.space(m)}
+		return SampledSoftmax{
+			M:     m,
+			K:     k,
+			N:     n,
+			Pos:   c.space(m),
+			Neg:   c.space(m * k),
+			PI:    c.space(m),
+			NI:    put(c, c.indices(k, n, false), 0),
+			LogQ:  c.space(n),
+			W:     c.space(m),
+			Loss:  c.space(1),
+			Terms: c.space(m),
+		}
 	}
 	if c.wants("softmax_terms") {
 		o := softmax()
 		c.timeOp("softmax_terms", &o)
 	}
 	if c.wants("softmax_grad") {
-		c.timeOp("softmax_grad", &SampledSoftmaxGrad{SampledSoftmax: softmax(), DLoss: c.space(1), DPos: c.space(m), DNeg: c.space(m * k)})
+		c.timeOp(
+			"softmax_grad",
+			&SampledSoftmaxGrad{SampledSoftmax: softmax(), DLoss: c.space(1), DPos: c.space(m), DNeg: c.space(m * k)},
+		)
 	}
 	levels := []float32{.05, .1, .25, .4, .5, .6, .75, .9, .95}
 	const series, days = 4096, 28
 	pinball := func() Pinball {
 		elements := series * days * len(levels)
-		return Pinball{M: series, H: days, Levels: levels, Y: c.space(elements), T: c.space(series * days), W: c.space(series * days), Table: c.alloc(4 * len(levels)),
-			Loss: c.space(1), Sums: c.space(series)}
+		return Pinball{
+			M:      series,
+			H:      days,
+			Levels: levels,
+			Y:      c.space(elements),
+			T:      c.space(series * days),
+			W:      c.space(series * days),
+			Table:  c.alloc(4 * len(levels)),
+			Loss:   c.space(1),
+			Sums:   c.space(series),
+		}
 	}
 	if c.wants("pinball_rows") {
 		o := pinball()
 		c.timeOp("pinball_rows", &o)
 	}
 	if c.wants("pinball_grad") {
-		c.timeOp("pinball_grad", &PinballGrad{Pinball: pinball(), DLoss: c.space(1), DY: c.space(series * days * len(levels))})
+		c.timeOp(
+			"pinball_grad",
+			&PinballGrad{Pinball: pinball(), DLoss: c.space(1), DY: c.space(series * days * len(levels))},
+		)
 	}
 }

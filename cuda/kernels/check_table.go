@@ -171,8 +171,8 @@ type tableCase struct {
 	steps int
 }
 
-// tableCases have few rows and many of them, so that rows meet often and never, and lists of one chunk of the sort and of
-// several.
+// tableCases have few rows and many of them, so that rows meet often and never, and lists of one chunk of the sort and
+// of several.
 func (c *checker) tableCases() (all []tableCase) {
 	long := c.sizes[len(c.sizes)-1]
 	for i, m := range c.lengths() {
@@ -181,8 +181,17 @@ func (c *checker) tableCases() (all []tableCase) {
 		}
 		n := []int{1, 7, 200, 300, 65535, 65536, 70000}[i%7]
 		d := []int{1, 3, 32, 33, 64, 70}[i%6]
-		all = append(all, tableCase{"one use", n, d, []TableUse{{Rows: m, W: 1}}, 1},
-			tableCase{"several uses", n, d, []TableUse{{Rows: m, W: 1}, {Rows: (m + 1) / 2, W: 5}, {Rows: 3, W: 2}, {Rows: m, W: 1}}, 2})
+		all = append(
+			all,
+			tableCase{"one use", n, d, []TableUse{{Rows: m, W: 1}}, 1},
+			tableCase{
+				"several uses",
+				n,
+				d,
+				[]TableUse{{Rows: m, W: 1}, {Rows: (m + 1) / 2, W: 5}, {Rows: 3, W: 2}, {Rows: m, W: 1}},
+				2,
+			},
+		)
 	}
 	return append(all,
 		tableCase{"long lists", 300, 2, []TableUse{{Rows: 4096, W: 2}, {Rows: 700, W: 13}}, 1},
@@ -211,8 +220,22 @@ func (c *checker) checkRowAdam(t tableCase, odd bool) {
 		c1 = append(c1, float32(1/(1-math.Pow(0.9, float64(s+1)))))
 		c2 = append(c2, float32(1/(1-math.Pow(0.999, float64(s+1)))))
 	}
-	o := &RowAdam{N: t.n, D: t.d, P: put(c, p, 0), M: put(c, m, 0), V: put(c, v, 0), Rates: put(c, rates, 0), C1: put(c, c1, 0), C2: put(c, c2, 0),
-		B1: adam.B1, OB1: adam.OB1, B2: adam.B2, OB2: adam.OB2, Eps: adam.Eps, Decay: adam.Decay}
+	o := &RowAdam{
+		N:     t.n,
+		D:     t.d,
+		P:     put(c, p, 0),
+		M:     put(c, m, 0),
+		V:     put(c, v, 0),
+		Rates: put(c, rates, 0),
+		C1:    put(c, c1, 0),
+		C2:    put(c, c2, 0),
+		B1:    adam.B1,
+		OB1:   adam.OB1,
+		B2:    adam.B2,
+		OB2:   adam.OB2,
+		Eps:   adam.Eps,
+		Decay: adam.Decay,
+	}
 	for step := range t.steps {
 		uses := slices.Clone(t.uses)
 		var want []refPair
@@ -236,7 +259,12 @@ func (c *checker) checkRowAdam(t tableCase, odd bool) {
 			}
 		}
 		slices.SortStableFunc(want, func(a, b refPair) int { return int(a.row) - int(b.row) })
-		sort := &RowSort{Uses: uses, N: t.n, Share: c.alloc(4 * shares), Pairs: [2]cuda.DevicePtr{c.alloc(PairBytes * total), c.alloc(PairBytes * total)}}
+		sort := &RowSort{
+			Uses:  uses,
+			N:     t.n,
+			Share: c.alloc(4 * shares),
+			Pairs: [2]cuda.DevicePtr{c.alloc(PairBytes * total), c.alloc(PairBytes * total)},
+		}
 		sort.Table, sort.Counts = c.alloc(int(sort.TableBytes())), c.alloc(int(sort.CountBytes()))
 		c.do(sort)
 		shape := fmt.Sprintf("%s, step %d", sort.Kernel(), step)
@@ -265,7 +293,16 @@ func (c *checker) checkRowAdam(t tableCase, odd bool) {
 }
 
 // refRowAdam updates the rows that pairs name.
-func refRowAdam(adam *AdamWTensor, p, m, v []float32, pairs []refPair, share []float32, rows [][]float32, n int, rate float32, step int) {
+func refRowAdam(
+	adam *AdamWTensor,
+	p, m, v []float32,
+	pairs []refPair,
+	share []float32,
+	rows [][]float32,
+	n int,
+	rate float32,
+	step int,
+) {
 	d := adam.N
 	for first := 0; first < len(pairs) && pairs[first].row < uint32(n); {
 		row := int(pairs[first].row)
@@ -287,8 +324,8 @@ func refRowAdam(adam *AdamWTensor, p, m, v []float32, pairs []refPair, share []f
 	}
 }
 
-// timeTable measures at sizes of a recommender: 8,192 interactions a step, 1,024 negatives, a table of 100,000 rows of 64, of which a
-// few are named often: one index in 46 is the first row.
+// timeTable measures at sizes of a recommender: 8,192 interactions a step, 1,024 negatives, a table of 100,000 rows of
+// 64, of which a few are named often: one index in 46 is the first row.
 func (c *checker) timeTable() {
 	const rows, n, d, negatives = 8192, 100_000, 64, 1024
 	index := func(count int) cuda.DevicePtr {
@@ -304,7 +341,10 @@ func (c *checker) timeTable() {
 	}
 	for _, w := range []int{1, 20} {
 		if c.wants("lookup") {
-			c.timeOp("lookup", &Lookup{M: rows, W: w, N: n, D: d, Table: c.space(n * d), Idx: index(rows * w), Y: c.space(rows * d)})
+			c.timeOp(
+				"lookup",
+				&Lookup{M: rows, W: w, N: n, D: d, Table: c.space(n * d), Idx: index(rows * w), Y: c.space(rows * d)},
+			)
 		}
 	}
 	if c.wants("sample") {
@@ -322,7 +362,10 @@ func (c *checker) timeTable() {
 	}
 	for _, w := range []int{1, 20} {
 		uses := func() []TableUse {
-			return []TableUse{{Idx: index(rows * w), DY: c.space(rows * d), Rows: rows, W: w}, {Idx: index(negatives), DY: c.space(negatives * d), Rows: negatives, W: 1}}
+			return []TableUse{
+				{Idx: index(rows * w), DY: c.space(rows * d), Rows: rows, W: w},
+				{Idx: index(negatives), DY: c.space(negatives * d), Rows: negatives, W: 1},
+			}
 		}
 		if !c.wants(sorts) && !c.wants("row_adam") {
 			continue
@@ -332,8 +375,25 @@ func (c *checker) timeTable() {
 		sort.Pairs, sort.Share = [2]cuda.DevicePtr{c.alloc(PairBytes * total), c.alloc(PairBytes * total)}, c.space(shares)
 		sort.Table, sort.Counts = c.alloc(int(sort.TableBytes())), c.alloc(int(sort.CountBytes()))
 		c.do(sort)
-		o := &RowAdam{Uses: sort.Uses, Pairs: sort.Sorted(), Share: sort.Share, N: n, D: d, State: c.state(0, 0), Rates: c.space(1), C1: c.space(1), C2: c.space(1),
-			P: c.space(n * d), M: c.space(n * d), V: c.space(n * d), B1: 0.9, OB1: 0.1, B2: 0.999, OB2: 0.001, Eps: 1e-8}
+		o := &RowAdam{
+			Uses:  sort.Uses,
+			Pairs: sort.Sorted(),
+			Share: sort.Share,
+			N:     n,
+			D:     d,
+			State: c.state(0, 0),
+			Rates: c.space(1),
+			C1:    c.space(1),
+			C2:    c.space(1),
+			P:     c.space(n * d),
+			M:     c.space(n * d),
+			V:     c.space(n * d),
+			B1:    0.9,
+			OB1:   0.1,
+			B2:    0.999,
+			OB2:   0.001,
+			Eps:   1e-8,
+		}
 		o.Table = c.alloc(int(o.TableBytes()))
 		c.time(sorts, sort.Kernel(), sort.Cost(c.k.tuning), func() error { return sort.Launch(c.s, c.k) })
 		c.timeOp("row_adam", o)

@@ -1,4 +1,5 @@
-// The pinball loss of quantiles and its gradient. The columns of a row are the levels of its first step, then those of the next.
+// The pinball loss of quantiles and its gradient. The columns of a row are the levels of its first step, then those of
+// the next.
 #include "common.cuh"
 
 constexpr int kLanes = 16; // program.Lanes

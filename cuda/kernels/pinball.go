@@ -85,7 +85,15 @@ func (o *Pinball) Cost(t *Tuning) Cost {
 	bytes := 4*o.elements() + 8*int64(o.M)*int64(o.H) + 4*int64(o.M)
 	blocks := ceilDiv(o.M, pinballRows)
 	chain := 3*memoryCycles + float64(ceilDiv(blocks, t.SMs)*ceilDiv(o.H*len(o.Levels), 16))*pinballCycles
-	return Cost{Launches: 1, Blocks: blocks, Bytes: bytes, FLOPs: 5 * o.elements(), Seconds: t.chainSeconds(chain, bytes)}.then(laneSumCost(t, o.M))
+	return Cost{
+		Launches: 1,
+		Blocks:   blocks,
+		Bytes:    bytes,
+		FLOPs:    5 * o.elements(),
+		Seconds:  t.chainSeconds(chain, bytes),
+	}.then(
+		laneSumCost(t, o.M),
+	)
 }
 
 // Kernel is such as "pinball_grad 256x28 at 9 levels".
@@ -105,10 +113,15 @@ func (o *PinballGrad) check() error {
 func (o *PinballGrad) FillTable(s *cuda.Stream) error { return o.fill(s, o) }
 
 func (o *PinballGrad) plan() launch {
-	return launch{kernel: "pinball_grad", grid: line(o.elements(), pinballGradBlock), block: pinballGradBlock, args: func(a *cuda.Args) {
-		a.Ptr(o.Y).Ptr(o.T).Ptr(o.W).Ptr(o.Table).Ptr(o.DLoss).Ptr(o.DY)
-		a.I32(int32(o.M)).I32(int32(o.H)).I32(int32(len(o.Levels))).F32(float32(o.elements()))
-	}}
+	return launch{
+		kernel: "pinball_grad",
+		grid:   line(o.elements(), pinballGradBlock),
+		block:  pinballGradBlock,
+		args: func(a *cuda.Args) {
+			a.Ptr(o.Y).Ptr(o.T).Ptr(o.W).Ptr(o.Table).Ptr(o.DLoss).Ptr(o.DY)
+			a.I32(int32(o.M)).I32(int32(o.H)).I32(int32(len(o.Levels))).F32(float32(o.elements()))
+		},
+	}
 }
 
 // Launch computes the gradient in one launch.
@@ -144,5 +157,11 @@ func laneSumCost(t *Tuning, n int) Cost {
 
 // then is the cost of one after the other.
 func (c Cost) then(d Cost) Cost {
-	return Cost{Launches: c.Launches + d.Launches, Blocks: max(c.Blocks, d.Blocks), Bytes: c.Bytes + d.Bytes, FLOPs: c.FLOPs + d.FLOPs, Seconds: c.Seconds + d.Seconds}
+	return Cost{
+		Launches: c.Launches + d.Launches,
+		Blocks:   max(c.Blocks, d.Blocks),
+		Bytes:    c.Bytes + d.Bytes,
+		FLOPs:    c.FLOPs + d.FLOPs,
+		Seconds:  c.Seconds + d.Seconds,
+	}
 }

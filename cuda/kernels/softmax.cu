@@ -1,5 +1,5 @@
-// The sampled softmax and its gradient: a warp a row of the logits, four rows a block. A tile of a row lies in registers, and the
-// corrections of the shared negatives in shared memory, where all rows of a block find them.
+// The sampled softmax and its gradient: a warp a row of the logits, four rows a block. A tile of a row lies in
+// registers, and the corrections of the shared negatives in shared memory, where all rows of a block find them.
 #include "common.cuh"
 
 constexpr int kLanes = 16;            // program.Lanes
@@ -29,8 +29,8 @@ DEVICE void stage(const Softmax &f, int first) {
   }
 }
 
-// hold brings a tile of a row into registers, each logit corrected: -Inf for the positive itself, where a negative is none, and
-// past the end. It is for all threads of a block.
+// hold brings a tile of a row into registers, each logit corrected: -Inf for the positive itself, where a negative is
+// none, and past the end. It is for all threads of a block.
 DEVICE void hold(const Softmax &f, int row, float positive, int first, float b[kHeld]) {
   const int lane = (int)threadIdx.x % 32;
   const int count = min(kTile, f.k - first);
@@ -52,7 +52,8 @@ DEVICE void hold(const Softmax &f, int row, float positive, int first, float b[k
 // exp_below is exp(-z) for z >= 0, 0 past 87; NaN goes through.
 DEVICE float exp_below(float z) { return z > 87.0f ? 0.0f : exp_of_minus(z); }
 
-// log_of is log(s) for s >= 1: s = 2^e f with f near 1, and log(f) = 2 atanh((f-1)/(f+1)), cut at 2e-9. NaN goes through.
+// log_of is log(s) for s >= 1: s = 2^e f with f near 1, and log(f) = 2 atanh((f-1)/(f+1)), cut at 2e-9. NaN goes
+// through.
 DEVICE float log_of(float s) {
   if (!(s >= 1.0f)) return s;
   // 0x3F3504F3 is sqrt(1/2): f lies between that and its double.
@@ -114,7 +115,8 @@ DEVICE Row row_of(const Softmax &f, int row, float b[kHeld]) {
   return r;
 }
 
-// SOFTMAX is what both kernels begin with. Past the end a warp has the last row again, so that none is missing at a barrier.
+// SOFTMAX is what both kernels begin with. Past the end a warp has the last row again, so that none is missing at a
+// barrier.
 #define SOFTMAX                                                              \
   SHARED_ARRAY(float, correction, kTile);                                    \
   SHARED_ARRAY(float, item, kTile);                                          \
@@ -126,16 +128,16 @@ DEVICE Row row_of(const Softmax &f, int row, float b[kHeld]) {
 
 // softmax_terms: the terms of the loss, w (log(all) + largest - a).
 extern "C" __global__ void __launch_bounds__(128)
-    softmax_terms(const float *pos, const float *neg, const float *pi, const float *ni, const float *logq, const float *w,
-                  float *terms, int m, int k, int n) {
+    softmax_terms(const float *pos, const float *neg, const float *pi, const float *ni, const float *logq,
+                  const float *w, float *terms, int m, int k, int n) {
   SOFTMAX
   if (place < m && lane == 0) terms[row] = r.some ? w[row] * (log_of(r.all) + (r.largest - r.a)) : 0.0f;
 }
 
 // softmax_grad: dneg = g e and dpos = -(g sum), g = (dloss/m w) / all; 0 in a row without a positive.
 extern "C" __global__ void __launch_bounds__(128, 3)
-    softmax_grad(const float *pos, const float *neg, const float *pi, const float *ni, const float *logq, const float *w,
-                 const float *dloss, float *dpos, float *dneg, int m, int k, int n) {
+    softmax_grad(const float *pos, const float *neg, const float *pi, const float *ni, const float *logq,
+                 const float *w, const float *dloss, float *dpos, float *dneg, int m, int k, int n) {
   SOFTMAX
   const float c = dloss[0] / (float)m;
   const float g = c * w[row] / r.all;

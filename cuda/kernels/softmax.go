@@ -41,7 +41,13 @@ func (o *SampledSoftmax) cost(t *Tuning, rounds, written int64) Cost {
 	bytes := 4*(elements+4*int64(o.M)+2*int64(o.K)) + written
 	waves, held := ceilDiv(ceilDiv(o.M, softmaxRows), 4*t.SMs), ceilDiv(o.K, 32*softmaxHeld)
 	chain := 4*memoryCycles + float64(waves*held)*float64(rounds)*(memoryCycles+softmaxHeld*softmaxCycles)
-	return Cost{Launches: 1, Blocks: ceilDiv(o.M, softmaxRows), Bytes: bytes, FLOPs: 16 * elements * (rounds - 1), Seconds: t.chainSeconds(chain, bytes)}
+	return Cost{
+		Launches: 1,
+		Blocks:   ceilDiv(o.M, softmaxRows),
+		Bytes:    bytes,
+		FLOPs:    16 * elements * (rounds - 1),
+		Seconds:  t.chainSeconds(chain, bytes),
+	}
 }
 
 // Kernel is such as "sampled_softmax 1024x512".
@@ -92,9 +98,14 @@ func (o *SampledSoftmaxGrad) check() error {
 }
 
 func (o *SampledSoftmaxGrad) plan() launch {
-	return launch{kernel: "softmax_grad", grid: line(int64(o.M), softmaxRows), block: softmaxBlock, args: func(a *cuda.Args) {
-		o.sizes(o.args(a).Ptr(o.DLoss).Ptr(o.DPos).Ptr(o.DNeg))
-	}}
+	return launch{
+		kernel: "softmax_grad",
+		grid:   line(int64(o.M), softmaxRows),
+		block:  softmaxBlock,
+		args: func(a *cuda.Args) {
+			o.sizes(o.args(a).Ptr(o.DLoss).Ptr(o.DPos).Ptr(o.DNeg))
+		},
+	}
 }
 
 // Launch computes the gradient in one launch.

@@ -1,4 +1,5 @@
-// Tables of embeddings: rows looked up, multiplied and scaled, items drawn, and the optimizer of the rows that a step touches.
+// Tables of embeddings: rows looked up, multiplied and scaled, items drawn, and the optimizer of the rows that a step
+// touches.
 #include "adam.cuh"
 #include "common.cuh"
 
@@ -102,8 +103,8 @@ struct Pair {
   u32 row, from;
 };
 
-// rank_in_warp counts a digit of each lane and tells how often it occurred in the warp before: in earlier calls, and in lower
-// lanes of this one.
+// rank_in_warp counts a digit of each lane and tells how often it occurred in the warp before: in earlier calls, and
+// in lower lanes of this one.
 DEVICE u32 rank_in_warp(u32 *counts, u32 digit, bool on, int lane) {
   u32 same = __ballot_sync(kFullWarp, on); // lanes with the digit of this one
 #pragma unroll
@@ -160,12 +161,13 @@ DEVICE void ranked(const Keys &keys, u32 *counts, Stretch &s, int total, int shi
   __syncthreads();
 #pragma unroll
   for (int r = 0; r < kSortRounds; r++)
-    s.rank[r] = rank_in_warp(counts + warp * kDigits, s.p[r].row >> shift & (kDigits - 1), s.start + r * 32 < total, lane);
+    s.rank[r] =
+        rank_in_warp(counts + warp * kDigits, s.p[r].row >> shift & (kDigits - 1), s.start + r * 32 < total, lane);
   __syncthreads();
 }
 
-// The sort of the indices of all uses, as pairs in the order of use and place, by row and stably: for each digit of 8 bits from
-// the lowest row_sort_count, then row_sort_place. A block has a tile of the pairs.
+// The sort of the indices of all uses, as pairs in the order of use and place, by row and stably: for each digit of 8
+// bits from the lowest row_sort_count, then row_sort_place. A block has a tile of the pairs.
 
 // row_sort_count: tiles[b] is how often each digit occurs in the tile of block b.
 extern "C" __global__ void __launch_bounds__(256)
@@ -180,10 +182,11 @@ extern "C" __global__ void __launch_bounds__(256)
   tiles[(u64)blockIdx.x * kDigits + threadIdx.x] = sum;
 }
 
-// row_sort_place puts each pair behind all with a lower digit, those of the tiles and warps before that have its own, and those
-// before it in its warp.
+// row_sort_place puts each pair behind all with a lower digit, those of the tiles and warps before that have its own,
+// and those before it in its warp.
 extern "C" __global__ void __launch_bounds__(256)
-    row_sort_place(const Use *uses, int count, const Pair *pairs, const u32 *tiles, Pair *to, int total, int n, int shift) {
+    row_sort_place(const Use *uses, int count, const Pair *pairs, const u32 *tiles, Pair *to, int total, int n,
+                   int shift) {
   SHARED_ARRAY(u32, counts, kSortWarps * kDigits);
   SHARED_ARRAY(u32, begin, kDigits);
   const int thread = (int)threadIdx.x, lane = thread % 32, warp = thread / 32;
@@ -224,11 +227,13 @@ extern "C" __global__ void __launch_bounds__(256)
   __syncthreads();
 #pragma unroll
   for (int r = 0; r < kSortRounds; r++)
-    if (s.start + r * 32 < total) to[counts[warp * kDigits + (s.p[r].row >> shift & (kDigits - 1))] + s.rank[r]] = s.p[r];
+    if (s.start + r * 32 < total)
+      to[counts[warp * kDigits + (s.p[r].row >> shift & (kDigits - 1))] + s.rank[r]] = s.p[r];
 }
 
 // row_share: share[r] is the number of indices in row r of all uses, at least 1. A thread a row.
-extern "C" __global__ void __launch_bounds__(128) row_share(const Use *uses, int count, float *share, int shares, int n) {
+extern "C" __global__ void __launch_bounds__(128)
+    row_share(const Use *uses, int count, float *share, int shares, int n) {
   const int r = (int)(blockIdx.x * 128 + threadIdx.x);
   if (r >= shares) return;
   int u = 0;
@@ -241,15 +246,16 @@ extern "C" __global__ void __launch_bounds__(128) row_share(const Use *uses, int
   share[r] = (float)max(some, 1);
 }
 
-// Brought is what one pair brings to the gradient of its row: a row of some dy, to be divided among the indices of its row of
-// idx.
+// Brought is what one pair brings to the gradient of its row: a row of some dy, to be divided among the indices of its
+// row of idx.
 struct Brought {
   const float *dy;
   float share;
   bool on; // it belongs to the row
 };
 
-DEVICE Brought brought_by(const Use *uses, int count, const Pair *pairs, const float *share, int at, int total, u32 row, int d) {
+DEVICE Brought brought_by(const Use *uses, int count, const Pair *pairs, const float *share, int at, int total, u32 row,
+                          int d) {
   Brought b = {nullptr, 1.0f, false};
   if (at >= total) return b;
   const Pair p = pairs[at];
@@ -264,9 +270,9 @@ DEVICE Brought brought_by(const Use *uses, int count, const Pair *pairs, const f
 
 constexpr int kAdamAhead = 16; // rows of the gradient that are on the way at once
 
-// row_adam: a warp a pair, of which those of the first pair of each row work, a lane two columns. They add the gradients of the
-// row's pairs in order and take one step of AdamW. A lane each finds out what 32 pairs bring and tells the others: a row that
-// everybody buys has a thousand of them, and only their sum has to wait for each other.
+// row_adam: a warp a pair, of which those of the first pair of each row work, a lane two columns. They add the
+// gradients of the row's pairs in order and take one step of AdamW. A lane each finds out what 32 pairs bring and
+// tells the others: a row that everybody buys has a thousand of them, and only their sum has to wait for each other.
 extern "C" __global__ void __launch_bounds__(128)
     row_adam(const State *state, const float *rates, const float *c1, const float *c2, const Use *uses, int count,
              const Pair *pairs, const float *share, float *p, float *m, float *v, int total, int n, int d, float b1,

@@ -24,7 +24,8 @@ const (
 	// PairBytes is the size of an index as RowSort sorts it.
 	PairBytes = 8
 
-	// The chains of accesses: a lookup reads an index, then a row, and writes; so does row_adam, after the pair and the use.
+	// The chains of accesses: a lookup reads an index, then a row, and writes; so does row_adam, after the pair and
+	// the use.
 	lookupAccesses  = 3
 	rowAdamAccesses = 6
 	lookupAhead     = 8 // rows that are on the way at once
@@ -32,8 +33,8 @@ const (
 	cachedCycles = 250
 	// sortAccesses is the chain of a pass: the keys and their counts, then the keys and their places.
 	sortAccesses = 4
-	// sortCycles is how long a block ranks its pairs: eight times eight ballots a warp and what hangs on them. Counted, not
-	// measured.
+	// sortCycles is how long a block ranks its pairs: eight times eight ballots a warp and what hangs on them.
+	// Counted, not measured.
 	sortCycles = 1200
 )
 
@@ -70,9 +71,14 @@ func (o *Lookup) check() error {
 }
 
 func (o *Lookup) plan() launch {
-	return launch{kernel: "lookup", grid: line(int64(o.M)*int64(o.D), lookupBlock), block: lookupBlock, args: func(a *cuda.Args) {
-		a.Ptr(o.Table).Ptr(o.Idx).Ptr(o.Y).I32(int32(o.M)).I32(int32(o.W)).I32(int32(o.N)).I32(int32(o.D))
-	}}
+	return launch{
+		kernel: "lookup",
+		grid:   line(int64(o.M)*int64(o.D), lookupBlock),
+		block:  lookupBlock,
+		args: func(a *cuda.Args) {
+			a.Ptr(o.Table).Ptr(o.Idx).Ptr(o.Y).I32(int32(o.M)).I32(int32(o.W)).I32(int32(o.N)).I32(int32(o.D))
+		},
+	}
 }
 
 // Launch does it in one launch.
@@ -88,7 +94,13 @@ func (o *Lookup) Cost(t *Tuning) Cost {
 	rows, elements := int64(o.M)*int64(o.W), int64(o.M)*int64(o.D)
 	bytes := 4 * (rows + rows*int64(o.D) + elements)
 	chain := float64(lookupAccesses)*memoryCycles + 2*memoryCycles*float64(ceilDiv(o.W, lookupAhead)-1)
-	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: bytes, FLOPs: (rows - int64(o.M)) * int64(o.D), Seconds: t.chainSeconds(chain, bytes)}
+	return Cost{
+		Launches: 1,
+		Blocks:   o.plan().blocks(),
+		Bytes:    bytes,
+		FLOPs:    (rows - int64(o.M)) * int64(o.D),
+		Seconds:  t.chainSeconds(chain, bytes),
+	}
 }
 
 // Kernel is such as "sample 512 of 1000".
@@ -122,7 +134,12 @@ func (o *Sample) Launch(s *cuda.Stream, k *Set) error {
 func (o *Sample) Cost(t *Tuning) Cost {
 	steps := int64(bits.Len(uint(o.N - 1)))
 	bytes := 4 * int64(o.K) * (steps + 1)
-	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: bytes, Seconds: t.chainSeconds(mapAccesses*memoryCycles+float64(steps)*cachedCycles, bytes)}
+	return Cost{
+		Launches: 1,
+		Blocks:   o.plan().blocks(),
+		Bytes:    bytes,
+		Seconds:  t.chainSeconds(mapAccesses*memoryCycles+float64(steps)*cachedCycles, bytes),
+	}
 }
 
 // Kernel is such as "row_dot 256x64".
@@ -157,7 +174,13 @@ func (o *RowDot) Cost(t *Tuning) Cost {
 	elements := int64(o.M) * int64(o.D)
 	bytes := 8*elements + 4*int64(o.M)
 	chain := memoryCycles + float64(ceilDiv(o.D, dotBlock))*memoryCycles + float64(o.D)*addCycles
-	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: bytes, FLOPs: 2 * elements, Seconds: t.chainSeconds(chain, bytes)}
+	return Cost{
+		Launches: 1,
+		Blocks:   o.plan().blocks(),
+		Bytes:    bytes,
+		FLOPs:    2 * elements,
+		Seconds:  t.chainSeconds(chain, bytes),
+	}
 }
 
 // Kernel is such as "row_scale 256x64".
@@ -175,9 +198,14 @@ func (o *RowScale) check() error {
 }
 
 func (o *RowScale) plan() launch {
-	return launch{kernel: "row_scale", grid: line(int64(o.M)*int64(o.D), rowScaleBlock), block: rowScaleBlock, args: func(a *cuda.Args) {
-		a.Ptr(o.X).Ptr(o.S).Ptr(o.Y).I32(int32(o.M)).I32(int32(o.D))
-	}}
+	return launch{
+		kernel: "row_scale",
+		grid:   line(int64(o.M)*int64(o.D), rowScaleBlock),
+		block:  rowScaleBlock,
+		args: func(a *cuda.Args) {
+			a.Ptr(o.X).Ptr(o.S).Ptr(o.Y).I32(int32(o.M)).I32(int32(o.D))
+		},
+	}
 }
 
 // Launch does it in one launch.
@@ -192,7 +220,13 @@ func (o *RowScale) Launch(s *cuda.Stream, k *Set) error {
 func (o *RowScale) Cost(t *Tuning) Cost {
 	elements := int64(o.M) * int64(o.D)
 	bytes := 8*elements + 4*int64(o.M)
-	return Cost{Launches: 1, Blocks: o.plan().blocks(), Bytes: bytes, FLOPs: elements, Seconds: t.chainSeconds(mapAccesses*memoryCycles, bytes)}
+	return Cost{
+		Launches: 1,
+		Blocks:   o.plan().blocks(),
+		Bytes:    bytes,
+		FLOPs:    elements,
+		Seconds:  t.chainSeconds(mapAccesses*memoryCycles, bytes),
+	}
 }
 
 // useEntry is Use of table.cu.
@@ -242,7 +276,14 @@ func fillUses(s *cuda.Stream, o Op, table cuda.DevicePtr, uses []TableUse, gradi
 	entries := make([]useEntry, len(uses))
 	start, base := 0, 0
 	for i, u := range uses {
-		entries[i] = useEntry{idx: u.Idx, dy: u.DY, w: int32(u.W), rows: int32(u.Rows), start: int32(start), base: int32(base)}
+		entries[i] = useEntry{
+			idx:   u.Idx,
+			dy:    u.DY,
+			w:     int32(u.W),
+			rows:  int32(u.Rows),
+			start: int32(start),
+			base:  int32(base),
+		}
 		start, base = start+u.Rows*u.W, base+u.Rows
 	}
 	return fill(s, o, table, entries)
@@ -300,9 +341,12 @@ func (o *RowSort) plan() (all []launch) {
 			launch{kernel: "row_sort_place", grid: grid, block: sortBlock, args: func(a *cuda.Args) { sizes(keys(a).Ptr(to)) }})
 		from = to
 	}
-	return append(all, launch{kernel: "row_share", grid: line(int64(shares), shareBlock), block: shareBlock, args: func(a *cuda.Args) {
-		a.Ptr(o.Table).I32(int32(len(o.Uses))).Ptr(o.Share).I32(int32(shares)).I32(int32(o.N))
-	}})
+	return append(
+		all,
+		launch{kernel: "row_share", grid: line(int64(shares), shareBlock), block: shareBlock, args: func(a *cuda.Args) {
+			a.Ptr(o.Table).I32(int32(len(o.Uses))).Ptr(o.Share).I32(int32(shares)).I32(int32(o.N))
+		}},
+	)
 }
 
 // Launch sorts in two launches for each 8 bits of N, and one for Share.
@@ -313,7 +357,8 @@ func (o *RowSort) Launch(s *cuda.Stream, k *Set) error {
 	return k.putAll(s, o, o.plan())
 }
 
-// Cost is that of the launches one after the other. Each pass reads all indices twice, and every block the counts of all.
+// Cost is that of the launches one after the other. Each pass reads all indices twice, and every block the counts of
+// all.
 func (o *RowSort) Cost(t *Tuning) Cost {
 	total, shares := Indices(o.Uses)
 	passes, tiles := o.passes(), o.tiles()
@@ -355,11 +400,16 @@ func (o *RowAdam) FillTable(s *cuda.Stream) error { return fillUses(s, o, o.Tabl
 
 func (o *RowAdam) plan() launch {
 	total, _ := Indices(o.Uses)
-	return launch{kernel: "row_adam", grid: line(int64(total), adamRowsBlock/32), block: adamRowsBlock, args: func(a *cuda.Args) {
-		a.Ptr(o.State).Ptr(o.Rates).Ptr(o.C1).Ptr(o.C2).Ptr(o.Table).I32(int32(len(o.Uses))).Ptr(o.Pairs).Ptr(o.Share)
-		a.Ptr(o.P).Ptr(o.M).Ptr(o.V).I32(int32(total)).I32(int32(o.N)).I32(int32(o.D))
-		a.F32(o.B1).F32(o.OB1).F32(o.B2).F32(o.OB2).F32(o.Eps).F32(o.Decay)
-	}}
+	return launch{
+		kernel: "row_adam",
+		grid:   line(int64(total), adamRowsBlock/32),
+		block:  adamRowsBlock,
+		args: func(a *cuda.Args) {
+			a.Ptr(o.State).Ptr(o.Rates).Ptr(o.C1).Ptr(o.C2).Ptr(o.Table).I32(int32(len(o.Uses))).Ptr(o.Pairs).Ptr(o.Share)
+			a.Ptr(o.P).Ptr(o.M).Ptr(o.V).I32(int32(total)).I32(int32(o.N)).I32(int32(o.D))
+			a.F32(o.B1).F32(o.OB1).F32(o.B2).F32(o.OB2).F32(o.Eps).F32(o.Decay)
+		},
+	}
 }
 
 // Launch updates the rows in one launch.
@@ -370,8 +420,8 @@ func (o *RowAdam) Launch(s *cuda.Stream, k *Set) error {
 	return k.put(s, o, o.plan())
 }
 
-// Cost counts every index as a row of its own, as most are where a table is large. A row with many takes longer: some 1,000
-// cycles for each 16 of them.
+// Cost counts every index as a row of its own, as most are where a table is large. A row with many takes longer: some
+// 1,000 cycles for each 16 of them.
 func (o *RowAdam) Cost(t *Tuning) Cost {
 	total, _ := Indices(o.Uses)
 	elements := int64(total) * int64(o.D)

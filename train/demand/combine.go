@@ -89,19 +89,19 @@ func foldCases(m *forecaster.Model, nets []*forecaster.Net, v *forecaster.View, 
 // fitMixture weights the members on the cases of one class.
 func fitMixture(m *forecaster.Model, cases []foldCase, threads int) *forecaster.Mixture {
 	x := &forecaster.Mixture{Cases: len(cases)}
+	folds := foldsOf(cases)
+	members := len(m.Members)
 	if m.Point == forecaster.PointMean {
-		x.Point = fitSquares(cases, len(m.Members))
+		x.Point = shrunk(folds, members, func(c []foldCase) []float64 { return fitSquares(c, members) }, squaresLoss)
 	} else {
-		x.Point = fitAbsolute(cases, len(m.Members))
+		x.Point = shrunk(folds, members, func(c []foldCase) []float64 { return fitAbsolute(c, members) }, func(c []foldCase, w []float64) float64 {
+			return newAbsolute(c, members).walk(w, make([]float64, members))
+		})
 	}
 	// The errors that a fold is judged with are those of the other folds.
-	folds := 0
-	for i := range cases {
-		folds = max(folds, cases[i].fold+1)
-	}
-	byFold := make([][][]float64, folds)
-	for f := range byFold {
-		byFold[f] = errorQuantiles(m, x.Point, cases, func(c *foldCase) bool { return folds == 1 || c.fold != f })
+	byFold := map[int][][]float64{}
+	for _, f := range folds {
+		byFold[f[0].fold] = errorQuantiles(m, x.Point, cases, func(c *foldCase) bool { return len(folds) == 1 || c.fold != f[0].fold })
 	}
 	x.Errors = errorQuantiles(m, x.Point, cases, func(*foldCase) bool { return true })
 	x.Quantile = make([][]float64, len(m.Levels))
@@ -110,12 +110,72 @@ func fitMixture(m *forecaster.Model, cases []foldCase, threads int) *forecaster.
 	for l, q := range m.Levels {
 		wg.Go(func() {
 			limit <- struct{}{}
-			x.Quantile[l] = fitQuantile(m, x.Point, cases, byFold, l, q)
+			x.Quantile[l] = fitQuantile(m, x.Point, folds, byFold, l, q)
 			<-limit
 		})
 	}
 	wg.Wait()
 	return x
+}
+
+// foldsOf sorts cases by their folds; a fold without cases is left out.
+func foldsOf(cases []foldCase) [][]foldCase {
+	var out [][]foldCase
+	for from := 0; from < len(cases); {
+		to := from
+		for to < len(cases) && cases[to].fold == cases[from].fold {
+			to++
+		}
+		out = append(out, cases[from:to:to])
+		from = to
+	}
+	return out
+}
+
+// shares are how much of the fitted weights is taken, beside the best member alone.
+var shares = []float64{0, .25, .5, .75, 1}
+
+// shrunk fits weights and draws them towards the best member alone, as far as is best for folds that the weights were
+// not fitted on: a mixture that only suits its own folds is none.
+func shrunk[T any](folds [][]T, members int, fit func([]T) []float64, loss func([]T, []float64) float64) []float64 {
+	all := slices.Concat(folds...)
+	w := fit(all)
+	if len(folds) < 2 {
+		return w
+	}
+	alone, least := 0, math.Inf(1)
+	for k := range members {
+		one := make([]float64, members)
+		one[k] = 1
+		if l := loss(all, one); l < least {
+			alone, least = k, l
+		}
+	}
+	sums := make([]float64, len(shares))
+	for f := range folds {
+		others := slices.Concat(slices.Concat(folds[:f]...), slices.Concat(folds[f+1:]...))
+		fitted := fit(others)
+		for i, share := range shares {
+			sums[i] += loss(folds[f], towards(fitted, alone, share))
+		}
+	}
+	best := 0
+	for i := range shares {
+		if sums[i] < sums[best] {
+			best = i
+		}
+	}
+	return normal(towards(w, alone, shares[best]))
+}
+
+// towards is a share of weights and the rest for one member.
+func towards(w []float64, alone int, share float64) []float64 {
+	out := make([]float64, len(w))
+	for k := range w {
+		out[k] = share * w[k]
+	}
+	out[alone] += 1 - share
+	return out
 }
 
 // pointOf is the weighted point of a case at its t-th open step.
@@ -182,6 +242,21 @@ func fitSquares(cases []foldCase, members int) []float64 {
 		w = leastOnSimplex(sum, members)
 	}
 	return w
+}
+
+// squaresLoss is the weighted sum of RMSSEs.
+func squaresLoss(cases []foldCase, w []float64) float64 {
+	var sum float64
+	for i := range cases {
+		c := &cases[i]
+		var squares float64
+		for t, a := range c.actual {
+			d := a - c.pointOf(w, t)
+			squares += d * d
+		}
+		sum += c.weight * math.Sqrt(squares/float64(len(c.actual))/c.square)
+	}
+	return sum
 }
 
 // gram is the products of members and actual, summed over the steps.
@@ -316,99 +391,128 @@ func descend(members int, slope func(w, g []float64) float64) []float64 {
 	return normal(best)
 }
 
-// fitAbsolute finds weights that make the sum of MASE and sMAPE small, each in units of what equal weights have.
-func fitAbsolute(cases []foldCase, members int) []float64 {
-	var mase, smape float64
+// absolute is the sum of MASE and sMAPE of a mixture, each in units of what equal weights have.
+type absolute struct {
+	cases       []foldCase
+	mase, smape float64
+}
+
+func newAbsolute(cases []foldCase, members int) *absolute {
+	s := &absolute{cases: cases}
 	w := equal(members)
 	for i := range cases {
 		c := &cases[i]
 		by := c.weight / float64(len(c.actual))
 		for t, a := range c.actual {
 			f := c.pointOf(w, t)
-			mase += by * math.Abs(a-f) / c.abs
-			smape += by * math.Abs(a-f) / math.Max(math.Abs(a)+math.Abs(f), 1e-9)
+			s.mase += by * math.Abs(a-f) / c.abs
+			s.smape += by * math.Abs(a-f) / math.Max(math.Abs(a)+math.Abs(f), 1e-9)
 		}
 	}
-	if !(mase > 0 && smape > 0) {
-		return equal(members)
-	}
-	return descend(members, func(w, g []float64) float64 {
-		var loss float64
-		for i := range cases {
-			c := &cases[i]
-			by := c.weight / float64(len(c.actual))
-			for t, a := range c.actual {
-				f := c.pointOf(w, t)
-				unit := by * (1/c.abs/mase + 1/math.Max(math.Abs(a)+math.Abs(f), 1e-9)/smape)
-				loss += unit * math.Abs(a-f)
-				if f < a {
-					unit = -unit
-				}
-				for k := range w {
-					g[k] += unit * c.points[k][t]
-				}
+	return s
+}
+
+// walk is the loss of weights; its gradient is added to g.
+func (s *absolute) walk(w, g []float64) float64 {
+	var loss float64
+	for i := range s.cases {
+		c := &s.cases[i]
+		by := c.weight / float64(len(c.actual))
+		for t, a := range c.actual {
+			f := c.pointOf(w, t)
+			unit := by * (1/c.abs/s.mase + 1/math.Max(math.Abs(a)+math.Abs(f), 1e-9)/s.smape)
+			loss += unit * math.Abs(a-f)
+			if f < a {
+				unit = -unit
+			}
+			for k := range w {
+				g[k] += unit * c.points[k][t]
 			}
 		}
-		return loss
-	})
+	}
+	return loss
+}
+
+// fitAbsolute finds weights that make the sum of MASE and sMAPE small.
+func fitAbsolute(cases []foldCase, members int) []float64 {
+	s := newAbsolute(cases, members)
+	if !(s.mase > 0 && s.smape > 0) {
+		return equal(members)
+	}
+	return descend(members, s.walk)
 }
 
 // quantileSteps is how many steps the weights of a quantile are fitted on at most: more moved no weight by .01.
 const quantileSteps = 60_000
 
+// quantileStep is one step of a case: what came, what an error counts, and what the spreads say.
+type quantileStep struct {
+	actual, by float64
+	values     []float64
+}
+
 // fitQuantile finds the weights of the spreads at one level. Every so many cases are left out where there are more steps
 // than it takes.
-func fitQuantile(m *forecaster.Model, point []float64, cases []foldCase, errors [][][]float64, l int, q float64) []float64 {
+func fitQuantile(m *forecaster.Model, point []float64, folds [][]foldCase, errors map[int][][]float64, l int, q float64) []float64 {
 	n, steps := len(m.Spreads), 0
-	for i := range cases {
-		steps += len(cases[i].actual)
-	}
-	every := (steps + quantileSteps - 1) / quantileSteps
-	var values, actual, by []float64 // by step: what the spreads say, what came, what an error counts
-	for i := 0; i < len(cases); i += max(1, every) {
-		c := &cases[i]
-		for t, a := range c.actual {
-			for k, name := range m.Spreads {
-				var v float64
-				if name == forecaster.Errors {
-					v = c.pointOf(point, t) + c.scale*errors[c.fold][c.parts[t]][l]
-				} else {
-					v = c.spreads[k][t][l]
-				}
-				if !m.Signed {
-					v = math.Max(0, v)
-				}
-				values = append(values, v)
-			}
-			actual, by = append(actual, a), append(by, c.weight/c.abs/float64(len(c.actual)))
+	for _, cases := range folds {
+		for i := range cases {
+			steps += len(cases[i].actual)
 		}
 	}
-	walk := func(w, g []float64) float64 {
-		var loss float64
-		for i, a := range actual {
-			v := values[i*n : (i+1)*n : (i+1)*n]
-			var f float64
-			for k, x := range v {
-				f += w[k] * x
+	every := max(1, (steps+quantileSteps-1)/quantileSteps)
+	flat := make([][]quantileStep, len(folds))
+	for f, cases := range folds {
+		for i := 0; i < len(cases); i += every {
+			flat[f] = cases[i].quantileSteps(flat[f], m, point, errors[cases[i].fold], l)
+		}
+	}
+	loss := func(steps []quantileStep, w []float64) float64 { return walkQuantile(steps, q, w, make([]float64, n)) }
+	return shrunk(flat, n, func(steps []quantileStep) []float64 {
+		if !(loss(steps, equal(n)) > 0) {
+			return equal(n)
+		}
+		return descend(n, func(w, g []float64) float64 { return walkQuantile(steps, q, w, g) })
+	}, loss)
+}
+
+// quantileSteps appends the steps of a case.
+func (c *foldCase) quantileSteps(to []quantileStep, m *forecaster.Model, point []float64, errors [][]float64, l int) []quantileStep {
+	by := c.weight / c.abs / float64(len(c.actual))
+	for t, a := range c.actual {
+		values := make([]float64, len(m.Spreads))
+		for k, name := range m.Spreads {
+			if name == forecaster.Errors {
+				values[k] = c.pointOf(point, t) + c.scale*errors[c.parts[t]][l]
+			} else {
+				values[k] = c.spreads[k][t][l]
 			}
-			d, slope := a-f, -q*by[i]
-			if d < 0 {
-				slope = (1 - q) * by[i]
-			}
-			loss += by[i] * math.Max(q*d, (q-1)*d)
-			for k, x := range v {
-				g[k] += slope * x
+			if !m.Signed {
+				values[k] = math.Max(0, values[k])
 			}
 		}
-		return loss
+		to = append(to, quantileStep{a, by, values})
 	}
-	// The loss of equal weights is the unit.
-	unit := walk(equal(n), make([]float64, n))
-	if !(unit > 0) {
-		return equal(n)
+	return to
+}
+
+// walkQuantile is the pinball loss of weights; its gradient is added to g.
+func walkQuantile(steps []quantileStep, q float64, w, g []float64) float64 {
+	var loss float64
+	for i := range steps {
+		s := &steps[i]
+		var f float64
+		for k, x := range s.values {
+			f += w[k] * x
+		}
+		d, slope := s.actual-f, -q*s.by
+		if d < 0 {
+			slope = (1 - q) * s.by
+		}
+		loss += s.by * math.Max(q*d, (q-1)*d)
+		for k, x := range s.values {
+			g[k] += slope * x
+		}
 	}
-	for i := range by {
-		by[i] /= unit
-	}
-	return descend(n, walk)
+	return loss
 }

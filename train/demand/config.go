@@ -52,12 +52,15 @@ func (c Config) resolved(d *forecaster.Design) Config {
 	ratio := d.Scaling == forecaster.Ratio
 	if c.Hidden == nil {
 		c.Hidden = []int{128, 128}
+		if ratio {
+			c.Hidden = []int{256, 256}
+		}
 	}
 	if c.Epochs == 0 {
-		c.Epochs = pickInt(ratio, 3, 12)
+		c.Epochs = pickInt(ratio, 4, 8)
 	}
 	if c.Rows == 0 {
-		c.Rows = pickInt(ratio, 400_000, 120_000)
+		c.Rows = pickInt(ratio, 400_000, 80_000)
 	}
 	if c.Point == Auto {
 		c.Point = forecaster.PointMedian

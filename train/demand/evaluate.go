@@ -12,12 +12,12 @@ import (
 )
 
 // Metrics are figures by their names: rmsse, wrmsse, mase, wmase, pinball_50, wpinball_50, coverage_50 (by level in per
-// cent), wape, bias, and smape, mase_seasonal and owa where every series has a scale at the season. Scales are those of
-// steps next to each other; weights are the series' value in the last horizon before the forecast.
+// cent), wape, bias, and, of series that are seldom zero, smape, mase_seasonal and owa: sMAPE says nothing of a zero. Scales
+// are those of steps next to each other; weights are the series' value in the last horizon before the forecast.
 type Metrics map[string]float64
 
 // measure scores forecasts of series at an origin of the panel.
-func measure(cases []forecast.Case, levels []float64, season int) (Metrics, error) {
+func measure(cases []forecast.Case, levels []float64, d *forecaster.Design) (Metrics, error) {
 	m := Metrics{}
 	if !quantiled(cases) {
 		levels = nil
@@ -43,7 +43,10 @@ func measure(cases []forecast.Case, levels []float64, season int) (Metrics, erro
 		put("wpinball_"+name, s.WPinball[l])
 		put("coverage_"+name, s.Coverage[l])
 	}
-	if m4, err := forecast.ScoreM4(cases, season); err == nil { // a series without a scale has no OWA
+	if d.Scaling != forecaster.Shift {
+		return m, nil
+	}
+	if m4, err := forecast.ScoreM4(cases, d.Seasons[0]); err == nil { // a series without a scale has no OWA
 		put("smape", m4.SMAPE)
 		put("mase_seasonal", m4.MASE)
 		put("owa", m4.OWA)
@@ -119,7 +122,7 @@ type Judged struct {
 // Judge forecasts the steps of a panel from known on, a horizon at a time, from what was known at each time, and scores
 // them. names are the methods beside the model. Series that begin later, or have no scale, are left out.
 func Judge(m *forecaster.Model, net *forecaster.Net, p *forecast.Panel, known int, names []string, threads int) (*Judged, error) {
-	horizon, season := m.Design.Horizon, m.Design.Seasons[0]
+	horizon := m.Design.Horizon
 	if known < 1 || known >= len(p.Times) {
 		return nil, fmt.Errorf("nothing to judge: the panel has %d steps and %d of them are known", len(p.Times), known)
 	}
@@ -150,11 +153,11 @@ func Judge(m *forecaster.Model, net *forecaster.Net, p *forecast.Panel, known in
 		j.Series = max(j.Series, len(kept))
 	}
 	var err error
-	if j.Model, err = measure(cases[forecaster.Combination], m.Levels, season); err != nil {
+	if j.Model, err = measure(cases[forecaster.Combination], m.Levels, &m.Design); err != nil {
 		return nil, err
 	}
 	for _, name := range names {
-		r, err := measure(cases[name], m.Levels, season)
+		r, err := measure(cases[name], m.Levels, &m.Design)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}

@@ -453,6 +453,10 @@ func (t *trainer) combine(nets []*forecaster.Net) (Metrics, error) {
 	m := t.model
 	m.Mixtures = map[string]*forecaster.Mixture{}
 	classes := []string{forecaster.Regular, forecaster.Intermittent}
+	if m.Design.Scaling == forecaster.Shift {
+		defer func() { m.Mixtures[forecaster.Intermittent] = m.Mixtures[forecaster.Regular] }() // all series are regular
+		classes = classes[:1]
+	}
 	if len(t.origins) == 0 {
 		for _, class := range classes {
 			m.Mixtures[class] = alike(m)
@@ -471,12 +475,17 @@ func (t *trainer) combine(nets []*forecaster.Net) (Metrics, error) {
 		}
 		return nil, nil
 	}
+	var whole *forecaster.Mixture // of all classes together, for those that have too few series
 	for _, class := range classes {
 		own := slices.DeleteFunc(slices.Clone(cases), func(c foldCase) bool { return c.class != class })
-		if len(own) < leastCases {
-			own = cases
+		if len(own) >= leastCases {
+			m.Mixtures[class] = fitMixture(m, own, t.Threads)
+			continue
 		}
-		m.Mixtures[class] = fitMixture(m, own, t.Threads)
+		if whole == nil {
+			whole = fitMixture(m, cases, t.Threads)
+		}
+		m.Mixtures[class] = whole
 	}
 	return t.validation(cases)
 }
@@ -507,7 +516,7 @@ func (t *trainer) validation(cases []foldCase) (Metrics, error) {
 		s := t.view.Series(c.series)
 		scored = append(scored, forecast.Case{History: s.Y[:t.origins[c.fold]-s.First], Actual: c.actual, Forecast: f, Weight: c.weight})
 	}
-	return measure(scored, m.Levels, m.Design.Seasons[0])
+	return measure(scored, m.Levels, &m.Design)
 }
 
 // phase is one training loop with its progress bar and its checkpoint.

@@ -29,7 +29,17 @@ var shops = []shop{
 	{name: "one item", items: 1, dim: 1, history: 1, negatives: 1, batch: 3, rows: 7, tile: 4},
 	{name: "recommender", items: 50, dim: 12, history: 5, negatives: 9, batch: 33, rows: 90, tile: 64, decay: .01},
 	{name: "wide", items: 700, dim: 70, history: 2, negatives: 130, batch: 64, rows: 128, tile: 64},
-	{name: "forecaster", items: 20, dim: 6, history: 1, levels: []float64{.05, .25, .5, .75, .95}, horizon: 7, batch: 33, rows: 90, tile: 64},
+	{
+		name:    "forecaster",
+		items:   20,
+		dim:     6,
+		history: 1,
+		levels:  []float64{.05, .25, .5, .75, .95},
+		horizon: 7,
+		batch:   33,
+		rows:    90,
+		tile:    64,
+	},
 	{name: "median", items: 5, dim: 3, history: 1, levels: []float64{.5}, horizon: 1, batch: 8, rows: 10, tile: 64},
 }
 
@@ -41,7 +51,10 @@ func (s shop) compile(t testing.TB) *program.Set {
 		if len(s.levels) > 0 {
 			h := b.Dense("hidden", b.Concat(user, b.Input("x", 4)), 16, program.Silu, "he_uniform")
 			y := b.Dense("out", b.Dropout(h, .1), s.horizon*len(s.levels), program.None, "glorot_uniform")
-			return graph.Model{Loss: b.Pinball(y, b.Input("target", s.horizon), b.Input("mask", s.horizon), s.levels...), Output: b.Slice(y, 0, 1)}, nil
+			return graph.Model{
+				Loss:   b.Pinball(y, b.Input("target", s.horizon), b.Input("mask", s.horizon), s.levels...),
+				Output: b.Slice(y, 0, 1),
+			}, nil
 		}
 		user = b.Dense("user", user, s.dim, program.Silu, "he_uniform")
 		item, drawn := b.Input("item", 1), b.Sample(b.Const("cdf", s.items), s.negatives)
@@ -49,7 +62,8 @@ func (s shop) compile(t testing.TB) *program.Set {
 		softmax := b.SampledSoftmax(pos, neg, item, drawn, b.Const("logq", s.items), b.Input("weight", 1))
 		return graph.Model{Loss: b.Add(softmax, b.Scale(b.BPR(pos, b.Slice(neg, 0, 1), nil), .5)), Output: pos,
 			Metrics: map[string]*graph.Node{"softmax": softmax}}, nil
-	}, graph.Options{Batch: s.batch, Rows: s.rows, Tile: s.tile, Optimizer: graph.AdamW{Beta1: .9, Beta2: .999, Eps: 1e-8, Decay: s.decay}})
+	}, graph.Options{Batch: s.batch, Rows: s.rows, Tile: s.tile,
+		Optimizer: graph.AdamW{Beta1: .9, Beta2: .999, Eps: 1e-8, Decay: s.decay}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +85,11 @@ func (s shop) data(steps int, rate float32) program.Data {
 	d := program.Data{
 		Columns: []program.Column{
 			column("history", s.history, func(i int) float32 { return float32(r.IntN(s.items+1) - 1) }),
-			column("strength", 1, func(i int) float32 { return 1 + float32(i%3) }), column("x", 4, normal), column("item", 1, index),
+			column(
+				"strength",
+				1,
+				func(i int) float32 { return 1 + float32(i%3) },
+			), column("x", 4, normal), column("item", 1, index),
 			column("weight", 1, func(i int) float32 { return float32(i % 4) }), column("target", max(s.horizon, 1), normal),
 			column("mask", max(s.horizon, 1), func(i int) float32 { return float32(i % 3) })},
 		Schedule: program.Schedule{Seed: 99<<32 + 7, Train: program.Range{From: extra, To: extra + s.rows}},

@@ -49,7 +49,7 @@ var componentNames = []string{"ease", "als", "knn", "users", "embedding"}
 // DefaultConfig was chosen on months of Online Retail before those that are reported: docs/BENCHMARKS.md has the table.
 func DefaultConfig() Config {
 	return Config{
-		Model: string(ranking.Blended), Components: slices.Clone(componentNames), Horizon: 30, Folds: 3, Penalty: 2, NewShare: .5,
+		Model: string(ranking.Blended), Components: slices.Clone(componentNames), Horizon: 30, Folds: 3, Penalty: 8, NewShare: .5,
 		EASELambda: 400, EASEKeep: 256, EASEItems: 6000, Neighbours: 100,
 		ALSFactors: 128, ALSIterations: 15, ALSRegularization: 20, ALSAlpha: 3,
 		Dim: 64, Recent: 20, Negatives: 256, Batch: 512, Epochs: 6, LearningRate: 5e-3, WarmUp: .1,

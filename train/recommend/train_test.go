@@ -171,7 +171,7 @@ func TestPlanted(t *testing.T) {
 	}
 	// The shop has a staple and a taste for each user and nothing else: counting purchases finds the staple, and what
 	// is left is drawn at random. A blend that is fitted on 160 users may lose a little of that, and no more.
-	if got, own := by["blend"]["ndcg_at_10"], by["own"]["ndcg_at_10"]; !(got > own-.03) {
+	if got, own := by["blend"]["ndcg_at_10"], by["own"]["ndcg_at_10"]; !(got > own-.02) {
 		t.Errorf("the blend has nDCG %.3f, own purchases %.3f", got, own)
 	}
 	for name, m := range by {

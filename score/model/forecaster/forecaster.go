@@ -404,6 +404,8 @@ func (f *Forecaster) Decompose(a *Answer) (*forecast.Components, *forecast.Serie
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := forecast.Decompose(v.p, at[0], a.Mean, forecast.Options{Seasons: f.model.Design.Seasons, Closed: v.closed, Signed: f.model.Signed})
+	p, _ := v.cut(len(v.p.Times), at)
+	p.Series[0].X = nil
+	c, err := forecast.Decompose(p, 0, a.Mean, forecast.Options{Seasons: f.model.Design.Seasons, Closed: v.closed, Signed: f.model.Signed})
 	return c, v.Series(at[0]), err
 }
