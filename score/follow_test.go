@@ -114,7 +114,7 @@ func TestFollowersGoOn(t *testing.T) {
 	}
 }
 
-type other struct{ tally }
+type other struct{}
 
 func (other) Task() string               { return "other" }
 func (other) Fold(*datasets.Batch) error { return nil }

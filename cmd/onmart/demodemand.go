@@ -78,6 +78,7 @@ func (d *demo) trainDemand(ctx context.Context) error {
 	test := d.days(demoLive, demoDays-1)
 	config := demand.DefaultConfig()
 	config.Rows = 2 * d.mock.Rows // two or three minutes of a real training are not what a demo is for
+	config.Hidden, config.Epochs = []int{128, 128}, 3
 	defer os.RemoveAll(demand.CheckpointDir(d.path("demand")))
 	d.demand.trained, err = demand.Train(ctx, demand.Options{
 		Source: src, Out: d.path("demand"), Force: true, Train: d.days(0, demoLive-1), Test: &test, Horizon: demoHorizon,

@@ -203,10 +203,7 @@ func TestForecastCalledWrongly(t *testing.T) {
 		{"train demand --data shop --spec shop-daily --out m --horizon -3 --set epochs=x", 2, []string{"--horizon -3", "--set epochs=x"}},
 		{"train demand --data shop --spec shop-daily --out demand", 1, []string{"demand", "--force"}},
 	} {
-		left := []string{}
-		for _, n := range tree(t) {
-			left = append(left, n)
-		}
+		left := append([]string{}, tree(t)...)
 		code, stdout, stderr := cli(t, strings.Fields("-q "+c.line)...)
 		if code != c.code || stdout != "" {
 			t.Errorf("onmart %s: exit %d, want %d: %s%s", c.line, code, c.code, stdout, stderr)

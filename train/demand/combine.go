@@ -23,6 +23,9 @@ type foldCase struct {
 	spreads      [][][]float64 // by spread, step and level; nil for Errors
 }
 
+// valueShare is how much of what a series counts in the weights goes by its value: a mistake in what sells most costs most.
+const valueShare = .8
+
 // foldCases asks the members at each origin, each with its own network (none where nets is nil), and puts what came beside.
 func foldCases(m *forecaster.Model, nets []*forecaster.Net, v *forecaster.View, value func(series, known int) float64, origins []int, threads int) ([]foldCase, error) {
 	var cases []foldCase
@@ -51,9 +54,9 @@ func foldCases(m *forecaster.Model, nets []*forecaster.Net, v *forecaster.View, 
 		for k, i := range series {
 			s := v.Series(i)
 			history := s.Y[:known-s.First]
-			c := foldCase{fold: f, series: i, class: v.Class(i, known), scale: d.ErrorScale(history), weight: .5}
+			c := foldCase{fold: f, series: i, class: v.Class(i, known), scale: d.ErrorScale(history), weight: 1 - valueShare}
 			if total > 0 {
-				c.weight += .5 * values[k] / total * float64(len(series))
+				c.weight += valueShare * values[k] / total * float64(len(series))
 			}
 			season := 1
 			if d.Scaling == forecaster.Shift {

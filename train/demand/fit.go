@@ -23,11 +23,10 @@ type fitting struct {
 
 // fitted is a trained network.
 type fitted struct {
-	set      *program.Set // forward only, standardisation inside
-	weights  program.Tensors
-	constant []string
-	result   *train.Result
-	rows     int
+	set     *program.Set // forward only, standardisation inside
+	weights program.Tensors
+	result  *train.Result
+	rows    int
 }
 
 // bind compiles the model and puts its rows, and those of valid behind them, in its columns.
