@@ -60,7 +60,7 @@ func (d *demo) trainOffers(ctx context.Context) error {
 	}
 	test := d.days(demoLive, demoDays-1)
 	config := recommend.DefaultConfig()
-	config.Folds = 2 // each trains a network of its own
+	config.Folds, config.Epochs = 2, 3 // each fold trains a network of its own
 	defer os.RemoveAll(recommend.CheckpointDir(d.path("recommend")))
 	d.offers.trained, err = recommend.Train(ctx, recommend.Options{
 		Source: src, Out: d.path("recommend"), Force: true, Train: d.days(0, demoLive-1), Test: &test,
@@ -134,8 +134,17 @@ func (d *demo) goesWith(filter recommender.Filter) error {
 			d.offers.baskets = append(d.offers.baskets, basketOffers{item, list.Items})
 		}
 	}
-	slices.SortStableFunc(d.offers.baskets, func(a, b basketOffers) int { return cmp.Compare(b.With[0].Score, a.With[0].Score) })
-	d.offers.baskets = d.offers.baskets[:min(8, len(d.offers.baskets))]
+	slices.SortStableFunc(d.offers.baskets, func(a, b basketOffers) int {
+		return cmp.Or(cmp.Compare(b.With[0].Score, a.With[0].Score), cmp.Compare(b.With[0].Why.Confidence, a.With[0].Why.Confidence))
+	})
+	// A pair is shown once, from the side that says more.
+	seen := map[string]bool{}
+	d.offers.baskets = slices.DeleteFunc(d.offers.baskets, func(b basketOffers) bool {
+		other := b.With[0].Item + " " + b.Item
+		seen[b.Item+" "+b.With[0].Item] = true
+		return seen[other]
+	})
+	d.offers.baskets = d.offers.baskets[:min(6, len(d.offers.baskets))]
 	return nil
 }
 

@@ -50,7 +50,11 @@ func (e *evaluatedDemand) MarshalJSON() ([]byte, error) {
 // evaluateDemand judges a forecaster on steps that it has not seen: a horizon at a time, from what was known then.
 func evaluateDemand(ctx context.Context, con *console, f *evaluateFlags, a *model.Artifact) error {
 	if f.report != "" || f.allCards || f.delay != "" {
-		return usagef("--report, --all-cards and --delay are for fraud models; %s is of the task %s", f.model, a.Manifest().Task)
+		return usagef(
+			"--report, --all-cards and --delay are for fraud models; %s is of the task %s",
+			f.model,
+			a.Manifest().Task,
+		)
 	}
 	start := time.Now()
 	fc, err := forecaster.Open(a, f.threads)
@@ -66,7 +70,12 @@ func evaluateDemand(ctx context.Context, con *console, f *evaluateFlags, a *mode
 		return err
 	}
 	if s.Spec.Name() != a.Spec().Name() {
-		return fmt.Errorf("--data %s: its panel was made with the spec %s, the model with %s: give transactions, or a panel of the same spec", f.data, s.Spec.Name(), a.Spec().Name())
+		return fmt.Errorf(
+			"--data %s: its panel was made with the spec %s, the model with %s: give transactions, or a panel of the same spec",
+			f.data,
+			s.Spec.Name(),
+			a.Spec().Name(),
+		)
 	}
 	_, trained := a.Manifest().Lineage.Train.Bounds()
 	span := datasets.Range{From: trained, To: math.MaxInt64}
@@ -93,13 +102,18 @@ func evaluateDemand(ctx context.Context, con *console, f *evaluateFlags, a *mode
 		return err
 	}
 	e := &evaluatedDemand{
-		Model: a.Manifest().Version, Task: a.Manifest().Task, Data: d.Dir(), Series: j.Series, Origins: j.Origins, Baselines: j.Baselines, LosesTo: j.LosesTo,
-		Range: datasets.Range{From: p.Times[known], To: p.Step.Next(p.Times[len(p.Times)-1], p.Zone)}.String(), metrics: j.Model, Rows: j.Rows,
+		Model: a.Manifest().Version, Task: a.Manifest().Task, Data: d.Dir(),
+		Series: j.Series, Origins: j.Origins, Baselines: j.Baselines, LosesTo: j.LosesTo,
+		Range: datasets.Range{
+			From: p.Times[known],
+			To:   p.Step.Next(p.Times[len(p.Times)-1], p.Zone),
+		}.String(), metrics: j.Model, Rows: j.Rows,
 	}
 	e.Seconds = time.Since(start).Seconds()
 	e.RowsPerSecond = float64(e.Rows) / e.Seconds
 	if err := con.result(e, func(w io.Writer) error {
-		if err := demandTable(fmt.Sprintf("%d series on %s", e.Series, e.Range), e.metrics, e.Baselines).write(w); err != nil {
+		title := fmt.Sprintf("%d series on %s", e.Series, e.Range)
+		if err := demandTable(title, e.metrics, e.Baselines).write(w); err != nil {
 			return err
 		}
 		for _, l := range e.LosesTo {

@@ -41,8 +41,8 @@ func newForecastCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "forecast --model DIR",
 		Short: "Forecast demand, and what to order",
-		Long: `forecast answers from a model of onmart train demand: the expected demand of each series for the steps after its
-history, with quantiles. The history is that of the model, or of --data (a panel or transactions) where it is newer.
+		Long: `forecast answers from a model of onmart train demand: the expected demand of each series for the steps after
+its history, with quantiles. The history is that of the model, or of --data (a panel or transactions) where it is newer.
 The forecast is the combination of network and classical methods that was weighted on rolling folds; --method takes
 one of them alone.
 
@@ -53,8 +53,8 @@ Parquet: series, step, mean, one column for each quantile (q05, q50, q97_5 ...) 
 
 --orders says what to order now, so that demand until the next order arrives (--lead and --review, in steps) is met with
 the probability --service, or with the best one for the costs of --shortage and --excess a unit. --stock is what is
-there: a number for all, or a CSV or Parquet file with the columns series (or the panel's key), on_hand and, if wanted, on_order, lead, review,
-service, pack and minimum; a series without a row there has nothing.`,
+there: a number for all, or a CSV or Parquet file with the columns series (or the panel's key), on_hand and, if wanted,
+on_order, lead, review, service, pack and minimum; a series without a row there has nothing.`,
 		Args: cobra.NoArgs,
 	}
 	fl := cmd.Flags()
@@ -69,12 +69,22 @@ service, pack and minimum; a series without a row there has nothing.`,
 	fl.BoolVar(&f.orders, "orders", false, "say what to order")
 	fl.IntVar(&f.policy.Lead, "lead", 0, "`steps` from an order to its arrival")
 	fl.IntVar(&f.policy.Review, "review", 7, "`steps` from one order to the next")
-	fl.Float64Var(&f.policy.Service, "service", 0, "`probability` of not running out that orders aim at (default .95 without costs)")
+	fl.Float64Var(
+		&f.policy.Service,
+		"service",
+		0,
+		"`probability` of not running out that orders aim at (default .95 without costs)",
+	)
 	fl.Float64Var(&f.policy.Shortage, "shortage", 0, "`cost` of one unit asked for and not there")
 	fl.Float64Var(&f.policy.Excess, "excess", 0, "`cost` of one unit left over")
 	fl.Float64Var(&f.policy.Pack, "pack", 1, "`units` that can only be ordered together")
 	fl.Float64Var(&f.policy.Minimum, "minimum", 0, "least `units` of an order")
-	fl.Float64Var(&f.policy.Dependence, "dependence", forecast.DefaultDependence, "how demands of different steps move together: 0 not, 1 all")
+	fl.Float64Var(
+		&f.policy.Dependence,
+		"dependence",
+		forecast.DefaultDependence,
+		"how demands of different steps move together: 0 not, 1 all",
+	)
 	fl.StringVar(&f.stock, "stock", "", "what is there: a number of units, or a CSV or Parquet `file`")
 	fl.IntVar(&f.threads, "threads", 0, "threads (default one a core); they never change the result")
 	f.force = addForce(cmd)
@@ -113,7 +123,11 @@ func (f *forecastFlags) check() (levels []float64, err error) {
 			fault("--shortage %g and --excess %g: give both costs, above 0, or --service", f.policy.Shortage, f.policy.Excess)
 		}
 		if f.policy.Lead < 0 || f.policy.Review < 1 || f.policy.Lead+f.policy.Review > forecaster.MaxHorizon {
-			fault("--lead %d and --review %d: want a lead of at least 0 and a review of at least 1 step", f.policy.Lead, f.policy.Review)
+			fault(
+				"--lead %d and --review %d: want a lead of at least 0 and a review of at least 1 step",
+				f.policy.Lead,
+				f.policy.Review,
+			)
 		}
 	} else if f.stock != "" {
 		fault("--stock is for --orders")
@@ -189,7 +203,14 @@ func runForecast(cmd *cobra.Command, f *forecastFlags) error {
 	if err != nil {
 		return err
 	}
-	report := &forecastReport{Model: a.Manifest().Version, Method: f.method, Out: f.out, Horizon: r.Horizon, Series: len(answers), Closed: fc.Closed().String()}
+	report := &forecastReport{
+		Model:   a.Manifest().Version,
+		Method:  f.method,
+		Out:     f.out,
+		Horizon: r.Horizon,
+		Series:  len(answers),
+		Closed:  fc.Closed().String(),
+	}
 	if len(answers) > 0 {
 		report.From = datasets.FormatTime(answers[0].Steps[0])
 	}
@@ -198,7 +219,9 @@ func runForecast(cmd *cobra.Command, f *forecastFlags) error {
 	switch {
 	case f.orders:
 		report.Orders, err = plan(answers, stocks, f.policy, con)
-		rows, print = ordersBatch(report.Orders), func(w io.Writer) error { return printOrders(w, report.Orders, fc.Model().Unit) }
+		rows, print = ordersBatch(
+			report.Orders,
+		), func(w io.Writer) error { return printOrders(w, report.Orders, fc.Model().Unit) }
 	case f.components:
 		rows, err = componentsBatch(fc, answers)
 		print = func(w io.Writer) error { return printComponents(w, rows, fc.Panel().Zone, fc.Model().Design.Step) }
@@ -223,8 +246,18 @@ func runForecast(cmd *cobra.Command, f *forecastFlags) error {
 			return err
 		}
 		print = func(w io.Writer) error {
-			_, err := fmt.Fprintf(w, "%s: %s rows, %s series from %s on, by %s of model %s\n", f.out, progress.Count(int64(rows.N)),
-				progress.Count(int64(len(answers))), stepText(report.fromTime(answers), fc.Panel().Zone, fc.Model().Design.Step), f.method, report.Model)
+			_, err := fmt.Fprintf(
+				w,
+				"%s: %s rows, %s series from %s on, by %s of model %s\n",
+				f.out,
+				progress.Count(int64(rows.N)),
+				progress.Count(
+					int64(len(answers)),
+				),
+				stepText(report.fromTime(answers), fc.Panel().Zone, fc.Model().Design.Step),
+				f.method,
+				report.Model,
+			)
 			return err
 		}
 	}
@@ -249,7 +282,12 @@ func (f *forecastFlags) newer(ctx context.Context, con *console, a *model.Artifa
 		return err
 	}
 	if s.Spec.Name() != a.Spec().Name() {
-		return fmt.Errorf("--data %s: its panel was made with the spec %s, the model with %s: give transactions, or a panel of the same spec", f.data, s.Spec.Name(), a.Spec().Name())
+		return fmt.Errorf(
+			"--data %s: its panel was made with the spec %s, the model with %s: give transactions, or a panel of the same spec",
+			f.data,
+			s.Spec.Name(),
+			a.Spec().Name(),
+		)
 	}
 	p, err := s.Load(ctx, math.MaxInt64, f.threads)
 	if err != nil {
@@ -257,7 +295,11 @@ func (f *forecastFlags) newer(ctx context.Context, con *console, a *model.Artifa
 	}
 	last, have := fc.Panel().Times, p.Times
 	if have[len(have)-1] < last[len(last)-1] {
-		con.notef("the history of %s ends at %s, before the model's own: it is what is forecast from", f.data, datasets.FormatTime(have[len(have)-1]))
+		con.notef(
+			"the history of %s ends at %s, before the model's own: it is what is forecast from",
+			f.data,
+			datasets.FormatTime(have[len(have)-1]),
+		)
 	}
 	var engine *features.Panel
 	if s.Transactions != nil {
@@ -267,7 +309,8 @@ func (f *forecastFlags) newer(ctx context.Context, con *console, a *model.Artifa
 		}
 		engine, _ = state.(*features.Panel) // a panel's spec makes no other
 	} else if len(fc.Model().Design.Known) > 0 {
-		con.notef("what is known in advance of the steps to come (%s) stays as it was last: %s", strings.Join(fc.Model().Design.Known, ", "), s.NoTransactions)
+		con.notef("what is known in advance of the steps to come (%s) stays as it was last: %s",
+			strings.Join(fc.Model().Design.Known, ", "), s.NoTransactions)
 	}
 	return fc.Replace(p, engine)
 }
@@ -309,7 +352,10 @@ func forecastsOf(answers []forecaster.Answer) []forecastSeries {
 
 func forecastsBatch(answers []forecaster.Answer) *datasets.Batch {
 	s := &datasets.Schema{Fields: []datasets.Field{
-		{Name: features.ColumnSeries, Type: datasets.String}, {Name: features.ColumnStep, Type: datasets.Time}, {Name: "mean", Type: datasets.Float64}}}
+		{
+			Name: features.ColumnSeries,
+			Type: datasets.String,
+		}, {Name: features.ColumnStep, Type: datasets.Time}, {Name: "mean", Type: datasets.Float64}}}
 	var levels []float64
 	if len(answers) > 0 {
 		levels = answers[0].Levels
@@ -369,7 +415,13 @@ func printForecasts(w io.Writer, answers []forecaster.Answer, zone *time.Locatio
 		return nil
 	}
 	first := answers[0].Steps
-	fmt.Fprintf(w, "sums of the mean over %d steps, %s to %s\n", len(first), stepText(first[0], zone, step), stepText(first[len(first)-1], zone, step))
+	fmt.Fprintf(
+		w,
+		"sums of the mean over %d steps, %s to %s\n",
+		len(first),
+		stepText(first[0], zone, step),
+		stepText(first[len(first)-1], zone, step),
+	)
 	sums := make([]float64, len(answers))
 	order := make([]int, len(answers))
 	for i, a := range answers {
@@ -395,7 +447,11 @@ func printForecasts(w io.Writer, answers []forecaster.Answer, zone *time.Locatio
 		return err
 	}
 	if n := len(answers) - shownSeries; n > 0 {
-		fmt.Fprintf(w, "and %s more: --series KEY shows one step by step, --out FILE.parquet writes all\n", progress.Count(int64(n)))
+		fmt.Fprintf(
+			w,
+			"and %s more: --series KEY shows one step by step, --out FILE.parquet writes all\n",
+			progress.Count(int64(n)),
+		)
 	}
 	return nil
 }
@@ -420,13 +476,23 @@ func decimals(answers []forecaster.Answer) int {
 // componentsBatch takes series apart: a row for each step of history and horizon.
 func componentsBatch(fc *forecaster.Forecaster, answers []forecaster.Answer) (*datasets.Batch, error) {
 	s := &datasets.Schema{Fields: []datasets.Field{
-		{Name: features.ColumnSeries, Type: datasets.String}, {Name: features.ColumnStep, Type: datasets.Time}, {Name: "ahead", Type: datasets.Int64},
-		{Name: "value", Type: datasets.Float64}, {Name: "level", Type: datasets.Float64}, {Name: "trend", Type: datasets.Float64}}}
+		{
+			Name: features.ColumnSeries,
+			Type: datasets.String,
+		}, {Name: features.ColumnStep, Type: datasets.Time}, {Name: "ahead", Type: datasets.Int64},
+		{
+			Name: "value",
+			Type: datasets.Float64,
+		}, {Name: "level", Type: datasets.Float64}, {Name: "trend", Type: datasets.Float64}}}
 	seasons := fc.Model().Design.Seasons
 	for i := range seasons {
 		s.Fields = append(s.Fields, datasets.Field{Name: fmt.Sprintf("season_%d", i+1), Type: datasets.Float64})
 	}
-	s.Fields = append(s.Fields, datasets.Field{Name: "remainder", Type: datasets.Float64}, datasets.Field{Name: "closed", Type: datasets.Int64})
+	s.Fields = append(
+		s.Fields,
+		datasets.Field{Name: "remainder", Type: datasets.Float64},
+		datasets.Field{Name: "closed", Type: datasets.Int64},
+	)
 	b := datasets.NewBatch(s, 0)
 	put := func(c int, x float64) { b.Columns[c].Floats = append(b.Columns[c].Floats, x) }
 	for i := range answers {
@@ -704,7 +770,12 @@ type itemOrder struct {
 	Before       float64 `json:"stock_out_probability_before_arrival"`
 }
 
-func plan(answers []forecaster.Answer, stocks map[string]stockRow, policy forecast.Policy, con *console) ([]itemOrder, error) {
+func plan(
+	answers []forecaster.Answer,
+	stocks map[string]stockRow,
+	policy forecast.Policy,
+	con *console,
+) ([]itemOrder, error) {
 	out := []itemOrder{}
 	without := 0
 	for i := range answers {
@@ -719,19 +790,37 @@ func plan(answers []forecaster.Answer, stocks map[string]stockRow, policy foreca
 			return nil, fmt.Errorf("series %q: %w", a.Key, err)
 		}
 		out = append(out, itemOrder{
-			a.Key, row.OnHand, row.OnOrder, row.policy.Lead, row.policy.Review, o.Quantity, o.Target, o.ReorderPoint, o.SafetyStock, o.Expected,
+			a.Key, row.OnHand, row.OnOrder, row.policy.Lead, row.policy.Review,
+			o.Quantity, o.Target, o.ReorderPoint, o.SafetyStock, o.Expected,
 			o.Fractile, o.RunsOut, o.WithoutOrder, o.BeforeArrival,
 		})
 	}
 	if len(stocks) > 1 && without > 0 {
-		con.notef("%s of %s series have no row in --stock: they are taken to have nothing", progress.Count(int64(without)), progress.Count(int64(len(answers))))
+		con.notef(
+			"%s of %s series have no row in --stock: they are taken to have nothing",
+			progress.Count(int64(without)),
+			progress.Count(int64(len(answers))),
+		)
 	}
 	return out, nil
 }
 
 func ordersBatch(orders []itemOrder) *datasets.Batch {
-	names := []string{"on_hand", "on_order", "lead", "review", "order_quantity", "order_up_to", "reorder_point", "safety_stock", "expected_demand", "service",
-		"stock_out_probability", "stock_out_probability_without_order", "stock_out_probability_before_arrival"}
+	names := []string{
+		"on_hand",
+		"on_order",
+		"lead",
+		"review",
+		"order_quantity",
+		"order_up_to",
+		"reorder_point",
+		"safety_stock",
+		"expected_demand",
+		"service",
+		"stock_out_probability",
+		"stock_out_probability_without_order",
+		"stock_out_probability_before_arrival",
+	}
 	s := &datasets.Schema{Fields: []datasets.Field{{Name: features.ColumnSeries, Type: datasets.String}}}
 	for _, n := range names {
 		s.Fields = append(s.Fields, datasets.Field{Name: n, Type: datasets.Float64})
@@ -739,7 +828,8 @@ func ordersBatch(orders []itemOrder) *datasets.Batch {
 	b := datasets.NewBatch(s, 0)
 	for _, o := range orders {
 		b.Columns[0].Strings = append(b.Columns[0].Strings, o.Series)
-		for c, x := range []float64{o.OnHand, o.OnOrder, float64(o.Lead), float64(o.Review), o.Quantity, o.Target, o.ReorderPoint, o.SafetyStock, o.Expected, o.Service,
+		for c, x := range []float64{o.OnHand, o.OnOrder, float64(o.Lead), float64(o.Review),
+			o.Quantity, o.Target, o.ReorderPoint, o.SafetyStock, o.Expected, o.Service,
 			o.RunsOut, o.WithoutOrder, o.Before} {
 			b.Columns[1+c].Floats = append(b.Columns[1+c].Floats, x)
 		}
@@ -764,15 +854,38 @@ func printOrders(w io.Writer, orders []itemOrder, unit string) error {
 	})
 	number := func(x float64) string { return strconv.FormatFloat(x, 'f', 1, 64) }
 	share := func(x float64) string { return strconv.FormatFloat(100*x, 'f', 1, 64) + " %" }
-	t := newTable("series", "order", "on hand", "on order", "expected", "safety", "up to", "reorder at", "runs out", "without order", "before arrival")
+	t := newTable(
+		"series",
+		"order",
+		"on hand",
+		"on order",
+		"expected",
+		"safety",
+		"up to",
+		"reorder at",
+		"runs out",
+		"without order",
+		"before arrival",
+	)
 	placed := 0
 	for i, o := range sorted {
 		if o.Quantity > 0 {
 			placed++
 		}
 		if i < shownOrders {
-			t.add(o.Series, strconv.FormatFloat(o.Quantity, 'f', -1, 64), number(o.OnHand), number(o.OnOrder), number(o.Expected), number(o.SafetyStock), number(o.Target),
-				number(o.ReorderPoint), share(o.RunsOut), share(o.WithoutOrder), share(o.Before))
+			t.add(
+				o.Series,
+				strconv.FormatFloat(o.Quantity, 'f', -1, 64),
+				number(o.OnHand),
+				number(o.OnOrder),
+				number(o.Expected),
+				number(o.SafetyStock),
+				number(o.Target),
+				number(o.ReorderPoint),
+				share(o.RunsOut),
+				share(o.WithoutOrder),
+				share(o.Before),
+			)
 		}
 	}
 	if err := t.write(w); err != nil {
@@ -785,6 +898,12 @@ func printOrders(w io.Writer, orders []itemOrder, unit string) error {
 	if unit != "" {
 		in = " (in " + unit + ")"
 	}
-	_, err := fmt.Fprintf(w, "%s of %s items are to be ordered%s\n", progress.Count(int64(placed)), progress.Count(int64(len(orders))), in)
+	_, err := fmt.Fprintf(
+		w,
+		"%s of %s items are to be ordered%s\n",
+		progress.Count(int64(placed)),
+		progress.Count(int64(len(orders))),
+		in,
+	)
 	return err
 }

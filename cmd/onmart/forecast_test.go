@@ -14,8 +14,11 @@ func demandShop(t *testing.T) {
 	t.Helper()
 	t.Chdir(t.TempDir())
 	good(t, "-q mock --out shop --rows 15000 --days 160 --products 25 --users 120 --stores 5 --seed 1")
-	good(t, "-q train demand --data shop --spec shop-daily --out demand --horizon 7 --test 2026-03-29..2026-04-04 --device cpu --threads 1"+
-		" --set hidden=8 --set towers=1 --set epochs=1 --set rows=4000 --set folds=1")
+	good(
+		t,
+		"-q train demand --data shop --spec shop-daily --out demand --horizon 7 --test 2026-03-29..2026-04-04 --device cpu --threads 1"+
+			" --set hidden=8 --set towers=1 --set epochs=1 --set rows=4000 --set folds=1",
+	)
 }
 
 func TestForecast(t *testing.T) {
@@ -39,7 +42,8 @@ func TestForecast(t *testing.T) {
 		}
 	}
 	decode("--series P0003 --series P0001 --horizon 9 --levels .1,.5,.9")
-	if r.Series != 2 || r.From != "2026-03-29T00:00:00Z" || r.Forecasts[0].Series != "P0003" || len(r.Forecasts[1].Mean) != 9 {
+	if r.Series != 2 || r.From != "2026-03-29T00:00:00Z" || r.Forecasts[0].Series != "P0003" ||
+		len(r.Forecasts[1].Mean) != 9 {
 		t.Fatalf("%+v", r)
 	}
 	for _, f := range r.Forecasts {
@@ -69,7 +73,8 @@ func TestForecast(t *testing.T) {
 	if first := datasets.FormatTime(b.Column("step").Ints[0]); first != "2026-04-05T00:00:00Z" {
 		t.Errorf("after the newer history it begins at %s", first)
 	}
-	if text := good(t, "-q forecast --model demand"); !strings.Contains(text, "sums of the mean over 7 steps") || !strings.Contains(text, "more: --series KEY") {
+	if text := good(t, "-q forecast --model demand"); !strings.Contains(text, "sums of the mean over 7 steps") ||
+		!strings.Contains(text, "more: --series KEY") {
 		t.Errorf("many series: %s", text)
 	}
 
@@ -81,7 +86,8 @@ func TestForecast(t *testing.T) {
 	ahead := 0
 	for i := range b.N {
 		value := func(name string) float64 { return b.Column(name).Floats[i] }
-		if sum := value("level") + value("season_1") + value("remainder"); b.Column("closed").Ints[i] == 0 && !(math.Abs(sum-value("value")) < 1e-6) {
+		if sum := value("level") + value("season_1") + value("remainder"); b.Column("closed").Ints[i] == 0 &&
+			!(math.Abs(sum-value("value")) < 1e-6) {
 			t.Fatalf("row %d: %v from parts, value %v", i, sum, value("value"))
 		}
 		if b.Column("ahead").Ints[i] > 0 {
@@ -104,13 +110,16 @@ func TestForecast(t *testing.T) {
 		LosesTo   []struct{ Metric string } `json:"loses_to"`
 	}
 	line := "-q --json evaluate --model demand --data shop --test 2026-03-29..2026-04-04"
-	if err := json.Unmarshal([]byte(good(t, line)), &e); err != nil || e.Rmsse == nil || e.Pinball90 == nil || e.Task != "demand" || len(e.Baselines) < 5 {
+	if err := json.Unmarshal([]byte(good(t, line)), &e); err != nil || e.Rmsse == nil || e.Pinball90 == nil ||
+		e.Task != "demand" ||
+		len(e.Baselines) < 5 {
 		t.Errorf("evaluate: %+v, %v", e, err)
 	}
 	if code, _, stderr := cli(t, strings.Fields(line+" --require-beat")...); (code != 0) != (len(e.LosesTo) > 0) {
 		t.Errorf("--require-beat: exit %d (%s), loses to %v", code, stderr, e.LosesTo)
 	}
-	if text := good(t, "inspect demand"); !strings.Contains(text, "is a model for demand") || !strings.Contains(text, "7 steps ahead") {
+	if text := good(t, "inspect demand"); !strings.Contains(text, "is a model for demand") ||
+		!strings.Contains(text, "7 steps ahead") {
 		t.Errorf("inspect: %s", text)
 	}
 }
@@ -139,10 +148,15 @@ func TestOrders(t *testing.T) {
 		}
 		return out
 	}
-	writeFile(t, "stock.csv", "series,on_hand,on_order,lead,review,service,pack,colour\nP0000,3,1,2,5,.9,6,red\nP0001,100000,,,,,,\n")
+	writeFile(
+		t,
+		"stock.csv",
+		"series,on_hand,on_order,lead,review,service,pack,colour\nP0000,3,1,2,5,.9,6,red\nP0001,100000,,,,,,\n",
+	)
 	some := orders("--stock stock.csv --lead 1 --review 3 --service .98")
 	a := some["P0000"]
-	if a.Lead != 2 || a.Review != 5 || a.Service != .9 || math.Mod(a.Quantity, 6) != 0 || !(a.Quantity >= a.Target-4) || !(math.Abs(a.Target-a.Expected-a.Safety) < 1e-9) {
+	if a.Lead != 2 || a.Review != 5 || a.Service != .9 || math.Mod(a.Quantity, 6) != 0 || !(a.Quantity >= a.Target-4) ||
+		!(math.Abs(a.Target-a.Expected-a.Safety) < 1e-9) {
 		t.Errorf("an item with a policy of its own: %+v", a)
 	}
 	if b := some["P0001"]; b.Quantity != 0 || b.Lead != 1 || b.Service != .98 {
@@ -159,7 +173,13 @@ func TestOrders(t *testing.T) {
 	// More service, more stock; a longer wait, more demand.
 	low, high, long := orders("--service .7")["P0000"], orders("--service .97")["P0000"], orders("--service .7 --lead 5")["P0000"]
 	if !(low.Target < high.Target) || !(low.Expected < long.Expected) {
-		t.Errorf("order up to %v at .7 and %v at .97; expected %v in 7 days and %v in 12", low.Target, high.Target, low.Expected, long.Expected)
+		t.Errorf(
+			"order up to %v at .7 and %v at .97; expected %v in 7 days and %v in 12",
+			low.Target,
+			high.Target,
+			low.Expected,
+			long.Expected,
+		)
 	}
 	good(t, "-q forecast --model demand --orders --stock shop/stock.parquet --out o.parquet")
 	b, err := datasets.ReadTable("o.parquet")

@@ -50,10 +50,10 @@ series, and writes an artifact: a network over all series with quantiles, the we
 methods, and the history, so that onmart forecast answers alone. --data names the panel, or transactions, of which
 the panel is made first and kept beside them.
 
-The weights are fitted on rolling folds: the latest horizons of --train, or those in --valid. For each fold a network is
-trained on what came before it; the first fold also chooses the epoch. Then one is trained on all of --train. With --test the forecasts are judged
-there, a horizon at a time, beside each method alone. Ctrl-C keeps the last finished epoch in OUT.checkpoint, and
---resume goes on from there to the same bits.
+The weights are fitted on rolling folds: the latest horizons of --train, or those in --valid. For each fold a network
+is trained on what came before it; the first fold also chooses the epoch. Then one is trained on all of --train. With
+--test the forecasts are judged there, a horizon at a time, beside each method alone. Ctrl-C keeps the last finished
+epoch in OUT.checkpoint, and --resume goes on from there to the same bits.
 
 ` + strings.TrimRight(settings.String(), "\n"),
 		Args: cobra.NoArgs,
@@ -61,18 +61,43 @@ there, a horizon at a time, beside each method alone. Ctrl-C keeps the last fini
 	fl := cmd.Flags()
 	fl.StringVar(&f.data, "data", "", "`directory` of a panel or of transactions")
 	fl.StringVar(&f.out, "out", "", "`directory` of the artifact to make")
-	fl.StringVar(&f.spec, "spec", "", "panel spec, built-in `name` or file, where --data has transactions (default "+defaultDemandSpec+")")
+	fl.StringVar(
+		&f.spec,
+		"spec",
+		"",
+		"panel spec, built-in `name` or file, where --data has transactions (default "+defaultDemandSpec+")",
+	)
 	fl.StringVar(&f.train, "train", "", "`range` to learn from, FROM..TO (default: all there is before --test)")
-	fl.StringVar(&f.valid, "valid", "", "`range` of the folds that the combination is weighted on (default: the latest part of --train)")
+	fl.StringVar(
+		&f.valid,
+		"valid",
+		"",
+		"`range` of the folds that the combination is weighted on (default: the latest part of --train)",
+	)
 	fl.StringVar(&f.test, "test", "", "`range` to judge the forecasts on")
 	fl.IntVar(&f.horizon, "horizon", 0, "`steps` to forecast (default 48 hours, 28 days or 13 weeks)")
-	fl.StringVar(&f.device.name, "device", "auto", "auto, cpu or cuda[:N]; with --explain also model:NAME, such as model:rtx2060")
-	fl.StringVar(&f.device.memory, "gpu-memory", "", "`size` that may be taken of the GPU's memory, such as 4GiB (default nine tenths of what is free)")
+	fl.StringVar(
+		&f.device.name,
+		"device",
+		"auto",
+		"auto, cpu or cuda[:N]; with --explain also model:NAME, such as model:rtx2060",
+	)
+	fl.StringVar(
+		&f.device.memory,
+		"gpu-memory",
+		"",
+		"`size` that may be taken of the GPU's memory, such as 4GiB (default nine tenths of what is free)",
+	)
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of first weights, shuffles, dropout and drawn windows")
 	fl.IntVar(&f.device.threads, "threads", 0, "threads (default one a core); they never change the result")
 	fl.BoolVar(&f.resume, "resume", false, "go on with a training that was stopped")
 	fl.StringArrayVar(&f.set, "set", nil, "change a setting, `name=value`; may be repeated")
-	fl.BoolVar(&f.explain, "explain", false, "print the training program, one instruction a line; for a GPU, also what a step is predicted to ask of it")
+	fl.BoolVar(
+		&f.explain,
+		"explain",
+		false,
+		"print the training program, one instruction a line; for a GPU, also what a step is predicted to ask of it",
+	)
 	f.force = addForce(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runTrainDemand(cmd, &f) }
 	return cmd
@@ -167,7 +192,13 @@ func (f *demandFlags) check(o *demand.Options) error {
 	o.Threads = f.device.threads
 	faults = append(faults, f.device.check()...)
 	if f.device.paper() && !f.explain {
-		faults = append(faults, fmt.Errorf("--device %s: nothing can be trained on a description of a card; --explain predicts a step on it", f.device.name))
+		faults = append(
+			faults,
+			fmt.Errorf(
+				"--device %s: nothing can be trained on a description of a card; --explain predicts a step on it",
+				f.device.name,
+			),
+		)
 	}
 	return errors.Join(append(faults, o.Config.Set(f.set))...)
 }
@@ -216,7 +247,12 @@ func (f *demandFlags) source(ctx context.Context, con *console) (demand.Source, 
 	}
 	s, err := demand.OpenSource(d)
 	if err == nil && f.spec != "" && s.Spec.Name() != spec.Name() {
-		err = fmt.Errorf("--spec %s: the panel of %s was made with another spec, %s; leave --spec out, or give the transactions as --data", f.spec, f.data, s.Spec.Name())
+		err = fmt.Errorf(
+			"--spec %s: the panel of %s was made with another spec, %s; leave --spec out, or give the transactions as --data",
+			f.spec,
+			f.data,
+			s.Spec.Name(),
+		)
 	}
 	return s, err
 }

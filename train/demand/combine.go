@@ -14,7 +14,7 @@ import (
 type foldCase struct {
 	fold, series int
 	class        string
-	weight       float64       // of the series: half for being one, half by its value
+	weight       float64       // of the series: valueShare of it goes by its value
 	scale        float64       // errorScale of what was known
 	square, abs  float64       // mean squared and absolute difference of what was known: units of the scores
 	actual       []float64     // open steps only
@@ -23,11 +23,20 @@ type foldCase struct {
 	spreads      [][][]float64 // by spread, step and level; nil for Errors
 }
 
-// valueShare is how much of what a series counts in the weights goes by its value: a mistake in what sells most costs most.
+// valueShare is how much of what a series counts in the weights goes by its value: a mistake in what sells most costs
+// most.
 const valueShare = .8
 
-// foldCases asks the members at each origin, each with its own network (none where nets is nil), and puts what came beside.
-func foldCases(m *forecaster.Model, nets []*forecaster.Net, v *forecaster.View, value func(series, known int) float64, origins []int, threads int) ([]foldCase, error) {
+// foldCases asks the members at each origin, each with its own network (none where nets is nil), and puts what came
+// beside.
+func foldCases(
+	m *forecaster.Model,
+	nets []*forecaster.Net,
+	v *forecaster.View,
+	value func(series, known int) float64,
+	origins []int,
+	threads int,
+) ([]foldCase, error) {
 	var cases []foldCase
 	d := &m.Design
 	for f, known := range origins {
@@ -97,14 +106,20 @@ func fitMixture(m *forecaster.Model, cases []foldCase, threads int) *forecaster.
 	if m.Point == forecaster.PointMean {
 		x.Point = shrunk(folds, members, func(c []foldCase) []float64 { return fitSquares(c, members) }, squaresLoss)
 	} else {
-		x.Point = shrunk(folds, members, func(c []foldCase) []float64 { return fitAbsolute(c, members) }, func(c []foldCase, w []float64) float64 {
+		fit := func(c []foldCase) []float64 { return fitAbsolute(c, members) }
+		x.Point = shrunk(folds, members, fit, func(c []foldCase, w []float64) float64 {
 			return newAbsolute(c, members).walk(w, make([]float64, members))
 		})
 	}
 	// The errors that a fold is judged with are those of the other folds.
 	byFold := map[int][][]float64{}
 	for _, f := range folds {
-		byFold[f[0].fold] = errorQuantiles(m, x.Point, cases, func(c *foldCase) bool { return len(folds) == 1 || c.fold != f[0].fold })
+		byFold[f[0].fold] = errorQuantiles(
+			m,
+			x.Point,
+			cases,
+			func(c *foldCase) bool { return len(folds) == 1 || c.fold != f[0].fold },
+		)
 	}
 	x.Errors = errorQuantiles(m, x.Point, cases, func(*foldCase) bool { return true })
 	x.Quantile = make([][]float64, len(m.Levels))
@@ -135,40 +150,67 @@ func foldsOf(cases []foldCase) [][]foldCase {
 	return out
 }
 
-// shares are how much of the fitted weights is taken, beside the best member alone.
-var shares = []float64{0, .25, .5, .75, 1}
+// shares are how much of the fitted weights is taken, beside one member alone.
+var shares = []float64{.25, .5, .75, 1}
 
-// shrunk fits weights and draws them towards the best member alone, as far as is best for folds that the weights were
-// not fitted on: a mixture that only suits its own folds is none.
+// shrunk fits weights and draws them towards one member alone, as far as is best for folds that the weights were not
+// fitted on. Folds are few and a shop changes from one to the next: the first member, the network where there is one,
+// is left for another, and one member for a mixture, only where the folds agree that it pays, by more than one standard
+// error over them (the rule of Breiman et al. 1984 for the size of a tree).
 func shrunk[T any](folds [][]T, members int, fit func([]T) []float64, loss func([]T, []float64) float64) []float64 {
 	all := slices.Concat(folds...)
 	w := fit(all)
 	if len(folds) < 2 {
 		return w
 	}
-	alone, least := 0, math.Inf(1)
-	for k := range members {
-		one := make([]float64, members)
-		one[k] = 1
-		if l := loss(all, one); l < least {
-			alone, least = k, l
+	by := func(weights func(fold int) []float64) []float64 {
+		out := make([]float64, len(folds))
+		for f := range folds {
+			out[f] = loss(folds[f], weights(f))
+		}
+		return out
+	}
+	one := func(k int) []float64 {
+		v := make([]float64, members)
+		v[k] = 1
+		return v
+	}
+	alone, least := 0, by(func(int) []float64 { return one(0) })
+	first, most := least, 0.
+	for k := 1; k < members; k++ {
+		v := by(func(int) []float64 { return one(k) })
+		if g := gain(first, v); g > most {
+			alone, least, most = k, v, g
 		}
 	}
-	sums := make([]float64, len(shares))
+	fitted := make([][]float64, len(folds))
 	for f := range folds {
-		others := slices.Concat(slices.Concat(folds[:f]...), slices.Concat(folds[f+1:]...))
-		fitted := fit(others)
-		for i, share := range shares {
-			sums[i] += loss(folds[f], towards(fitted, alone, share))
+		fitted[f] = fit(slices.Concat(slices.Concat(folds[:f]...), slices.Concat(folds[f+1:]...)))
+	}
+	share, best := 0., 0.
+	for _, s := range shares {
+		if g := gain(least, by(func(f int) []float64 { return towards(fitted[f], alone, s) })); g > best {
+			share, best = s, g
 		}
 	}
-	best := 0
-	for i := range shares {
-		if sums[i] < sums[best] {
-			best = i
-		}
+	return normal(towards(w, alone, share))
+}
+
+// gain is how much less losses by fold are than others on average; 0 where that is not more than its standard error.
+func gain(than, losses []float64) float64 {
+	n := float64(len(losses))
+	var mean, squares float64
+	for f := range losses {
+		mean += (than[f] - losses[f]) / n
 	}
-	return normal(towards(w, alone, shares[best]))
+	for f := range losses {
+		d := than[f] - losses[f] - mean
+		squares += d * d
+	}
+	if !(mean > math.Sqrt(squares/(n-1)/n)) {
+		return 0
+	}
+	return mean
 }
 
 // towards is a share of weights and the rest for one member.
@@ -294,8 +336,8 @@ func quadratic(g, w []float64) float64 {
 	return s
 }
 
-// leastOnSimplex minimises the quadratic over weights that are not negative and sum to 1, by moving weight between pairs
-// of members, each time by as much as is best, until nothing is gained.
+// leastOnSimplex minimises the quadratic over weights that are not negative and sum to 1, by moving weight between
+// pairs of members, each time by as much as is best, until nothing is gained.
 func leastOnSimplex(g []float64, members int) []float64 {
 	n := members + 1
 	w := equal(members)
@@ -359,8 +401,8 @@ func normal(w []float64) []float64 {
 const turns = 150
 
 // descend finds weights on the simplex by exponentiated gradient (Kivinen and Warmuth 1997) with steps that shrink as
-// gradients add up (Duchi, Hazan and Singer 2011); the best weights on the way are taken. slope adds the gradient at w to g
-// and returns the loss.
+// gradients add up (Duchi, Hazan and Singer 2011); the best weights on the way are taken. slope adds the gradient at w
+// to g and returns the loss.
 func descend(members int, slope func(w, g []float64) float64) []float64 {
 	w, best := equal(members), equal(members)
 	least := math.Inf(1)
@@ -454,9 +496,16 @@ type quantileStep struct {
 	values     []float64
 }
 
-// fitQuantile finds the weights of the spreads at one level. Every so many cases are left out where there are more steps
-// than it takes.
-func fitQuantile(m *forecaster.Model, point []float64, folds [][]foldCase, errors map[int][][]float64, l int, q float64) []float64 {
+// fitQuantile finds the weights of the spreads at one level. Every so many cases are left out where there are more
+// steps than it takes.
+func fitQuantile(
+	m *forecaster.Model,
+	point []float64,
+	folds [][]foldCase,
+	errors map[int][][]float64,
+	l int,
+	q float64,
+) []float64 {
 	n, steps := len(m.Spreads), 0
 	for _, cases := range folds {
 		for i := range cases {
@@ -480,7 +529,13 @@ func fitQuantile(m *forecaster.Model, point []float64, folds [][]foldCase, error
 }
 
 // quantileSteps appends the steps of a case.
-func (c *foldCase) quantileSteps(to []quantileStep, m *forecaster.Model, point []float64, errors [][]float64, l int) []quantileStep {
+func (c *foldCase) quantileSteps(
+	to []quantileStep,
+	m *forecaster.Model,
+	point []float64,
+	errors [][]float64,
+	l int,
+) []quantileStep {
 	by := c.weight / c.abs / float64(len(c.actual))
 	for t, a := range c.actual {
 		values := make([]float64, len(m.Spreads))

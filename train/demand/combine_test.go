@@ -79,8 +79,11 @@ func TestLeastOnSimplex(t *testing.T) {
 func TestMixtureCovers(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 1))
 	m := &forecaster.Model{
-		Design:  forecaster.Design{Step: forecast.Day, Scaling: forecaster.Shift, Horizon: 20, Seasons: []int{7}},
-		Members: []string{"ets", "theta"}, Spreads: []string{forecaster.Errors}, Point: forecaster.PointMedian, Levels: []float64{.1, .5, .9}, Signed: true,
+		Design: forecaster.Design{Step: forecast.Day, Scaling: forecaster.Shift, Horizon: 20, Seasons: []int{7}},
+		Members: []string{
+			"ets",
+			"theta",
+		}, Spreads: []string{forecaster.Errors}, Point: forecaster.PointMedian, Levels: []float64{.1, .5, .9}, Signed: true,
 	}
 	made := func() []foldCase {
 		cases := madeFolds(r, 2, []float64{.5, .5}, 0)

@@ -31,7 +31,7 @@ type Config struct {
 	WarmUp       float64 // share of the steps in which the rate rises
 	WeightDecay  float64
 	ValueWeight  float64   // share of a training row's weight that goes by its series' value, rather than being alike
-	Rows         int       // of training at most: series, origins and steps ahead are sampled down to it; 0: by the scaling
+	Rows         int       // of training at most: windows are sampled down to it; 0: by the scaling
 	Scaling      string    // ratio, shift or auto
 	Point        string    // mean, median or auto
 	Folds        int       // rolling windows that the weights of the combination are fitted on
@@ -42,8 +42,9 @@ type Config struct {
 // DefaultConfig was chosen on rolling folds: docs/BENCHMARKS.md has the table.
 func DefaultConfig() Config {
 	return Config{
-		Network: true, Activation: "silu", Dropout: .1, Towers: 2, Batch: 512, LearningRate: 2e-3, WarmUp: .1, ValueWeight: .5,
-		Scaling: Auto, Point: Auto, Folds: 3, Levels: forecast.DefaultLevels(),
+		Network: true, Activation: "silu", Dropout: .1, Towers: 2, Batch: 512, LearningRate: 2e-3, WarmUp: .1,
+		ValueWeight: .5,
+		Scaling:     Auto, Point: Auto, Folds: 3, Levels: forecast.DefaultLevels(),
 	}
 }
 
@@ -112,20 +113,78 @@ func Settings() []Setting {
 		{"hidden", "widths of the hidden layers, such as 128,128, or auto",
 			func(c *Config) string { return list(c.Hidden, strconv.Itoa) },
 			func(c *Config, v string) (err error) { c.Hidden, err = widths(v); return err }},
-		choice("activation", "of the hidden layers", []string{string(program.Relu), string(program.Silu)}, func(c *Config) *string { return &c.Activation }),
-		number("dropout", "share of hidden units left out in a training step", 0, .95, func(c *Config) *float64 { return &c.Dropout }),
-		count("towers", "networks trained side by side; their quantiles are averaged", 1, 64, func(c *Config) *int { return &c.Towers }),
+		choice(
+			"activation",
+			"of the hidden layers",
+			[]string{string(program.Relu), string(program.Silu)},
+			func(c *Config) *string { return &c.Activation },
+		),
+		number(
+			"dropout",
+			"share of hidden units left out in a training step",
+			0,
+			.95,
+			func(c *Config) *float64 { return &c.Dropout },
+		),
+		count(
+			"towers",
+			"networks trained side by side; their quantiles are averaged",
+			1,
+			64,
+			func(c *Config) *int { return &c.Towers },
+		),
 		count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
-		count("epochs", "passes over the training rows, at most; 0 for what suits the data", 0, 10_000, func(c *Config) *int { return &c.Epochs }),
+		count(
+			"epochs",
+			"passes over the training rows, at most; 0 for what suits the data",
+			0,
+			10_000,
+			func(c *Config) *int { return &c.Epochs },
+		),
 		number("learning_rate", "the greatest learning rate", 1e-8, 10, func(c *Config) *float64 { return &c.LearningRate }),
-		number("warm_up", "share of the steps in which the learning rate rises", 0, .9, func(c *Config) *float64 { return &c.WarmUp }),
-		number("weight_decay", "AdamW's decay of the weights, per step times the learning rate", 0, 10, func(c *Config) *float64 { return &c.WeightDecay }),
-		number("value_weight", "share of a training row's weight that goes by the value of its series", 0, 1, func(c *Config) *float64 { return &c.ValueWeight }),
-		count("rows", "training rows at most, drawn from all series, origins and steps ahead; 0 for what suits the data", 0, 1<<28, func(c *Config) *int { return &c.Rows }),
-		choice("scaling", "of series: ratio for counts with zeros, shift for others", []string{Auto, forecaster.Ratio, forecaster.Shift}, func(c *Config) *string { return &c.Scaling }),
+		number(
+			"warm_up",
+			"share of the steps in which the learning rate rises",
+			0,
+			.9,
+			func(c *Config) *float64 { return &c.WarmUp },
+		),
+		number(
+			"weight_decay",
+			"AdamW's decay of the weights, per step times the learning rate",
+			0,
+			10,
+			func(c *Config) *float64 { return &c.WeightDecay },
+		),
+		number(
+			"value_weight",
+			"share of a training row's weight that goes by the value of its series",
+			0,
+			1,
+			func(c *Config) *float64 { return &c.ValueWeight },
+		),
+		count(
+			"rows",
+			"training rows at most, drawn from all series, origins and steps ahead; 0 for what suits the data",
+			0,
+			1<<28,
+			func(c *Config) *int { return &c.Rows },
+		),
+		choice(
+			"scaling",
+			"of series: ratio for counts with zeros, shift for others",
+			[]string{Auto, forecaster.Ratio, forecaster.Shift},
+			func(c *Config) *string { return &c.Scaling },
+		),
 		choice("point", "what the forecast itself is: the mean (least squared error) or the median (least absolute error)",
 			[]string{Auto, forecaster.PointMean, forecaster.PointMedian}, func(c *Config) *string { return &c.Point }),
-		count("folds", "rolling windows that the combination is weighted on", 1, 50, func(c *Config) *int { return &c.Folds }),
+		count(
+			"folds",
+			"rolling windows that the combination is weighted on",
+			1,
+			50,
+			func(c *Config) *int { return &c.Folds },
+		),
 		{"members", "classical methods that are combined, with commas between, or auto",
 			func(c *Config) string { return list(c.Members, func(s string) string { return s }) },
 			func(c *Config, v string) (err error) { c.Members, err = members(v); return err }},
@@ -256,7 +315,10 @@ func (c *Config) Set(pairs []string) error {
 			for i, s := range settings {
 				names[i] = s.Name
 			}
-			faults = append(faults, fmt.Errorf("--set %s: there is no setting %q; there are %s", pair, name, strings.Join(names, ", ")))
+			faults = append(
+				faults,
+				fmt.Errorf("--set %s: there is no setting %q; there are %s", pair, name, strings.Join(names, ", ")),
+			)
 			continue
 		}
 		if err := settings[at].set(c, strings.TrimSpace(value)); err != nil {

@@ -12,8 +12,8 @@ import (
 )
 
 // Metrics are figures by their names: rmsse, wrmsse, mase, wmase, pinball_50, wpinball_50, coverage_50 (by level in per
-// cent), wape, bias, and, of series that are seldom zero, smape, mase_seasonal and owa: sMAPE says nothing of a zero. Scales
-// are those of steps next to each other; weights are the series' value in the last horizon before the forecast.
+// cent), wape, bias, and, of series that are seldom zero, smape, mase_seasonal and owa: sMAPE says nothing of a zero.
+// Scales are those of steps next to each other; weights are the series' value in the last horizon before the forecast.
 type Metrics map[string]float64
 
 // measure scores forecasts of series at an origin of the panel.
@@ -121,7 +121,14 @@ type Judged struct {
 
 // Judge forecasts the steps of a panel from known on, a horizon at a time, from what was known at each time, and scores
 // them. names are the methods beside the model. Series that begin later, or have no scale, are left out.
-func Judge(m *forecaster.Model, net *forecaster.Net, p *forecast.Panel, known int, names []string, threads int) (*Judged, error) {
+func Judge(
+	m *forecaster.Model,
+	net *forecaster.Net,
+	p *forecast.Panel,
+	known int,
+	names []string,
+	threads int,
+) (*Judged, error) {
 	horizon := m.Design.Horizon
 	if known < 1 || known >= len(p.Times) {
 		return nil, fmt.Errorf("nothing to judge: the panel has %d steps and %d of them are known", len(p.Times), known)
@@ -145,7 +152,10 @@ func Judge(m *forecaster.Model, net *forecaster.Net, p *forecast.Panel, known in
 			for k, i := range kept {
 				s := &p.Series[i]
 				from := at - s.First
-				cases[name] = append(cases[name], forecast.Case{History: s.Y[:from], Actual: s.Y[from : from+h], Forecast: answers[k].Forecast, Weight: weights[k]})
+				cases[name] = append(
+					cases[name],
+					forecast.Case{History: s.Y[:from], Actual: s.Y[from : from+h], Forecast: answers[k].Forecast, Weight: weights[k]},
+				)
 			}
 		}
 		j.Origins++
@@ -163,7 +173,10 @@ func Judge(m *forecaster.Model, net *forecaster.Net, p *forecast.Panel, known in
 		}
 		j.Baselines = append(j.Baselines, BaselineResult{name, r})
 	}
-	classical := slices.DeleteFunc(slices.Clone(j.Baselines), func(b BaselineResult) bool { return b.Name == forecaster.Network })
+	classical := slices.DeleteFunc(
+		slices.Clone(j.Baselines),
+		func(b BaselineResult) bool { return b.Name == forecaster.Network },
+	)
 	j.LosesTo = losses(j.Model, classical, m.Levels)
 	return j, nil
 }

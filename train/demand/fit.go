@@ -40,7 +40,12 @@ func (f *fitting) bind(fit, valid *Rows, epochs int) (*program.Set, *standard, p
 	all := fit
 	if valid != nil {
 		s.apply(valid)
-		all = &Rows{Width: fit.Width, X: append(fit.X, valid.X...), Target: append(fit.Target, valid.Target...), Weight: append(fit.Weight, valid.Weight...)}
+		all = &Rows{
+			Width:  fit.Width,
+			X:      append(fit.X, valid.X...),
+			Target: append(fit.Target, valid.Target...),
+			Weight: append(fit.Weight, valid.Weight...),
+		}
 	}
 	n := all.Len()
 	data := program.Data{

@@ -30,7 +30,11 @@ type Source struct {
 // OpenSource reads from a panel how it was made, and looks for the transactions it was made from.
 func OpenSource(d *datasets.Dataset) (Source, error) {
 	if kind := d.Manifest().Kind; kind != datasets.KindPanel {
-		return Source{}, fmt.Errorf("%s holds %s: want a panel, which onmart features makes with a spec that has `panel:`", d.Dir(), kind)
+		return Source{}, fmt.Errorf(
+			"%s holds %s: want a panel, which onmart features makes with a spec that has `panel:`",
+			d.Dir(),
+			kind,
+		)
 	}
 	made, err := features.MadeFrom(d)
 	if err != nil {
@@ -51,7 +55,10 @@ func OpenSource(d *datasets.Dataset) (Source, error) {
 		return Source{}, err
 	}
 	if got := s.Plan.Fingerprint(); got != made.Fingerprint {
-		return Source{}, fmt.Errorf("%s was made by another version of onmart or changed since: make the panel again with onmart features", d.Dir())
+		return Source{}, fmt.Errorf(
+			"%s was made by another version of onmart or changed since: make the panel again with onmart features",
+			d.Dir(),
+		)
 	}
 	return s, nil
 }

@@ -1,12 +1,12 @@
 // Package demand trains forecasters: a network over all series of a panel, classical methods beside it, and the weights
 // that combine them.
 //
-// What enters: a panel (package features), a range to learn from and a program.Backend. What leaves: an artifact of task
-// demand, and figures. It may not be assumed that a panel is long: where it is too short to judge on rolling folds,
-// there is no network and the methods are weighted alike, which is said.
+// What enters: a panel (package features), a range to learn from and a program.Backend. What leaves: an artifact of
+// task demand, and figures. It may not be assumed that a panel is long: where it is too short to judge on rolling
+// folds, there is no network and the methods are weighted alike, which is said.
 //
-// In the order of processing: panel.go reads, windows.go draws training rows, network.go builds the model, fit.go trains
-// it, combine.go weights it with the classical methods, evaluate.go judges, train.go drives all of it.
+// In the order of processing: panel.go reads, windows.go draws training rows, network.go builds the model, fit.go
+// trains it, combine.go weights it with the classical methods, evaluate.go judges, train.go drives all of it.
 package demand
 
 import (
@@ -155,7 +155,9 @@ func Plan(ctx context.Context, o Options) (*program.Set, program.Data, error) {
 		return nil, program.Data{}, err
 	}
 	if !t.Config.Network {
-		return nil, program.Data{}, errors.New("there is no network to train: the panel is too short for folds, or --set network=false")
+		return nil, program.Data{}, errors.New(
+			"there is no network to train: the panel is too short for folds, or --set network=false",
+		)
 	}
 	fit, valid := t.foldRows(0)
 	f := fitting{config: &t.Config, seed: t.Seed}
@@ -197,7 +199,12 @@ func (t *trainer) load(ctx context.Context) error {
 	}
 	p = after(p, from)
 	if len(p.Times) == 0 {
-		return fmt.Errorf("--train %s: no steps there; %s has steps up to %s", t.Train, t.Source.Data.Dir(), datasets.FormatTime(t.Source.Data.Manifest().To))
+		return fmt.Errorf(
+			"--train %s: no steps there; %s has steps up to %s",
+			t.Train,
+			t.Source.Data.Dir(),
+			datasets.FormatTime(t.Source.Data.Manifest().To),
+		)
 	}
 	t.panel = p
 	t.known, _ = slices.BinarySearch(p.Times, to)
@@ -210,7 +217,12 @@ func (t *trainer) load(ctx context.Context) error {
 	t.span = datasets.Range{From: p.Times[0], To: end}
 	if t.Test != nil {
 		if t.known == len(p.Times) {
-			return fmt.Errorf("--test %s: no steps there; %s has steps up to %s", t.Test, t.Source.Data.Dir(), datasets.FormatTime(p.Times[t.known-1]))
+			return fmt.Errorf(
+				"--test %s: no steps there; %s has steps up to %s",
+				t.Test,
+				t.Source.Data.Dir(),
+				datasets.FormatTime(p.Times[t.known-1]),
+			)
 		}
 		if testFrom, _ := t.Test.Bounds(); testFrom > p.Times[t.known] {
 			t.Note("--test begins after --train ends: the steps between are forecast and judged too")
@@ -263,7 +275,13 @@ func (t *trainer) plan() error {
 		return fmt.Errorf("--horizon %d: want 1 to %d", t.Horizon, forecaster.MaxHorizon)
 	}
 	c := t.Source.columns()
-	d := forecaster.Design{Step: p.Step, Horizon: t.Horizon, Covariates: c.Covariates, Known: c.Known, Scaling: t.Config.Scaling}
+	d := forecaster.Design{
+		Step:       p.Step,
+		Horizon:    t.Horizon,
+		Covariates: c.Covariates,
+		Known:      c.Known,
+		Scaling:    t.Config.Scaling,
+	}
 	for _, s := range t.Source.Made.Seasons {
 		if s > 1 {
 			d.Seasons = append(d.Seasons, s)
@@ -286,8 +304,9 @@ func (t *trainer) plan() error {
 	t.Config = t.Config.resolved(&d)
 	t.model = &forecaster.Model{
 		Design: d, Levels: t.Config.Levels, Point: t.Config.Point, Signed: negative, Target: c.Target, Unit: t.Source.unit(),
-		Zone: t.Source.Made.Timezone, Spreads: []string{forecaster.Climatology, forecaster.Errors}, Members: slices.Clone(t.Config.Members),
-		Least: d.Seasons[0],
+		Zone: t.Source.Made.Timezone, Members: slices.Clone(t.Config.Members),
+		Spreads: []string{forecaster.Climatology, forecaster.Errors},
+		Least:   d.Seasons[0],
 	}
 	if d.Scaling == forecaster.Shift {
 		t.model.Least = 2 * d.Seasons[0]
@@ -298,7 +317,11 @@ func (t *trainer) plan() error {
 	}
 	if len(t.origins) == 0 {
 		t.Config.Network = false
-		t.Note("%d steps are too few to judge a horizon of %d on rolling folds: there is no network, and the methods are weighted alike", t.known, t.Horizon)
+		t.Note(
+			"%d steps are too few to judge a horizon of %d on rolling folds: no network, and all methods weigh alike",
+			t.known,
+			t.Horizon,
+		)
 	}
 	for _, name := range slices.Backward(t.model.Members) {
 		if c, err := forecast.Lookup(name); err == nil && c.Quantiles {
@@ -341,7 +364,12 @@ func (t *trainer) findOrigins() error {
 		first, _ := slices.BinarySearch(t.learned.Times, from)
 		last, _ := slices.BinarySearch(t.learned.Times, to)
 		if folds = (last - first) / t.Horizon; folds < 1 || first == 0 {
-			return fmt.Errorf("--valid %s: it holds %d of the training steps with others before them; want at least a horizon of %d", t.Valid, last-first, t.Horizon)
+			return fmt.Errorf(
+				"--valid %s: it holds %d of the training steps with others before them; want at least a horizon of %d",
+				t.Valid,
+				last-first,
+				t.Horizon,
+			)
 		}
 		end, least = last, 1
 	}
@@ -409,8 +437,8 @@ func (t *trainer) run(ctx context.Context) (*Summary, error) {
 	return t.finish(ctx, final, net, validation)
 }
 
-// networks trains one network up to each fold, so that it is as fresh there as the methods beside it, and then one on all
-// of it. The first fold chooses the epoch. Where there are too few rows there are none, which is said.
+// networks trains one network up to each fold, so that it is as fresh there as the methods beside it, and then one on
+// all of it. The first fold chooses the epoch. Where there are too few rows there are none, which is said.
 func (t *trainer) networks(ctx context.Context) (final *fitted, folds []*forecaster.Net, err error) {
 	epochs := t.Config.Epochs
 	for k := range t.origins {
@@ -420,7 +448,14 @@ func (t *trainer) networks(ctx context.Context) (final *fitted, folds []*forecas
 			t.dropNetwork()
 			return nil, nil, nil
 		}
-		m, err := t.phase(ctx, fmt.Sprintf("fold%d", k+1), fmt.Sprintf("training up to fold %d of %d", k+1, len(t.origins)), fit, valid, epochs)
+		m, err := t.phase(
+			ctx,
+			fmt.Sprintf("fold%d", k+1),
+			fmt.Sprintf("training up to fold %d of %d", k+1, len(t.origins)),
+			fit,
+			valid,
+			epochs,
+		)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -514,7 +549,10 @@ func (t *trainer) validation(cases []foldCase) (Metrics, error) {
 		}
 		f := m.Mix(m.Mixtures[c.class], c.points, c.spreads, open, c.scale)
 		s := t.view.Series(c.series)
-		scored = append(scored, forecast.Case{History: s.Y[:t.origins[c.fold]-s.First], Actual: c.actual, Forecast: f, Weight: c.weight})
+		scored = append(
+			scored,
+			forecast.Case{History: s.Y[:t.origins[c.fold]-s.First], Actual: c.actual, Forecast: f, Weight: c.weight},
+		)
 	}
 	return measure(scored, m.Levels, &m.Design)
 }
@@ -582,11 +620,17 @@ const (
 )
 
 // finish judges the model and writes the artifact.
-func (t *trainer) finish(ctx context.Context, final *fitted, net *forecaster.Net, validation Metrics) (*Summary, error) {
+func (t *trainer) finish(
+	ctx context.Context,
+	final *fitted,
+	net *forecaster.Net,
+	validation Metrics,
+) (*Summary, error) {
 	m := t.model
 	s := &Summary{
-		Out: t.Out, Backend: t.Backend.Name(), Seed: t.Seed, Train: t.span.String(), Folds: []string{}, Series: len(t.learned.Series),
-		Steps: t.known, Horizon: t.Horizon, Scaling: m.Design.Scaling, Closed: t.closed.String(), Network: final != nil, Resumed: t.resumed,
+		Out: t.Out, Backend: t.Backend.Name(), Seed: t.Seed, Train: t.span.String(), Folds: []string{},
+		Series: len(t.learned.Series), Steps: t.known, Horizon: t.Horizon, Scaling: m.Design.Scaling, Closed: t.closed.String(),
+		Network: final != nil, Resumed: t.resumed,
 		Weights: weightsOf(m), Validation: validation, TrainSeconds: t.fitting.Seconds(),
 	}
 	for _, at := range t.origins {
@@ -616,7 +660,10 @@ func (t *trainer) finish(ctx context.Context, final *fitted, net *forecaster.Net
 		if err != nil {
 			return nil, err
 		}
-		span := datasets.Range{From: t.panel.Times[t.known], To: t.panel.Step.Next(t.panel.Times[len(t.panel.Times)-1], t.panel.Zone)}
+		span := datasets.Range{
+			From: t.panel.Times[t.known],
+			To:   t.panel.Step.Next(t.panel.Times[len(t.panel.Times)-1], t.panel.Zone),
+		}
 		s.Test = &TestSummary{span.String(), *j}
 		for _, l := range j.LosesTo {
 			t.Note("warning: the model loses to %s: %s %.4f against %.4f", l.Name, l.Metric, l.Model, l.Baseline)
@@ -701,7 +748,11 @@ func (t *trainer) manifest(s *Summary) model.Manifest {
 	}
 	if s.Validation != nil {
 		first := t.learned.Times[t.origins[0]]
-		m.Validation = &model.Evaluation{Data: t.Source.Data.ID(), Range: model.Span{Range: datasets.Range{From: first, To: t.span.To}}, Metrics: s.Validation.plain()}
+		m.Validation = &model.Evaluation{
+			Data:    t.Source.Data.ID(),
+			Range:   model.Span{Range: datasets.Range{From: first, To: t.span.To}},
+			Metrics: s.Validation.plain(),
+		}
 	}
 	return m
 }
@@ -732,19 +783,31 @@ func (t *trainer) failed(err error) error {
 	dir := CheckpointDir(t.Out)
 	var notFinite *program.NotFinite
 	var diverged *train.Diverged
-	if _, missing := os.Stat(dir); missing != nil || !t.finished || errors.As(err, &notFinite) || errors.As(err, &diverged) {
+	if _, missing := os.Stat(dir); missing != nil || !t.finished || errors.As(err, &notFinite) ||
+		errors.As(err, &diverged) {
 		return err
 	}
-	return fmt.Errorf("%w; what was finished is kept in %s: the same command with --resume goes on from there, on the same --device", err, dir)
+	return fmt.Errorf(
+		"%w; what was finished is kept in %s: the same command with --resume goes on from there, on the same --device",
+		err,
+		dir,
+	)
 }
 
 // stopped says what a training that was told to stop has left.
 func (t *trainer) stopped(ctx context.Context) error {
 	dir := CheckpointDir(t.Out)
 	if _, err := os.Stat(dir); err != nil {
-		return fmt.Errorf("the training was stopped before the end of its first epoch (%w); nothing was left behind", context.Cause(ctx))
+		return fmt.Errorf(
+			"the training was stopped before the end of its first epoch (%w); nothing was left behind",
+			context.Cause(ctx),
+		)
 	}
-	return fmt.Errorf("the training was stopped (%w); what was finished is kept in %s: the same command with --resume goes on from there", context.Cause(ctx), dir)
+	return fmt.Errorf(
+		"the training was stopped (%w); what was finished is kept in %s: the same command with --resume goes on from there",
+		context.Cause(ctx),
+		dir,
+	)
 }
 
 // checkOutput fails early on what would fail at the end, and on a checkpoint that would be lost.

@@ -47,7 +47,11 @@ func sold(t testing.TB, products, days int, rate func(product, day int) float64)
 	}
 	s := &datasets.Schema{Fields: []datasets.Field{
 		{Name: datasets.TransDatetime, Type: datasets.Time}, {Name: datasets.ProductID, Type: datasets.String},
-		{Name: datasets.Quantity, Type: datasets.Decimal, Scale: 4}, {Name: datasets.UnitPrice, Type: datasets.Decimal, Scale: 4}}}
+		{
+			Name:  datasets.Quantity,
+			Type:  datasets.Decimal,
+			Scale: 4,
+		}, {Name: datasets.UnitPrice, Type: datasets.Decimal, Scale: 4}}}
 	b := datasets.NewBatch(s, 0)
 	for day := range days {
 		at := time.Date(2024, 1, 1+day, 12, 0, 0, 0, zone) // a Monday
@@ -88,7 +92,12 @@ func promoted(day int) bool { return day*day%5 == 1 }
 
 // calendar says of each day whether a promotion is on.
 func calendar(days int) *datasets.Batch {
-	b := datasets.NewBatch(&datasets.Schema{Fields: []datasets.Field{{Name: "date", Type: datasets.Time}, {Name: "promotion", Type: datasets.Int64}}}, 0)
+	b := datasets.NewBatch(
+		&datasets.Schema{
+			Fields: []datasets.Field{{Name: "date", Type: datasets.Time}, {Name: "promotion", Type: datasets.Int64}},
+		},
+		0,
+	)
 	for day := range days {
 		on := int64(0)
 		if promoted(day) {
@@ -173,8 +182,8 @@ func TestResume(t *testing.T)   { traintest.TaskResume(t, task) }
 func TestStopped(t *testing.T)  { traintest.TaskStopped(t, task) }
 func TestDiverges(t *testing.T) { traintest.TaskDiverges(t, task) }
 
-// TestLearnsTheWeek: the week that was planted comes out of the artifact, for products that sell daily and for those that
-// do not, and the forecast is closer than the season before.
+// TestLearnsTheWeek: the week that was planted comes out of the artifact, for products that sell daily and for those
+// that do not, and the forecast is closer than the season before.
 func TestLearnsTheWeek(t *testing.T) {
 	l := &lines{}
 	o := quick(t, l)
@@ -197,7 +206,13 @@ func TestLearnsTheWeek(t *testing.T) {
 		}
 	}
 	if m := s.Test.Model; !(m["rmsse"] < .85*naive["rmsse"]) || !(m["pinball_90"] < naive["pinball_90"]) {
-		t.Errorf("rmsse %v and pinball_90 %v, of the season before %v and %v", m["rmsse"], m["pinball_90"], naive["rmsse"], naive["pinball_90"])
+		t.Errorf(
+			"rmsse %v and pinball_90 %v, of the season before %v and %v",
+			m["rmsse"],
+			m["pinball_90"],
+			naive["rmsse"],
+			naive["pinball_90"],
+		)
 	}
 	a, err := model.Open(o.Out)
 	if err != nil {
@@ -232,8 +247,8 @@ func TestLearnsTheWeek(t *testing.T) {
 	}
 }
 
-// TestKnowsPromotions: a promotion that is known in advance is in the forecast of the steps after the history, though no
-// step of the history says on which days it will be.
+// TestKnowsPromotions: a promotion that is known in advance is in the forecast of the steps after the history, though
+// no step of the history says on which days it will be.
 func TestKnowsPromotions(t *testing.T) {
 	o := quick(t, &lines{})
 	if err := o.Config.Set([]string{"rows=20000", "epochs=4"}); err != nil {
@@ -483,10 +498,13 @@ func network(t testing.TB, c Config, rows, steps int) traintest.Case {
 	}}
 }
 
-// TestDefaultNetwork is the network that is trained unless told otherwise.
+// TestDefaultNetwork is the network that is trained unless told otherwise, a quarter as wide: the emulator runs it.
 func TestDefaultNetwork(t *testing.T) {
 	c := DefaultConfig().resolved(&forecaster.Design{Scaling: forecaster.Ratio})
-	traintest.Run(t, network(t, c, 2000, 60))
+	if err := c.Set([]string{"hidden=64,64", "batch=256"}); err != nil {
+		t.Fatal(err)
+	}
+	traintest.Run(t, network(t, c, 1000, 40))
 }
 
 // TestOddNetwork has one tower, layers without a skip, one level, and a rest of one row.

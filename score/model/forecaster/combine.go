@@ -135,8 +135,8 @@ func MeanOf(levels []float64, q []float64) float64 {
 	return sum
 }
 
-// At interpolates a quantile at another level; outside the known levels it is the nearest of them, which is why Forecast
-// refuses those.
+// At interpolates a quantile at another level; outside the known levels it is the nearest of them, which is why
+// Forecast refuses those.
 func interpolate(levels, q []float64, level float64) float64 {
 	i, found := slices.BinarySearch(levels, level)
 	if found {
@@ -158,7 +158,13 @@ type Member struct {
 // Mix combines the members of one series. points are in the order of Model.Members, nil for one that has no answer: the
 // others then share its weight. spreads are in the order of Model.Spreads, by step and level; those of Errors are made
 // here. open tells which steps are; scale is ErrorScale.
-func (m *Model) Mix(mix *Mixture, points [][]float64, spreads [][][]float64, open []bool, scale float64) forecast.Forecast {
+func (m *Model) Mix(
+	mix *Mixture,
+	points [][]float64,
+	spreads [][][]float64,
+	open []bool,
+	scale float64,
+) forecast.Forecast {
 	h, levels := len(open), m.Levels
 	f := forecast.Forecast{Mean: make([]float64, h), Quantiles: make([][]float64, len(levels))}
 	for l := range levels {

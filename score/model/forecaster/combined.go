@@ -24,7 +24,8 @@ type Question struct {
 	pooled map[string][]forecast.Fit
 }
 
-// Ask asks every member. Answers depend on nothing that came after, but for the closed steps, which are those of the view.
+// Ask asks every member. Answers depend on nothing that came after, but for the closed steps, which are those of the
+// view.
 func (m *Model) Ask(v *View, net *Net, q Question) (*Told, error) {
 	o := v.At(q.Known, q.Horizon)
 	t := &Told{Open: make([]bool, q.Horizon), Young: make([][]float64, len(q.Series))}
@@ -38,7 +39,14 @@ func (m *Model) Ask(v *View, net *Net, q Question) (*Told, error) {
 			return nil, err
 		}
 	}
-	options := forecast.Options{Horizon: q.Horizon, Seasons: v.d.Seasons, Threads: q.Threads, Signed: m.Signed, Closed: v.closed, Levels: m.Levels}
+	options := forecast.Options{
+		Horizon: q.Horizon,
+		Seasons: v.d.Seasons,
+		Threads: q.Threads,
+		Signed:  m.Signed,
+		Closed:  v.closed,
+		Levels:  m.Levels,
+	}
 	for _, name := range m.Members {
 		points := make([][]float64, len(q.Series))
 		if name == Network {
@@ -72,7 +80,14 @@ func (m *Model) Ask(v *View, net *Net, q Question) (*Told, error) {
 }
 
 // askMethod asks a method of package forecast. points are its means, own its quantiles where it makes them.
-func (m *Model) askMethod(v *View, name string, q Question, o forecast.Options, points [][]float64, own map[string][][][]float64) error {
+func (m *Model) askMethod(
+	v *View,
+	name string,
+	q Question,
+	o forecast.Options,
+	points [][]float64,
+	own map[string][][][]float64,
+) error {
 	method, err := forecast.Lookup(name)
 	if err != nil {
 		return err

@@ -41,7 +41,11 @@ func Open(a *model.Artifact, threads int) (*Forecaster, error) {
 
 func open(a *model.Artifact, threads int) (*Forecaster, error) {
 	if task := a.Manifest().Task; task != model.Demand {
-		return nil, fmt.Errorf("it is a model for %s, and forecasts are made of one for %s: give the directory that onmart train demand wrote", task, model.Demand)
+		return nil, fmt.Errorf(
+			"it is a model for %s, and forecasts are made of one for %s: give the directory that onmart train demand wrote",
+			task,
+			model.Demand,
+		)
 	}
 	text, err := a.ReadFile(ModelFile)
 	if err != nil {
@@ -93,8 +97,8 @@ func open(a *model.Artifact, threads int) (*Forecaster, error) {
 	return f, nil
 }
 
-// New makes a forecaster of parts: while a model is trained, or for a history that is not the artifact's. net is nil for a
-// model without a network.
+// New makes a forecaster of parts: while a model is trained, or for a history that is not the artifact's. net is nil
+// for a model without a network.
 func New(m *Model, net *Net, p *forecast.Panel, threads int) (*Forecaster, error) {
 	if err := m.check(); err != nil {
 		return nil, err
@@ -133,8 +137,8 @@ func (f *Forecaster) prepared() *View {
 // grown forgets what was made of the history before.
 func (f *Forecaster) grown() { f.view, f.ahead = nil, 0 }
 
-// lookAhead has the engine say what is known of the steps of a horizon. Without one, or for what it does not know, values
-// stay as they were last.
+// lookAhead has the engine say what is known of the steps of a horizon. Without one, or for what it does not know,
+// values stay as they were last.
 func (f *Forecaster) lookAhead(horizon int) error {
 	if f.engine == nil || len(f.columns.Known) == 0 || horizon <= f.ahead || f.history.Steps() == 0 {
 		return nil
@@ -177,8 +181,8 @@ func (e *Unknown) Error() string {
 	return fmt.Sprintf("there is no series %q: it has sold nothing yet, or its key is written otherwise", e.Key)
 }
 
-// Forecast answers in the order of the keys, or of the series' keys where none are given. Beyond the horizon that it was
-// trained for the network's inputs stay at their last step, and seasons go on.
+// Forecast answers in the order of the keys, or of the series' keys where none are given. Beyond the horizon that it
+// was trained for the network's inputs stay at their last step, and seasons go on.
 func (f *Forecaster) Forecast(r Request) ([]Answer, error) {
 	if r.Horizon < 1 || r.Horizon > MaxHorizon {
 		return nil, fmt.Errorf("a horizon of %d steps: want 1 to %d", r.Horizon, MaxHorizon)
@@ -263,7 +267,11 @@ func (f *Forecaster) own(v *View, r Request, series []int) ([]forecast.Forecast,
 	m, known := f.model, len(v.p.Times)
 	if r.Method == Network {
 		if f.net == nil {
-			return nil, fmt.Errorf("method %s: this model has no network (its history was too short to train one); want one of %v", Network, m.Methods())
+			return nil, fmt.Errorf(
+				"method %s: this model has no network (its history was too short to train one); want one of %v",
+				Network,
+				m.Methods(),
+			)
 		}
 		alone := *m
 		alone.Members, alone.Spreads, alone.Least = []string{Network}, []string{Network}, 0
@@ -274,7 +282,11 @@ func (f *Forecaster) own(v *View, r Request, series []int) ([]forecast.Forecast,
 		alone.Mixtures = map[string]*Mixture{Regular: one, Intermittent: one}
 		m = &alone
 	}
-	told, err := m.Ask(v, f.net, Question{Known: known, Horizon: r.Horizon, Series: series, Threads: f.threads, pooled: f.pooled})
+	told, err := m.Ask(
+		v,
+		f.net,
+		Question{Known: known, Horizon: r.Horizon, Series: series, Threads: f.threads, pooled: f.pooled},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -342,7 +354,9 @@ func (f *Forecaster) Append(rows *datasets.Batch) error {
 }
 
 // ErrNoState is returned by Fold where the artifact carries no state of the engine.
-var ErrNoState = errors.New("the model carries no state of its panel, so that it cannot follow transactions: train it where the transactions of its panel are")
+var ErrNoState = errors.New(
+	"the model carries no state of its panel, and cannot follow transactions: train it where those of its panel are",
+)
 
 // Task is the name of the state among others'.
 func (f *Forecaster) Task() string { return model.Demand }
@@ -380,8 +394,8 @@ func (f *Forecaster) Snapshot(w io.Writer) error { return f.snapshot(w) }
 // Restore takes up what Snapshot wrote.
 func (f *Forecaster) Restore(r io.Reader) error { return f.restore(r) }
 
-// Replace takes a newer history, such as that of a panel made since: it must have the step of the model's. engine is the
-// state that it ends in, so that what is known in advance is known and transactions can be followed; nil for none.
+// Replace takes a newer history, such as that of a panel made since: it must have the step of the model's. engine is
+// the state that it ends in, so that what is known in advance is known and transactions can be followed; nil for none.
 func (f *Forecaster) Replace(p *forecast.Panel, engine *features.Panel) error {
 	if err := p.Check(); err != nil {
 		return err
@@ -406,6 +420,11 @@ func (f *Forecaster) Decompose(a *Answer) (*forecast.Components, *forecast.Serie
 	}
 	p, _ := v.cut(len(v.p.Times), at)
 	p.Series[0].X = nil
-	c, err := forecast.Decompose(p, 0, a.Mean, forecast.Options{Seasons: f.model.Design.Seasons, Closed: v.closed, Signed: f.model.Signed})
+	c, err := forecast.Decompose(
+		p,
+		0,
+		a.Mean,
+		forecast.Options{Seasons: f.model.Design.Seasons, Closed: v.closed, Signed: f.model.Signed},
+	)
 	return c, v.Series(at[0]), err
 }

@@ -209,8 +209,18 @@ func TestMeanOf(t *testing.T) {
 
 // classical is a model without a network.
 func classical(d Design, members ...string) *Model {
-	m := &Model{Design: d, Levels: forecast.DefaultLevels(), Point: PointMean, Members: members, Spreads: []string{Climatology, Errors},
-		Mixtures: map[string]*Mixture{}, Target: "demand", Zone: "Europe/London", Least: 7, FormatVersion: formatVersion}
+	m := &Model{
+		Design:        d,
+		Levels:        forecast.DefaultLevels(),
+		Point:         PointMean,
+		Members:       members,
+		Spreads:       []string{Climatology, Errors},
+		Mixtures:      map[string]*Mixture{},
+		Target:        "demand",
+		Zone:          "Europe/London",
+		Least:         7,
+		FormatVersion: formatVersion,
+	}
 	for _, class := range []string{Regular, Intermittent} {
 		x := &Mixture{Point: make([]float64, len(members))}
 		for k := range members {
@@ -236,7 +246,16 @@ func TestAnswersWhateverTheSeries(t *testing.T) {
 		forecast.Series{Key: "t-one", First: n - 1, Y: []float64{3}, X: [][]float64{{1}}},
 		forecast.Series{Key: "t-zeros", First: 0, Y: make([]float64, n), X: [][]float64{make([]float64, n)}},
 		forecast.Series{Key: "t-five", First: n - 5, Y: []float64{0, 0, 2, 0, 1}, X: [][]float64{make([]float64, 5)}})
-	f, err := New(classical(Design{Step: forecast.Day, Scaling: Ratio, Seasons: []int{7}, Horizon: 28, Covariates: []string{"price"}}, "tsb", "seasonal-window-average"), nil, p, 2)
+	f, err := New(
+		classical(
+			Design{Step: forecast.Day, Scaling: Ratio, Seasons: []int{7}, Horizon: 28, Covariates: []string{"price"}},
+			"tsb",
+			"seasonal-window-average",
+		),
+		nil,
+		p,
+		2,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +283,11 @@ func TestAnswersWhateverTheSeries(t *testing.T) {
 
 // TestOneIsAsAll: a series that is asked for alone is answered as among all, and in the order of the keys.
 func TestOneIsAsAll(t *testing.T) {
-	m := classical(Design{Step: forecast.Day, Scaling: Ratio, Seasons: []int{7}, Horizon: 28, Covariates: []string{"price"}}, "pooled", "tsb")
+	m := classical(
+		Design{Step: forecast.Day, Scaling: Ratio, Seasons: []int{7}, Horizon: 28, Covariates: []string{"price"}},
+		"pooled",
+		"tsb",
+	)
 	f, err := New(m, nil, days(t, 8, 160), 1)
 	if err != nil {
 		t.Fatal(err)
@@ -283,7 +306,15 @@ func TestOneIsAsAll(t *testing.T) {
 }
 
 func TestRequestsThatCannotBe(t *testing.T) {
-	f, err := New(classical(Design{Step: forecast.Day, Scaling: Ratio, Seasons: []int{7}, Horizon: 28, Covariates: []string{"price"}}, "tsb"), nil, days(t, 3, 60), 1)
+	f, err := New(
+		classical(
+			Design{Step: forecast.Day, Scaling: Ratio, Seasons: []int{7}, Horizon: 28, Covariates: []string{"price"}},
+			"tsb",
+		),
+		nil,
+		days(t, 3, 60),
+		1,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +348,10 @@ func TestRequestsThatCannotBe(t *testing.T) {
 // rowsOf are rows of a panel's data set.
 func rowsOf(step []int64, series []string, demand []float64) *datasets.Batch {
 	s := &datasets.Schema{Fields: []datasets.Field{
-		{Name: features.ColumnSeries, Type: datasets.String}, {Name: features.ColumnStep, Type: datasets.Time}, {Name: "demand", Type: datasets.Float64}}}
+		{
+			Name: features.ColumnSeries,
+			Type: datasets.String,
+		}, {Name: features.ColumnStep, Type: datasets.Time}, {Name: "demand", Type: datasets.Float64}}}
 	b := datasets.NewBatch(s, 0)
 	b.Columns[0].Strings, b.Columns[1].Ints, b.Columns[2].Floats, b.N = series, step, demand, len(step)
 	return b
@@ -410,7 +444,8 @@ func TestModelIsChecked(t *testing.T) {
 		{`"point": "mean"`, `"point": "mode"`, `point "mode"`},
 		{`"zone"`, `"zoned"`, "damaged"},
 	} {
-		if _, err := decodeModel([]byte(strings.Replace(text, c.from, c.to, 1))); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := decodeModel([]byte(strings.Replace(text, c.from, c.to, 1))); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s for %s: %v, want %q", c.to, c.from, err, c.want)
 		}
 	}

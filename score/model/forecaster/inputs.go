@@ -651,8 +651,8 @@ func (w *Writer) writeStep(k int) {
 	}
 }
 
-// writeKnown writes what is known of the step: the value, and how it differs from what it was of late. A value that is not
-// known after all is taken to stay as it was last.
+// writeKnown writes what is known of the step: the value, and how it differs from what it was of late. A value that is
+// not known after all is taken to stay as it was last.
 func (w *Writer) writeKnown(s stepAhead) {
 	at, last := s.index-w.series.First, w.o.known-1-w.series.First
 	for _, c := range w.o.v.known {

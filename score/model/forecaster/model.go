@@ -76,7 +76,12 @@ func decodeModel(b []byte) (*Model, error) {
 		return nil, fmt.Errorf("%s is damaged: %w; copy the artifact again or train again", ModelFile, err)
 	}
 	if m.FormatVersion != formatVersion {
-		return nil, fmt.Errorf("%s has format %d and this onmart reads format %d: train again", ModelFile, m.FormatVersion, formatVersion)
+		return nil, fmt.Errorf(
+			"%s has format %d and this onmart reads format %d: train again",
+			ModelFile,
+			m.FormatVersion,
+			formatVersion,
+		)
 	}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w; copy the artifact again or train again", ModelFile, err)

@@ -34,8 +34,13 @@ func NewNet(d *Design, levels int, p *program.Program, weights program.Tensors) 
 	}
 	width := len(d.Names())
 	if in := f.Inputs(); len(in) != 1 || in[0].Width != width || f.Width() != levels {
-		return nil, fmt.Errorf("the network takes %v and gives %d numbers; this onmart makes %d inputs for %d levels: train again",
-			in, f.Width(), width, levels)
+		return nil, fmt.Errorf(
+			"the network takes %v and gives %d numbers; this onmart makes %d inputs for %d levels: train again",
+			in,
+			f.Width(),
+			width,
+			levels,
+		)
 	}
 	n := &Net{design: d, levels: levels, forward: f}
 	mean, scale := weights.Find(program.StandardizeMean), weights.Find(program.StandardizeScale)
@@ -123,7 +128,11 @@ func (n *Net) one(f *cpu.Forward, w *Writer, buf *netBuffer, series int, signed 
 		for l, y := range buf.out[row*n.levels : (row+1)*n.levels] {
 			q[l] = level + scale*y
 			if math.IsNaN(q[l]) || math.IsInf(q[l], 0) {
-				return nil, fmt.Errorf("the network gave %v for series %q: train again with a smaller learning rate", y, w.series.Key)
+				return nil, fmt.Errorf(
+					"the network gave %v for series %q: train again with a smaller learning rate",
+					y,
+					w.series.Key,
+				)
 			}
 			if !signed {
 				q[l] = math.Max(0, q[l])

@@ -53,7 +53,12 @@ func (h *History) append(b *datasets.Batch, revise bool) error {
 	key, step := b.Column(features.ColumnSeries), b.Column(features.ColumnStep)
 	target := b.Column(h.columns.Target)
 	if key == nil || step == nil || target == nil {
-		return fmt.Errorf("the rows have no columns %s, %s and %s", features.ColumnSeries, features.ColumnStep, h.columns.Target)
+		return fmt.Errorf(
+			"the rows have no columns %s, %s and %s",
+			features.ColumnSeries,
+			features.ColumnStep,
+			h.columns.Target,
+		)
 	}
 	covariates, err := h.covariates(b)
 	if err != nil {
@@ -190,12 +195,22 @@ func (h *History) reach(t int64, key string) error {
 		next := h.step.Next(last, h.zone)
 		switch {
 		case t < last:
-			return fmt.Errorf("series %q: its row of %s comes after rows of %s: rows must be in the order of time", key, datasets.FormatTime(t), datasets.FormatTime(last))
+			return fmt.Errorf(
+				"series %q: its row of %s comes after rows of %s: rows must be in the order of time",
+				key,
+				datasets.FormatTime(t),
+				datasets.FormatTime(last),
+			)
 		case t < next:
 			return fmt.Errorf("series %q: %s is no start of a %s in %v: the one before starts at %s and the next at %s", key,
 				datasets.FormatTime(t), h.step, h.zone, datasets.FormatTime(last), datasets.FormatTime(next))
 		case len(h.times) >= MaxSteps:
-			return fmt.Errorf("series %q: its row of %s is more than %d steps after the first: is the date right?", key, datasets.FormatTime(t), MaxSteps)
+			return fmt.Errorf(
+				"series %q: its row of %s is more than %d steps after the first: is the date right?",
+				key,
+				datasets.FormatTime(t),
+				MaxSteps,
+			)
 		}
 		h.close()
 		h.times = append(h.times, next)
@@ -231,7 +246,11 @@ func (h *History) put(key string, t int64, y float64, covariates []*datasets.Col
 	}
 	s := &h.series[i]
 	if h.times[len(h.times)-1] != t {
-		return fmt.Errorf("series %q: its row of %s is of a step that is over, and the series began later", key, datasets.FormatTime(t))
+		return fmt.Errorf(
+			"series %q: its row of %s is of a step that is over, and the series began later",
+			key,
+			datasets.FormatTime(t),
+		)
 	}
 	if s.First+len(s.Y) == len(h.times) {
 		return fmt.Errorf("series %q has two rows at %s: sum them first", key, datasets.FormatTime(t))
