@@ -3,10 +3,12 @@ package main
 import (
 	"encoding/json"
 	"math"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/internal/testkit"
 )
 
 // demandShop makes a shop and a forecaster of its demand, with a small network.
@@ -22,6 +24,10 @@ func demandShop(t *testing.T) {
 }
 
 func TestForecast(t *testing.T) {
+	doc, err := os.ReadFile(testkit.Root(t) + "/docs/METRICS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	demandShop(t)
 	type reply struct {
 		Horizon, Series int
@@ -114,6 +120,23 @@ func TestForecast(t *testing.T) {
 		e.Task != "demand" ||
 		len(e.Baselines) < 5 {
 		t.Errorf("evaluate: %+v, %v", e, err)
+	}
+	var all map[string]any
+	if err := json.Unmarshal([]byte(good(t, line)), &all); err != nil {
+		t.Fatal(err)
+	}
+	for name := range all {
+		if level, ok := strings.CutPrefix(name, "pinball_"); ok {
+			name = strings.Replace(name, level, "50", 1)
+		} else if _, ok := strings.CutPrefix(name, "wpinball_"); ok {
+			name = "wpinball_50"
+		} else if _, ok := strings.CutPrefix(name, "coverage_"); ok {
+			name = "coverage_50"
+		}
+		if _, figure := all[name].(float64); figure && !strings.Contains(string(doc), "`"+name+"`") &&
+			!strings.Contains(name, "seconds") && !strings.Contains(name, "second") && name != "series" && name != "origins" {
+			t.Errorf("docs/METRICS.md does not describe %s", name)
+		}
 	}
 	if code, _, stderr := cli(t, strings.Fields(line+" --require-beat")...); (code != 0) != (len(e.LosesTo) > 0) {
 		t.Errorf("--require-beat: exit %d (%s), loses to %v", code, stderr, e.LosesTo)
