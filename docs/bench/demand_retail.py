@@ -29,7 +29,7 @@ p.add_argument("--threads", default="2")
 p.add_argument("--set", action="append", default=[], help="a setting of train demand")
 p.add_argument("--seed", default="1")
 p.add_argument("--models", default="SeasonalNaive,WindowAverage,SeasonalWindowAverage,Croston,SBA,TSB,ADIDA,IMAPA,AutoETS,AutoTheta,climate,"
-               "lgb_tweedie,lgb_tweedie_scaled,lgb_poisson,lgb_recursive", help="peers; empty for none")
+               "lgb_tweedie,lgb_tweedie_scaled,lgb_poisson,lgb_l1,lgb_recursive", help="peers; empty for none")
 a = p.parse_args()
 sys.path.insert(0, a.peers)
 from demandlib import Panel, fmt, scores  # noqa: E402
