@@ -1,7 +1,6 @@
 package demand
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -90,109 +89,101 @@ func pickInt(first bool, a, b int) int {
 }
 
 // Setting is one name that --set takes.
-type Setting struct {
-	Name, Words string
-	get         func(*Config) string
-	set         func(*Config, string) error
-}
+type Setting = train.Setting[Config]
 
-// Value is the setting's value in a config, as --set would read it.
-func (s *Setting) Value(c *Config) string { return s.get(c) }
+// Set applies NAME=VALUE pairs in order and reports every fault.
+func (c *Config) Set(pairs []string) error { return train.Set(c, Settings(), pairs) }
+
+// facts are the settings for a checkpoint's identity.
+func (c *Config) facts() []train.Fact { return train.FactsOf(c, Settings()) }
 
 // Settings lists what --set takes, in the order of the documentation.
 func Settings() []Setting {
 	return []Setting{
-		{"network", "train a network beside the classical methods: true or false",
-			func(c *Config) string { return strconv.FormatBool(c.Network) },
-			func(c *Config, v string) (err error) {
-				if c.Network, err = strconv.ParseBool(v); err != nil {
-					return errors.New("want true or false")
-				}
-				return nil
-			}},
-		{"hidden", "widths of the hidden layers, such as 128,128, or auto",
-			func(c *Config) string { return list(c.Hidden, strconv.Itoa) },
-			func(c *Config, v string) (err error) { c.Hidden, err = widths(v); return err }},
-		choice(
+		train.Flag("network", "train a network beside the classical methods: true or false", func(c *Config) *bool { return &c.Network }),
+		{Name: "hidden", Words: "widths of the hidden layers, such as 128,128, or auto",
+			Get: func(c *Config) string { return list(c.Hidden, strconv.Itoa) },
+			Put: func(c *Config, v string) (err error) { c.Hidden, err = widths(v); return err }},
+		train.Choice(
 			"activation",
 			"of the hidden layers",
 			[]string{string(program.Relu), string(program.Silu)},
 			func(c *Config) *string { return &c.Activation },
 		),
-		number(
+		train.Number(
 			"dropout",
 			"share of hidden units left out in a training step",
 			0,
 			.95,
 			func(c *Config) *float64 { return &c.Dropout },
 		),
-		count(
+		train.Count(
 			"towers",
 			"networks trained side by side; their quantiles are averaged",
 			1,
 			64,
 			func(c *Config) *int { return &c.Towers },
 		),
-		count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
-		count(
+		train.Count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
+		train.Count(
 			"epochs",
 			"passes over the training rows, at most; 0 for what suits the data",
 			0,
 			10_000,
 			func(c *Config) *int { return &c.Epochs },
 		),
-		number("learning_rate", "the greatest learning rate", 1e-8, 10, func(c *Config) *float64 { return &c.LearningRate }),
-		number(
+		train.Number("learning_rate", "the greatest learning rate", 1e-8, 10, func(c *Config) *float64 { return &c.LearningRate }),
+		train.Number(
 			"warm_up",
 			"share of the steps in which the learning rate rises",
 			0,
 			.9,
 			func(c *Config) *float64 { return &c.WarmUp },
 		),
-		number(
+		train.Number(
 			"weight_decay",
 			"AdamW's decay of the weights, per step times the learning rate",
 			0,
 			10,
 			func(c *Config) *float64 { return &c.WeightDecay },
 		),
-		number(
+		train.Number(
 			"value_weight",
 			"share of a training row's weight that goes by the value of its series",
 			0,
 			1,
 			func(c *Config) *float64 { return &c.ValueWeight },
 		),
-		count(
+		train.Count(
 			"rows",
 			"training rows at most, drawn from all series, origins and steps ahead; 0 for what suits the data",
 			0,
 			1<<28,
 			func(c *Config) *int { return &c.Rows },
 		),
-		choice(
+		train.Choice(
 			"scaling",
 			"of series: ratio for counts with zeros, shift for others",
 			[]string{Auto, forecaster.Ratio, forecaster.Shift},
 			func(c *Config) *string { return &c.Scaling },
 		),
-		choice("point", "what the forecast itself is: the mean (least squared error) or the median (least absolute error)",
+		train.Choice("point", "what the forecast itself is: the mean (least squared error) or the median (least absolute error)",
 			[]string{Auto, forecaster.PointMean, forecaster.PointMedian}, func(c *Config) *string { return &c.Point }),
-		count(
+		train.Count(
 			"folds",
 			"rolling windows that the combination is weighted on",
 			1,
 			50,
 			func(c *Config) *int { return &c.Folds },
 		),
-		{"members", "classical methods that are combined, with commas between, or auto",
-			func(c *Config) string { return list(c.Members, func(s string) string { return s }) },
-			func(c *Config, v string) (err error) { c.Members, err = members(v); return err }},
-		{"levels", "quantile levels, ascending, with commas between",
-			func(c *Config) string {
+		{Name: "members", Words: "classical methods that are combined, with commas between, or auto",
+			Get: func(c *Config) string { return list(c.Members, func(s string) string { return s }) },
+			Put: func(c *Config, v string) (err error) { c.Members, err = members(v); return err }},
+		{Name: "levels", Words: "quantile levels, ascending, with commas between",
+			Get: func(c *Config) string {
 				return list(c.Levels, func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) })
 			},
-			func(c *Config, v string) (err error) { c.Levels, err = levels(v); return err }},
+			Put: func(c *Config, v string) (err error) { c.Levels, err = levels(v); return err }},
 	}
 }
 
@@ -258,83 +249,6 @@ func levels(v string) ([]float64, error) {
 		out = append(out, x)
 	}
 	return out, nil
-}
-
-func number(name, words string, least, most float64, at func(*Config) *float64) Setting {
-	return Setting{name, words,
-		func(c *Config) string { return strconv.FormatFloat(*at(c), 'g', -1, 64) },
-		func(c *Config, v string) error {
-			x, err := strconv.ParseFloat(v, 64)
-			if err != nil || !(x >= least && x <= most) {
-				return fmt.Errorf("want a number from %g to %g", least, most)
-			}
-			*at(c) = x
-			return nil
-		}}
-}
-
-func count(name, words string, least, most int, at func(*Config) *int) Setting {
-	return Setting{name, words,
-		func(c *Config) string { return strconv.Itoa(*at(c)) },
-		func(c *Config, v string) error {
-			x, err := strconv.Atoi(v)
-			if err != nil || x < least || x > most {
-				return fmt.Errorf("want a whole number from %d to %d", least, most)
-			}
-			*at(c) = x
-			return nil
-		}}
-}
-
-func choice(name, words string, from []string, at func(*Config) *string) Setting {
-	words += ": " + strings.Join(from, ", ")
-	return Setting{name, words,
-		func(c *Config) string { return *at(c) },
-		func(c *Config, v string) error {
-			if !slices.Contains(from, v) {
-				return fmt.Errorf("want one of %s", strings.Join(from, ", "))
-			}
-			*at(c) = v
-			return nil
-		}}
-}
-
-// Set applies NAME=VALUE pairs in order and reports every fault.
-func (c *Config) Set(pairs []string) error {
-	settings := Settings()
-	var faults []error
-	for _, pair := range pairs {
-		name, value, ok := strings.Cut(pair, "=")
-		if !ok {
-			faults = append(faults, fmt.Errorf("--set %s: want NAME=VALUE", pair))
-			continue
-		}
-		at := slices.IndexFunc(settings, func(s Setting) bool { return s.Name == strings.TrimSpace(name) })
-		if at < 0 {
-			names := make([]string, len(settings))
-			for i, s := range settings {
-				names[i] = s.Name
-			}
-			faults = append(
-				faults,
-				fmt.Errorf("--set %s: there is no setting %q; there are %s", pair, name, strings.Join(names, ", ")),
-			)
-			continue
-		}
-		if err := settings[at].set(c, strings.TrimSpace(value)); err != nil {
-			faults = append(faults, fmt.Errorf("--set %s: %w", pair, err))
-		}
-	}
-	return errors.Join(faults...)
-}
-
-// facts are the settings for a checkpoint's identity.
-func (c *Config) facts() []train.Fact {
-	var out []train.Fact
-	for _, s := range Settings() {
-		out = append(out, train.Fact{Name: s.Name, Value: s.get(c)})
-	}
-	return out
 }
 
 // rates is the learning rate of each step: a linear rise, then half a cosine down to 0.

@@ -1,10 +1,8 @@
 package fraud
 
 import (
-	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -49,83 +47,36 @@ var (
 )
 
 // Setting is one name that --set takes.
-type Setting struct {
-	Name, Words string
-	get         func(*Config) string
-	set         func(*Config, string) error
-}
+type Setting = train.Setting[Config]
 
-// Value is the setting's value in a config, as --set would read it.
-func (s *Setting) Value(c *Config) string { return s.get(c) }
+// Set applies NAME=VALUE pairs in order and reports every fault.
+func (c *Config) Set(pairs []string) error { return train.Set(c, Settings(), pairs) }
+
+// facts are the settings for a checkpoint's identity.
+func (c *Config) facts() []train.Fact { return train.FactsOf(c, Settings()) }
 
 // Settings lists what --set takes, in the order of the documentation.
 func Settings() []Setting {
 	return []Setting{
-		{"hidden", "widths of the hidden layers, such as 128,128",
-			func(c *Config) string { return joinInts(c.Hidden) },
-			func(c *Config, v string) (err error) { c.Hidden, err = splitInts(v); return err }},
-		number("dropout", "share of hidden units left out in a training step", 0, .95, func(c *Config) *float64 { return &c.Dropout }),
-		choice("activation", "of the hidden layers", activations, func(c *Config) *string { return &c.Activation }),
-		count("towers", "networks trained side by side; their logits are averaged", 1, 64, func(c *Config) *int { return &c.Towers }),
-		count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
-		count("epochs", "passes over the training rows, at most", 1, 10_000, func(c *Config) *int { return &c.Epochs }),
-		count("patience", "epochs without a better validation figure before the training ends; 0 for never", 0, 10_000, func(c *Config) *int { return &c.Patience }),
-		number("learning_rate", "the greatest learning rate", 1e-8, 10, func(c *Config) *float64 { return &c.LearningRate }),
-		choice("schedule", "course of the learning rate", schedules, func(c *Config) *string { return &c.Schedule }),
-		number("warm_up", "share of the steps in which the learning rate rises", 0, .9, func(c *Config) *float64 { return &c.WarmUp }),
-		number("beta1", "AdamW's decay of the mean gradient", 0, .9999, func(c *Config) *float64 { return &c.Beta1 }),
-		number("beta2", "AdamW's decay of the mean squared gradient", 0, .999999, func(c *Config) *float64 { return &c.Beta2 }),
-		number("epsilon", "AdamW's floor of the denominator", 1e-12, 1, func(c *Config) *float64 { return &c.Epsilon }),
-		number("weight_decay", "AdamW's decay of the weights, per step times the learning rate", 0, 10, func(c *Config) *float64 { return &c.WeightDecay }),
-		number("positive_weight", "how often a fraud counts in the loss", 1e-3, 1e6, func(c *Config) *float64 { return &c.PositiveWeight }),
-		{"log", "take the logarithm of counts and amounts: true or false",
-			func(c *Config) string { return strconv.FormatBool(c.Log) },
-			func(c *Config, v string) (err error) {
-				if c.Log, err = strconv.ParseBool(v); err != nil {
-					return errors.New("want true or false")
-				}
-				return nil
-			}},
+		{Name: "hidden", Words: "widths of the hidden layers, such as 128,128",
+			Get: func(c *Config) string { return joinInts(c.Hidden) },
+			Put: func(c *Config, v string) (err error) { c.Hidden, err = splitInts(v); return err }},
+		train.Number("dropout", "share of hidden units left out in a training step", 0, .95, func(c *Config) *float64 { return &c.Dropout }),
+		train.Choice("activation", "of the hidden layers", activations, func(c *Config) *string { return &c.Activation }),
+		train.Count("towers", "networks trained side by side; their logits are averaged", 1, 64, func(c *Config) *int { return &c.Towers }),
+		train.Count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
+		train.Count("epochs", "passes over the training rows, at most", 1, 10_000, func(c *Config) *int { return &c.Epochs }),
+		train.Count("patience", "epochs without a better validation figure before the training ends; 0 for never", 0, 10_000, func(c *Config) *int { return &c.Patience }),
+		train.Number("learning_rate", "the greatest learning rate", 1e-8, 10, func(c *Config) *float64 { return &c.LearningRate }),
+		train.Choice("schedule", "course of the learning rate", schedules, func(c *Config) *string { return &c.Schedule }),
+		train.Number("warm_up", "share of the steps in which the learning rate rises", 0, .9, func(c *Config) *float64 { return &c.WarmUp }),
+		train.Number("beta1", "AdamW's decay of the mean gradient", 0, .9999, func(c *Config) *float64 { return &c.Beta1 }),
+		train.Number("beta2", "AdamW's decay of the mean squared gradient", 0, .999999, func(c *Config) *float64 { return &c.Beta2 }),
+		train.Number("epsilon", "AdamW's floor of the denominator", 1e-12, 1, func(c *Config) *float64 { return &c.Epsilon }),
+		train.Number("weight_decay", "AdamW's decay of the weights, per step times the learning rate", 0, 10, func(c *Config) *float64 { return &c.WeightDecay }),
+		train.Number("positive_weight", "how often a fraud counts in the loss", 1e-3, 1e6, func(c *Config) *float64 { return &c.PositiveWeight }),
+		train.Flag("log", "take the logarithm of counts and amounts: true or false", func(c *Config) *bool { return &c.Log }),
 	}
-}
-
-func number(name, words string, least, most float64, at func(*Config) *float64) Setting {
-	return Setting{name, words,
-		func(c *Config) string { return strconv.FormatFloat(*at(c), 'g', -1, 64) },
-		func(c *Config, v string) error {
-			x, err := strconv.ParseFloat(v, 64)
-			if err != nil || !(x >= least && x <= most) {
-				return fmt.Errorf("want a number from %g to %g", least, most)
-			}
-			*at(c) = x
-			return nil
-		}}
-}
-
-func count(name, words string, least, most int, at func(*Config) *int) Setting {
-	return Setting{name, words,
-		func(c *Config) string { return strconv.Itoa(*at(c)) },
-		func(c *Config, v string) error {
-			x, err := strconv.Atoi(v)
-			if err != nil || x < least || x > most {
-				return fmt.Errorf("want a whole number from %d to %d", least, most)
-			}
-			*at(c) = x
-			return nil
-		}}
-}
-
-func choice(name, words string, from []string, at func(*Config) *string) Setting {
-	list := strings.Join(from, ", ")
-	return Setting{name, words + ": " + list,
-		func(c *Config) string { return *at(c) },
-		func(c *Config, v string) error {
-			if !slices.Contains(from, v) {
-				return fmt.Errorf("want one of %s", list)
-			}
-			*at(c) = v
-			return nil
-		}}
 }
 
 func joinInts(xs []int) string {
@@ -153,46 +104,6 @@ func splitInts(v string) ([]int, error) {
 		xs = append(xs, x)
 	}
 	return xs, nil
-}
-
-// Set applies NAME=VALUE pairs in order and reports every fault.
-func (c *Config) Set(pairs []string) error {
-	settings := Settings()
-	var faults []error
-	for _, pair := range pairs {
-		name, value, ok := strings.Cut(pair, "=")
-		if !ok {
-			faults = append(faults, fmt.Errorf("--set %s: want NAME=VALUE", pair))
-			continue
-		}
-		found := false
-		for _, s := range settings {
-			if s.Name != strings.TrimSpace(name) {
-				continue
-			}
-			found = true
-			if err := s.set(c, strings.TrimSpace(value)); err != nil {
-				faults = append(faults, fmt.Errorf("--set %s: %w", pair, err))
-			}
-		}
-		if !found {
-			names := make([]string, len(settings))
-			for i, s := range settings {
-				names[i] = s.Name
-			}
-			faults = append(faults, fmt.Errorf("--set %s: there is no setting %q; there are %s", pair, name, strings.Join(names, ", ")))
-		}
-	}
-	return errors.Join(faults...)
-}
-
-// facts are the settings for a checkpoint's identity.
-func (c *Config) facts() []train.Fact {
-	var out []train.Fact
-	for _, s := range Settings() {
-		out = append(out, train.Fact{Name: s.Name, Value: s.get(c)})
-	}
-	return out
 }
 
 // oneCycleStart is how far below the greatest rate a one-cycle begins: Smith & Topin 2018 take 1/25.

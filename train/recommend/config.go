@@ -1,11 +1,9 @@
 package recommend
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/onmart/onmart/ranking"
@@ -58,14 +56,13 @@ func DefaultConfig() Config {
 }
 
 // Setting is one name that --set takes.
-type Setting struct {
-	Name, Words string
-	get         func(*Config) string
-	set         func(*Config, string) error
-}
+type Setting = train.Setting[Config]
 
-// Value is the setting's value in a config, as --set would read it.
-func (s *Setting) Value(c *Config) string { return s.get(c) }
+// Set applies NAME=VALUE pairs in order and reports every fault.
+func (c *Config) Set(pairs []string) error { return train.Set(c, Settings(), pairs) }
+
+// facts are the settings for a checkpoint's identity.
+func (c *Config) facts() []train.Fact { return train.FactsOf(c, Settings()) }
 
 // Settings lists what --set takes, in the order of the documentation.
 func Settings() []Setting {
@@ -74,44 +71,44 @@ func Settings() []Setting {
 		kinds = append(kinds, string(k))
 	}
 	return []Setting{
-		choice("model", "what answers", kinds, func(c *Config) *string { return &c.Model }),
-		{"components", "what the blend weighs beside a user's own purchases and popularity, of " + strings.Join(componentNames, ","),
-			func(c *Config) string { return strings.Join(c.Components, ",") },
-			func(c *Config, v string) (err error) { c.Components, err = listOf(v, componentNames); return err }},
-		count("horizon", "days that the blend looks ahead", 1, 366, func(c *Config) *int { return &c.Horizon }),
-		count("folds", "spans of a horizon, the latest of the training, that the blend is fitted on", 1, 24,
+		train.Choice("model", "what answers", kinds, func(c *Config) *string { return &c.Model }),
+		{Name: "components", Words: "what the blend weighs beside a user's own purchases and popularity, of " + strings.Join(componentNames, ","),
+			Get: func(c *Config) string { return strings.Join(c.Components, ",") },
+			Put: func(c *Config, v string) (err error) { c.Components, err = listOf(v, componentNames); return err }},
+		train.Count("horizon", "days that the blend looks ahead", 1, 366, func(c *Config) *int { return &c.Horizon }),
+		train.Count("folds", "spans of a horizon, the latest of the training, that the blend is fitted on", 1, 24,
 			func(c *Config) *int { return &c.Folds }),
-		number("penalty", "of the squares of the blend's weights, beside the losses of all users", 1e-9, 1e6,
+		train.Number("penalty", "of the squares of the blend's weights, beside the losses of all users", 1e-9, 1e6,
 			func(c *Config) *float64 { return &c.Penalty }),
-		number("new_share", "share of the blend's loss that is about items new to the user", 0.001, .999,
+		train.Number("new_share", "share of the blend's loss that is about items new to the user", 0.001, .999,
 			func(c *Config) *float64 { return &c.NewShare }),
-		number("ease_lambda", "ridge of EASE", 1e-6, 1e9, func(c *Config) *float64 { return &c.EASELambda }),
-		count("ease_keep", "weights of an item that EASE keeps", 1, 1<<20, func(c *Config) *int { return &c.EASEKeep }),
-		count("ease_items", "most items for which the blend has EASE: its time grows with their third power", 0,
+		train.Number("ease_lambda", "ridge of EASE", 1e-6, 1e9, func(c *Config) *float64 { return &c.EASELambda }),
+		train.Count("ease_keep", "weights of an item that EASE keeps", 1, 1<<20, func(c *Config) *int { return &c.EASEKeep }),
+		train.Count("ease_items", "most items for which the blend has EASE: its time grows with their third power", 0,
 			ranking.MaxEASE, func(c *Config) *int { return &c.EASEItems }),
-		count("neighbours", "items nearest to an item that knn keeps", 1, 1<<16,
+		train.Count("neighbours", "items nearest to an item that knn keeps", 1, 1<<16,
 			func(c *Config) *int { return &c.Neighbours }),
-		count("als_factors", "numbers in a vector of ALS", 1, 1024, func(c *Config) *int { return &c.ALSFactors }),
-		count("als_iterations", "of ALS", 1, 1000, func(c *Config) *int { return &c.ALSIterations }),
-		number("als_regularization", "of ALS", 1e-6, 1e9, func(c *Config) *float64 { return &c.ALSRegularization }),
-		number("als_alpha", "confidence of a purchase in ALS", 1e-6, 1e6,
+		train.Count("als_factors", "numbers in a vector of ALS", 1, 1024, func(c *Config) *int { return &c.ALSFactors }),
+		train.Count("als_iterations", "of ALS", 1, 1000, func(c *Config) *int { return &c.ALSIterations }),
+		train.Number("als_regularization", "of ALS", 1e-6, 1e9, func(c *Config) *float64 { return &c.ALSRegularization }),
+		train.Number("als_alpha", "confidence of a purchase in ALS", 1e-6, 1e6,
 			func(c *Config) *float64 { return &c.ALSAlpha }),
-		count("dim", "numbers in a vector of the network", 1, 1024, func(c *Config) *int { return &c.Dim }),
-		count("recent", "latest items that a user's vector is made of", 1, 500,
+		train.Count("dim", "numbers in a vector of the network", 1, 1024, func(c *Config) *int { return &c.Dim }),
+		train.Count("recent", "latest items that a user's vector is made of", 1, 500,
 			func(c *Config) *int { return &c.Recent }),
-		count("negatives", "items drawn by popularity for each step, against which what was bought must win", 1, 1<<16,
+		train.Count("negatives", "items drawn by popularity for each step, against which what was bought must win", 1, 1<<16,
 			func(c *Config) *int { return &c.Negatives }),
-		count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
-		count("epochs", "passes over the purchases", 1, 10_000, func(c *Config) *int { return &c.Epochs }),
-		number("learning_rate", "the greatest learning rate", 1e-8, 10,
+		train.Count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
+		train.Count("epochs", "passes over the purchases", 1, 10_000, func(c *Config) *int { return &c.Epochs }),
+		train.Number("learning_rate", "the greatest learning rate", 1e-8, 10,
 			func(c *Config) *float64 { return &c.LearningRate }),
-		number("warm_up", "share of the steps in which the learning rate rises", 0, .9,
+		train.Number("warm_up", "share of the steps in which the learning rate rises", 0, .9,
 			func(c *Config) *float64 { return &c.WarmUp }),
-		number("weight_decay", "AdamW's decay of the vectors that a step reads", 0, 10,
+		train.Number("weight_decay", "AdamW's decay of the vectors that a step reads", 0, 10,
 			func(c *Config) *float64 { return &c.WeightDecay }),
-		count("half_life", "days after which a purchase counts half in the network's loss; 0: all alike", 0, 36_500,
+		train.Count("half_life", "days after which a purchase counts half in the network's loss; 0: all alike", 0, 36_500,
 			func(c *Config) *int { return &c.HalfLife }),
-		number("anonymous", "share of the network's rows in which the user is hidden, so that it learns to make do without", 0, 1, func(c *Config) *float64 { return &c.Anonymous }),
+		train.Number("anonymous", "share of the network's rows in which the user is hidden, so that it learns to make do without", 0, 1, func(c *Config) *float64 { return &c.Anonymous }),
 	}
 }
 
@@ -127,81 +124,6 @@ func listOf(v string, from []string) ([]string, error) {
 		out = append(out, name)
 	}
 	return out, nil
-}
-
-func number(name, words string, least, most float64, at func(*Config) *float64) Setting {
-	return Setting{name, words,
-		func(c *Config) string { return strconv.FormatFloat(*at(c), 'g', -1, 64) },
-		func(c *Config, v string) error {
-			x, err := strconv.ParseFloat(v, 64)
-			if err != nil || !(x >= least && x <= most) {
-				return fmt.Errorf("want a number from %g to %g", least, most)
-			}
-			*at(c) = x
-			return nil
-		}}
-}
-
-func count(name, words string, least, most int, at func(*Config) *int) Setting {
-	return Setting{name, words,
-		func(c *Config) string { return strconv.Itoa(*at(c)) },
-		func(c *Config, v string) error {
-			x, err := strconv.Atoi(v)
-			if err != nil || x < least || x > most {
-				return fmt.Errorf("want a whole number from %d to %d", least, most)
-			}
-			*at(c) = x
-			return nil
-		}}
-}
-
-func choice(name, words string, from []string, at func(*Config) *string) Setting {
-	words += ": " + strings.Join(from, ", ")
-	return Setting{name, words,
-		func(c *Config) string { return *at(c) },
-		func(c *Config, v string) error {
-			if !slices.Contains(from, v) {
-				return fmt.Errorf("want one of %s", strings.Join(from, ", "))
-			}
-			*at(c) = v
-			return nil
-		}}
-}
-
-// Set applies NAME=VALUE pairs in order and reports every fault.
-func (c *Config) Set(pairs []string) error {
-	settings := Settings()
-	var faults []error
-	for _, pair := range pairs {
-		name, value, ok := strings.Cut(pair, "=")
-		if !ok {
-			faults = append(faults, fmt.Errorf("--set %s: want NAME=VALUE", pair))
-			continue
-		}
-		at := slices.IndexFunc(settings, func(s Setting) bool { return s.Name == strings.TrimSpace(name) })
-		if at < 0 {
-			names := make([]string, len(settings))
-			for i, s := range settings {
-				names[i] = s.Name
-			}
-			faults = append(faults, fmt.Errorf("--set %s: there is no setting %q; there are %s", pair, name,
-				strings.Join(names, ", ")))
-			continue
-		}
-		if err := settings[at].set(c, strings.TrimSpace(value)); err != nil {
-			faults = append(faults, fmt.Errorf("--set %s: %w", pair, err))
-		}
-	}
-	return errors.Join(faults...)
-}
-
-// facts are the settings for a checkpoint's identity.
-func (c *Config) facts() []train.Fact {
-	var out []train.Fact
-	for _, s := range Settings() {
-		out = append(out, train.Fact{Name: s.Name, Value: s.get(c)})
-	}
-	return out
 }
 
 // wants tells whether a training fits a component: as the model, or in its blend.
