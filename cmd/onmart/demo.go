@@ -27,6 +27,7 @@ import (
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/score/sink"
 	"github.com/onmart/onmart/score/source"
+	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/demand"
 	"github.com/onmart/onmart/train/fraud"
 	"github.com/onmart/onmart/train/recommend"
@@ -217,7 +218,7 @@ func (d *demo) train(ctx context.Context) error {
 	}
 	test := d.days(demoLive, demoDays-1)
 	// A demo that was stopped begins anew.
-	defer os.RemoveAll(fraud.CheckpointDir(d.path("fraud")))
+	defer os.RemoveAll(train.CheckpointDir(d.path("fraud")))
 	d.trained, err = fraud.Train(ctx, fraud.Options{
 		Source: src, Out: d.path("fraud"), Force: true, Train: d.days(demoTrainFrom, demoTrainTo), Test: &test,
 		AlertsPerDay: demoAlerts, Config: fraud.DefaultConfig(), Seed: d.mock.Seed, Threads: d.threads, Backend: backend,

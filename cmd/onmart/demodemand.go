@@ -18,6 +18,7 @@ import (
 	"github.com/onmart/onmart/internal/report"
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/score/model/forecaster"
+	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/demand"
 )
 
@@ -79,7 +80,7 @@ func (d *demo) trainDemand(ctx context.Context) error {
 	config := demand.DefaultConfig()
 	config.Rows = 2 * d.mock.Rows // two or three minutes of a real training are not what a demo is for
 	config.Hidden, config.Epochs = []int{128, 128}, 3
-	defer os.RemoveAll(demand.CheckpointDir(d.path("demand")))
+	defer os.RemoveAll(train.CheckpointDir(d.path("demand")))
 	d.demand.trained, err = demand.Train(ctx, demand.Options{
 		Source: src, Out: d.path("demand"), Force: true, Train: d.days(0, demoLive-1), Test: &test, Horizon: demoHorizon,
 		Config: config, Seed: d.mock.Seed, Threads: d.threads, Backend: backend,

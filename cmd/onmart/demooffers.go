@@ -13,6 +13,7 @@ import (
 	"github.com/onmart/onmart/internal/progress"
 	"github.com/onmart/onmart/internal/report"
 	"github.com/onmart/onmart/score/model/recommender"
+	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/recommend"
 )
 
@@ -61,7 +62,7 @@ func (d *demo) trainOffers(ctx context.Context) error {
 	test := d.days(demoLive, demoDays-1)
 	config := recommend.DefaultConfig()
 	config.Folds, config.Epochs = 2, 3 // each fold trains a network of its own
-	defer os.RemoveAll(recommend.CheckpointDir(d.path("recommend")))
+	defer os.RemoveAll(train.CheckpointDir(d.path("recommend")))
 	d.offers.trained, err = recommend.Train(ctx, recommend.Options{
 		Source: src, Out: d.path("recommend"), Force: true, Train: d.days(0, demoLive-1), Test: &test,
 		Config: config, Seed: d.mock.Seed, Threads: d.threads, Backend: backend,

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -24,7 +23,6 @@ import (
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
 	"github.com/onmart/onmart/forecast"
-	"github.com/onmart/onmart/internal/atomicdir"
 	"github.com/onmart/onmart/internal/progress"
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/score/model/forecaster"
@@ -108,9 +106,6 @@ type TestSummary struct {
 	Judged
 }
 
-// CheckpointDir is where a training to out keeps what --resume takes up.
-func CheckpointDir(out string) string { return filepath.Clean(out) + ".checkpoint" }
-
 // trainer is a training under way.
 type trainer struct {
 	Options
@@ -131,19 +126,17 @@ type trainer struct {
 
 // Train trains a forecaster and writes its artifact to Out.
 func Train(ctx context.Context, o Options) (*Summary, error) {
+	out := train.Output{Dir: o.Out, Force: o.Force, Resume: o.Resume}
+	if err := out.Check(); err != nil {
+		return nil, err
+	}
 	t, err := newTrainer(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.checkOutput(); err != nil {
-		return nil, err
-	}
 	s, err := t.run(ctx)
-	if err != nil && ctx.Err() != nil {
-		return nil, t.stopped(ctx)
-	}
 	if err != nil {
-		return nil, t.failed(err)
+		return nil, out.Ended(ctx, err, t.finished)
 	}
 	return s, nil
 }
@@ -565,7 +558,7 @@ func (t *trainer) phase(ctx context.Context, name, label string, fit, valid *Row
 	var done int64
 	f := fitting{
 		config: &t.Config, backend: t.Backend, seed: t.Seed,
-		checkpoint: filepath.Join(CheckpointDir(t.Out), name), resume: t.Resume, identity: t.identity(), explain: t.Explain,
+		checkpoint: filepath.Join(train.CheckpointDir(t.Out), name), resume: t.Resume, identity: t.identity(), explain: t.Explain,
 		progress: func(p train.Progress) {
 			if bar == nil {
 				bar = t.Bar(label, p.Total, "rows")
@@ -685,7 +678,7 @@ func (t *trainer) finish(
 		return nil, err
 	}
 	s.Version = a.Manifest().Version
-	if err := os.RemoveAll(CheckpointDir(t.Out)); err != nil {
+	if err := os.RemoveAll(train.CheckpointDir(t.Out)); err != nil {
 		t.Note("the checkpoint is no longer needed and could not be removed: %v", err)
 	}
 	s.Seconds = time.Since(t.start).Seconds()
@@ -776,60 +769,4 @@ func (t *trainer) context(ctx context.Context) (model.State, error) {
 		err = panel.Advance(t.span.To, datasets.NewBatch(t.Source.Plan.Schema(), 0))
 	}
 	return state, err
-}
-
-// failed adds to the error of a training what can be gone on from, where it has finished an epoch.
-func (t *trainer) failed(err error) error {
-	dir := CheckpointDir(t.Out)
-	var notFinite *program.NotFinite
-	var diverged *train.Diverged
-	if _, missing := os.Stat(dir); missing != nil || !t.finished || errors.As(err, &notFinite) ||
-		errors.As(err, &diverged) {
-		return err
-	}
-	return fmt.Errorf(
-		"%w; what was finished is kept in %s: the same command with --resume goes on from there, on the same --device",
-		err,
-		dir,
-	)
-}
-
-// stopped says what a training that was told to stop has left.
-func (t *trainer) stopped(ctx context.Context) error {
-	dir := CheckpointDir(t.Out)
-	if _, err := os.Stat(dir); err != nil {
-		return fmt.Errorf(
-			"the training was stopped before the end of its first epoch (%w); nothing was left behind",
-			context.Cause(ctx),
-		)
-	}
-	return fmt.Errorf(
-		"the training was stopped (%w); what was finished is kept in %s: the same command with --resume goes on from there",
-		context.Cause(ctx),
-		dir,
-	)
-}
-
-// checkOutput fails early on what would fail at the end, and on a checkpoint that would be lost.
-func (t *trainer) checkOutput() error {
-	probe, err := atomicdir.Create(t.Out, t.Force)
-	if err != nil {
-		return err
-	}
-	probe.Abort()
-	dir := CheckpointDir(t.Out)
-	_, err = os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && t.Resume:
-		return fmt.Errorf("there is nothing to resume: no %s; run without --resume", dir)
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case !t.Resume && !t.Force:
-		return fmt.Errorf("%s holds a training that was stopped: --resume goes on with it, --force starts anew", dir)
-	case !t.Resume:
-		return os.RemoveAll(dir)
-	}
-	return nil
 }

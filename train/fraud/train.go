@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
-	"github.com/onmart/onmart/internal/atomicdir"
 	"github.com/onmart/onmart/internal/progress"
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/train"
@@ -84,9 +82,6 @@ type TestSummary struct {
 	LosesTo []Loss `json:"loses_to"`
 }
 
-// CheckpointDir is where a training to out keeps what --resume takes up.
-func CheckpointDir(out string) string { return filepath.Clean(out) + ".checkpoint" }
-
 // trainer is a training under way.
 type trainer struct {
 	Options
@@ -106,32 +101,22 @@ type trainer struct {
 
 // Train trains a classifier and writes its artifact to Out.
 func Train(ctx context.Context, o Options) (*Summary, error) {
-	t := newTrainer(o)
-	if err := t.checkOutput(); err != nil {
+	if !(o.AlertsPerDay > 0) || math.IsInf(o.AlertsPerDay, 0) {
+		return nil, fmt.Errorf("alerts per day: %v, want more than 0", o.AlertsPerDay)
+	}
+	out := train.Output{Dir: o.Out, Force: o.Force, Resume: o.Resume}
+	if err := out.Check(); err != nil {
 		return nil, err
 	}
+	t := newTrainer(o)
 	if err := t.load(ctx); err != nil {
 		return nil, err
 	}
 	s, err := t.run(ctx)
-	if err != nil && ctx.Err() != nil {
-		return nil, t.stopped(ctx)
-	}
 	if err != nil {
-		return nil, t.failed(err)
+		return nil, out.Ended(ctx, err, t.finished)
 	}
 	return s, nil
-}
-
-// failed adds to the error of a training what can be gone on from, where it has finished an epoch. After a divergence that is
-// nothing: the same steps would diverge again.
-func (t *trainer) failed(err error) error {
-	dir := CheckpointDir(t.Out)
-	var notFinite *program.NotFinite
-	if _, missing := os.Stat(dir); missing != nil || !t.finished || errors.As(err, &notFinite) {
-		return err
-	}
-	return fmt.Errorf("%w; what was finished is kept in %s: the same command with --resume goes on from there, on the same --device", err, dir)
 }
 
 func newTrainer(o Options) *trainer {
@@ -178,42 +163,6 @@ func (t *trainer) run(ctx context.Context) (*Summary, error) {
 		return nil, err
 	}
 	return t.finish(ctx, m, c)
-}
-
-// stopped says what a training that was told to stop has left, whichever part of it was under way.
-func (t *trainer) stopped(ctx context.Context) error {
-	dir := CheckpointDir(t.Out)
-	if _, err := os.Stat(dir); err != nil {
-		return fmt.Errorf("the training was stopped before the end of its first epoch (%w); nothing was left behind", context.Cause(ctx))
-	}
-	return fmt.Errorf("the training was stopped (%w); what was finished is kept in %s: the same command with --resume goes on from there", context.Cause(ctx), dir)
-}
-
-// checkOutput fails early on what would fail at the end, and on a checkpoint that would be lost.
-func (t *trainer) checkOutput() error {
-	if !(t.AlertsPerDay > 0) || math.IsInf(t.AlertsPerDay, 0) {
-		return fmt.Errorf("alerts per day: %v, want more than 0", t.AlertsPerDay)
-	}
-	probe, err := atomicdir.Create(t.Out, t.Force)
-	if err != nil {
-		return err
-	}
-	probe.Abort()
-	dir := CheckpointDir(t.Out)
-	_, err = os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && t.Resume:
-		return fmt.Errorf("there is nothing to resume: no %s; run without --resume", dir)
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case !t.Resume && !t.Force:
-		return fmt.Errorf("%s holds a training that was stopped: --resume goes on with it, --force starts anew", dir)
-	case !t.Resume:
-		return os.RemoveAll(dir)
-	}
-	return nil
 }
 
 // load reads the rows to learn from and decides which of them choose the epoch.
@@ -315,7 +264,7 @@ func (t *trainer) fit(ctx context.Context) (*fitted, *chosen, error) {
 	c := &chosen{epochs: m.result.Best}
 	if c.a, c.b, err = platt(m.logits, valid.Y); err != nil {
 		// Going on from the checkpoint would come to the same.
-		return nil, nil, errors.Join(err, os.RemoveAll(CheckpointDir(t.Out)))
+		return nil, nil, errors.Join(err, os.RemoveAll(train.CheckpointDir(t.Out)))
 	}
 	p := make([]float64, len(m.logits))
 	for i, z := range m.logits {
@@ -346,7 +295,7 @@ func (t *trainer) phase(ctx context.Context, name, label string, fit, valid *Row
 	var done int64
 	f := fitting{
 		config: &t.Config, backend: t.Backend, seed: t.Seed, threads: t.Threads, log: t.log,
-		checkpoint: filepath.Join(CheckpointDir(t.Out), name), resume: t.Resume, identity: t.identity(),
+		checkpoint: filepath.Join(train.CheckpointDir(t.Out), name), resume: t.Resume, identity: t.identity(),
 		explain: t.Explain,
 		progress: func(p train.Progress) {
 			if bar == nil {
@@ -437,7 +386,7 @@ func (t *trainer) finish(ctx context.Context, m *fitted, c *chosen) (*Summary, e
 		return nil, err
 	}
 	s.Version = a.Manifest().Version
-	if err := os.RemoveAll(CheckpointDir(t.Out)); err != nil {
+	if err := os.RemoveAll(train.CheckpointDir(t.Out)); err != nil {
 		t.Note("the checkpoint is no longer needed and could not be removed: %v", err)
 	}
 	s.Seconds = time.Since(t.start).Seconds()

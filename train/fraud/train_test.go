@@ -15,6 +15,7 @@ import (
 	"github.com/onmart/onmart/features"
 	"github.com/onmart/onmart/internal/testkit"
 	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/cpu"
 	"github.com/onmart/onmart/train/fraud/fraudtest"
 	"github.com/onmart/onmart/train/traintest"
@@ -417,7 +418,7 @@ func TestLearnedNothingLeavesNoCheckpoint(t *testing.T) {
 		if !strings.Contains(err.Error(), "has learned nothing") {
 			t.Fatal(err)
 		}
-		if _, err := os.Stat(CheckpointDir(o.Out)); err == nil {
+		if _, err := os.Stat(train.CheckpointDir(o.Out)); err == nil {
 			t.Error("the checkpoint stayed")
 		}
 		return
@@ -509,7 +510,7 @@ func TestDivergedIsNotResumed(t *testing.T) {
 	if strings.Contains(err.Error(), "--resume") {
 		t.Errorf("it is offered to go on: %v", err)
 	}
-	if _, err := os.Stat(CheckpointDir(o.Out)); err != nil {
+	if _, err := os.Stat(train.CheckpointDir(o.Out)); err != nil {
 		t.Errorf("it diverged in its first epoch, so nothing was tested: %v", err)
 	}
 }

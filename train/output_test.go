@@ -1,0 +1,63 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/onmart/onmart/train/program"
+)
+
+func TestOutput(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "model")
+	refused := func(o Output, want string) {
+		t.Helper()
+		if err := o.Check(); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%+v: %v, want %q", o, err, want)
+		}
+	}
+	refused(Output{Dir: out}, "")
+	refused(Output{Dir: out, Resume: true}, "nothing to resume")
+	if err := os.Mkdir(CheckpointDir(out), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	refused(Output{Dir: out}, "--resume goes on with it")
+	refused(Output{Dir: out, Resume: true}, "")
+
+	o := Output{Dir: out}
+	broken := errors.New("broken")
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	for _, c := range []struct {
+		ctx      context.Context
+		err      error
+		finished bool
+		want     string
+	}{
+		{t.Context(), broken, true, "broken; what was finished is kept in " + CheckpointDir(out)},
+		{t.Context(), broken, false, "broken"},
+		{t.Context(), &Diverged{Epoch: 3}, true, (&Diverged{Epoch: 3}).Error()},
+		{t.Context(), &program.NotFinite{Step: 3}, true, (&program.NotFinite{Step: 3}).Error()},
+		{stopped, broken, true, "the training was stopped (context canceled); what was finished is kept"},
+	} {
+		if got := o.Ended(c.ctx, c.err, c.finished).Error(); !strings.HasPrefix(got, c.want) || c.want == c.err.Error() && got != c.want {
+			t.Errorf("%v, finished %v: %q, want %q", c.err, c.finished, got, c.want)
+		}
+	}
+	refused(Output{Dir: out, Force: true}, "")
+	if _, err := os.Stat(CheckpointDir(out)); err == nil {
+		t.Error("--force left the checkpoint")
+	}
+	if got := o.Ended(stopped, broken, true).Error(); !strings.HasSuffix(got, "nothing was left behind") {
+		t.Error(got)
+	}
+	if err := os.Mkdir(out, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&Output{Dir: out}).Check(); err == nil {
+		t.Error("an output that is there was not refused")
+	}
+}
