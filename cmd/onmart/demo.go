@@ -223,7 +223,7 @@ func (d *demo) train(ctx context.Context) error {
 		Source: src, Out: d.path("fraud"), Force: true, Train: d.days(demoTrainFrom, demoTrainTo), Test: &test,
 		AlertsPerDay: demoAlerts, Config: fraud.DefaultConfig(), Seed: d.mock.Seed, Threads: d.threads, Backend: backend,
 		Note: d.con.notef, Bar: d.con.bar,
-		Created: d.modelCreated(),
+		Created: trainCreated("demo"),
 	})
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()

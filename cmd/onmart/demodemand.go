@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/datasets/mock"
@@ -16,7 +16,6 @@ import (
 	"github.com/onmart/onmart/forecast"
 	"github.com/onmart/onmart/internal/progress"
 	"github.com/onmart/onmart/internal/report"
-	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/score/model/forecaster"
 	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/demand"
@@ -58,10 +57,6 @@ func (d *demo) shaped(ctx context.Context, spec, part string) (*datasets.Dataset
 	return datasets.Open(d.path(part))
 }
 
-func (d *demo) modelCreated() model.Created {
-	return model.Created{Command: "demo", Onmart: buildVersion(), Args: os.Args[1:], Time: time.Now().UTC().Format(time.RFC3339)}
-}
-
 func (d *demo) trainDemand(ctx context.Context) error {
 	panel, err := d.shaped(ctx, "shop-daily", "panel")
 	if err != nil {
@@ -84,7 +79,7 @@ func (d *demo) trainDemand(ctx context.Context) error {
 	d.demand.trained, err = demand.Train(ctx, demand.Options{
 		Source: src, Out: d.path("demand"), Force: true, Train: d.days(0, demoLive-1), Test: &test, Horizon: demoHorizon,
 		Config: config, Seed: d.mock.Seed, Threads: d.threads, Backend: backend,
-		Note: d.con.notef, Bar: d.con.bar, Created: d.modelCreated(),
+		Note: d.con.notef, Bar: d.con.bar, Created: trainCreated("demo"),
 	})
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
@@ -109,13 +104,9 @@ func (d *demo) foresee() (err error) {
 }
 
 // order plans what to order when the last day has ended.
-func (d *demo) order() error {
+func (d *demo) order(stocks map[string]stockRow) (err error) {
 	f := d.demand.forecaster
 	if err := f.Advance(d.day(demoDays)); err != nil {
-		return err
-	}
-	stocks, err := d.stock()
-	if err != nil {
 		return err
 	}
 	horizon := max(demoHorizon, protection(stocks, forecast.Policy{}))
@@ -162,7 +153,7 @@ func (d *demo) stock() (map[string]stockRow, error) {
 
 // table reads one of the shop's tables.
 func (d *demo) table(file string) (*datasets.Batch, error) {
-	b, err := os.ReadFile(d.path("shop") + "/" + file)
+	b, err := os.ReadFile(filepath.Join(d.path("shop"), file))
 	if err != nil {
 		return nil, err
 	}

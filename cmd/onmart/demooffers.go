@@ -66,7 +66,7 @@ func (d *demo) trainOffers(ctx context.Context) error {
 	d.offers.trained, err = recommend.Train(ctx, recommend.Options{
 		Source: src, Out: d.path("recommend"), Force: true, Train: d.days(0, demoLive-1), Test: &test,
 		Config: config, Seed: d.mock.Seed, Threads: d.threads, Backend: backend,
-		Note: d.con.notef, Bar: d.con.bar, Created: d.modelCreated(),
+		Note: d.con.notef, Bar: d.con.bar, Created: trainCreated("demo"),
 	})
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
@@ -76,11 +76,11 @@ func (d *demo) trainOffers(ctx context.Context) error {
 
 // advise says what to order and what to offer, from what the models know when the last event has been lived through.
 func (d *demo) advise(context.Context) error {
-	if err := d.order(); err != nil {
-		return err
-	}
 	stock, err := d.stock()
 	if err != nil {
+		return err
+	}
+	if err := d.order(stock); err != nil {
 		return err
 	}
 	var there []string

@@ -6,42 +6,27 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/train/demand"
-	"github.com/onmart/onmart/train/gpu"
-	"github.com/onmart/onmart/train/program"
 )
 
 // defaultDemandSpec is what a panel is made by where --data has transactions.
 const defaultDemandSpec = "online-retail-daily"
 
+// demandFlags are those of train demand.
 type demandFlags struct {
-	data, out, spec    string
-	train, valid, test string
-	horizon            int
-	device             deviceFlags
-	seed               uint64
-	resume, explain    bool
-	set                []string
-	force              *bool
+	trainFlags
+	horizon int
 }
 
 func newTrainDemandCmd() *cobra.Command {
 	var f demandFlags
-	defaults := demand.DefaultConfig()
-	var settings strings.Builder
-	settings.WriteString("Settings for --set, with their defaults:\n")
-	for _, x := range demand.Settings() {
-		fmt.Fprintf(&settings, "  %-45s %s\n", x.Name+"="+x.Value(&defaults), x.Words)
-	}
 	cmd := &cobra.Command{
 		Use:   "demand --data DIR --out DIR",
 		Short: "Train a forecaster of demand",
@@ -55,50 +40,18 @@ is trained on what came before it; the first fold also chooses the epoch. Then o
 --test the forecasts are judged there, a horizon at a time, beside each method alone. Ctrl-C keeps the last finished
 epoch in OUT.checkpoint, and --resume goes on from there to the same bits.
 
-` + strings.TrimRight(settings.String(), "\n"),
+` + settingsText(demand.Settings(), demand.DefaultConfig()),
 		Args: cobra.NoArgs,
 	}
-	fl := cmd.Flags()
-	fl.StringVar(&f.data, "data", "", "`directory` of a panel or of transactions")
-	fl.StringVar(&f.out, "out", "", "`directory` of the artifact to make")
-	fl.StringVar(
-		&f.spec,
-		"spec",
-		"",
-		"panel spec, built-in `name` or file, where --data has transactions (default "+defaultDemandSpec+")",
-	)
-	fl.StringVar(&f.train, "train", "", "`range` to learn from, FROM..TO (default: all there is before --test)")
-	fl.StringVar(
-		&f.valid,
-		"valid",
-		"",
-		"`range` of the folds that the combination is weighted on (default: the latest part of --train)",
-	)
-	fl.StringVar(&f.test, "test", "", "`range` to judge the forecasts on")
-	fl.IntVar(&f.horizon, "horizon", 0, "`steps` to forecast (default 48 hours, 28 days or 13 weeks)")
-	fl.StringVar(
-		&f.device.name,
-		"device",
-		"auto",
-		"auto, cpu or cuda[:N]; with --explain also model:NAME, such as model:rtx2060",
-	)
-	fl.StringVar(
-		&f.device.memory,
-		"gpu-memory",
-		"",
-		"`size` that may be taken of the GPU's memory, such as 4GiB (default nine tenths of what is free)",
-	)
-	fl.Uint64Var(&f.seed, "seed", 1, "seed of first weights, shuffles, dropout and drawn windows")
-	fl.IntVar(&f.device.threads, "threads", 0, "threads (default one a core); they never change the result")
-	fl.BoolVar(&f.resume, "resume", false, "go on with a training that was stopped")
-	fl.StringArrayVar(&f.set, "set", nil, "change a setting, `name=value`; may be repeated")
-	fl.BoolVar(
-		&f.explain,
-		"explain",
-		false,
-		"print the training program, one instruction a line; for a GPU, also what a step is predicted to ask of it",
-	)
-	f.force = addForce(cmd)
+	f.bind(cmd, trainWords{
+		data:  "`directory` of a panel or of transactions",
+		spec:  "panel spec, built-in `name` or file, where --data has transactions (default " + defaultDemandSpec + ")",
+		train: "`range` to learn from, FROM..TO (default: all there is before --test)",
+		valid: "`range` of the folds that the combination is weighted on (default: the latest part of --train)",
+		test:  "`range` to judge the forecasts on",
+		seed:  "seed of first weights, shuffles, dropout and drawn windows",
+	})
+	cmd.Flags().IntVar(&f.horizon, "horizon", 0, "`steps` to forecast (default 48 hours, 28 days or 13 weeks)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runTrainDemand(cmd, &f) }
 	return cmd
 }
@@ -108,9 +61,7 @@ func runTrainDemand(cmd *cobra.Command, f *demandFlags) error {
 	o := demand.Options{
 		Out: f.out, Force: *f.force, Resume: f.resume, Config: demand.DefaultConfig(), Seed: f.seed, Horizon: f.horizon,
 		Note: con.notef, Bar: con.bar,
-		Created: model.Created{
-			Command: "train demand", Onmart: buildVersion(), Args: os.Args[1:], Time: time.Now().UTC().Format(time.RFC3339),
-		},
+		Created: trainCreated("train demand"),
 	}
 	if err := f.check(&o); err != nil {
 		return usage(err)
@@ -119,7 +70,14 @@ func runTrainDemand(cmd *cobra.Command, f *demandFlags) error {
 		return err
 	}
 	if f.device.paper() {
-		return f.predict(ctx, con, o)
+		if err := f.open(ctx, con, &o); err != nil {
+			return err
+		}
+		set, data, err := demand.Plan(ctx, o)
+		if err != nil {
+			return err
+		}
+		return f.predicted(con, set, data)
 	}
 	backend, closeBackend, err := openBackend(con, f.device)
 	if err != nil {
@@ -130,20 +88,7 @@ func runTrainDemand(cmd *cobra.Command, f *demandFlags) error {
 	if err := f.open(ctx, con, &o); err != nil {
 		return err
 	}
-	if f.explain {
-		o.Explain = func(set *program.Set, data program.Data) {
-			fmt.Fprint(con.err, set.Train.String())
-			if b, ok := backend.(*gpu.Backend); ok {
-				p, err := gpu.Predict(set, data, b.Kernels().Tuning())
-				if err != nil {
-					con.notef("no prediction of a step: %v", err)
-					return
-				}
-				fmt.Fprintln(con.err)
-				p.Print(con.err) // an error of standard error has nowhere to go
-			}
-		}
-	}
+	o.Explain = f.explained(con, backend)
 	s, err := demand.Train(ctx, o)
 	if err != nil {
 		return err
@@ -151,76 +96,16 @@ func runTrainDemand(cmd *cobra.Command, f *demandFlags) error {
 	return con.result(s, func(w io.Writer) error { return printDemandTraining(w, s) })
 }
 
-// predict says what a step would ask of the card that --device describes. Nothing is trained.
-func (f *demandFlags) predict(ctx context.Context, con *console, o demand.Options) error {
-	tuning, err := f.device.tuning()
-	if err != nil {
-		return err
-	}
-	if err := f.open(ctx, con, &o); err != nil {
-		return err
-	}
-	set, data, err := demand.Plan(ctx, o)
-	if err != nil {
-		return err
-	}
-	p, err := gpu.Predict(set, data, tuning)
-	if err != nil {
-		return err
-	}
-	con.notef("nothing was trained: %s is a description of a card, not a card", f.device.name)
-	return con.result(p, p.Print)
-}
-
 // check reports every fault of the flags at once.
 func (f *demandFlags) check(o *demand.Options) error {
-	var faults []error
-	if f.data == "" {
-		faults = append(faults, errors.New("--data is missing: name a directory of onmart features or onmart import"))
-	}
-	if f.out == "" && !f.device.paper() {
-		faults = append(faults, errors.New("--out is missing: name the directory of the artifact to make"))
-	}
-	faults = append(faults, f.ranges(o, time.UTC))
+	faults := f.faults()
+	o.Threads = f.device.threads
+	_, err := f.ranges(time.UTC)
+	faults = append(faults, err)
 	if f.horizon < 0 {
 		faults = append(faults, fmt.Errorf("--horizon %d: want at least 1 step", f.horizon))
 	}
-	var err error
-	if f.device.threads, err = threadCount(f.device.threads); err != nil {
-		faults = append(faults, err)
-	}
-	o.Threads = f.device.threads
-	faults = append(faults, f.device.check()...)
-	if f.device.paper() && !f.explain {
-		faults = append(
-			faults,
-			fmt.Errorf(
-				"--device %s: nothing can be trained on a description of a card; --explain predicts a step on it",
-				f.device.name,
-			),
-		)
-	}
 	return errors.Join(append(faults, o.Config.Set(f.set))...)
-}
-
-// ranges reads the ranges; dates are days of the zone.
-func (f *demandFlags) ranges(o *demand.Options, zone *time.Location) error {
-	var faults []error
-	span := func(flag, value string) *datasets.Range {
-		if value == "" {
-			return nil
-		}
-		r, err := datasets.ParseRangeIn(value, zone)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", flag, err))
-		}
-		return &r
-	}
-	if r := span("--train", f.train); r != nil {
-		o.Train = *r
-	}
-	o.Valid, o.Test = span("--valid", f.valid), span("--test", f.test)
-	return errors.Join(faults...)
 }
 
 // open finds the source, and takes the ranges' dates as days of its zone.
@@ -229,7 +114,9 @@ func (f *demandFlags) open(ctx context.Context, con *console, o *demand.Options)
 	if o.Source, err = f.source(ctx, con); err != nil {
 		return err
 	}
-	return f.ranges(o, o.Source.Spec.Location())
+	r, err := f.ranges(o.Source.Spec.Location())
+	o.Train, o.Valid, o.Test = r.train, r.valid, r.test
+	return err
 }
 
 func (f *demandFlags) source(ctx context.Context, con *console) (demand.Source, error) {
