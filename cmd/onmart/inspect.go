@@ -234,7 +234,11 @@ func inspectModel(con *console, dir string) error {
 		if m.Task == model.Fraud {
 			positive = fmt.Sprintf(" (%s positive)", progress.Count(m.Lineage.Seen))
 		}
-		fmt.Fprintf(w, "  trained    on %s rows%s of %s, seed %d\n", progress.Count(m.Lineage.Rows), positive, m.Lineage.Train.String(), m.Seed)
+		on := "on " + progress.Count(m.Lineage.Rows) + " rows" + positive + " of"
+		if m.Lineage.Rows == 0 {
+			on = "without a network, on"
+		}
+		fmt.Fprintf(w, "  trained    %s %s, seed %d\n", on, m.Lineage.Train.String(), m.Seed)
 		if m.Task == model.Fraud {
 			fmt.Fprintf(w, "  alerts     from probability %.4g, chosen for %g a day\n", m.Threshold, m.AlertsPerDay)
 		}

@@ -186,7 +186,8 @@ func (t *trainer) load(ctx context.Context) error {
 	}
 	last := l.Time[len(l.Time)-1]
 	if to > last+366*microDay {
-		to = last + 1 // no end was given, or one long after the last purchase
+		// No end was given, or one long after the last purchase: the second after that one, which people can read.
+		to = last/datasets.Second*datasets.Second + datasets.Second
 	}
 	t.span = datasets.Range{From: l.Time[0], To: to}
 	return nil
