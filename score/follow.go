@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
@@ -16,7 +17,7 @@ type Follower interface {
 	// Task names it among the states that a scorer saves, such as "demand".
 	Task() string
 	// Fold takes transactions in the order of the log, without duplicates, in the columns of its artifact's
-	// input.
+	// input. The batch may not be kept: a column that the events lack may be longer than the batch.
 	Fold(*datasets.Batch) error
 	Snapshot(io.Writer) error
 	Restore(io.Reader) error
@@ -32,6 +33,7 @@ type Following struct {
 type lens struct {
 	schema *datasets.Schema
 	from   []int // column of the events; -1 is one that they do not have and that the model makes do without
+	shown  datasets.Batch
 }
 
 // lensOf checks that the events have what the follower's spec reads.
@@ -47,32 +49,35 @@ func lensOf(f *Following, events *datasets.Schema) (*lens, error) {
 	for i := range in.Fields {
 		l.from = append(l.from, events.Index(in.Fields[i].Name))
 	}
+	l.shown = datasets.Batch{Schema: in, Columns: make([]datasets.Column, len(l.from))}
 	return l, nil
 }
 
-// look shares the columns of b.
+// look shares the columns of b. What it returns is valid until the next look.
 func (l *lens) look(b *datasets.Batch) *datasets.Batch {
-	out := &datasets.Batch{Schema: l.schema, N: b.N, Columns: make([]datasets.Column, len(l.from))}
+	l.shown.N = b.N
 	for i, from := range l.from {
 		if from >= 0 {
-			out.Columns[i] = b.Columns[from]
-			continue
-		}
-		c := &out.Columns[i]
-		c.Null = make([]bool, b.N)
-		for k := range c.Null {
-			c.Null[k] = true
-		}
-		switch l.schema.Fields[i].Type {
-		case datasets.String:
-			c.Strings = make([]string, b.N)
-		case datasets.Float64:
-			c.Floats = make([]float64, b.N)
-		default:
-			c.Ints = make([]int64, b.N)
+			l.shown.Columns[i] = b.Columns[from]
+		} else if c := &l.shown.Columns[i]; len(c.Null) < b.N {
+			*c = nulls(l.schema.Fields[i].Type, b.N)
 		}
 	}
-	return out
+	return &l.shown
+}
+
+// nulls is a column of n nulls.
+func nulls(t datasets.Type, n int) datasets.Column {
+	c := datasets.Column{Null: slices.Repeat([]bool{true}, n)}
+	switch t {
+	case datasets.String:
+		c.Strings = make([]string, n)
+	case datasets.Float64:
+		c.Floats = make([]float64, n)
+	default:
+		c.Ints = make([]int64, n)
+	}
+	return c
 }
 
 // eventsSpec is what a scorer without a classifier computes: enough to know a transaction that comes twice.

@@ -141,3 +141,71 @@ func TestFollowerFails(t *testing.T) {
 		t.Error("the scorer goes on")
 	}
 }
+
+// A column that the events lack and the model makes do without is null to the follower; one that it needs, or that
+// has another type, is refused at the start.
+func TestFollowersSeeTheirColumns(t *testing.T) {
+	a := modeltest.Artifact(t)
+	without := func(name string) *datasets.Schema {
+		s := &datasets.Schema{}
+		for _, f := range mapping(t).LogSchema().Fields {
+			if f.Name != name {
+				s.Fields = append(s.Fields, f)
+			}
+		}
+		return s
+	}
+	f := &columns{}
+	s, err := score.New(score.Options{Followers: following(a, f), Schema: without(datasets.IsFraud)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 3 {
+		rows := datasets.NewBatch(without(datasets.IsFraud), 1)
+		rows.N = 1
+		for i := range rows.Columns {
+			c := &rows.Columns[i]
+			switch name := rows.Schema.Fields[i].Name; {
+			case name == datasets.Event:
+				c.Strings = []string{datasets.EventTransaction}
+			case rows.Schema.Fields[i].Type == datasets.String:
+				c.Strings, c.Null = []string{""}, []bool{true}
+			case name == datasets.KnownAt:
+				c.Ints, c.Null = []int64{0}, []bool{true}
+			default:
+				c.Ints = []int64{start + int64(n)}
+			}
+		}
+		if _, _, err := s.Process(score.Events{Source: "x", Rows: rows, Positions: []int64{int64(n)}}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f.rows != 3 || f.null != 3 {
+		t.Errorf("%d rows, %d without a label, want 3 and 3", f.rows, f.null)
+	}
+	if _, err := score.New(score.Options{Followers: following(a, f), Schema: without(datasets.Amount)}); err == nil || !strings.Contains(err.Error(), "amount") {
+		t.Errorf("without amount: %v", err)
+	}
+	other := without("")
+	other.Fields[other.Index(datasets.UserID)].Type = datasets.String
+	if _, err := score.New(score.Options{Followers: following(a, f), Schema: other}); err == nil || !strings.Contains(err.Error(), "user_id is string here") {
+		t.Errorf("user_id as text: %v", err)
+	}
+}
+
+// columns is a follower that counts rows whose label is null.
+type columns struct {
+	other
+	rows, null int
+}
+
+func (c *columns) Fold(b *datasets.Batch) error {
+	label := b.Column(datasets.IsFraud)
+	for i := range b.N {
+		c.rows++
+		if label.IsNull(i) {
+			c.null++
+		}
+	}
+	return nil
+}
