@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/onmart/onmart/train/program"
 )
 
 // ALSOptions are the settings of TrainALS; zero values mean the defaults.
@@ -304,14 +306,7 @@ func loss(p path, users, items *side, o ALSOptions) float64 {
 	return sum / total
 }
 
-// philox is Philox4x32-10 (Salmon et al. 2011): four words for each counter.
+// philox is four random words of a seed for a place: a site, a row and four columns of it.
 func philox(seed uint64, site uint32, row uint64, column uint32) [4]uint32 {
-	c := [4]uint32{column, uint32(row), uint32(row >> 32), site}
-	k0, k1 := uint32(seed), uint32(seed>>32)
-	for range 10 {
-		a, b := uint64(c[0])*0xD2511F53, uint64(c[2])*0xCD9E8D57
-		c = [4]uint32{uint32(b>>32) ^ c[1] ^ k0, uint32(b), uint32(a>>32) ^ c[3] ^ k1, uint32(a)}
-		k0, k1 = k0+0x9E3779B9, k1+0xBB67AE85
-	}
-	return c
+	return program.Philox([2]uint32{uint32(seed), uint32(seed >> 32)}, [4]uint32{column, uint32(row), uint32(row >> 32), site})
 }

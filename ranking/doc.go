@@ -14,5 +14,5 @@
 // What may not be assumed: that scores of two methods have one scale; that a score is a probability; that a
 // function keeps a slice handed to it only for the duration of the call, unless its comment says that it copies.
 //
-// The package imports nothing of Onmart.
+// The package imports nothing of Onmart but the random numbers of train/program.
 package ranking

@@ -28,7 +28,7 @@ type layer struct {
 var layers = []layer{
 	{"cmd", []string{"datasets", "features", "forecast", "ranking", "score", "train", "analyze", "cuda", "internal"}, "commands wire libraries"},
 	{"forecast", nil, "forecasting methods stand alone: the scorer answers with them, and may import nothing of train but program and cpu"},
-	{"ranking", []string{"ranking"}, "retrieval and ranking stand alone, for the same reason"},
+	{"ranking", []string{"ranking", "train/program"}, "retrieval and ranking stand alone, for the same reason; their random numbers are those of programs"},
 	{"datasets", []string{"internal"}, "data sets stand below everything"},
 	{"features", []string{"datasets", "internal"}, "features know data sets only"},
 	{"train/program", nil, "the instruction set imports nothing of ours"},
