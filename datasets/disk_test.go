@@ -23,6 +23,13 @@ import (
 // TestMain lets the test binary be a process that imports: under a limit on file sizes, which fails as a
 // full disk does, or until it is killed.
 func TestMain(m *testing.M) {
+	if dir := os.Getenv("DATASETS_CHILD_RESUME"); dir != "" {
+		if err := resumedRun(dir, 1<<30); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	in := os.Getenv("DATASETS_CHILD_IN")
 	if in == "" {
 		os.Exit(m.Run())

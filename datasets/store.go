@@ -1,7 +1,6 @@
 package datasets
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -16,7 +15,6 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/onmart/onmart/internal/atomicdir"
@@ -37,11 +35,8 @@ const (
 const (
 	// formatVersion is the version of the manifest and the parts that this code writes and the newest it reads.
 	formatVersion = 1
-	// partRows is the rows of a part: enough that dictionaries and pages pay, few enough that the parts
-	// in flight on all cores fit in memory (20 columns of 8 bytes: 40 MiB a part).
-	partRows = 1 << 18
 	// readRows is the most rows Read hands out at once.
-	readRows = 1 << 16
+	readRows = pageRows
 	// manifestLimit bounds what Open reads of a manifest: one of 100,000 parts has about 20 MiB.
 	manifestLimit = 64 << 20
 )
@@ -163,164 +158,6 @@ func (s *Schema) check() error {
 
 func (s *Schema) equal(o *Schema) bool { return s == o || slices.Equal(s.Fields, o.Fields) }
 
-// Writer makes a data set. Rows go in by Write in log order; the directory appears on Commit.
-// One goroutine uses a Writer; parts are encoded by others behind it.
-type Writer struct {
-	dir      *atomicdir.Dir
-	manifest Manifest
-	pending  *Batch
-	parts    int
-	slots    chan struct{} // one a part being encoded
-	wg       sync.WaitGroup
-
-	mu  sync.Mutex // guards err and manifest.Parts
-	err error
-}
-
-// Create starts the data set dir. It refuses an existing directory without force. Defer Abort at once:
-// after Commit it does nothing.
-func Create(dir string, kind Kind, s *Schema, force bool) (*Writer, error) {
-	if err := s.check(); err != nil {
-		return nil, fmt.Errorf("create %s: %w", dir, err)
-	}
-	d, err := atomicdir.Create(dir, force)
-	if err != nil {
-		return nil, err
-	}
-	return &Writer{
-		dir: d,
-		manifest: Manifest{FormatVersion: formatVersion, Kind: kind, Schema: Schema{Fields: slices.Clone(s.Fields)},
-			Created: Created{Time: time.Now().UTC().Truncate(time.Second)}, Counts: map[string]int64{}},
-		slots: make(chan struct{}, runtime.GOMAXPROCS(0)),
-	}, nil
-}
-
-// Write appends a batch of the Writer's schema; the batch may be reused after. A NaN, an infinity, or a
-// null where the schema has none is an error.
-func (w *Writer) Write(b *Batch) error {
-	if err := w.failed(); err != nil {
-		return err
-	}
-	if err := checkBatch(b, &w.manifest.Schema); err != nil {
-		return fmt.Errorf("write %s: %w", w.dir.Final(), err)
-	}
-	for at := 0; at < b.N; {
-		if w.pending == nil {
-			w.pending = NewBatch(&w.manifest.Schema, min(partRows, b.N-at))
-		}
-		n := min(partRows-w.pending.N, b.N-at)
-		w.pending.appendRows(b, at, at+n)
-		at += n
-		if w.pending.N == partRows {
-			w.flush()
-		}
-	}
-	return nil
-}
-
-// SideFile makes a file beside the parts, such as rejects.jsonl. The caller closes it before Commit.
-func (w *Writer) SideFile(name string) (io.WriteCloser, error) {
-	f, err := w.dir.Create(name)
-	if err != nil {
-		return nil, w.dir.Err(err)
-	}
-	return sideFile{f, w.dir}, nil
-}
-
-// sideFile says of a full disk what parts say.
-type sideFile struct {
-	f   io.WriteCloser
-	dir *atomicdir.Dir
-}
-
-func (s sideFile) Write(b []byte) (int, error) {
-	n, err := s.f.Write(b)
-	return n, s.dir.Err(err)
-}
-
-func (s sideFile) Close() error { return s.dir.Err(s.f.Close()) }
-
-// Manifest is what Commit will write: fill Created, Sources, Counts and Extra before.
-func (w *Writer) Manifest() *Manifest { return &w.manifest }
-
-// Commit writes what is left and the manifest, and gives the directory its name. After an error nothing
-// is there.
-func (w *Writer) Commit() error {
-	w.flush()
-	w.wg.Wait()
-	if err := w.failed(); err != nil {
-		return err
-	}
-	m := &w.manifest
-	for i, p := range m.Parts {
-		m.Rows += p.Rows
-		if i == 0 {
-			m.From, m.To = p.From, p.To
-		}
-		m.From, m.To = min(m.From, p.From), max(m.To, p.To)
-	}
-	m.ID = m.digest()
-	text, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", w.dir.Final(), err)
-	}
-	return w.dir.Commit(atomicdir.ManifestName, append(text, '\n'))
-}
-
-// Abort removes what was written; after Commit it does nothing.
-func (w *Writer) Abort() {
-	w.wg.Wait()
-	w.dir.Abort()
-}
-
-func (w *Writer) failed() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.err
-}
-
-// flush hands the pending rows to a goroutine that makes a part of them, and waits where as many as there
-// are cores are at it.
-func (w *Writer) flush() {
-	if w.pending == nil || w.pending.N == 0 {
-		return
-	}
-	b, at := w.pending, w.parts
-	w.pending = nil
-	w.parts++
-	w.mu.Lock()
-	w.manifest.Parts = append(w.manifest.Parts, Part{File: fmt.Sprintf("part-%05d.parquet", at)})
-	w.mu.Unlock()
-	w.slots <- struct{}{}
-	w.wg.Go(func() {
-		p, err := w.writePart(b, fmt.Sprintf("part-%05d.parquet", at))
-		w.mu.Lock()
-		w.manifest.Parts[at] = p
-		if err != nil && w.err == nil {
-			w.err = fmt.Errorf("write %s: %w", filepath.Join(w.dir.Final(), p.File), w.dir.Err(err))
-		}
-		w.mu.Unlock()
-		<-w.slots
-	})
-}
-
-func (w *Writer) writePart(b *Batch, name string) (Part, error) {
-	p := Part{File: name, Rows: int64(b.N)}
-	p.From, p.To = timeBounds(b)
-	var buf bytes.Buffer
-	if err := encodePart(&buf, b); err != nil {
-		return p, err
-	}
-	sum := sha256.Sum256(buf.Bytes())
-	p.Bytes, p.SHA256 = int64(buf.Len()), hex.EncodeToString(sum[:])
-	f, err := w.dir.Create(name)
-	if err != nil {
-		return p, err
-	}
-	_, err = f.Write(buf.Bytes())
-	return p, errors.Join(err, f.Close())
-}
-
 // checkBatch finds rows that the schema does not allow.
 func checkBatch(b *Batch, s *Schema) error {
 	if !b.Schema.equal(s) {
@@ -336,13 +173,32 @@ func checkBatch(b *Batch, s *Schema) error {
 				return fmt.Errorf("column %s has no value in row %d, and may not be null", f.Name, at)
 			}
 		}
-		for at, v := range c.Floats {
-			if v-v != 0 {
-				return fmt.Errorf("column %s is %v in row %d: only finite numbers are stored", f.Name, v, at)
-			}
+		if at := notFinite(c.Floats); at >= 0 {
+			return fmt.Errorf("column %s is %v in row %d: only finite numbers are stored", f.Name, c.Floats[at], at)
 		}
 	}
 	return nil
+}
+
+// notFinite is the place of the first NaN or infinity, or -1. x-x is zero of every other number, and NaN stays NaN in
+// a sum; four sums at a time, because each waits for the one before.
+func notFinite(v []float64) int {
+	var a, b, c, d float64
+	i := 0
+	for ; i+4 <= len(v); i += 4 {
+		w := v[i : i+4 : i+4]
+		a += w[0] - w[0]
+		b += w[1] - w[1]
+		c += w[2] - w[2]
+		d += w[3] - w[3]
+	}
+	for _, x := range v[i:] {
+		a += x - x
+	}
+	if a+b+c+d == 0 {
+		return -1
+	}
+	return slices.IndexFunc(v, func(x float64) bool { return x-x != 0 })
 }
 
 func fieldNames(s *Schema) []string {
@@ -351,6 +207,16 @@ func fieldNames(s *Schema) []string {
 		names[i] = s.Fields[i].Name
 	}
 	return names
+}
+
+// truncate empties the batch and keeps its memory.
+func (b *Batch) truncate() {
+	b.N = 0
+	for i := range b.Columns {
+		c := &b.Columns[i]
+		clear(c.Strings) // or the texts stay in memory
+		*c = Column{Ints: c.Ints[:0], Floats: c.Floats[:0], Strings: c.Strings[:0]}
+	}
 }
 
 // appendRows appends rows from..to of o, which has the same schema.
@@ -541,10 +407,14 @@ type ReadOptions struct {
 	Columns []string // in this order; nil is all
 	Range   Range    // of event time; a label of a log is placed by when it was known
 	Threads int      // decoding goroutines; 0 is one a core
+	// Reuse says that f is done with a batch when it returns, so that its memory serves again: without it, making and
+	// clearing memory is a third of the work.
+	Reuse bool
 }
 
 // Read hands the rows to f in log order, in batches of at most 65,536 rows which f may keep. Checksums are
-// verified on the way: what f sees is what was written. Parts outside the range are not read.
+// verified on the way: what f sees is what was written. Parts outside the range are not read. Batches are decoded
+// ahead while f is at work.
 func (d *Dataset) Read(ctx context.Context, o ReadOptions, f func(*Batch) error) error {
 	read, drop, err := d.columns(&o)
 	if err != nil {
@@ -561,13 +431,8 @@ func (d *Dataset) Read(ctx context.Context, o ReadOptions, f func(*Batch) error)
 			parts = append(parts, p)
 		}
 	}
-	return d.readParts(ctx, parts, threads, func(p Part) (*Batch, error) {
-		b, err := d.readPart(p, read)
-		if err != nil {
-			return nil, err
-		}
-		return cut(b, o.Range).first(len(read) - drop), nil
-	}, f)
+	r := &reading{d: d, columns: read, keep: len(read) - drop, cut: o.Range, reuse: o.Reuse}
+	return r.run(ctx, parts, threads, f)
 }
 
 // columns resolves the names asked for and adds, at the end, those that only the range needs.
@@ -599,85 +464,6 @@ func (d *Dataset) columns(o *ReadOptions) (read []int, drop int, err error) {
 		}
 	}
 	return read, drop, nil
-}
-
-// readParts decodes parts ahead of f and hands them to it in order.
-func (d *Dataset) readParts(ctx context.Context, parts []Part, threads int, decode func(Part) (*Batch, error), f func(*Batch) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type result struct {
-		b   *Batch
-		err error
-	}
-	results := make([]chan result, len(parts))
-	for i := range results {
-		results[i] = make(chan result, 1)
-	}
-	next := make(chan int)
-	ahead := make(chan struct{}, threads+1) // bounds the decoded parts in memory
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	wg.Go(func() {
-		defer close(next)
-		for i := range parts {
-			select {
-			case ahead <- struct{}{}:
-			case <-ctx.Done():
-				return
-			}
-			select {
-			case next <- i:
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
-	for range min(threads, len(parts)) {
-		wg.Go(func() {
-			for i := range next {
-				b, err := decode(parts[i])
-				results[i] <- result{b, err}
-			}
-		})
-	}
-	for i := range parts {
-		var r result
-		select {
-		case r = <-results[i]:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if r.err != nil {
-			return r.err
-		}
-		for at := 0; at < r.b.N; at += readRows {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := f(r.b.Slice(at, min(at+readRows, r.b.N))); err != nil {
-				return err
-			}
-		}
-		<-ahead
-	}
-	return ctx.Err()
-}
-
-func (d *Dataset) readPart(p Part, columns []int) (*Batch, error) {
-	path := filepath.Join(d.dir, p.File)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read data set: %w", err)
-	}
-	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != p.SHA256 {
-		return nil, fmt.Errorf("read data set: %s: the checksum differs from the manifest's: the file was changed or damaged; make %s again", path, d.dir)
-	}
-	b, err := decodePart(data, d.Schema(), int(p.Rows), columns)
-	if err != nil {
-		return nil, fmt.Errorf("read data set: %s: %w", path, err)
-	}
-	return b, nil
 }
 
 // cut is the rows of the batch inside the range.

@@ -4,11 +4,10 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/features/derive"
+	"github.com/onmart/onmart/features/slab"
 )
 
 // Status says what became of one row of input.
@@ -23,10 +22,13 @@ const (
 	LabelWaiting               // a label whose transaction has not been seen; it waits for it
 	LabelExpired               // a label too far from its transaction in time: not applied
 	LabelIgnored               // a label, where the spec has none
+	LateSkipped                // further behind than the lateness, where the spec says to skip such: neither
+	FutureEvent                // too far ahead of all before it to be believed: neither
 	statuses
 )
 
-var statusNames = [statuses]string{"scored", "late", "duplicate", "invalid", "label_applied", "label_waiting", "label_expired", "label_ignored"}
+var statusNames = [statuses]string{"scored", "late", "duplicate", "invalid", "label_applied", "label_waiting", "label_expired",
+	"label_ignored", "late_skipped", "future"}
 
 func (s Status) String() string {
 	if s < statuses {
@@ -46,6 +48,8 @@ type Counts struct {
 	LabelsExpired int64 `json:"labels_expired"`
 	LabelsIgnored int64 `json:"labels_ignored"`
 	RowLabels     int64 `json:"row_labels"` // labels that transactions carried
+	LateSkipped   int64 `json:"late_skipped,omitempty"`
+	Future        int64 `json:"future,omitempty"`
 
 	// Of panels and interactions.
 	Filtered int64 `json:"filtered,omitempty"` // do not meet the spec's conditions
@@ -65,18 +69,6 @@ type Rows struct {
 	Status []Status    // by row of the input batch
 }
 
-// shards is into how many parts the keys of a group are cut. More than the threads of the machines in mind,
-// so that uneven keys spread; and so many that the rings of one shard of a card stream (10,000 keys, 130
-// entries each) fit a core's own cache, which halved the time of backfill. The result does not depend on it.
-const (
-	shards    = 64
-	shardMask = shards - 1
-)
-
-// parallelFrom is the number of rows from which a batch is computed shard by shard: below, rows of one shard
-// are too few to find each other's entries in the cache, and too few to wake other threads for.
-const parallelFrom = 512
-
 // maxTime bounds event times, so that adding spans stays inside int64. It is far beyond any calendar.
 const maxTime = int64(1) << 60
 
@@ -87,81 +79,95 @@ const beginning = math.MinInt64
 type Engine struct {
 	// DetectDuplicates makes a transaction whose (trans_id, line) is there already a Duplicate. For live
 	// sources, which may deliver twice; imported data sets and recorded logs have no duplicates. To be set
-	// before the first batch.
+	// before the first batch. A spec that declares duplicates has them looked for in any case.
 	DetectDuplicates bool
 
 	p        *Plan
 	threads  int
-	parallel int // rows of a batch from which it is computed shard by shard
+	parallel int // rows of a batch from which threads share it
+	a        *slab.Arena
 	st       *state
 	counts   Counts
 	sc       scratch
+	rd       rowReader
+	derived  *derive.Program
+	last     *derive.Program
+	readers  [][]scanner // by thread and group
+	final    bool        // no state is wanted at the end, and no label or duplicate will be told by it
 }
 
 // state is the recent events and all that is computed from them.
 type state struct {
-	rec       *records
-	names     []*names // by key column
+	rec       *records // nil: not kept
+	keys      []keyTable
 	groups    []groupState
+	units     []unitClock
 	watermark int64
-	position  int64 // the seq of the next event of a log that has none
-	keysSwept int   // keys when those no longer in use were last dropped
-}
-
-type groupState struct {
-	*group
-	shards [shards]shard
-}
-
-// shard is the rings of the keys with one remainder. One thread at a time touches it.
-type shard struct {
-	rings []ring
-	bound []uint64         // by summed column: no |value| is greater
-	delta map[int32]*delta // by key: what label events changed, where they did
-	_     [64]byte         // keep two shards out of one cache line
-}
-
-// scratch is a batch as the sequential pass leaves it, by row of output.
-type scratch struct {
-	t, bound []int64 // event time; W-H after the event
-	y        []int64 // carried label, 0 without one
-	keys     [][]int32
-	vals     [][]int64
-	ops      [][]op // by key column
-
-	links    []link
-	old, new []entry
-
-	// For threads: rows of each key column by shard.
-	order  [][]int32
-	starts [][shards + 1]int32
+	position  int64       // the seq of the next event of a log that has none
+	candidate int64       // time of a transaction that was not believed, beginning: none
+	lives     []lifetimes // by key
+	most      []uint64    // by Plan.vals: no |value| so far is greater
 }
 
 // NewEngine makes an engine with an empty state that computes on that many threads. It panics where the plan is of
 // another shape than Events.
-func (p *Plan) NewEngine(threads int) *Engine {
+func (p *Plan) NewEngine(threads int) *Engine { return p.NewEngineIn(threads, slab.New(0, "")) }
+
+// NewEngineIn is NewEngine with its state in an arena, which belongs to the engine from then on.
+func (p *Plan) NewEngineIn(threads int, a *slab.Arena) *Engine {
 	if p.spec.Shape() != Events {
 		panic(fmt.Sprintf("features: the spec %s is of %s, not of features of transactions", p.spec.name, p.spec.Shape()))
 	}
-	return &Engine{p: p, threads: max(1, threads), parallel: parallelFrom, st: p.newState(), sc: scratch{
-		keys: make([][]int32, len(p.keys)), vals: make([][]int64, len(p.vals)), ops: make([][]op, len(p.keys)),
-		order: make([][]int32, len(p.keys)), starts: make([][shards + 1]int32, len(p.keys)),
-	}}
+	e := &Engine{p: p, threads: max(1, threads), parallel: parallelFrom, a: a}
+	e.st = p.newState(a)
+	e.rd = newRowReader(p, &p.row)
+	if p.derived != nil {
+		e.derived = p.derived.Clone()
+	}
+	if p.last != nil {
+		e.last = p.last.Clone()
+	}
+	e.sc = newScratch(p)
+	e.bindReaders()
+	return e
 }
 
-func (p *Plan) newState() *state {
-	st := &state{rec: newRecords(p), watermark: beginning}
-	for _, k := range p.keys {
-		st.names = append(st.names, newNames(p.in.Fields[k.col].Type))
+// bindReaders has the threads work on the state at hand.
+func (e *Engine) bindReaders() {
+	e.sc.most = e.st.most
+	e.readers = make([][]scanner, e.threads)
+	for t := range e.readers {
+		e.readers[t] = make([]scanner, len(e.p.groups))
+		for g := range e.readers[t] {
+			gs := &e.st.groups[g]
+			e.readers[t][g] = scanner{gs: gs, sc: &e.sc, v: make([]int64, len(gs.cols)), out: make([][]float64, len(gs.outs))}
+		}
+	}
+}
+
+func (p *Plan) newState(a *slab.Arena) *state {
+	st := &state{watermark: beginning, candidate: beginning, rec: newRecords(p), most: make([]uint64, len(p.vals))}
+	for i := range p.keys {
+		st.keys = append(st.keys, newKeyTable(&p.keys[i], a))
+		st.lives = append(st.lives, lifetimes{reach: p.reach(i)})
 	}
 	st.groups = make([]groupState, len(p.groups))
 	for i, g := range p.groups {
-		st.groups[i].group = g
-		for s := range st.groups[i].shards {
-			st.groups[i].shards[s].bound = make([]uint64, g.stride-1)
-		}
+		st.groups[i] = newGroupState(g, a)
+	}
+	for _, u := range p.units {
+		st.units = append(st.units, newUnitClock(u, p.location))
 	}
 	return st
+}
+
+// WithoutState tells the engine that its state will not be asked for, that no label events will come and no duplicates
+// are to be found: it then keeps no record of events. To be called before the first batch.
+func (e *Engine) WithoutState() {
+	e.final = true
+	if e.p.spec.duplicates == 0 {
+		e.st.rec = nil
+	}
 }
 
 // Plan is what the engine computes.
@@ -173,7 +179,10 @@ func (e *Engine) Watermark() int64 { return e.st.watermark }
 // Counts is what became of all rows so far.
 func (e *Engine) Counts() Counts { return e.counts }
 
-// horizonAt is W-H: what has K up to it is no longer visible.
+// StateBytes is the memory that the state takes up, what is spilled included.
+func (e *Engine) StateBytes() int64 { return e.a.Held() + e.st.rec.bytes() }
+
+// horizonAt is W-H of the records: what label has its instant up to it shows in no window.
 func (p *Plan) horizonAt(watermark int64) int64 {
 	if watermark == beginning {
 		return beginning
@@ -181,25 +190,30 @@ func (p *Plan) horizonAt(watermark int64) int64 {
 	return watermark - p.horizon
 }
 
-// Process folds a batch in order and gives a row for each transaction that is neither Duplicate nor Invalid.
-// The batch has the schema that the plan was made for; out's memory is used again. An error means that the
-// batch does not fit the plan, and nothing was folded.
+// Process folds a batch in order and gives a row for each transaction that is neither Duplicate nor Invalid,
+// LateSkipped nor FutureEvent. The batch has the schema that the plan was made for; out's memory is used again. An error
+// means that the batch does not fit the plan, and nothing was folded.
 func (e *Engine) Process(in *datasets.Batch, out *Rows) error {
 	if err := e.p.fits(in); err != nil {
 		return err
 	}
-	e.resolve(in, out)
-	e.direct(in, out)
-	if out.N >= e.parallel {
-		e.spread(out)
-	} else {
-		for g := range e.st.groups {
-			gs := &e.st.groups[g]
-			gs.grow(e.st.names[gs.key].len())
-			gs.run(&e.sc, nil, -1, out)
-		}
+	if e.final && e.p.event >= 0 && slices.Contains(in.Columns[e.p.event].Strings[:in.N], datasets.EventLabel) {
+		return fmt.Errorf("features: a label event for an engine that keeps no events")
 	}
-	e.forget()
+	e.sc.drop = beginning
+	if e.st.watermark != beginning {
+		e.sc.drop = e.st.watermark - e.p.lateness
+	}
+	e.columns(in)
+	e.number(in)
+	e.resolve(in, out)
+	e.gather(in, out)
+	e.direct(out)
+	e.aggregate(out)
+	e.finish(out)
+	if err := e.forget(out.N); err != nil {
+		return fmt.Errorf("features: keeping the state within its budget: %w", err)
+	}
 	return nil
 }
 
@@ -213,35 +227,39 @@ func (p *Plan) fits(in *datasets.Batch) error {
 	return nil
 }
 
-// reset makes room for a batch of n rows.
-func (e *Engine) reset(n int, out *Rows) {
-	sc := &e.sc
-	sc.t, sc.bound, sc.y = sc.t[:0], sc.bound[:0], sc.y[:0]
-	for c := range sc.keys {
-		sc.keys[c], sc.ops[c] = sc.keys[c][:0], sc.ops[c][:0]
+// columns completes the batch's columns by those of joins and row features.
+func (e *Engine) columns(in *datasets.Batch) {
+	cols := in.Columns
+	if len(e.p.row.joins) > 0 {
+		e.rd.begin(in)
+		cols = e.rd.cols
 	}
-	for c := range sc.vals {
-		sc.vals[c] = sc.vals[c][:0]
+	if e.derived != nil {
+		cols = e.derived.Run(cols, in.N)
 	}
-	out.N, out.Input, out.Status = 0, out.Input[:0], slices.Grow(out.Status[:0], n)
-	if len(out.Values) != len(e.p.features) {
-		out.Values = make([][]float64, len(e.p.features))
+	e.sc.cols = cols
+}
+
+// number gives the keys of all rows their numbers.
+func (e *Engine) number(in *datasets.Batch) {
+	for k := range e.p.keys {
+		e.sc.ids[k] = slices.Grow(e.sc.ids[k][:0], in.N)[:in.N]
+		kp, ids := &e.p.keys[k], e.sc.ids[k]
+		if kp.col >= 0 {
+			e.st.keys[k].number(&e.sc.cols[kp.col], in.N, ids)
+		} else {
+			e.st.keys[k].pairs(e.sc.ids[kp.left], e.sc.ids[kp.right], ids)
+		}
 	}
 }
 
-// resolve is the sequential pass: it decides what every row is, numbers the keys, resolves labels to
-// changes of entries, and enters the events into the records.
+// resolve is the sequential pass: it decides what every row is, resolves labels to changes of entries, and enters the
+// events into the records.
 func (e *Engine) resolve(in *datasets.Batch, out *Rows) {
 	p, st := e.p, e.st
 	e.reset(in.N, out)
-	if e.DetectDuplicates && !st.rec.indexed() {
+	if (e.DetectDuplicates || p.spec.duplicates > 0) && !st.rec.indexed() {
 		st.rec.buildIndex(p.idText)
-	}
-	var nullable []int
-	for _, c := range p.needed {
-		if in.Columns[c].Null != nil && !slices.Contains(nullable, c) {
-			nullable = append(nullable, c)
-		}
 	}
 	for i := range in.N {
 		ev := event{row: i, seq: st.position}
@@ -254,7 +272,7 @@ func (e *Engine) resolve(in *datasets.Batch, out *Rows) {
 		var s Status
 		switch {
 		case p.event < 0 || in.Columns[p.event].Strings[i] == datasets.EventTransaction:
-			s = e.transaction(in, ev, nullable, out)
+			s = e.transaction(in, ev, out)
 		case in.Columns[p.event].Strings[i] == datasets.EventLabel:
 			s = e.labelEvent(in, ev)
 		default:
@@ -266,9 +284,32 @@ func (e *Engine) resolve(in *datasets.Batch, out *Rows) {
 		out.Status = append(out.Status, s)
 		e.count(s)
 	}
-	out.N = len(e.sc.t)
+	out.N = len(out.Input)
 	for f := range out.Values {
 		out.Values[f] = slices.Grow(out.Values[f][:0], out.N)[:out.N]
+	}
+}
+
+// reset makes room for a batch of n rows.
+func (e *Engine) reset(n int, out *Rows) {
+	sc := &e.sc
+	sc.t, sc.top, sc.mark = slices.Grow(sc.t[:0], n), slices.Grow(sc.top[:0], n), slices.Grow(sc.mark[:0], n)
+	sc.y, sc.order64 = slices.Grow(sc.y[:0], n), slices.Grow(sc.order64[:0], n)
+	for k := range sc.ops {
+		sc.ops[k] = sc.ops[k][:0]
+	}
+	sc.nullable, sc.floats = sc.nullable[:0], sc.floats[:0]
+	for _, c := range e.p.needed {
+		if col := &sc.cols[c]; col.Null != nil {
+			sc.nullable = append(sc.nullable, col.Null)
+		}
+		if e.p.fields[c].Type == datasets.Float64 {
+			sc.floats = append(sc.floats, sc.cols[c].Floats)
+		}
+	}
+	out.N, out.Input, out.Status = 0, slices.Grow(out.Input[:0], n), slices.Grow(out.Status[:0], n)
+	if len(out.Values) != len(e.p.features) {
+		out.Values = make([][]float64, len(e.p.features))
 	}
 }
 
@@ -291,6 +332,10 @@ func (e *Engine) count(s Status) {
 		c.LabelsExpired++
 	case LabelIgnored:
 		c.LabelsIgnored++
+	case LateSkipped:
+		c.LateSkipped++
+	case FutureEvent:
+		c.Future++
 	}
 }
 
@@ -303,6 +348,9 @@ type event struct {
 	id   int64
 	name string
 }
+
+// ord is an event's place among those of one instant: by partition, then by position.
+func (ev *event) ord() int64 { return int64(ev.part)<<48 + ev.seq }
 
 // identify reads trans_id and line; ok is false where there is no trans_id.
 func (e *Engine) identify(in *datasets.Batch, ev *event, noLine int64) bool {
@@ -334,58 +382,77 @@ func (e *Engine) labelOf(in *datasets.Batch, row int) (y int8, ok bool) {
 	return int8(v), v == 0 || v == 1
 }
 
-func (e *Engine) transaction(in *datasets.Batch, ev event, nullable []int, out *Rows) Status {
+// finite tells whether the numbers that a row needs are.
+func (sc *scratch) finite(row int) bool {
+	for _, f := range sc.floats {
+		if x := f[row]; x-x != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *Engine) transaction(in *datasets.Batch, ev event, out *Rows) Status {
 	p, st, sc := e.p, e.st, &e.sc
-	for _, c := range nullable {
-		if in.Columns[c].Null[ev.row] {
+	for _, null := range sc.nullable {
+		if null[ev.row] {
 			return Invalid
 		}
 	}
 	t := in.Columns[p.time].Ints[ev.row]
 	y, ok := e.labelOf(in, ev.row)
-	if !ok || t > maxTime || t < -maxTime || !e.identify(in, &ev, 0) {
+	if !ok || t > maxTime || t < -maxTime || !e.identify(in, &ev, 0) || !sc.finite(ev.row) {
 		return Invalid
 	}
-	if e.DetectDuplicates && e.held(&ev) {
+	if e.held(&ev) {
 		return Duplicate
 	}
 	status := Scored
-	if st.watermark != beginning && t < st.watermark-p.lateness {
-		status = Late
+	if st.watermark != beginning {
+		if far := p.spec.future; far > 0 && t > st.watermark+far && !e.believe(t, far) {
+			return FutureEvent
+		}
+		if t < st.watermark-p.lateness {
+			if p.spec.late.skip {
+				return LateSkipped
+			}
+			status = Late
+		}
 	}
+	st.candidate = beginning
 	st.watermark = max(st.watermark, t)
-	bound := p.horizonAt(st.watermark)
 	if y != none {
 		e.counts.RowLabels++
 	}
-
 	at := len(sc.t)
 	out.Input = append(out.Input, int32(ev.row))
 	sc.t = append(sc.t, t)
-	sc.bound = append(sc.bound, bound)
+	sc.top = append(sc.top, max(t, st.watermark-p.lateness))
+	sc.mark = append(sc.mark, st.watermark)
 	sc.y = append(sc.y, int64(max(y, 0)))
-	rec := st.rec
-	rec.add(t, ev.part, ev.seq, ev.line, y, false, p.idText, ev.id, ev.name)
-	for k := range p.keys {
-		id := int32(none)
-		if c := &in.Columns[p.keys[k].col]; c.IsNull(ev.row) {
-		} else if p.keys[k].text {
-			id = st.names[k].ofString(c.Strings[ev.row])
-		} else {
-			id = st.names[k].ofInt(c.Ints[ev.row])
+	sc.order64 = append(sc.order64, ev.ord())
+	if rec := st.rec; rec != nil {
+		rec.add(t, ev.part, ev.seq, ev.line, y, false, p.idText, ev.id, ev.name)
+		for i, l := range p.labelled {
+			id := int32(none)
+			if l.filter < 0 || e.passes(&p.filters[l.filter], ev.row) {
+				id = sc.ids[l.key][ev.row]
+			}
+			rec.keys[i] = append(rec.keys[i], id)
 		}
-		sc.keys[k] = append(sc.keys[k], id)
-		rec.keys[k] = append(rec.keys[k], id)
-	}
-	for v := range p.vals {
-		x := in.Columns[p.vals[v].col].Ints[ev.row]
-		sc.vals[v] = append(sc.vals[v], x)
-		rec.vals[v] = append(rec.vals[v], x)
-	}
-	if rec.indexed() && p.hasLabel {
-		e.applyWaiting(at, len(rec.t)-1, bound)
+		if rec.indexed() && len(p.labelled) > 0 {
+			e.applyWaiting(at, len(rec.t)-1, p.horizonAt(st.watermark))
+		}
 	}
 	return status
+}
+
+// believe decides about a transaction that is far ahead of all before it: one alone is a wrong clock, a second one in a
+// row of about its time says that nothing happened in between.
+func (e *Engine) believe(t, far int64) bool {
+	before := e.st.candidate
+	e.st.candidate = t
+	return before != beginning && t-before <= far && before-t <= far
 }
 
 // Fault says why a row of a batch that the plan was made for is Invalid: the column and what is wrong with it.
@@ -401,10 +468,8 @@ func (p *Plan) Fault(in *datasets.Batch, row int) (column, reason string) {
 	}
 	switch kind {
 	case datasets.EventTransaction:
-		for _, c := range p.needed {
-			if is(c) {
-				return name(c), missing + ", and the features need it"
-			}
+		if column, reason := p.unusable(in, row); column != "" {
+			return column, reason
 		}
 		if far(p.time) {
 			return name(p.time), "is too far from today"
@@ -432,11 +497,56 @@ func (p *Plan) Fault(in *datasets.Batch, row int) (column, reason string) {
 	return "", ""
 }
 
+// unusable finds a column that a transaction needs and has no usable value in. Columns of joins and row features are
+// computed for the row alone.
+func (p *Plan) unusable(in *datasets.Batch, row int) (column, reason string) {
+	cols := in.Slice(row, row+1).Columns
+	if len(p.row.joins) > 0 {
+		rd := newRowReader(p, &p.row)
+		rd.begin(in.Slice(row, row+1))
+		cols = rd.cols
+	}
+	if p.derived != nil {
+		cols = p.derived.Clone().Run(cols, 1)
+	}
+	for _, c := range p.needed {
+		switch {
+		case cols[c].IsNull(0) && c < len(p.in.Fields):
+			return p.fields[c].Name, "has no value, and the features need it"
+		case cols[c].IsNull(0) && c < len(p.row.ext.Fields):
+			return p.fields[c].Name, "has no value: the joined table lacks the row or the value, and the features need it"
+		case cols[c].IsNull(0):
+			return p.source(in, row, p.fields[c].Name)
+		case p.fields[c].Type == datasets.Float64 && cols[c].Floats[0]-cols[c].Floats[0] != 0:
+			return p.fields[c].Name, fmt.Sprintf("is %v, which is not a number to compute with", cols[c].Floats[0])
+		}
+	}
+	return "", ""
+}
+
+// source says of a row feature without a value which column of the input is to blame, where it is of one.
+func (p *Plan) source(in *datasets.Batch, row int, name string) (column, reason string) {
+	for i := range p.spec.features {
+		f := &p.spec.features[i]
+		if c := p.in.Index(f.of.s); c >= 0 && slices.Contains(f.columns(), name) && in.Columns[c].IsNull(row) {
+			return f.of.s, "has no value, and the features need it"
+		}
+	}
+	return name, "cannot be computed: what it is made of has no value (null: gives it one)"
+}
+
 // held tells whether a transaction is there already.
 func (e *Engine) held(ev *event) bool {
-	rec, bound := e.st.rec, e.p.horizonAt(e.st.watermark)
+	within := e.p.spec.duplicates
+	if !e.DetectDuplicates && within == 0 || e.st.watermark == beginning {
+		return false
+	}
+	rec, since := e.st.rec, e.p.horizonAt(e.st.watermark)-e.p.retain
+	if within > 0 {
+		since = e.st.watermark - within
+	}
 	for j := rec.latest(ev.id, ev.name); j >= 0; j = rec.next(j) {
-		if !rec.isLab[j] && rec.line[j] == ev.line && rec.t[j]+e.p.retain > bound {
+		if !rec.isLab[j] && rec.line[j] == ev.line && rec.t[j] > since {
 			return true
 		}
 	}
@@ -445,6 +555,9 @@ func (e *Engine) held(ev *event) bool {
 
 // applyWaiting applies the labels that wait for the transaction in record i, row `at` of the batch.
 func (e *Engine) applyWaiting(at, i int, bound int64) {
+	if e.st.rec.t[i]+e.p.retain <= bound {
+		return
+	}
 	links, own := e.linksOf(i, bound)
 	if len(links) == own {
 		return
@@ -473,7 +586,7 @@ func (e *Engine) linksOf(i int, bound int64) (links []link, own int) {
 	}
 	for j := rec.latest(id, name); j >= 0; j = rec.next(j) {
 		if rec.isLab[j] && (rec.line[j] == none || rec.line[j] == rec.line[i]) &&
-			p.accepts(t, rec.t[j]) && rec.t[j]+p.retain > bound {
+			p.accepts(t, rec.t[j]) && rec.t[j]+p.acceptFor+p.retain > bound {
 			links = append(links, link{rec.t[j], rec.seq[j], rec.part[j], rec.label[j]})
 		}
 	}
@@ -498,7 +611,7 @@ func (e *Engine) labelEvent(in *datasets.Batch, ev event) Status {
 		return Invalid
 	}
 	bound := p.horizonAt(st.watermark)
-	if k+p.retain <= bound {
+	if k+p.acceptFor+p.retain <= bound {
 		return LabelExpired
 	}
 	rec := st.rec
@@ -532,11 +645,11 @@ func (e *Engine) labelEvent(in *datasets.Batch, ev event) Status {
 }
 
 // change writes down what turns the old entries of the transaction in record i (sc.old) into the new ones
-// (sc.new), due before row `at`. What is not visible is left as it is.
+// (sc.new), due before row `at`.
 func (e *Engine) change(at int32, i int, bound int64) {
-	for _, k := range e.p.labelKeys {
-		if key := e.st.rec.keys[k][i]; key != none {
-			e.sc.ops[k] = changes(e.sc.ops[k], op{at: at, key: key, bound: bound}, e.sc.old, e.sc.new)
+	for j := range e.p.labelled {
+		if key := e.st.rec.keys[j][i]; key != none {
+			e.sc.ops[j] = changes(e.sc.ops[j], op{at: at, key: key, bound: bound}, e.sc.old, e.sc.new)
 		}
 	}
 }
@@ -545,7 +658,7 @@ func (e *Engine) change(at int32, i int, bound int64) {
 func changes(dst []op, o op, old, new []entry) []op {
 	put := func(from, other []entry, sign int8) {
 		for _, x := range from {
-			if x.k > o.bound && !slices.Contains(other, x) {
+			if !slices.Contains(other, x) {
 				o.e, o.sign = x, sign
 				dst = append(dst, o)
 			}
@@ -554,308 +667,4 @@ func changes(dst []op, o op, old, new []entry) []op {
 	put(old, new, -1)
 	put(new, old, 1)
 	return dst
-}
-
-// direct computes the features that need no state.
-func (e *Engine) direct(in *datasets.Batch, out *Rows) {
-	for _, d := range e.p.direct {
-		dst := out.Values[d.dest]
-		switch {
-		case d.col < 0:
-			e.p.calendar(d, e.sc.t, dst)
-		case d.float:
-			src := in.Columns[d.col].Floats
-			for r, i := range out.Input {
-				dst[r] = src[i]
-			}
-		default:
-			src := in.Columns[d.col].Ints
-			for r, i := range out.Input {
-				dst[r] = float64(src[i]) / d.scale
-			}
-		}
-	}
-}
-
-func (p *Plan) calendar(d directFeature, ts []int64, dst []float64) {
-	utc := p.location == time.UTC
-	for r, t := range ts {
-		if !utc {
-			_, offset := time.UnixMicro(t).In(p.location).Zone()
-			t += int64(offset) * datasets.Second
-		}
-		day := t / datasets.Day
-		if t%datasets.Day < 0 {
-			day--
-		}
-		on := false
-		if d.weekend {
-			weekday := (day%7 + 7 + 3) % 7 // Monday is 0; 1970-01-01 was a Thursday
-			on = weekday >= 5
-		} else {
-			on = (t-day*datasets.Day)/datasets.Hour <= 6
-		}
-		dst[r] = float64(btoi(on))
-	}
-}
-
-// spread computes the groups shard by shard, on the engine's threads.
-func (e *Engine) spread(out *Rows) {
-	for k := range e.p.keys {
-		e.sc.sortByShard(k)
-	}
-	for g := range e.st.groups {
-		gs := &e.st.groups[g]
-		gs.grow(e.st.names[gs.key].len())
-	}
-	var next atomic.Int32
-	work := func() {
-		for {
-			task := int(next.Add(1)) - 1
-			if task >= len(e.st.groups)*shards {
-				return
-			}
-			gs, s := &e.st.groups[task/shards], task%shards
-			starts := &e.sc.starts[gs.key]
-			gs.run(&e.sc, e.sc.order[gs.key][starts[s]:starts[s+1]], s, out)
-		}
-	}
-	var wg sync.WaitGroup
-	for range e.threads - 1 {
-		wg.Go(work)
-	}
-	work()
-	wg.Wait()
-}
-
-// sortByShard lists the rows of each shard of a key column, in order. A row without a key is in shard 0.
-func (sc *scratch) sortByShard(k int) {
-	keys := sc.keys[k]
-	starts := &sc.starts[k]
-	*starts = [shards + 1]int32{}
-	for _, id := range keys {
-		starts[max(id, 0)&shardMask+1]++
-	}
-	for s := range shards {
-		starts[s+1] += starts[s]
-	}
-	fill := *starts
-	sc.order[k] = slices.Grow(sc.order[k][:0], len(keys))[:len(keys)]
-	for r, id := range keys {
-		s := max(id, 0) & shardMask
-		sc.order[k][fill[s]] = int32(r)
-		fill[s]++
-	}
-}
-
-// grow makes rings for n keys.
-func (gs *groupState) grow(n int) {
-	for s := range gs.shards {
-		sh := &gs.shards[s]
-		if want := (n - s + shards - 1) / shards; want > len(sh.rings) {
-			sh.rings = slices.Grow(sh.rings, want-len(sh.rings))[:want]
-		}
-	}
-}
-
-// run computes and folds the rows listed (nil: all) for one shard (-1: all), with the changes of labels
-// between them.
-func (gs *groupState) run(sc *scratch, rows []int32, only int, out *Rows) {
-	keys := sc.keys[gs.key]
-	var ops []op
-	if gs.label {
-		ops = sc.ops[gs.key]
-	}
-	n := len(rows)
-	if rows == nil {
-		n = len(keys)
-		if only >= 0 {
-			n = 0
-		}
-	}
-	var room [8]int64
-	v := room[:0]
-	for j := range n {
-		r := j
-		if rows != nil {
-			r = int(rows[j])
-		}
-		for len(ops) > 0 && int(ops[0].at) <= r {
-			gs.apply(&ops[0], only)
-			ops = ops[1:]
-		}
-		v = v[:0]
-		for _, c := range gs.cols {
-			if c == labelValue {
-				v = append(v, sc.y[r])
-			} else {
-				v = append(v, sc.vals[c][r])
-			}
-		}
-		t, bound, key := sc.t[r], sc.bound[r], keys[r]
-		if key == none {
-			gs.alone(v, r, out.Values)
-			continue
-		}
-		sh := &gs.shards[key&shardMask]
-		rg := &sh.rings[key/shards]
-		gs.read(sh, rg, key, t, bound, v, r, out.Values)
-		gs.fold(sh, rg, t+gs.shift, v, bound)
-	}
-	for i := range ops {
-		gs.apply(&ops[i], only)
-	}
-}
-
-// fold enters an entry, unless it could never be seen.
-func (gs *groupState) fold(sh *shard, rg *ring, k int64, v []int64, bound int64) {
-	if k <= bound {
-		return
-	}
-	for c, x := range v {
-		sh.bound[c] = max(sh.bound[c], magnitude(x))
-	}
-	gs.insert(rg, k, v, bound)
-}
-
-// apply makes a change of label entries, if it is in the shard (-1: all).
-func (gs *groupState) apply(o *op, only int) {
-	s := int(o.key & shardMask)
-	if only >= 0 && s != only {
-		return
-	}
-	sh := &gs.shards[s]
-	if sh.delta == nil {
-		sh.delta = map[int32]*delta{}
-	}
-	d := sh.delta[o.key]
-	if d == nil {
-		d = &delta{}
-		sh.delta[o.key] = d
-	}
-	d.apply(o)
-	if rg := &sh.rings[o.key/shards]; rg.d == nil {
-		gs.makeRoom(rg, o.bound) // read looks no further where there is no ring
-	}
-}
-
-// deltaOf is what label events changed under a key, or nil. What no longer shows is dropped.
-func (sh *shard) deltaOf(key int32, bound int64) *delta {
-	if len(sh.delta) == 0 {
-		return nil
-	}
-	d := sh.delta[key]
-	if d != nil && deltaLayout.last(&d.ring) <= bound {
-		delete(sh.delta, key)
-		return nil
-	}
-	return d
-}
-
-// alone gives the features of an event without a key.
-func (gs *groupState) alone(v []int64, r int, values [][]float64) {
-	for w := range gs.wins {
-		for i := range gs.wins[w].outs {
-			o := &gs.wins[w].outs[i]
-			var n, own int64
-			if o.current {
-				n = 1
-				if o.kind != Count {
-					own = v[o.col]
-				}
-			}
-			values[o.dest][r] = o.value(n, float64(own))
-		}
-	}
-}
-
-// value is the feature from the number of entries and their sum.
-func (o *output) value(n int64, sum float64) float64 {
-	switch {
-	case o.kind == Count:
-		return float64(n)
-	case o.kind == Sum:
-		return sum / o.scale
-	case n == 0:
-		return 0
-	}
-	return sum / (float64(n) * o.scale)
-}
-
-// read gives the features of an event at t with values v, row r.
-func (gs *groupState) read(sh *shard, rg *ring, key int32, t, bound int64, v []int64, r int, values [][]float64) {
-	if rg.d == nil {
-		gs.alone(v, r, values)
-		return
-	}
-	changed := sh.deltaOf(key, bound)
-	hi := gs.seek(rg, rg.hi, t)
-	rg.hi = hi
-	for w := range gs.wins {
-		win := &gs.wins[w]
-		start := max(t-win.span, bound)
-		lo := gs.seek(rg, rg.lo[w], start)
-		rg.lo[w] = lo
-		lo = min(lo, hi) // t itself may lie behind the horizon
-		n := int64(hi - lo)
-		for i := range win.outs {
-			o := &win.outs[i]
-			m, sum := n, 0.0
-			switch {
-			case o.kind == Count:
-			case o.kind == Risk:
-				frauds := gs.sum(rg, lo, hi, o.col)
-				if changed != nil {
-					dn, df := changed.read(w, start, t)
-					m, frauds = m+dn, frauds+df
-				}
-				sum = float64(frauds)
-			case o.current:
-				sum = gs.total(rg, lo, hi, o.col, v[o.col], max(sh.bound[o.col], magnitude(v[o.col])))
-			default:
-				sum = gs.total(rg, lo, hi, o.col, 0, sh.bound[o.col])
-			}
-			if o.current {
-				m++
-			}
-			values[o.dest][r] = o.value(m, sum)
-		}
-	}
-}
-
-// forget drops the events that are past holding, and now and then the keys that only they used.
-func (e *Engine) forget() {
-	bound := e.p.horizonAt(e.st.watermark)
-	if bound == beginning {
-		return
-	}
-	e.st.rec.drop(e.p.retain, bound)
-	e.sweep()
-}
-
-// sweepFrom is the number of keys below which forgetting unused ones is not worth a look.
-const sweepFrom = 4096
-
-// sweep drops keys that no event uses any more, by computing the state anew from its events. It looks when
-// the keys have doubled and acts when half are unused, so that its cost per event is bounded.
-func (e *Engine) sweep() {
-	st := e.st
-	if st.keyCount() < sweepFrom+2*st.keysSwept {
-		return
-	}
-	used := 0
-	for k := range e.p.keys {
-		seen := make([]bool, st.names[k].len())
-		for _, id := range st.rec.keys[k][st.rec.gone:] {
-			if id != none && !seen[id] {
-				seen[id] = true
-				used++
-			}
-		}
-	}
-	if 2*used > st.keyCount() {
-		st.keysSwept = st.keyCount()
-		return
-	}
-	e.st = e.p.rebuild(st)
 }

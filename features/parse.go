@@ -11,6 +11,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 	"github.com/onmart/onmart/datasets"
 )
 
@@ -62,18 +63,21 @@ func (f *Faults) err() error {
 	return f
 }
 
-// The fields of a spec, of its label and of a feature; spec.schema.json has the same.
+// The fields of a spec and of its parts; spec.schema.json has the same.
 var (
-	specFields = []string{"name", "timezone", "label", "lateness", "where", "join", "keep", "features", "panel",
-		"interactions"}
-	labelFields   = []string{"column", "delay", "accept_for"}
-	featureFields = []string{"name", "kind", "of", "key", "windows", "shift", "include_current", "log", "unit", "words"}
+	specFields = []string{"name", "timezone", "label", "lateness", "late", "duplicates", "future", "holidays", "where",
+		"join", "keep", "features", "panel", "interactions"}
+	labelFields      = []string{"column", "delay", "accept_for"}
+	lateFields       = []string{"policy"}
+	duplicatesFields = []string{"within"}
+	futureFields     = []string{"beyond"}
+	latePolicies     = []string{"keep", "skip"}
 )
 
 // Parse reads a spec; name is the file's and stands in errors. The error is a *Faults with everything that
 // is wrong; columns are checked by Plan, which knows the data.
 func Parse(name string, src []byte) (*Spec, error) {
-	r := &reader{faults: Faults{Name: name}}
+	r := &reader{faults: Faults{Name: name}, lines: strings.Split(string(src), "\n")}
 	file, err := parser.ParseBytes(src, 0)
 	if err != nil {
 		var y yaml.Error
@@ -98,7 +102,10 @@ func Parse(name string, src []byte) (*Spec, error) {
 }
 
 // reader turns YAML nodes into values and collects what is wrong.
-type reader struct{ faults Faults }
+type reader struct {
+	faults Faults
+	lines  []string // of the source
+}
 
 func place(n ast.Node) position {
 	if n == nil {
@@ -122,7 +129,7 @@ func (r *reader) fields(n ast.Node, what string, known []string, f func(key stri
 	}
 	seen := map[string]bool{}
 	for it := m.MapRange(); it.Next(); {
-		key := it.Key().String()
+		key := keyOf(it.Key())
 		if !slices.Contains(known, key) {
 			r.faults.add(place(it.Key()), "%s: unknown field %q%s", what, key, suggest(key, known))
 			continue
@@ -135,6 +142,14 @@ func (r *reader) fields(n ast.Node, what string, known []string, f func(key stri
 		f(key, it.Value())
 	}
 	return seen
+}
+
+// keyOf is a key of a mapping without its quotes.
+func keyOf(n ast.MapKeyNode) string {
+	if s, ok := n.(*ast.StringNode); ok {
+		return s.Value
+	}
+	return n.String()
 }
 
 func (r *reader) text(n ast.Node, what string) text {
@@ -161,6 +176,42 @@ func (r *reader) texts(n ast.Node, what string) []text {
 	return list
 }
 
+// prose is text whose place is that of its first character, behind a quote or below the mark of a block, so that a
+// fault inside it can be shown where it stands.
+func (r *reader) prose(n ast.Node, what string) text {
+	t := r.text(n, what)
+	switch v := n.(type) {
+	case *ast.StringNode:
+		if k := n.GetToken().Type; k == token.DoubleQuoteType || k == token.SingleQuoteType {
+			t.pos.column++
+		}
+	case *ast.LiteralNode:
+		t.s = strings.TrimRight(t.s, " \n")
+		for l := v.Start.Position.Line; l < len(r.lines); l++ {
+			if body := strings.TrimLeft(r.lines[l], " "); strings.TrimSpace(body) != "" {
+				t.pos = position{v.Start.Position.Line + 1, len(r.lines[l]) - len(body) + 1}
+				break
+			}
+		}
+	}
+	return t
+}
+
+// at is the place of the character that stands at a byte of a prose text. In a text that YAML folds into one line it is
+// counted on from the first character.
+func (t text) at(offset int) position {
+	p := t.pos
+	for i, c := range t.s {
+		if i >= offset {
+			break
+		}
+		if p.column++; c == '\n' {
+			p = position{p.line + 1, t.pos.column}
+		}
+	}
+	return p
+}
+
 func (r *reader) flag(n ast.Node, what string) bool {
 	if v, ok := n.(*ast.BoolNode); ok {
 		return v.Value
@@ -172,16 +223,28 @@ func (r *reader) flag(n ast.Node, what string) bool {
 // maxSpan bounds durations, so that sums of a few of them and an event time stay far from the ends of int64.
 const maxSpan = 36500 * datasets.Day
 
-func (r *reader) duration(t text, what string) int64 {
-	if t.s == "" {
-		return 0 // already a fault
+// duration reads a duration in microseconds, and what it looks like.
+func (r *reader) duration(n ast.Node, what string) (int64, text) {
+	switch n.(type) {
+	case *ast.StringNode, *ast.LiteralNode:
+		t := r.text(n, what)
+		return r.span(t, what), t
 	}
+	r.faults.add(place(n), "%s: want a duration, such as 7d, found %s", what, kindOf(n))
+	return 0, text{pos: place(n)}
+}
+
+func (r *reader) span(t text, what string) int64 {
 	d, err := datasets.ParseDuration(t.s)
-	if err != nil {
+	switch {
+	case strings.HasPrefix(t.s, "-"):
+		r.faults.add(t.pos, "%s: %s is negative: it would read what comes after the transaction; want 0s or more", what, t.s)
+		return 0
+	case err != nil:
 		r.faults.add(t.pos, "%s: %v", what, err)
-	} else if d > maxSpan {
+	case d > maxSpan:
 		r.faults.add(t.pos, "%s: %s is longer than %s", what, t.s, datasets.FormatDuration(maxSpan))
-		d = 0
+		return 0
 	}
 	return d
 }
@@ -203,7 +266,8 @@ func kindOf(n ast.Node) string {
 }
 
 func (r *reader) spec(n ast.Node) *Spec {
-	s := &Spec{timezone: "UTC", lateness: defaultLateness}
+	s := &Spec{timezone: "UTC", lateness: defaultLateness, future: defaultFuture}
+	var features ast.Node
 	seen := r.fields(n, "spec", specFields, func(key string, v ast.Node) {
 		switch key {
 		case "name":
@@ -217,11 +281,25 @@ func (r *reader) spec(n ast.Node) *Spec {
 		case "label":
 			s.label = r.label(v)
 		case "lateness":
-			s.lateness = r.duration(r.text(v, "lateness"), "lateness")
+			s.lateness, _ = r.duration(v, "lateness")
+		case "late":
+			r.policy(v, "late", lateFields, func(v ast.Node, what string) {
+				s.late.skip = r.word(v, what, latePolicies) == "skip"
+			})
+		case "duplicates":
+			r.policy(v, "duplicates", duplicatesFields, func(v ast.Node, what string) {
+				if s.duplicates, _ = r.duration(v, what); s.duplicates == 0 {
+					r.faults.add(place(v), "%s: want a time longer than nothing, such as 7d", what)
+				}
+			})
+		case "future":
+			r.policy(v, "future", futureFields, func(v ast.Node, what string) { s.future, _ = r.duration(v, what) })
+		case "holidays":
+			s.holidays = r.holidays(v)
 		case "keep":
 			s.keep = r.texts(v, "keep")
 		case "features":
-			s.features = r.features(v)
+			features = v
 		case "where":
 			s.where = r.where(v)
 		case "join":
@@ -243,8 +321,35 @@ func (r *reader) spec(n ast.Node) *Spec {
 		return s
 	}
 	r.checkShape(s, seen, place(n))
-	r.check(s)
+	if features != nil {
+		s.features = r.features(features)
+		r.check(s)
+	}
 	return s
+}
+
+// policy reads a mapping with one field, which it needs.
+func (r *reader) policy(n ast.Node, what string, known []string, f func(v ast.Node, what string)) {
+	seen := r.fields(n, what, known, func(key string, v ast.Node) { f(v, what+": "+key) })
+	if seen != nil && !seen[known[0]] {
+		r.faults.add(place(n), "%s: the field %s is missing", what, known[0])
+	}
+}
+
+// holidays are dates, of one year or of every year.
+func (r *reader) holidays(n ast.Node) []text {
+	list := r.texts(n, "holidays")
+	for i, d := range list {
+		_, err := time.Parse(time.DateOnly, d.s)
+		_, yearly := time.Parse(time.DateOnly, "2000-"+d.s)
+		if d.s != "" && err != nil && yearly != nil {
+			r.faults.add(d.pos, "holidays: %q is not a date, such as 2026-04-06, or 12-25 for every year", d.s)
+		}
+		if slices.ContainsFunc(list[:i], func(t text) bool { return t.s == d.s }) {
+			r.faults.add(d.pos, "holidays: %s is there twice", d.s)
+		}
+	}
+	return list
 }
 
 func (r *reader) label(n ast.Node) *labelDef {
@@ -254,9 +359,9 @@ func (r *reader) label(n ast.Node) *labelDef {
 		case "column":
 			l.column = r.text(v, "label column")
 		case "delay":
-			l.delay = r.duration(r.text(v, "label delay"), "label delay")
+			l.delay, l.delayAt = r.duration(v, "label delay")
 		case "accept_for":
-			l.acceptFor = r.duration(r.text(v, "label accept_for"), "label accept_for")
+			l.acceptFor, _ = r.duration(v, "label accept_for")
 		}
 	})
 	for _, f := range []string{"column", "delay"} {
@@ -265,195 +370,6 @@ func (r *reader) label(n ast.Node) *labelDef {
 		}
 	}
 	return l
-}
-
-func (r *reader) features(n ast.Node) []featureDef {
-	seq, ok := n.(*ast.SequenceNode)
-	if !ok || len(seq.Values) == 0 {
-		r.faults.add(place(n), "features: want a list with at least one feature")
-		return nil
-	}
-	var list []featureDef
-	for _, v := range seq.Values {
-		list = append(list, r.feature(v))
-	}
-	return list
-}
-
-func (r *reader) feature(n ast.Node) featureDef {
-	f := featureDef{name: text{pos: place(n)}}
-	var shift, kind text
-	var current position
-	seen := r.fields(n, "feature", featureFields, func(key string, v ast.Node) {
-		switch key {
-		case "name":
-			f.name = r.text(v, "feature name")
-		case "kind":
-			kind = r.text(v, "kind")
-			f.kind = Kind(kind.s)
-		case "of":
-			f.of = r.text(v, "of")
-		case "key":
-			f.key = r.text(v, "key")
-		case "windows":
-			f.windows = r.texts(v, "windows")
-		case "shift":
-			shift = r.text(v, "shift")
-		case "include_current":
-			f.includeCurrent, current = r.flag(v, key), place(v)
-		case "log":
-			f.log = r.flag(v, key)
-		case "unit":
-			f.unit = r.text(v, key).s
-		case "words":
-			f.words = r.text(v, key).s
-		}
-	})
-	if seen == nil {
-		return f
-	}
-	what := "feature " + f.name.s
-	if !seen["name"] {
-		r.faults.add(place(n), "feature: the field name is missing")
-	}
-	if !seen["kind"] {
-		r.faults.add(place(n), "%s: the field kind is missing: one of %s", what, strings.Join(kinds, ", "))
-		return f
-	}
-	if !slices.Contains(kinds, kind.s) {
-		r.faults.add(kind.pos, "%s: unknown kind %q%s; there are %s", what, kind.s, suggest(kind.s, kinds), strings.Join(kinds, ", "))
-		return f
-	}
-	for _, name := range featureFields {
-		switch need := wants(f.kind, name); {
-		case need == must && !seen[name]:
-			r.faults.add(place(n), "%s: a %s needs the field %s", what, f.kind, name)
-		case need == mustNot && seen[name]:
-			r.faults.add(place(n), "%s: a %s has no field %s", what, f.kind, name)
-		}
-	}
-	if f.kind == Calendar && f.of.s != "" && !slices.Contains(calendars, f.of.s) {
-		r.faults.add(f.of.pos, "%s: of: unknown calendar flag %q%s; there are %s", what, f.of.s, suggest(f.of.s, calendars), strings.Join(calendars, ", "))
-	}
-	if seen["windows"] && len(f.windows) == 0 && wants(f.kind, "windows") == must {
-		r.faults.add(place(n), "%s: windows: want at least one, such as [1d, 7d]", what)
-	}
-	for _, w := range f.windows {
-		if d := r.duration(w, what+": windows"); d == 0 && w.s != "" {
-			r.faults.add(w.pos, "%s: windows: %s: want a window longer than nothing", what, w.s)
-		}
-	}
-	if shift.s == "delay" {
-		f.shiftByDelay = true
-	} else if seen["shift"] {
-		f.shift = r.duration(shift, what+": shift")
-	}
-	if f.includeCurrent && (f.shiftByDelay || f.shift > 0) {
-		r.faults.add(current, "%s: include_current does not go with a shift: the current event is outside a shifted window", what)
-	}
-	return f
-}
-
-type need uint8
-
-const (
-	may need = iota
-	must
-	mustNot
-)
-
-// wants tells which fields a kind of feature has.
-func wants(k Kind, field string) need {
-	windowed := k == Count || k == Sum || k == Mean || k == Risk
-	switch field {
-	case "of":
-		if k == Count || k == Risk {
-			return mustNot
-		}
-		return must
-	case "key", "windows":
-		if windowed {
-			return must
-		}
-		return mustNot
-	case "shift", "include_current":
-		if !windowed || k == Risk {
-			return mustNot
-		}
-	}
-	return may
-}
-
-// check is what concerns the spec as a whole: names used twice, labels needed and not declared.
-func (r *reader) check(s *Spec) {
-	used := map[string]bool{}
-	name := func(p position, n string) bool {
-		twice := n != "" && used[n]
-		if twice {
-			r.faults.add(p, "the column %s is there twice: names of kept columns and features must differ (put {w} or {n} for the window into a feature's name)", n)
-		}
-		used[n] = true
-		return twice
-	}
-	for _, k := range s.keep {
-		name(k.pos, k.s)
-	}
-	for i := range s.features {
-		f := &s.features[i]
-		for _, x := range f.expand() {
-			if name(f.name.pos, x.Name) {
-				break
-			}
-		}
-		if s.label == nil && f.kind == Risk {
-			r.faults.add(f.name.pos, "feature %s: a risk needs the spec's label (column and delay)", f.name.s)
-		}
-		if s.label == nil && f.shiftByDelay {
-			r.faults.add(f.name.pos, "feature %s: shift: delay needs the spec's label (column and delay)", f.name.s)
-		}
-	}
-}
-
-// expand gives the template's features, one for each window.
-func (f *featureDef) expand() []Feature {
-	unit := f.unit
-	if unit == "" {
-		switch f.kind {
-		case Count:
-			unit = "events"
-		case Risk:
-			unit = "share"
-		case Calendar:
-			unit = "flag"
-		default:
-			unit = f.of.s
-		}
-	}
-	base := Feature{Name: f.name.s, Kind: f.kind, Log: f.log, Words: f.words, Unit: unit}
-	if len(f.windows) == 0 {
-		return []Feature{base}
-	}
-	var list []Feature
-	for _, w := range f.windows {
-		x := base
-		number := strings.TrimRight(w.s, "smhdw")
-		x.Name = strings.NewReplacer("{w}", w.s, "{n}", number).Replace(f.name.s)
-		x.Words = strings.ReplaceAll(f.words, "{window}", humanSpan(w.s, number))
-		list = append(list, x)
-	}
-	return list
-}
-
-// humanSpan writes a duration as in a sentence: 7d is "7 days", 24h "24 hours".
-func humanSpan(w, number string) string {
-	if w == "" {
-		return w
-	}
-	unit := map[byte]string{'s': "second", 'm': "minute", 'h': "hour", 'd': "day", 'w': "week"}[w[len(w)-1]]
-	if number == "1" {
-		return "1 " + unit
-	}
-	return number + " " + unit + "s"
 }
 
 // suggest is ` (did you mean "x"?)` for the nearest of the known names, or nothing if none is near.

@@ -384,7 +384,7 @@ func (r *reader) interactions(n ast.Node) *interDef {
 		case "log":
 			d.log = r.flag(v, "interactions log")
 		case "hold":
-			d.hold = r.duration(r.text(v, "interactions hold"), "interactions hold")
+			d.hold, _ = r.duration(v, "interactions hold")
 		case "keep":
 			d.keep = r.texts(v, "interactions keep")
 		case "returns":
@@ -423,15 +423,18 @@ func (r *reader) checkShape(s *Spec, seen map[string]bool, at position) {
 		r.faults.add(at, "spec: want one of the fields features, panel and interactions, found %d of them", shapes)
 		return
 	}
-	if s.Shape() == Events {
-		for _, f := range []string{"where", "join"} {
-			if seen[f] {
-				r.faults.add(at, "spec: the field %s is for a panel or interactions, not for features of transactions", f)
+	if s.panel == nil && s.inter == nil {
+		if seen["where"] {
+			r.faults.add(at, "spec: the field where is for a panel or interactions, not for features of transactions")
+		}
+		for i := range s.joins {
+			if j := &s.joins[i]; j.ofSteps() || j.since.s != "" || j.between != nil {
+				r.faults.add(j.pos, "join %s: want a join by columns alone: date, since and between are for a panel", j.table.s)
 			}
 		}
 		return
 	}
-	for _, f := range []string{"label", "keep"} {
+	for _, f := range []string{"label", "keep", "late", "duplicates", "future", "holidays"} {
 		if seen[f] {
 			r.faults.add(at, "spec: the field %s is for features of transactions, not for a panel or interactions", f)
 		}

@@ -84,8 +84,7 @@ type records struct {
 	isLab []bool    // a label event
 	idInt []int64   // trans_id, if it is a number
 	idStr []string  // trans_id, if it is text
-	keys  [][]int32 // by key column: number of the key, or none
-	vals  [][]int64 // by value column: what is summed
+	keys  [][]int32 // by Plan.labelled: number of the key, or none
 	text  textArena
 
 	// Index by trans_id, nil until it is needed: the absolute number of the latest event of a trans_id,
@@ -96,10 +95,20 @@ type records struct {
 }
 
 func newRecords(p *Plan) *records {
-	return &records{keys: make([][]int32, len(p.keys)), vals: make([][]int64, len(p.vals))}
+	return &records{keys: make([][]int32, len(p.labelled))}
 }
 
-func (r *records) indexed() bool { return r.headInt != nil || r.headStr != nil }
+func (r *records) indexed() bool { return r != nil && (r.headInt != nil || r.headStr != nil) }
+
+// bytes is about the memory of the columns and of the index.
+func (r *records) bytes() int64 {
+	if r == nil {
+		return 0
+	}
+	n := int64(cap(r.t))*(8+4+8+8+1+1) + int64(cap(r.idInt))*8 + int64(cap(r.idStr))*(16+8) + int64(cap(r.older))*4
+	n += int64(len(r.headInt)+len(r.headStr)) * 32
+	return n + int64(len(r.keys)*cap(r.t))*4
+}
 
 // buildIndex makes the index over the events that are held.
 func (r *records) buildIndex(text bool) {
@@ -155,10 +164,22 @@ func (r *records) next(i int) int {
 	return i - d
 }
 
+// held tells whether a row has to be kept: a label as long as any transaction that it can be of.
+func (r *records) held(i int, p *Plan, bound int64) bool {
+	hold := r.t[i] + p.retain
+	if r.isLab[i] {
+		hold += p.acceptFor
+	}
+	return hold > bound
+}
+
 // drop forgets the oldest rows while they are past holding.
-func (r *records) drop(retain, bound int64) {
+func (r *records) drop(p *Plan, bound int64) {
+	if r == nil {
+		return
+	}
 	i := r.gone
-	for i < len(r.t) && r.t[i]+retain <= bound {
+	for i < len(r.t) && !r.held(i, p, bound) {
 		if r.headStr != nil {
 			if r.headStr[r.idStr[i]] == r.base+int64(i) {
 				delete(r.headStr, r.idStr[i])
@@ -195,9 +216,6 @@ func (r *records) compact() {
 	for c := range r.keys {
 		r.keys[c] = cut(r.keys[c], g)
 	}
-	for c := range r.vals {
-		r.vals[c] = cut(r.vals[c], g)
-	}
 	if r.indexed() {
 		r.older = cut(r.older, g)
 	}
@@ -210,7 +228,7 @@ func cut[T any](s []T, g int) []T {
 	return s[:n]
 }
 
-// add appends an event; keys and values of a transaction are appended by the caller.
+// add appends an event; the keys of a transaction are appended by the caller.
 func (r *records) add(t int64, part int32, seq, line int64, label int8, isLab, text bool, id int64, name string) {
 	r.t = append(r.t, t)
 	r.part = append(r.part, part)
@@ -229,21 +247,21 @@ func (r *records) add(t int64, part int32, seq, line int64, label int8, isLab, t
 	}
 }
 
-// addLabelColumns fills the key and value columns of a label event, which has none.
+// addLabelColumns fills the key columns of a label event, which has none.
 func (r *records) addLabelColumns() {
 	for c := range r.keys {
 		r.keys[c] = append(r.keys[c], none)
 	}
-	for c := range r.vals {
-		r.vals[c] = append(r.vals[c], 0)
-	}
 }
 
 // canonical lists the rows that count, in the order (T, partition, position).
-func (r *records) canonical(retain, bound int64) []int32 {
+func (r *records) canonical(p *Plan, bound int64) []int32 {
+	if r == nil {
+		return nil
+	}
 	rows := make([]int32, 0, len(r.t)-r.gone)
 	for i := r.gone; i < len(r.t); i++ {
-		if r.t[i]+retain > bound {
+		if r.held(i, p, bound) {
 			rows = append(rows, int32(i))
 		}
 	}

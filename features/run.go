@@ -11,8 +11,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/features/slab"
 	"github.com/onmart/onmart/internal/atomicdir"
 )
 
@@ -27,6 +30,37 @@ type RunOptions struct {
 	Threads  int               // 0 is one a core
 	Created  datasets.Created
 	Progress func(done, total int64) // rows of In
+
+	// The rest is for features of transactions only.
+
+	// StateIn is a state directory of the same features that In goes on from; "" for none.
+	StateIn string
+	// Append puts the rows at the end of Out, which a run with StateOut made; StateIn is that state. Out is replaced by
+	// the old and the new rows together, whole or not at all.
+	Append bool
+	// Memory, where it is more than 0, is how many bytes the engine's state may take up in memory. What is more lies in a
+	// file without a name in the folder Spill ("" is the system's for temporary files), and nothing is dropped. The
+	// records of labels and duplicates, of events that windows over labels still reach, are not part of it. Linux only.
+	Memory int64
+	Spill  string
+	Used   *MemoryUse // filled in at the end, where it is given
+	// CheckpointEvery, where it is more than 0, has the run keep what it has made about that often, and when ctx ends, so
+	// that a later run with Resume goes on from there. When ctx ends sooner than CheckpointFrom, nothing is kept: making
+	// it again is quicker than thinking about it. A run with an Out of its own only: not with Append.
+	CheckpointEvery time.Duration
+	CheckpointFrom  time.Duration
+	Resume          bool
+	// MaxRejects is the share of rows that may be invalid: past it the run fails, and the rejects are kept beside Out,
+	// as OUT.rejects.jsonl. Nil sets no limit.
+	MaxRejects *float64
+
+	stateWanted bool // the engine is for others to go on with
+}
+
+// MemoryUse is what an engine's state took up at the end of a run, in bytes.
+type MemoryUse struct {
+	State   int64 `json:"state_bytes"`   // all of it, records too
+	Spilled int64 `json:"spilled_bytes"` // of it, in the file and not in memory
 }
 
 // Made is what a features data set says of how it was made; it stands in the manifest under "features".
@@ -34,6 +68,8 @@ type Made struct {
 	Spec        string `json:"spec"` // YAML
 	Fingerprint string `json:"fingerprint"`
 	Data        string `json:"data"` // id of the data set they were computed from
+	// Inputs are, of features that were appended to, the ids of all data sets in order; Data is then a digest of them.
+	Inputs []string `json:"inputs,omitempty"`
 	// Input is the columns that the spec reads of that data set: a model trained on the features plans its
 	// spec on them when the data set itself is gone.
 	Input    *datasets.Schema `json:"input"`
@@ -73,7 +109,9 @@ func MadeOf(m *datasets.Manifest) (*Made, error) {
 
 // Run computes the features of a data set's transactions in log order. Transactions before the range are
 // folded and given no row; nothing at or after its end is read. Of a log, a transaction's label column is
-// filled from the log's label events where it carried none; features never read it. It returns the manifest
+// filled from the log's label events where it carried none; features never read it. Rows that are set aside (invalid,
+// and by the spec's policies duplicates, rows of the future and late ones) are counted and listed in rejects.jsonl
+// beside the parts, one JSON object a line, as Reject has it. It returns the manifest
 // that was written (without Out: that would have been).
 //
 // Of a panel the range says which steps are given: those that begin at or after its start and end at or before its
@@ -87,19 +125,40 @@ func Run(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() { b.engine.a.Close() }()
 	if err := refuseOutputs(o); err != nil {
 		return nil, err
 	}
 	if err := refuseRange(o); err != nil {
 		return nil, err
 	}
+	if err := b.goOn(); err != nil {
+		return nil, err
+	}
 	if o.Out != "" {
-		if b.w, err = datasets.Create(o.Out, datasets.KindFeatures, b.plan.Schema(), o.Force); err != nil {
+		if err := b.open(); err != nil {
 			return nil, err
 		}
-		defer b.w.Abort()
 	}
 	if err := b.fold(ctx); err != nil {
+		return nil, b.stopped(ctx, err)
+	}
+	if o.Used != nil {
+		o.Used.State = b.engine.StateBytes()
+		if o.Memory > 0 { // else some pages of the arena have not been touched yet, and none are in a file
+			o.Used.Spilled = max(0, b.engine.a.Held()-b.engine.a.Resident())
+		}
+	}
+	m, err := b.finish()
+	if err != nil && b.w != nil {
+		return nil, b.stopped(ctx, err)
+	}
+	return m, err
+}
+
+// finish writes what a Run leaves.
+func (b *backfill) finish() (*datasets.Manifest, error) {
+	if err := b.rejects.end(b.folded); err != nil {
 		return nil, err
 	}
 	m := &datasets.Manifest{Kind: datasets.KindFeatures, Schema: *b.plan.Schema(), Rows: b.rows}
@@ -109,23 +168,31 @@ func Run(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 	if err := b.describe(m); err != nil {
 		return nil, err
 	}
+	// The data set first: where the state were lost with the old data set in place, the way back would be to compute
+	// everything anew; the other way round the state can be made from the new rows alone.
 	if b.w != nil {
 		if err := b.w.Commit(); err != nil {
 			return nil, err
 		}
+		b.w = nil
 	}
-	if o.StateOut != "" {
-		if err := SaveState(o.StateOut, b.engine, map[string]int64{"data:" + o.In.ID(): b.folded}, nil, o.Force); err != nil {
+	if b.StateOut != "" {
+		b.positions[dataPosition(b.In.ID())] = b.folded
+		if err := SaveState(b.StateOut, b.engine, b.positions, nil, b.Force); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
 }
 
+// dataPosition is the name of a data set among the positions of a state.
+func dataPosition(id string) string { return "data:" + id }
+
 // StateAt folds everything in a data set before the instant `to` (microseconds) and returns the engine: with
 // its state the next event can be computed.
 func StateAt(ctx context.Context, spec *Spec, in *datasets.Dataset, to int64, threads int, progress func(done, total int64)) (*Engine, error) {
-	b, err := newBackfill(RunOptions{Spec: spec, In: in, Threads: threads, Progress: progress, Range: datasets.Range{From: math.MinInt64, To: to}})
+	b, err := newBackfill(RunOptions{Spec: spec, In: in, Threads: threads, Progress: progress, Range: datasets.Range{From: math.MinInt64, To: to},
+		stateWanted: true})
 	if err != nil {
 		return nil, err
 	}
@@ -135,17 +202,38 @@ func StateAt(ctx context.Context, spec *Spec, in *datasets.Dataset, to int64, th
 // backfill is a Run under way.
 type backfill struct {
 	RunOptions
-	plan     *Plan
-	engine   *Engine
-	columns  []string
-	from, to int64
-	w        *datasets.Writer // nil: rows are not wanted
-	labels   map[any][]eventLabel
-	folded   int64 // rows of the input
-	rows     int64 // rows given out
-	seqs     ascending
-	out      Rows
-	emit     []int32 // rows of out that are in the range
+	plan      *Plan
+	engine    *Engine
+	columns   []string
+	from, to  int64
+	w         *datasets.Writer // nil: rows are not wanted
+	labels    map[rowID][]eventLabel
+	positions map[string]int64 // of StateIn
+	before    Counts           // of StateIn
+	folded    int64            // rows of the input
+	rows      int64            // rows given out
+	seqs      ascending
+	rejects   rejectLog
+
+	old     *datasets.Dataset // of Append
+	oldMade *Made
+	skip    int64 // rows of the input that a checkpoint has
+	kept    int64 // rows of the input that the last checkpoint of this run has
+	saved   time.Time
+	saving  time.Duration // how long the last one took
+	began   time.Time
+
+	// Memory of a batch.
+	out     Rows
+	emit    []int32 // rows of out that are in the range
+	sources []int32 // rows of the input that are given out
+	given   datasets.Batch
+}
+
+// rowID is a trans_id: one of the two.
+type rowID struct {
+	number int64
+	text   string
 }
 
 // eventLabel is a label of a log.
@@ -166,45 +254,33 @@ func newBackfill(o RunOptions) (*backfill, error) {
 	if err := wantsLog(o.In); err != nil {
 		return nil, err
 	}
-	all, err := o.Spec.Plan(o.In.Schema())
+	tables, err := OpenTables(o.In.Dir(), o.Spec)
+	if err != nil {
+		return nil, err
+	}
+	all, err := o.Spec.Plan(o.In.Schema(), tables)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.In.Dir(), err)
 	}
-	b := &backfill{RunOptions: o}
+	b := &backfill{RunOptions: o, positions: map[string]int64{}, began: time.Now()}
 	b.from, b.to = o.Range.Bounds()
 	schema := &datasets.Schema{}
 	for _, c := range all.columns() {
 		schema.Fields = append(schema.Fields, o.In.Schema().Fields[c])
 		b.columns = append(b.columns, o.In.Schema().Fields[c].Name)
 	}
-	if b.plan, err = o.Spec.Plan(schema); err != nil {
+	if b.plan, err = o.Spec.Plan(schema, tables); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.In.Dir(), err)
 	}
 	if b.Threads <= 0 {
 		b.Threads = runtime.GOMAXPROCS(0)
 	}
-	b.engine = b.plan.NewEngine(b.Threads)
+	b.engine = b.plan.NewEngineIn(b.Threads, slab.New(o.Memory, o.Spill))
+	if b.StateOut == "" && !b.stateWanted && b.plan.event < 0 {
+		b.engine.WithoutState() // nothing will ask for the events that it has seen
+	}
+	b.rejects = rejectLog{b: b, limit: o.MaxRejects}
 	return b, b.begin()
-}
-
-// columns are the input columns that the plan reads. Without partitions the order of a log says all that its
-// seq says, and going by the order lets a log continue the positions of the state it began from.
-func (p *Plan) columns() []int {
-	list := slices.Clone(p.kept)
-	list = append(list, p.needed...)
-	for _, c := range []int{p.line, p.event, p.knownAt, p.label, p.part} {
-		if c >= 0 {
-			list = append(list, c)
-		}
-	}
-	if p.part >= 0 && p.seq >= 0 {
-		list = append(list, p.seq)
-	}
-	for _, k := range p.keys {
-		list = append(list, k.col)
-	}
-	slices.Sort(list)
-	return slices.Compact(list)
 }
 
 // begin takes up the state that a log begins from, if it lies beside it.
@@ -234,7 +310,7 @@ func refuseOutputs(b RunOptions) error {
 		return err
 	}
 	for _, dir := range []string{b.Out, b.StateOut} {
-		if dir == "" {
+		if dir == "" || b.Append && dir == b.Out {
 			continue
 		}
 		there, err := os.Stat(dir)
@@ -271,7 +347,7 @@ func (b *backfill) fold(ctx context.Context) error {
 			return err
 		}
 	}
-	o := datasets.ReadOptions{Columns: b.columns, Threads: b.Threads}
+	o := datasets.ReadOptions{Columns: b.columns, Threads: b.Threads, Reuse: true}
 	if b.to != math.MaxInt64 {
 		o.Range = datasets.Range{From: math.MinInt64, To: b.to}
 	}
@@ -282,6 +358,12 @@ func (b *backfill) fold(ctx context.Context) error {
 	}
 	var done int64
 	err := b.In.Read(ctx, o, func(in *datasets.Batch) error {
+		if done += int64(in.N); done <= b.skip {
+			return nil
+		}
+		if before := int64(in.N) - (done - b.skip); before > 0 {
+			in = in.Slice(int(before), in.N)
+		}
 		if seq >= 0 {
 			if err := b.seqs.check(b.In.Dir(), in.Columns[seq].Ints); err != nil {
 				return err
@@ -291,7 +373,12 @@ func (b *backfill) fold(ctx context.Context) error {
 		if err := b.batch(in); err != nil {
 			return err
 		}
-		if done += int64(in.N); b.Progress != nil {
+		if b.checkpointDue() {
+			if err := b.checkpoint(); err != nil {
+				return err
+			}
+		}
+		if b.Progress != nil {
 			b.Progress(done, b.In.Manifest().Rows)
 		}
 		return nil
@@ -320,44 +407,58 @@ func (b *backfill) batch(in *datasets.Batch) error {
 	if err := b.engine.Process(in, &b.out); err != nil {
 		return err
 	}
+	if err := b.rejects.add(in, &b.out, b.folded); err != nil {
+		return err
+	}
 	b.folded += int64(in.N)
+	n := b.choose(in)
+	b.rows += int64(n)
+	if b.w == nil || n == 0 {
+		return nil
+	}
+	b.given.Schema, b.given.N, b.given.Columns = b.plan.out, n, b.given.Columns[:0]
+	for _, c := range b.plan.kept {
+		col := in.Columns[c]
+		if n < in.N {
+			col = datasets.Column{Ints: pick(col.Ints, b.sources), Floats: pick(col.Floats, b.sources),
+				Strings: pick(col.Strings, b.sources), Null: pick(col.Null, b.sources)}
+		}
+		if c == b.plan.label && b.labels != nil {
+			b.fillLabels(in, &col)
+		}
+		b.given.Columns = append(b.given.Columns, col)
+	}
+	for _, v := range b.out.Values {
+		if n < b.out.N {
+			v = pick(v, b.emit)
+		}
+		b.given.Columns = append(b.given.Columns, datasets.Column{Floats: v})
+	}
+	return b.w.Write(&b.given)
+}
+
+// choose finds the rows that are given out, and says how many. Where all of a batch are, which is the rule, no lists
+// are made and the columns are handed over as they are.
+func (b *backfill) choose(in *datasets.Batch) int {
+	b.emit, b.sources = b.emit[:0], b.sources[:0]
 	times := in.Columns[b.plan.time].Ints
-	b.emit = b.emit[:0]
+	n := b.out.N
+	if b.from > math.MinInt64 {
+		n = 0
+		for _, i := range b.out.Input {
+			n += btoi(times[i] >= b.from)
+		}
+	}
+	if n == in.N {
+		return n
+	}
 	for r, i := range b.out.Input {
 		if times[i] >= b.from {
 			b.emit = append(b.emit, int32(r))
+			b.sources = append(b.sources, i)
 		}
 	}
-	b.rows += int64(len(b.emit))
-	if b.w == nil || len(b.emit) == 0 {
-		return nil
-	}
-	rows := &datasets.Batch{Schema: b.plan.out, N: len(b.emit)}
-	for _, c := range b.plan.kept {
-		rows.Columns = append(rows.Columns, b.gather(&in.Columns[c]))
-		if c == b.plan.label && b.labels != nil {
-			b.fillLabels(in, &rows.Columns[len(rows.Columns)-1])
-		}
-	}
-	for _, v := range b.out.Values {
-		if len(b.emit) < b.out.N {
-			v = pick(v, b.emit)
-		}
-		rows.Columns = append(rows.Columns, datasets.Column{Floats: v})
-	}
-	return b.w.Write(rows)
-}
-
-// gather takes a kept column's values for the rows that are given out.
-func (b *backfill) gather(c *datasets.Column) datasets.Column {
-	if len(b.emit) == len(b.out.Status) { // all rows of the input
-		return *c
-	}
-	from := make([]int32, len(b.emit))
-	for j, r := range b.emit {
-		from[j] = b.out.Input[r]
-	}
-	return datasets.Column{Ints: pick(c.Ints, from), Floats: pick(c.Floats, from), Strings: pick(c.Strings, from), Null: pick(c.Null, from)}
+	return n
 }
 
 func pick[T any](v []T, rows []int32) []T {
@@ -371,48 +472,67 @@ func pick[T any](v []T, rows []int32) []T {
 	return out
 }
 
+// identity is a row's trans_id and line; noLine stands for a line that it does not say. ok is false where it has no
+// trans_id or an impossible line.
+func (p *Plan) identity(in *datasets.Batch, row int, noLine int64) (id rowID, line int64, ok bool) {
+	c := &in.Columns[p.id]
+	if c.IsNull(row) {
+		return id, noLine, false
+	}
+	if p.idText {
+		id.text = c.Strings[row]
+	} else {
+		id.number = c.Ints[row]
+	}
+	if line = noLine; p.line >= 0 {
+		if l := &in.Columns[p.line]; !l.IsNull(row) {
+			return id, l.Ints[row], l.Ints[row] >= 0
+		}
+	}
+	return id, line, true
+}
+
 // collectLabels reads the log's label events.
 func (b *backfill) collectLabels(ctx context.Context) error {
-	b.labels = map[any][]eventLabel{}
+	b.labels = map[rowID][]eventLabel{}
 	var position int64
-	return b.In.Read(ctx, datasets.ReadOptions{Columns: b.columns, Threads: b.Threads}, func(in *datasets.Batch) error {
+	p := b.plan
+	o := datasets.ReadOptions{Columns: b.columns, Threads: b.Threads, Reuse: true}
+	return b.In.Read(ctx, o, func(in *datasets.Batch) error {
 		for i := range in.N {
 			position++
-			ev := event{row: i}
-			if in.Columns[b.plan.event].Strings[i] != datasets.EventLabel || !b.engine.identify(in, &ev, none) {
+			if in.Columns[p.event].Strings[i] != datasets.EventLabel {
 				continue
 			}
-			y, ok := b.engine.labelOf(in, i)
-			if known := &in.Columns[b.plan.knownAt]; ok && y != none && !known.IsNull(i) {
-				id := b.plan.eventID(&ev)
-				b.labels[id] = append(b.labels[id], eventLabel{known.Ints[i], position, ev.line, int64(y)})
+			id, line, ok := p.identity(in, i, none)
+			y, known := &in.Columns[p.label], &in.Columns[p.knownAt]
+			if !ok || y.IsNull(i) || y.Ints[i]>>1 != 0 || known.IsNull(i) {
+				continue
 			}
+			id.text = strings.Clone(id.text) // the batch's memory is used again
+			b.labels[id] = append(b.labels[id], eventLabel{known.Ints[i], position, line, y.Ints[i]})
 		}
 		return nil
 	})
-}
-
-func (p *Plan) eventID(ev *event) any {
-	if p.idText {
-		return ev.name
-	}
-	return ev.id
 }
 
 // fillLabels puts the latest label of the log where a transaction carried none.
 func (b *backfill) fillLabels(in *datasets.Batch, c *datasets.Column) {
 	p := b.plan
 	c.Ints, c.Null = slices.Clone(c.Ints), slices.Clone(c.Null)
-	for j, r := range b.emit {
-		if c.Null == nil || !c.Null[j] {
+	for j := range c.Null {
+		if !c.Null[j] {
 			continue
 		}
-		ev := event{row: int(b.out.Input[r])}
-		b.engine.identify(in, &ev, 0)
-		t := in.Columns[p.time].Ints[ev.row]
+		row := j
+		if len(c.Null) < in.N {
+			row = int(b.sources[j])
+		}
+		id, line, _ := p.identity(in, row, 0)
+		t := in.Columns[p.time].Ints[row]
 		var best *eventLabel
-		for _, l := range b.labels[p.eventID(&ev)] {
-			if (l.line == none || l.line == ev.line) && p.accepts(t, l.k) &&
+		for _, l := range b.labels[id] {
+			if (l.line == none || l.line == line) && p.accepts(t, l.k) &&
 				(best == nil || l.k > best.k || l.k == best.k && l.position > best.position) {
 				best = &l
 			}
@@ -432,6 +552,13 @@ func (b *backfill) describe(m *datasets.Manifest) error {
 	if b.plan.hasLabel {
 		made.Delay = datasets.FormatDuration(b.plan.delay)
 	}
+	var old datasets.Manifest
+	if b.old != nil {
+		old = *b.old.Manifest()
+		made.Inputs = append(slices.Clone(b.oldMade.inputs()), b.In.ID())
+		made.Data = dataOf(made.Inputs)
+		made.Range = datasets.Range{From: b.from, To: math.MaxInt64}.String()
+	}
 	raw, err := json.Marshal(made)
 	if err != nil {
 		return err
@@ -441,11 +568,36 @@ func (b *backfill) describe(m *datasets.Manifest) error {
 		m.Created.Time = created
 	}
 	m.Extra = map[string]json.RawMessage{extraKey: raw}
-	m.Sources = []datasets.Source{{Path: b.In.Dir(), Rows: b.In.Manifest().Rows}}
-	m.Counts = map[string]int64{"folded": b.folded}
-	counts, err := json.Marshal(b.engine.counts)
-	if err != nil {
+	m.Sources = append(slices.Clone(old.Sources), datasets.Source{Path: b.In.Dir(), Rows: b.In.Manifest().Rows})
+	if m.Counts, err = countsSince(b.engine.Counts(), b.before); err != nil {
 		return err
 	}
-	return json.Unmarshal(counts, &m.Counts)
+	m.Counts["folded"] = b.folded
+	for name, n := range old.Counts {
+		m.Counts[name] += n
+	}
+	return nil
+}
+
+// countsSince is by name how many rows came to each end since an earlier count.
+func countsSince(now, before Counts) (map[string]int64, error) {
+	all, err := now.byName()
+	if err != nil {
+		return nil, err
+	}
+	old, err := before.byName()
+	for name, n := range old {
+		all[name] -= n
+	}
+	return all, err
+}
+
+// byName is the counts by the names that manifests have for them.
+func (c Counts) byName() (map[string]int64, error) {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	var m map[string]int64
+	return m, json.Unmarshal(text, &m)
 }

@@ -256,7 +256,7 @@ func TestRunRefusals(t *testing.T) {
 		{"output is the input", ctx, RunOptions{Spec: spec, In: d, Out: d.Dir(), Force: true}, "is the input"},
 		{"both to one directory", ctx, RunOptions{Spec: spec, In: d, Out: made + "2", StateOut: made + "2"}, "name two directories"},
 		{"features of features", ctx, RunOptions{Spec: spec, In: open(t, made), Out: made + "2"}, "holds features"},
-		{"missing column", ctx, RunOptions{Spec: other, In: d, Out: made + "2"}, `no column "quantity"`},
+		{"missing column", ctx, RunOptions{Spec: other, In: d, Out: made + "2"}, `no column quantity`},
 		{"place of a missing column", ctx, RunOptions{Spec: other, In: d, Out: made + "2"}, "other.yaml:2:39: "},
 		{"range before the data", ctx, RunOptions{Spec: spec, In: d, Out: made + "2", Range: datasets.Range{From: 0, To: datasets.Day}}, "no transactions in 1970-01-01..1970-01-01: "},
 		{"range behind the data", ctx, RunOptions{Spec: spec, In: d, Out: made + "2", Range: datasets.Range{From: 99 * 366 * datasets.Day, To: math.MaxInt64}}, "reaches from "},

@@ -44,7 +44,7 @@ func (s *snapshotReader) flag() bool { return s.uint() == 1 }
 // count reads how many of something follow.
 func (s *snapshotReader) count() int {
 	n := s.uint()
-	if n > snapshotEvents {
+	if n > snapshotCount {
 		s.fail(errors.New("it is damaged: a number of entries is impossible"))
 		return 0
 	}

@@ -2,6 +2,7 @@ package features
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,95 +11,418 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/onmart/onmart/features/slab"
 )
 
-// A snapshot is, in this order: the magic line, the nodes, the watermark, the position, the number of
-// events, and the events in the order (T, partition, position); a CRC-32C of all of it, little endian, ends
-// it. Numbers are varints, times as differences to the event before. A key is its number in the order of
-// first appearance; one that appears for the first time is followed by its value.
-const snapshotMagic = "onmart features state 1\n"
+// A snapshot is, in this order: the magic line, the nodes, the watermark, the position, the time that was not believed,
+// the keys that hold anything, the records in the order (T, partition, position), and by group and key what the key
+// holds; a CRC-32C of all of it, little endian, ends it. Numbers are varints, times as differences to the one before.
+// Keys are in the order of their values, pairs in that of their parts, and named by their place.
+const snapshotMagic = "onmart features state 2\n"
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// snapshotEvents bounds the number of events that are believed of a snapshot.
-const snapshotEvents = 1 << 31
+// snapshotCount bounds any number of things that is believed of a snapshot.
+const snapshotCount = 1 << 32
 
 // Snapshot writes the state down. Equal states give equal bytes, whatever the batches and threads and, for
-// events with their own positions, whatever the order in which they came.
+// events with their own positions, whatever the order in which they came. The state of an engine that was told that no
+// label or duplicate will come has no events in it.
 func (e *Engine) Snapshot(w io.Writer) error {
-	p, st, rec := e.p, e.st, e.st.rec
-	sw := &snapshotWriter{w: bufio.NewWriterSize(w, 1<<16)}
-	sw.raw(snapshotMagic)
-	sw.uint(uint64(len(p.nodes)))
-	for _, n := range p.nodes {
-		sw.text(n.Name)
-		sw.text(n.Fingerprint)
+	s := &stateWriter{snapshotWriter: snapshotWriter{w: bufio.NewWriterSize(w, 1<<16)}, p: e.p, st: e.st}
+	s.raw(snapshotMagic)
+	s.uint(uint64(len(e.p.nodes)))
+	for _, n := range e.p.nodes {
+		s.text(n.Name)
+		s.text(n.Fingerprint)
 	}
-	sw.int(st.watermark)
-	sw.int(st.position)
-	rows := rec.canonical(p.retain, p.horizonAt(st.watermark))
-	sw.uint(uint64(len(rows)))
-	seen := make([][]int32, len(p.keys)) // by key: its number in the snapshot, from 1
-	next := make([]int32, len(p.keys))
-	for k := range seen {
-		seen[k] = make([]int32, st.names[k].len())
-	}
-	var t, seq int64
-	for _, i := range rows {
-		sw.int(rec.t[i] - t)
-		sw.int(rec.seq[i] - seq)
-		t, seq = rec.t[i], rec.seq[i]
-		sw.int(int64(rec.part[i]))
-		sw.int(rec.line[i])
-		sw.int(int64(rec.label[i]))
-		if p.idText {
-			sw.text(rec.idStr[i])
-		} else {
-			sw.int(rec.idInt[i])
+	s.int(e.st.watermark)
+	s.int(e.st.position)
+	s.int(e.st.candidate)
+	s.collect()
+	s.keys()
+	s.records()
+	for g := range e.st.groups {
+		gs := &e.st.groups[g]
+		for _, id := range s.order[gs.key] {
+			s.held(gs, id)
 		}
-		sw.uint(uint64(btoi(rec.isLab[i])))
+	}
+	return s.close()
+}
+
+// stateWriter writes an engine's state.
+type stateWriter struct {
+	snapshotWriter
+	p     *Plan
+	st    *state
+	rows  []int32   // of the records, in their order
+	holds [][]bool  // by key and number
+	order [][]int32 // by key: the numbers of those that hold anything, in the order of their values
+	rank  [][]int32 // by key and number: its place
+	ties  []int32
+	words []int64
+	bag   []slab.Counted
+}
+
+// settled is W-lateness: what windows end at or after.
+func (st *state) settled(p *Plan) int64 {
+	if st.watermark == beginning {
+		return beginning
+	}
+	return st.watermark - p.lateness
+}
+
+// seen is how far back a group's windows reach.
+func (gs *groupState) seen(settled int64) int64 {
+	if settled == beginning {
+		return beginning
+	}
+	return settled - gs.span
+}
+
+// collect finds the keys that hold anything.
+func (s *stateWriter) collect() {
+	st := s.st
+	s.rows = st.rec.canonical(s.p, s.p.horizonAt(st.watermark))
+	s.holds = make([][]bool, len(s.p.keys))
+	for k := range s.p.keys {
+		s.holds[k] = make([]bool, st.keys[k].cap())
+	}
+	for i, l := range s.p.labelled {
+		for _, row := range s.rows {
+			if id := st.rec.keys[i][row]; id != none {
+				s.holds[l.key][id] = true
+			}
+		}
+	}
+	for g := range st.groups {
+		gs := &st.groups[g]
+		for id := range s.holds[gs.key] {
+			if id < len(gs.pages)*headPage && gs.holds(int32(id), st.settled(s.p), st.watermark) {
+				s.holds[gs.key][id] = true
+			}
+		}
+	}
+	s.order, s.rank = make([][]int32, len(s.p.keys)), make([][]int32, len(s.p.keys))
+	for k := len(s.p.keys) - 1; k >= 0; k-- { // a pair stands behind its parts
+		if kp := &s.p.keys[k]; kp.col < 0 {
+			for id, ok := range s.holds[k] {
+				if ok {
+					v := st.keys[k].ints.Value(uint32(id))
+					s.holds[kp.left][v>>32] = true
+					s.holds[kp.right][uint32(v)] = true
+				}
+			}
+		}
+	}
+}
+
+// holds tells whether a key has anything in the group that some feature to come can show.
+func (gs *groupState) holds(id int32, settled, mark int64) bool {
+	r := gs.open(id)
+	if gs.pending() {
+		gs.advance(&r, mark)
+	}
+	if gs.accumulates && r.h[gs.acc+accN] > 0 {
+		return true
+	}
+	if r.n > gs.forgettable(&r, gs.seen(settled), settled) {
+		return true
+	}
+	for i := range gs.outs {
+		if o := &gs.outs[i]; o.kind == EWMA && r.h[o.slot+ewmaWeight] != 0 {
+			return true
+		}
+	}
+	if !gs.label || !gs.group.ring {
+		return false
+	}
+	d := gs.deltaOf(&r)
+	if d == nil {
+		return false
+	}
+	points, side, wait := gs.changed(d, gs.seen(settled), mark)
+	return len(points)+len(side)+len(wait) > 0 || d.n != 0 || d.y != 0
+}
+
+// triple is a change as a snapshot has it.
+type triple [blockWords]int64
+
+func compareTriples(a, b triple) int { return slices.Compare(a[:], b[:]) }
+
+// changed is a delta by what it comes to: entries and labels by instant, entries that are replaced, and what waits.
+func (gs *groupState) changed(d *delta, bound, mark int64) (points, side, wait []triple) {
+	w := d.points.words(gs.a)
+	for i := range int(d.points.n) {
+		o := i * blockWords
+		if w[o] > bound {
+			points = append(points, triple{w[o], w[o+blockWords+1] - w[o+1], w[o+blockWords+2] - w[o+2]})
+		}
+	}
+	list := func(b *block) (list []triple) {
+		w := b.words(gs.a)
+		for i := range int(b.n) {
+			list = append(list, triple(w[i*blockWords:(i+1)*blockWords]))
+		}
+		slices.SortFunc(list, compareTriples)
+		return list
+	}
+	for _, e := range list(&d.side) {
+		if e[0] > bound {
+			side = append(side, e)
+		}
+	}
+	gs.deltaEver(d, mark)
+	return netted(points), side, netted(list(&d.wait))
+}
+
+// netted adds up what is of one instant, and leaves out what comes to nothing. The list is in the order of instants.
+func netted(list []triple) []triple {
+	var out []triple
+	for i := 0; i < len(list); {
+		sum := list[i]
+		j := i + 1
+		for ; j < len(list) && list[j][0] == sum[0]; j++ {
+			sum[1], sum[2] = sum[1]+list[j][1], sum[2]+list[j][2]
+		}
+		if sum[1] != 0 || sum[2] != 0 {
+			out = append(out, sum)
+		}
+		i = j
+	}
+	return out
+}
+
+// keys writes the keys that hold anything, in the order of their values.
+func (s *stateWriter) keys() {
+	for k := range s.p.keys {
+		t, kp := &s.st.keys[k], &s.p.keys[k]
+		var order []int32
+		for id, ok := range s.holds[k] {
+			if ok {
+				order = append(order, int32(id))
+			}
+		}
+		switch {
+		case kp.text:
+			slices.SortFunc(order, func(a, b int32) int {
+				return strings.Compare(t.texts.Value(uint32(a)), t.texts.Value(uint32(b)))
+			})
+		case kp.col >= 0:
+			slices.SortFunc(order, func(a, b int32) int {
+				return cmp.Compare(t.ints.Value(uint32(a)), t.ints.Value(uint32(b)))
+			})
+		default:
+			slices.SortFunc(order, func(a, b int32) int { return cmp.Compare(s.ranks(k, a), s.ranks(k, b)) })
+		}
+		s.order[k], s.rank[k] = order, make([]int32, len(s.holds[k]))
+		s.uint(uint64(len(order)))
+		var last int64
+		for i, id := range order {
+			s.rank[k][id] = int32(i)
+			switch {
+			case kp.text:
+				s.text(t.texts.Value(uint32(id)))
+			default:
+				v := s.ranks(k, id)
+				s.int(v - last)
+				last = v
+			}
+		}
+	}
+}
+
+// ranks is a key's value; of a pair the places of its parts.
+func (s *stateWriter) ranks(k int, id int32) int64 {
+	v, kp := s.st.keys[k].ints.Value(uint32(id)), &s.p.keys[k]
+	if kp.col >= 0 {
+		return v
+	}
+	return int64(s.rank[kp.left][v>>32])<<32 | int64(s.rank[kp.right][uint32(v)])
+}
+
+func (s *stateWriter) records() {
+	rec, p := s.st.rec, s.p
+	s.uint(uint64(len(s.rows)))
+	var t, seq int64
+	for _, i := range s.rows {
+		s.int(rec.t[i] - t)
+		s.int(rec.seq[i] - seq)
+		t, seq = rec.t[i], rec.seq[i]
+		s.int(int64(rec.part[i]))
+		s.int(rec.line[i])
+		s.int(int64(rec.label[i]))
+		if p.idText {
+			s.text(rec.idStr[i])
+		} else {
+			s.int(rec.idInt[i])
+		}
+		s.uint(uint64(btoi(rec.isLab[i])))
 		if rec.isLab[i] {
 			continue
 		}
-		for k := range p.keys {
-			id := rec.keys[k][i]
-			if id == none {
-				sw.uint(0)
-				continue
-			}
-			if n := seen[k][id]; n > 0 {
-				sw.uint(uint64(n))
-				continue
-			}
-			next[k]++
-			seen[k][id] = next[k]
-			sw.uint(uint64(next[k]))
-			if p.keys[k].text {
-				sw.text(st.names[k].strOf[id])
+		for j, l := range p.labelled {
+			if id := rec.keys[j][i]; id == none {
+				s.uint(0)
 			} else {
-				sw.int(st.names[k].intOf[id])
+				s.uint(uint64(s.rank[l.key][id]) + 1)
 			}
-		}
-		for v := range p.vals {
-			sw.int(rec.vals[v][i])
 		}
 	}
-	return sw.close()
+}
+
+// held writes what a key has in a group.
+func (s *stateWriter) held(gs *groupState, id int32) {
+	r := gs.open(id)
+	settled := s.st.settled(s.p)
+	if gs.group.ring {
+		s.entries(gs, &r, gs.forgettable(&r, gs.seen(settled), settled))
+	}
+	if gs.label {
+		s.delta(gs, &r, settled)
+	}
+	if gs.accumulates {
+		s.accumulated(gs, r.h)
+	}
+	for i := range gs.outs {
+		if o := &gs.outs[i]; o.kind == EWMA {
+			for _, w := range r.h[o.slot : o.slot+ewmaWords] {
+				s.int(w)
+			}
+		}
+	}
+}
+
+// entries writes the entries from the first one on that can be seen. Where partition and position do not order those of
+// one instant, their values do.
+func (s *stateWriter) entries(gs *groupState, r *ring, first int) {
+	s.uint(uint64(r.n - first))
+	var k int64
+	for i := first; i < r.n; {
+		j := i + 1
+		for j < r.n && r.d[j*gs.stride] == r.d[i*gs.stride] {
+			j++
+		}
+		s.ties = s.ties[:0]
+		for x := i; x < j; x++ {
+			s.ties = append(s.ties, int32(x))
+		}
+		if !gs.ordered && j-i > 1 {
+			slices.SortFunc(s.ties, func(a, b int32) int {
+				for c := range gs.cols {
+					if d := cmp.Compare(gs.value(r, int(a), c), gs.value(r, int(b), c)); d != 0 {
+						return d
+					}
+				}
+				return 0
+			})
+		}
+		for _, x := range s.ties {
+			o := int(x) * gs.stride
+			s.int(r.d[o] - k)
+			k = r.d[o]
+			if gs.ordered {
+				s.int(r.d[o+1])
+			}
+			for c := range gs.cols {
+				s.int(gs.value(r, int(x), c))
+			}
+		}
+		i = j
+	}
+}
+
+func (s *stateWriter) delta(gs *groupState, r *ring, settled int64) {
+	d := gs.deltaOf(r)
+	if d == nil {
+		s.uint(0)
+		return
+	}
+	points, side, wait := gs.changed(d, gs.seen(settled), s.st.watermark)
+	if len(points)+len(side)+len(wait) == 0 && d.n == 0 && d.y == 0 {
+		s.uint(0)
+		return
+	}
+	s.uint(1)
+	s.int(d.n)
+	s.int(d.y)
+	for _, list := range [][]triple{points, side, wait} {
+		s.uint(uint64(len(list)))
+		for _, e := range list {
+			for _, w := range e {
+				s.int(w)
+			}
+		}
+	}
+}
+
+func (s *stateWriter) accumulated(gs *groupState, h []int64) {
+	for _, w := range h[gs.acc : gs.acc+accWords] {
+		s.int(w)
+	}
+	for c := range gs.cols {
+		col := &gs.cols[c]
+		for _, x := range col.plainWords() {
+			for _, w := range h[x.at : x.at+x.n] {
+				s.int(w)
+			}
+		}
+		if at := col.accSet; at != 0 {
+			s.words = slab.Set(h[at]).Words(gs.a, s.words[:0])
+			s.uint(uint64(len(s.words)))
+			for _, w := range s.words {
+				s.int(w)
+			}
+		}
+		if at := col.accBag; at != 0 {
+			s.bag = slab.Multiset(h[at]).Each(gs.a, s.bag[:0])
+			s.uint(uint64(len(s.bag)))
+			for _, x := range s.bag {
+				s.int(x.Value)
+				s.int(int64(x.Count))
+			}
+		}
+	}
+}
+
+// wordRange is words of a head.
+type wordRange struct{ at, n int }
+
+// plainWords are the accumulators that are numbers.
+func (c *aggColumn) plainWords() []wordRange {
+	var list []wordRange
+	for _, x := range []wordRange{{c.accSum, 2}, {c.accSq, 3}, {c.accMin, 2}} {
+		if x.at != 0 {
+			list = append(list, x)
+		}
+	}
+	return list
 }
 
 // Restore replaces the state by that of a snapshot. A snapshot of other nodes is refused, naming them; so is
 // one that is damaged. After an error the engine is as it was.
 func (e *Engine) Restore(r io.Reader) error {
-	st, err := e.p.restore(r)
+	a := e.a.Fresh()
+	st, err := e.p.restore(r, a)
 	if err != nil {
+		a.Close()
 		return fmt.Errorf("features: restoring a state: %w", err)
 	}
-	e.st = st
+	e.a.Close()
+	e.a, e.st = a, st
+	if e.final {
+		e.WithoutState()
+	}
+	e.bindReaders()
 	return nil
 }
 
-func (p *Plan) restore(r io.Reader) (*state, error) {
-	sr := &snapshotReader{r: bufio.NewReaderSize(r, 1<<16)}
+var errDamaged = errors.New("it is damaged: what it holds is impossible")
+
+func (p *Plan) restore(r io.Reader, a *slab.Arena) (*state, error) {
+	sr := &stateReader{snapshotReader: snapshotReader{r: bufio.NewReaderSize(r, 1<<16)}, p: p}
 	if string(sr.raw(len(snapshotMagic))) != snapshotMagic {
 		if sr.err != nil {
 			return nil, sr.err
@@ -108,30 +432,87 @@ func (p *Plan) restore(r io.Reader) (*state, error) {
 	if err := p.sameNodes(sr.nodes()); err != nil {
 		return nil, err
 	}
-	st := p.newState()
-	st.watermark = sr.int()
-	st.position = sr.int()
-	n := sr.uint()
-	if n > snapshotEvents {
-		return nil, errors.New("it is damaged: the number of events is impossible")
-	}
-	keys := make([]int32, len(p.keys))
-	vals := make([]int64, len(p.vals))
-	var ev stored
-	for range n {
-		if err := p.readEvent(sr, st, &ev, keys, vals); err != nil {
-			return nil, err
+	sr.st = p.newState(a)
+	sr.st.watermark, sr.st.position, sr.st.candidate = sr.int(), sr.int(), sr.int()
+	sr.keys()
+	sr.records()
+	for g := range sr.st.groups {
+		gs := &sr.st.groups[g]
+		gs.grow(sr.st.keys[gs.key].cap())
+		for id := range sr.st.keys[gs.key].cap() {
+			if sr.err != nil {
+				break
+			}
+			sr.held(gs, int32(id))
 		}
-		st.rec.put(p, &ev, keys, vals)
 	}
 	if err := sr.close(); err != nil {
 		return nil, err
 	}
-	p.refold(st)
-	return st, nil
+	for k := range p.keys {
+		sr.st.revive(k)
+	}
+	return sr.st, nil
 }
 
-// stored is an event of a snapshot or of the records, without keys and values.
+// revive takes all keys for ones that had an event just now: a snapshot does not say when it was.
+func (st *state) revive(k int) {
+	n := st.keys[k].cap()
+	for id := range n {
+		st.lives[k].see(n, []int32{int32(id)}, []int64{st.watermark})
+	}
+}
+
+// stateReader reads an engine's state.
+type stateReader struct {
+	snapshotReader
+	p  *Plan
+	st *state
+	v  []int64
+}
+
+// count reads a number of things.
+func (s *stateReader) count() int {
+	n := s.uint()
+	if n > snapshotCount {
+		s.fail(errDamaged)
+		return 0
+	}
+	return int(n)
+}
+
+func (s *stateReader) damagedIf(bad bool) {
+	if bad {
+		s.fail(errDamaged)
+	}
+}
+
+func (s *stateReader) keys() {
+	for k := range s.p.keys {
+		t, kp := &s.st.keys[k], &s.p.keys[k]
+		var last int64
+		for range s.count() {
+			if s.err != nil {
+				return
+			}
+			var fresh bool
+			if kp.text {
+				_, fresh = t.texts.ID(s.text())
+			} else {
+				last += s.int()
+				if kp.col < 0 && (last < 0 || int(last>>32) >= s.st.keys[kp.left].cap() ||
+					int(uint32(last)) >= s.st.keys[kp.right].cap()) {
+					s.fail(errDamaged)
+					return
+				}
+				_, fresh = t.ints.ID(last)
+			}
+			s.damagedIf(!fresh)
+		}
+	}
+}
+
+// stored is an event of a snapshot or of the records, without keys.
 type stored struct {
 	t, seq, line, id int64
 	part             int32
@@ -140,152 +521,163 @@ type stored struct {
 	name             string
 }
 
-// readEvent reads one event; ev holds the one before, for the differences.
-func (p *Plan) readEvent(sr *snapshotReader, st *state, ev *stored, keys []int32, vals []int64) error {
-	ev.t += sr.int()
-	ev.seq += sr.int()
-	ev.part = int32(sr.int())
-	ev.line = sr.int()
-	ev.label = int8(sr.int())
-	if p.idText {
-		ev.name = sr.text()
-	} else {
-		ev.id = sr.int()
-	}
-	ev.isLab = sr.uint() == 1
-	if sr.err != nil {
-		return sr.err
-	}
-	if ev.t > maxTime || ev.t < -maxTime || ev.label > 1 || ev.label < none || (ev.isLab && ev.label == none) {
-		return errors.New("it is damaged: an event in it is impossible")
-	}
-	if ev.isLab {
-		for k := range keys {
-			keys[k] = none
+func (s *stateReader) records() {
+	rec := s.st.rec
+	var ev stored
+	labels := false
+	for range s.count() {
+		if s.err != nil {
+			return
 		}
-		clear(vals)
-		return nil
-	}
-	for k := range keys {
-		number, known := sr.uint(), uint64(st.names[k].len())
-		switch {
-		case number > known+1:
-			return errors.New("it is damaged: a key in it is impossible")
-		case number <= known:
-			keys[k] = int32(number) - 1
-		case p.keys[k].text:
-			keys[k] = st.names[k].ofString(sr.text())
-		default:
-			keys[k] = st.names[k].ofInt(sr.int())
-		}
-	}
-	for v := range vals {
-		vals[v] = sr.int()
-	}
-	return sr.err
-}
-
-// put appends an event with its keys and values.
-func (r *records) put(p *Plan, ev *stored, keys []int32, vals []int64) {
-	r.add(ev.t, ev.part, ev.seq, ev.line, ev.label, ev.isLab, p.idText, ev.id, ev.name)
-	for k := range r.keys {
-		r.keys[k] = append(r.keys[k], keys[k])
-	}
-	for v := range r.vals {
-		r.vals[v] = append(r.vals[v], vals[v])
-	}
-}
-
-// refold computes the rings of a state from its records.
-func (p *Plan) refold(st *state) {
-	rec := st.rec
-	bound := p.horizonAt(st.watermark)
-	for g := range st.groups {
-		gs := &st.groups[g]
-		gs.grow(st.names[gs.key].len())
-		v := make([]int64, len(gs.cols))
-		for i := rec.gone; i < len(rec.t); i++ {
-			key := rec.keys[gs.key][i]
-			if rec.isLab[i] || key == none {
-				continue
-			}
-			for c, col := range gs.cols {
-				if col == labelValue {
-					v[c] = int64(max(rec.label[i], 0))
-				} else {
-					v[c] = rec.vals[col][i]
-				}
-			}
-			sh := &gs.shards[key&shardMask]
-			gs.fold(sh, &sh.rings[key/shards], rec.t[i]+gs.shift, v, bound)
-		}
-	}
-	if p.hasLabel && slices.Contains(rec.isLab[rec.gone:], true) {
-		p.refoldLabels(st, bound)
-	}
-	st.keysSwept = st.keyCount()
-}
-
-// refoldLabels applies the label events in the records.
-func (p *Plan) refoldLabels(st *state, bound int64) {
-	rec := st.rec
-	rec.buildIndex(p.idText)
-	e := Engine{p: p, st: st, sc: scratch{ops: make([][]op, len(p.keys))}}
-	for i := rec.gone; i < len(rec.t); i++ {
-		if !rec.isLab[i] {
-			e.applyWaiting(0, i, bound)
-		}
-	}
-	for g := range st.groups {
-		if gs := &st.groups[g]; gs.label {
-			for o := range e.sc.ops[gs.key] {
-				gs.apply(&e.sc.ops[gs.key][o], -1)
-			}
-		}
-	}
-}
-
-// rebuild makes a state anew from the events of another, with only the keys that they use.
-func (p *Plan) rebuild(old *state) *state {
-	st := p.newState()
-	st.watermark, st.position = old.watermark, old.position
-	rec := old.rec
-	keys, vals := make([]int32, len(p.keys)), make([]int64, len(p.vals))
-	for i := rec.gone; i < len(rec.t); i++ {
-		ev := stored{t: rec.t[i], seq: rec.seq[i], line: rec.line[i], part: rec.part[i], label: rec.label[i], isLab: rec.isLab[i]}
-		if p.idText {
-			ev.name = rec.idStr[i]
+		ev.t += s.int()
+		ev.seq += s.int()
+		ev.part, ev.line, ev.label = int32(s.int()), s.int(), int8(s.int())
+		if s.p.idText {
+			ev.name = s.text()
 		} else {
-			ev.id = rec.idInt[i]
+			ev.id = s.int()
 		}
-		for k := range keys {
-			switch id := rec.keys[k][i]; {
-			case id == none:
-				keys[k] = none
-			case p.keys[k].text:
-				keys[k] = st.names[k].ofString(old.names[k].strOf[id])
-			default:
-				keys[k] = st.names[k].ofInt(old.names[k].intOf[id])
-			}
+		ev.isLab = s.uint() == 1
+		s.damagedIf(ev.t > maxTime || ev.t < -maxTime || ev.label > 1 || ev.label < none || ev.isLab && ev.label == none)
+		if s.err != nil {
+			return
 		}
-		for v := range vals {
-			vals[v] = rec.vals[v][i]
+		rec.add(ev.t, ev.part, ev.seq, ev.line, ev.label, ev.isLab, s.p.idText, ev.id, ev.name)
+		if ev.isLab {
+			labels = true
+			rec.addLabelColumns()
+			continue
 		}
-		st.rec.put(p, &ev, keys, vals)
+		for j, l := range s.p.labelled {
+			id := s.count() - 1
+			s.damagedIf(id >= s.st.keys[l.key].cap())
+			rec.keys[j] = append(rec.keys[j], int32(id))
+		}
 	}
-	p.refold(st)
-	if rec.indexed() && !st.rec.indexed() {
-		st.rec.buildIndex(p.idText)
+	if labels { // they may wait for their transactions
+		rec.buildIndex(s.p.idText)
 	}
-	return st
 }
 
-func (st *state) keyCount() int {
-	n := 0
-	for _, k := range st.names {
-		n += k.len()
+func (s *stateReader) held(gs *groupState, id int32) {
+	r := gs.open(id)
+	if gs.group.ring {
+		s.entries(gs, &r)
 	}
-	return n
+	if gs.label && s.uint() == 1 {
+		s.delta(gs, id)
+	}
+	if gs.accumulates {
+		s.accumulated(gs, r.h)
+	}
+	for i := range gs.outs {
+		if o := &gs.outs[i]; o.kind == EWMA {
+			for w := range r.h[o.slot : o.slot+ewmaWords] {
+				r.h[o.slot+w] = s.int()
+			}
+		}
+	}
+}
+
+func (s *stateReader) entries(gs *groupState, r *ring) {
+	n := s.count()
+	if n == 0 {
+		return
+	}
+	if n < 1<<16 {
+		gs.resize(r, n) // else it grows with what is there: a damaged number must not take all memory
+	}
+	s.v = slices.Grow(s.v[:0], len(gs.cols))[:len(gs.cols)]
+	var k int64
+	for range n {
+		if s.err != nil {
+			return
+		}
+		k += s.int()
+		s.damagedIf(k > 2*maxTime || k < -2*maxTime || r.n > 0 && k < r.d[(r.n-1)*gs.stride])
+		var ord int64
+		if gs.ordered {
+			ord = s.int()
+		}
+		for c := range gs.cols {
+			s.v[c] = s.int()
+			s.see(gs.cols[c].val, s.v[c])
+		}
+		if s.err == nil {
+			gs.insert(r, k, ord, s.v, math.MinInt64, math.MinInt64)
+		}
+	}
+	if gs.pending() {
+		setCursor(r.h, gs.cursors, gs.cursorCount()-1, gs.bisect(r, 0, r.n, s.st.watermark))
+	}
+}
+
+// see notes the magnitude of a value, by which sums know whether 64 bits are enough.
+func (s *stateReader) see(val int, x int64) {
+	if val >= 0 && s.p.vals[val].form == number {
+		s.st.most[val] = max(s.st.most[val], magnitude(x))
+	}
+}
+
+func (s *stateReader) delta(gs *groupState, id int32) {
+	d := gs.deltaFor(id)
+	d.n, d.y = s.int(), s.int()
+	for list := range 3 {
+		for range s.count() {
+			if s.err != nil {
+				return
+			}
+			x, y, z := s.int(), s.int(), s.int()
+			switch list {
+			case 0:
+				gs.point(d, x, y, z, math.MinInt64)
+			case 1:
+				d.side.push(gs.a, x, y, z)
+			default:
+				d.wait.push(gs.a, x, y, z)
+			}
+		}
+	}
+}
+
+func (s *stateReader) accumulated(gs *groupState, h []int64) {
+	for w := range accWords {
+		h[gs.acc+w] = s.int()
+	}
+	for c := range gs.cols {
+		col := &gs.cols[c]
+		for _, x := range col.plainWords() {
+			for w := range x.n {
+				h[x.at+w] = s.int()
+			}
+		}
+		if at := col.accSet; at != 0 {
+			s.v = s.v[:0]
+			for range s.count() {
+				if s.err != nil {
+					return
+				}
+				s.v = append(s.v, s.int())
+			}
+			var set slab.Set
+			if _, err := set.Restore(gs.a, s.v); err != nil {
+				s.fail(errDamaged)
+			}
+			h[at] = int64(set)
+		}
+		if at := col.accBag; at != 0 {
+			var m slab.Multiset
+			for range s.count() {
+				v, n := s.int(), s.int()
+				s.damagedIf(n < 1 || n > math.MaxInt32)
+				if s.err != nil {
+					return
+				}
+				m.Add(gs.a, v, int32(n))
+			}
+			h[at] = int64(m)
+		}
+	}
 }
 
 // sameNodes compares a state's nodes with the plan's.

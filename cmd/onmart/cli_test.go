@@ -87,7 +87,7 @@ func testRoot() *cobra.Command {
 		<-cmd.Context().Done()
 		return cmd.Context().Err()
 	}
-	group.AddCommand(show, slow)
+	group.AddCommand(show, slow, featuresCmd(1, 0)) // features with a checkpoint after every batch
 	root.AddCommand(group)
 	prepare(group)
 	return root
@@ -111,7 +111,7 @@ func TestExitCodesAndErrors(t *testing.T) {
 		{"", 2, `(?s)^Usage:.*\nonmart: name a command \(onmart --help shows how\)\n$`},
 		{"devcies", 2, `^onmart: unknown command "devcies", did you mean devices\? \(onmart --help shows how\)\n$`},
 		{"try shw", 2, `^onmart try: unknown command "shw", did you mean show\? \(onmart try --help shows how\)\n$`},
-		{"try", 2, `(?s)^Usage:.*\nonmart try: name one of show, slow .*\n$`},
+		{"try", 2, `(?s)^Usage:.*\nonmart try: name one of features, show, slow .*\n$`},
 		{"try show", 2, `^onmart try show: required flag\(s\) "needed" not set .*\n$`},
 		{"try show --nedeed x", 2, `^onmart try show: unknown flag: --nedeed, did you mean --needed\? .*\n$`},
 		{"try show --needed x --max-rows many", 2, `^onmart try show: invalid argument "many" for "--max-rows" flag: .*\n$`},

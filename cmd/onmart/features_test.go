@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/internal/testkit"
+	"github.com/onmart/onmart/train/fraud/fraudtest"
+)
+
+// Comparing outputs, going on from a state and appending, as a user does it.
+func TestFeaturesDayByDay(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	const head = "trans_id,trans_datetime,user_id,store_id,amount\n"
+	rows := []string{"1,2026-03-02 09:00:00,u1,s1,20\n2,2026-03-02 10:00:00,u1,s2,30\n", "3,2026-03-03 09:00:00,u1,s1,40\n4,2026-03-03 09:00:00,u2,s1,50\n"}
+	testkit.WriteFile(t, dir, "1.csv", head+rows[0])
+	testkit.WriteFile(t, dir, "2.csv", head+rows[1])
+	testkit.WriteFile(t, dir, "12.csv", head+rows[0]+rows[1])
+	testkit.WriteFile(t, dir, "s.yaml", "name: s\nkeep: [trans_id, trans_datetime]\nfeatures:\n  - {name: x, kind: value, of: amount}\n"+
+		"  - {name: n, kind: count, key: user_id, windows: [7d]}\n")
+	testkit.WriteFile(t, dir, "other.yaml", "name: s\nkeep: [trans_id, trans_datetime]\nfeatures:\n  - {name: x, kind: value, of: amount}\n"+
+		"  - {name: n, kind: count, key: user_id, windows: [1h]}\n")
+	for _, c := range []struct {
+		args string
+		code int
+		want string // of stdout, or of stderr
+	}{
+		{"import --preset canonical --out d1 1.csv", 0, ""},
+		{"import --preset canonical --out d2 2.csv", 0, ""},
+		{"import --preset canonical --out d12 12.csv", 0, ""},
+		{"features --spec ./s.yaml --in d12 --out whole --state-out wholestate", 0, "^whole: 2 features of s for 4 transactions"},
+		{"features --spec ./s.yaml --in d1 --out f --state-out s", 0, ""},
+		{"features --spec ./s.yaml --in d1 --append f --state-in s", 1, "the state s has folded d1 already"},
+		{"features --spec ./s.yaml --in d2 --append f --state-in s --state-out s", 1, "s exists already: give --force"},
+		{"features --spec ./s.yaml --in d2 --append f --state-in s --state-out s --force", 0, "^f: 2 features of s for 4 transactions, 2026-03-02T09:00:00Z to 2026-03-03T09:00:00Z\n" +
+			"s: the state after the last of them\n  2 rows folded"},
+		{"features --diff whole f", 0, "^A is whole, 4 rows\nB is f, 4 rows\n  4 rows are in both, compared by trans_id, line: all 3 columns are equal to the bit\n$"},
+		{"features --diff wholestate f", 1, "wholestate"},
+		{"features --spec ./other.yaml --in d12 --out other", 0, ""},
+		{"features --diff whole other", 1, "^onmart features: whole and other differ\n$"},
+		{"features --skew whole other", 0, `(?s)^A, the reference, is whole, 4 rows.*\nn +[0-9.]+ +[0-9.]+ +too few rows +0.75 +0 +50.00 % +100.00 %`},
+		{"features --skew whole other --range 2020-01-01..2020-01-02", 1, "no rows of whole are in 2020-01-01..2020-01-02"},
+		{"features --skew whole other --range x..y", 2, "--range: "},
+		{"features --diff whole", 2, "--diff A B: name two outputs"},
+		{"features --diff a --skew b c", 2, "--diff and --skew: give one of them"},
+		{"features d12", 2, `unknown argument "d12"`},
+		{"features --in d2 --append f --out g --state-in s", 2, "--append f and --out g"},
+		{"features --in d2 --append f", 2, "--state-in is missing"},
+		{"features --spec shop-baskets --in d2 --out g --resume", 2, "is of interactions: --state-in, --append, --resume, --memory and --max-rejects are for"},
+		{"features --spec ./s.yaml --in d2 --out g --resume", 1, "there is nothing to resume"},
+		{"features --spec ./s.yaml --in d2 --out g --spill x", 2, "--memory is missing"},
+		{"features --spec ./s.yaml --in d2 --out g --memory much", 2, "--memory much: want a size"},
+		{"features --spec ./s.yaml --in d2 --out g --memory 1MiB --spill .", 0, "^g: 2 features"},
+		{"features --spec ./s.yaml --in d2 --out g --max-rejects 2", 2, "want a share between 0 and 1"},
+	} {
+		code, stdout, stderr := cli(t, append(strings.Fields(c.args), "-q")...)
+		if code != c.code || !regexp.MustCompile(c.want).MatchString(map[bool]string{true: stdout, false: stderr}[code == 0]) {
+			t.Errorf("onmart %s: exit %d\n%s%s\nwant %d\n%s", c.args, code, stdout, stderr, c.code, c.want)
+		}
+	}
+	a, err := os.ReadFile("wholestate/state.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("s/state.bin")
+	if err != nil || !bytes.Equal(a, b) {
+		t.Errorf("the state that was gone on from is not that of one run: %v", err)
+	}
+	code, stdout, _ := cli(t, "features", "--diff", "whole", "other", "--json", "-q")
+	var d struct {
+		A, B      string
+		Equal     bool
+		Redefined []string
+		Columns   []struct {
+			Name   string
+			Differ int
+			FirstA string `json:"first_a"`
+		}
+	}
+	if err := json.Unmarshal([]byte(stdout), &d); err != nil || code != 1 || d.Equal || d.A != "whole" || len(d.Redefined) != 1 || len(d.Columns) != 3 ||
+		d.Columns[2].Name != "n" || d.Columns[2].Differ != 2 || d.Columns[2].FirstA != "1" {
+		t.Errorf("exit %d, %v: %s", code, err, stdout)
+	}
+}
+
+// A row without an amount is listed, and too many end the run.
+func TestFeaturesRejects(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	testkit.WriteFile(t, dir, "s.yaml", "name: s\nkeep: [trans_id]\nfeatures: [{name: x, kind: value, of: amount}]\n")
+	schema := &datasets.Schema{Fields: []datasets.Field{{Name: datasets.TransID, Type: datasets.Int64},
+		{Name: datasets.TransDatetime, Type: datasets.Time}, {Name: datasets.Amount, Type: datasets.Decimal, Scale: 4, Nullable: true}}}
+	w, err := datasets.Create("d", datasets.KindTransactions, schema, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	at := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC).UnixMicro()
+	err = w.Write(&datasets.Batch{Schema: schema, N: 2, Columns: []datasets.Column{{Ints: []int64{1, 2}},
+		{Ints: []int64{at, at + datasets.Hour}}, {Ints: []int64{200_000, 0}, Null: []bool{false, true}}}})
+	if err := errors.Join(err, w.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := cli(t, strings.Fields("features --spec ./s.yaml --in d --out f --max-rejects 0.1 -q")...)
+	if code != 1 || !strings.Contains(stderr, "1 of 2 rows are invalid, more than --max-rejects 0.1 allows; the first is row 2 of d: amount has no value") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+	if names := testkit.Names(t, "."); strings.Join(names, " ") != "d f.rejects.jsonl s.yaml" {
+		t.Errorf("there are %v", names)
+	}
+	if out := good(t, "features --spec ./s.yaml --in d --out f"); !strings.Contains(out, "those that were left out are in "+filepath.Join("f", "rejects.jsonl")) {
+		t.Error(out)
+	}
+	text, err := os.ReadFile(filepath.Join("f", "rejects.jsonl"))
+	if want := `{"position":1,"trans_id":2,"trans_datetime":"2026-03-02T10:00:00Z","status":"invalid","column":"amount","reason":"amount has no value, and the features need it"}` + "\n"; err != nil || string(text) != want {
+		t.Errorf("%v: %s", err, text)
+	}
+}
+
+// Ctrl-C in a long run leaves a checkpoint and says how to go on; what comes of it is what comes of a run without a
+// break.
+func TestFeaturesInterrupted(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := fraudtest.Write("cards", 40, 8000); err != nil {
+		t.Fatal(err)
+	}
+	good(t, "features --in cards --out whole -q")
+	line := strings.Fields("try features --in cards --out f")
+	stderr := ""
+	for range 5 { // it may end before it is stopped
+		cmd := exec.Command(os.Args[0], line...)
+		cmd.Env = append(os.Environ(), "ONMART_TEST_CHILD=1")
+		var errs bytes.Buffer
+		cmd.Stderr = &errs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		checkpoint := filepath.Join(".f.onmart-checkpoint", "checkpoint.json")
+		for stop := false; !stop; {
+			select {
+			case <-ended:
+				stop = true
+			case <-time.After(time.Millisecond):
+				if _, err := os.Stat(checkpoint); err == nil {
+					cmd.Process.Signal(unix.SIGINT)
+					<-ended
+					stop = true
+				}
+			}
+		}
+		if stderr = errs.String(); cmd.ProcessState.ExitCode() == exitFailed {
+			break
+		}
+		os.RemoveAll("f")
+	}
+	if !regexp.MustCompile(`the run to f was stopped \(interrupted\); what was made of the first [0-9]+ of 320000 rows is kept: the same command with --resume goes on from there`).MatchString(stderr) {
+		t.Fatal(stderr)
+	}
+	if names := testkit.Names(t, "."); slices.Contains(names, "f") {
+		t.Errorf("there are %v", names)
+	}
+	code, _, text := cli(t, line...)
+	if code != exitFailed || !strings.Contains(text, "--resume goes on with it, --force starts anew") {
+		t.Errorf("exit %d: %s", code, text)
+	}
+	if code, _, text := cli(t, append(line, "--resume", "-q")...); code != 0 {
+		t.Errorf("exit %d: %s", code, text)
+	}
+	good(t, "features --diff whole f -q")
+	if names := testkit.Names(t, "."); !slices.Equal(names, []string{"cards", "f", "whole"}) {
+		t.Errorf("there are %v", names)
+	}
+}

@@ -1,0 +1,434 @@
+package features
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/features/derive"
+)
+
+// parallelFrom is the number of rows from which threads share a batch: below, waking them costs more than they save.
+const parallelFrom = 512
+
+// scratch is a batch as the sequential pass leaves it. Columns are by row of output but for cols and ids, which are by
+// row of the input.
+type scratch struct {
+	cols         []datasets.Column // of the input, of joins, derived
+	ids          [][]int32         // by key
+	nullable     [][]bool          // nulls of columns in which a row needs a value
+	floats       [][]float64       // columns whose values must be finite
+	t, top, mark []int64           // event time; max(t, W-lateness); W
+	y            []int64           // carried label, 0 without one
+	order64      []int64           // place among events of one instant
+	keys         [][]int32
+	vals         [][]int64 // by Plan.vals
+	absent       [][]bool  // where a value is null; nil: nowhere
+	pass         [][]bool  // by Plan.filters
+	starts       [][]int64 // by Plan.units
+	most         []uint64  // the state's
+	drop         int64     // W-lateness when the batch began
+	ownVals      [][]int64 // memory
+	ownKeys      [][]int32
+	ownAbsent    [][]bool
+	lastCols     []datasets.Column
+	ownLast      []datasets.Column
+	ops          [][]op // by key
+	links        []link
+	old, new     []entry
+	sorted       [][]uint64 // by key: its number and the row, in the order of the numbers
+	buf          []uint64
+	opsDone      [][]bool
+	tasks        []task
+}
+
+// task is the rows [from, to) of a group, as they are sorted by key.
+type task struct{ group, from, to int }
+
+func newScratch(p *Plan) scratch {
+	return scratch{
+		ids: make([][]int32, len(p.keys)), keys: make([][]int32, len(p.keys)), ownKeys: make([][]int32, len(p.keys)),
+		vals: make([][]int64, len(p.vals)), ownVals: make([][]int64, len(p.vals)), absent: make([][]bool, len(p.vals)),
+		ownAbsent: make([][]bool, len(p.vals)), pass: make([][]bool, len(p.filters)), starts: make([][]int64, len(p.units)),
+		ops: make([][]op, len(p.labelled)), sorted: make([][]uint64, len(p.keys)),
+		opsDone: make([][]bool, len(p.labelled)), ownLast: make([]datasets.Column, len(p.lastIn)),
+	}
+}
+
+func (sc *scratch) ord(row int) int64 { return sc.order64[row] }
+
+// bound is a magnitude that no value so far exceeds.
+func (sc *scratch) bound(val int) uint64 {
+	if val == labelValue {
+		return 1
+	}
+	return sc.most[val]
+}
+
+// gathered gives the values of the rows of output; where that is all rows it copies nothing.
+func gathered[T any](dst *[]T, src []T, rows []int32, all bool) []T {
+	if all {
+		return src[:len(rows)]
+	}
+	*dst = (*dst)[:0]
+	for _, r := range rows {
+		*dst = append(*dst, src[r])
+	}
+	return *dst
+}
+
+// gather brings what groups read into the order of the rows of output.
+func (e *Engine) gather(in *datasets.Batch, out *Rows) {
+	p, sc := e.p, &e.sc
+	all := out.N == in.N
+	for k := range p.keys {
+		sc.keys[k] = gathered(&sc.ownKeys[k], sc.ids[k], out.Input, all)
+		e.st.lives[k].see(e.st.keys[k].cap(), sc.keys[k], sc.t)
+	}
+	for v := range p.vals {
+		e.gatherValue(v, out.Input, all)
+	}
+	for f := range p.filters {
+		e.gatherFilter(f, out.Input)
+	}
+	for u := range p.units {
+		c := &e.st.units[u]
+		sc.starts[u] = sc.starts[u][:0]
+		for _, t := range sc.t {
+			sc.starts[u] = append(sc.starts[u], c.start(t))
+		}
+	}
+}
+
+func (e *Engine) gatherValue(v int, rows []int32, all bool) {
+	sc, vp := &e.sc, &e.p.vals[v]
+	c := &sc.cols[vp.col]
+	sc.absent[v] = nil
+	if c.Null != nil {
+		sc.absent[v] = gathered(&sc.ownAbsent[v], c.Null, rows, all)
+	}
+	switch {
+	case c.Strings != nil:
+		own := sc.ownVals[v][:0]
+		for _, r := range rows {
+			own = append(own, int64(derive.Hash(c.Strings[r])))
+		}
+		sc.ownVals[v], sc.vals[v] = own, own
+	case c.Floats != nil:
+		own := sc.ownVals[v][:0]
+		for _, r := range rows {
+			own = append(own, ordered64(c.Floats[r]))
+		}
+		sc.ownVals[v], sc.vals[v] = own, own
+	default:
+		sc.vals[v] = gathered(&sc.ownVals[v], c.Ints, rows, all)
+		if vp.form == number {
+			sc.most[v] = greatest(sc.vals[v], sc.most[v])
+		}
+	}
+}
+
+// greatest is the greatest magnitude of values, at least `so far`.
+func greatest(v []int64, most uint64) uint64 {
+	for _, x := range v {
+		most = max(most, magnitude(x))
+	}
+	return most
+}
+
+func (e *Engine) gatherFilter(f int, rows []int32) {
+	pass := e.sc.pass[f][:0]
+	for _, r := range rows {
+		pass = append(pass, e.passes(&e.p.filters[f], int(r)))
+	}
+	e.sc.pass[f] = pass
+}
+
+// passes tells whether a row of the input is an entry for a filter.
+func (e *Engine) passes(f *filterPlan, row int) bool {
+	cols := e.sc.cols
+	if f.where >= 0 && (cols[f.where].IsNull(row) || cols[f.where].Ints[row] == 0) {
+		return false
+	}
+	for _, c := range f.present {
+		if cols[c].IsNull(row) || notFinite(&cols[c], row) {
+			return false
+		}
+	}
+	return true
+}
+
+func notFinite(c *datasets.Column, row int) bool {
+	return c.Floats != nil && c.Floats[row]-c.Floats[row] != 0
+}
+
+// direct gives the features that are columns of the row.
+func (e *Engine) direct(out *Rows) {
+	for i := range e.p.direct {
+		f := &e.p.direct[i]
+		column(out.Values[f.dest], &e.sc.cols[f.col], f.float, f.scale, out.Input)
+	}
+}
+
+// column copies the rows of a column as float64.
+func column(dst []float64, c *datasets.Column, float bool, scale float64, rows []int32) {
+	switch {
+	case float:
+		for j, r := range rows {
+			dst[j] = c.Floats[r]
+		}
+	case scale == 1:
+		for j, r := range rows {
+			dst[j] = float64(c.Ints[r])
+		}
+	default:
+		for j, r := range rows {
+			dst[j] = float64(c.Ints[r]) / scale
+		}
+	}
+}
+
+// aggregate computes the groups, key by key.
+func (e *Engine) aggregate(out *Rows) {
+	sc, st := &e.sc, e.st
+	sc.tasks = sc.tasks[:0]
+	for k := range e.p.keys {
+		sc.sorted[k] = sc.sorted[k][:0]
+	}
+	for g := range st.groups {
+		gs := &st.groups[g]
+		gs.grow(st.keys[gs.key].cap())
+		if len(sc.sorted[gs.key]) == 0 && out.N > 0 {
+			e.sort(gs.key)
+		}
+		e.prepare(gs)
+		for t := range e.readers {
+			w := &e.readers[t][g]
+			for i := range gs.outs {
+				w.out[i] = out.Values[gs.outs[i].dest]
+			}
+		}
+		sc.tasks = cutTasks(sc.tasks, g, sc.sorted[gs.key], e.pieces(out.N))
+	}
+	if out.N < e.parallel || e.threads == 1 {
+		for i := range sc.tasks {
+			e.run(&sc.tasks[i], 0)
+		}
+	} else {
+		e.share()
+	}
+	for g := range st.groups {
+		e.leftOver(&st.groups[g])
+	}
+}
+
+// pieces is into how many tasks a group's rows are cut.
+func (e *Engine) pieces(n int) int {
+	if n < e.parallel || e.threads == 1 {
+		return 1
+	}
+	return 4 * e.threads
+}
+
+// share computes the tasks on all threads.
+func (e *Engine) share() {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for t := range e.threads {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(e.sc.tasks) {
+					return
+				}
+				e.run(&e.sc.tasks[i], t)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// cutTasks makes tasks of a group's rows that share no key.
+func cutTasks(tasks []task, group int, sorted []uint64, pieces int) []task {
+	for from := 0; from < len(sorted); {
+		to := min(len(sorted), from+(len(sorted)+pieces-1)/pieces)
+		for to < len(sorted) && sorted[to]>>32 == sorted[to-1]>>32 {
+			to++
+		}
+		tasks = append(tasks, task{group, from, to})
+		from = to
+	}
+	return tasks
+}
+
+// run computes a task on a thread.
+func (e *Engine) run(x *task, thread int) {
+	w := &e.readers[thread][x.group]
+	sorted := e.sc.sorted[w.gs.key]
+	for from := x.from; from < x.to; {
+		id := sorted[from] >> 32
+		to := from + 1
+		for to < x.to && sorted[to]>>32 == id {
+			to++
+		}
+		if id == noKey {
+			for _, x := range sorted[from:to] {
+				w.alone(int(uint32(x)))
+			}
+		} else {
+			w.key(int32(id), sorted[from:to])
+		}
+		from = to
+	}
+}
+
+// noKey is the number by which rows without a key are sorted.
+const noKey = 1<<32 - 1
+
+// sort puts the rows into the order of a key's numbers, rows of one number in their own order.
+func (e *Engine) sort(k int) {
+	sc := &e.sc
+	s := slices.Grow(sc.sorted[k][:0], len(sc.keys[k]))
+	top := uint64(0)
+	for r, id := range sc.keys[k] {
+		s = append(s, uint64(uint32(id))<<32|uint64(r))
+		top = max(top, uint64(id)&(1<<31-1))
+	}
+	if len(s) <= 48 {
+		slices.Sort(s)
+		sc.sorted[k] = s
+		return
+	}
+	sc.buf = slices.Grow(sc.buf[:0], len(s))[:len(s)]
+	sc.sorted[k], sc.buf = radix(s, sc.buf, top)
+}
+
+// radix sorts by the upper 32 bits, which are at most top or noKey, in stable passes of 11 bits. It returns the sorted
+// one of the two slices first.
+func radix(s, buf []uint64, top uint64) (sorted, other []uint64) {
+	const digit = 11
+	for shift := 32; shift < 64; shift += digit {
+		if shift > 32 && top>>(shift-32) == 0 {
+			break
+		}
+		last := top>>(shift-32+digit) == 0 // the digit that tells noKey from all numbers: nothing above counts
+		var start [1<<digit + 1]int32
+		at := func(x uint64) int {
+			if last && x>>32 == noKey {
+				return 1<<digit - 1 + 1
+			}
+			return int(x >> shift & (1<<digit - 1))
+		}
+		var count [1<<digit + 1]int32
+		for _, x := range s {
+			count[at(x)]++
+		}
+		sum := int32(0)
+		for i, c := range count {
+			start[i] = sum
+			sum += c
+		}
+		for _, x := range s {
+			i := at(x)
+			buf[start[i]] = x
+			start[i]++
+		}
+		s, buf = buf, s
+	}
+	return s, buf
+}
+
+// prepare sorts the changes of labels by key and makes their deltas.
+func (e *Engine) prepare(gs *groupState) {
+	if !gs.label {
+		return
+	}
+	ops := e.sc.ops[gs.changes]
+	slices.SortStableFunc(ops, func(a, b op) int { return int(a.key) - int(b.key) })
+	done := slices.Grow(e.sc.opsDone[gs.changes][:0], len(ops))[:len(ops)]
+	clear(done)
+	e.sc.opsDone[gs.changes] = done
+	for i := range ops {
+		gs.deltaFor(ops[i].key)
+	}
+}
+
+// leftOver makes the changes of keys that have no row in the batch.
+func (e *Engine) leftOver(gs *groupState) {
+	if !gs.label {
+		return
+	}
+	ops, done := e.sc.ops[gs.changes], e.sc.opsDone[gs.changes]
+	for i := range ops {
+		if !done[i] {
+			gs.apply(gs.deltaFor(ops[i].key), &ops[i])
+		}
+	}
+}
+
+// finish computes the features of features.
+func (e *Engine) finish(out *Rows) {
+	if e.last == nil || out.N == 0 {
+		return
+	}
+	sc := &e.sc
+	sc.lastCols = sc.lastCols[:0]
+	for i, in := range e.p.lastIn {
+		own := &sc.ownLast[i]
+		if in.feature >= 0 {
+			sc.lastCols = append(sc.lastCols, datasets.Column{Floats: out.Values[in.feature]})
+			continue
+		}
+		take(own, &sc.cols[in.col], out.Input)
+		sc.lastCols = append(sc.lastCols, *own)
+	}
+	cols := e.last.Run(sc.lastCols, out.N)
+	for i := range e.p.lastOut {
+		o := &e.p.lastOut[i]
+		c := &cols[o.col]
+		dst := out.Values[o.dest]
+		for r := range out.N {
+			switch {
+			case c.IsNull(r):
+				dst[r] = o.empty
+			case o.float:
+				dst[r] = c.Floats[r]
+			default:
+				dst[r] = float64(c.Ints[r]) / o.scale
+			}
+		}
+	}
+}
+
+// take copies the rows of a column.
+func take(dst, src *datasets.Column, rows []int32) {
+	dst.Ints, dst.Floats, dst.Strings, dst.Null = dst.Ints[:0], dst.Floats[:0], dst.Strings[:0], dst.Null[:0]
+	for _, r := range rows {
+		switch {
+		case src.Ints != nil:
+			dst.Ints = append(dst.Ints, src.Ints[r])
+		case src.Floats != nil:
+			dst.Floats = append(dst.Floats, src.Floats[r])
+		default:
+			dst.Strings = append(dst.Strings, src.Strings[r])
+		}
+		if src.Null != nil {
+			dst.Null = append(dst.Null, src.Null[r])
+		}
+	}
+	if src.Null == nil {
+		dst.Null = nil
+	}
+}
+
+// forget drops events that are past holding and gives back what keys hold that are not seen any more.
+func (e *Engine) forget(rows int) error {
+	bound := e.p.horizonAt(e.st.watermark)
+	if bound == beginning {
+		return nil
+	}
+	e.st.rec.drop(e.p, bound)
+	e.sweep(rows)
+	return e.a.Trim()
+}

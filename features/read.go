@@ -1,0 +1,426 @@
+package features
+
+import (
+	"math"
+	"slices"
+
+	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/features/slab"
+)
+
+// scanner computes the rows of one group on one thread.
+type scanner struct {
+	gs   *groupState
+	sc   *scratch
+	v    []int64 // the values of a row, by column of the group
+	from [maxWindows]int
+	to   [maxWindows]int
+	out  [][]float64 // by output of the group
+}
+
+// key computes and folds the rows of one key, in order, with what labels change between them.
+func (w *scanner) key(id int32, rows []uint64) {
+	gs := w.gs
+	r := gs.open(id)
+	var ops []op
+	if gs.label {
+		ops = w.changes(id)
+	}
+	for _, x := range rows {
+		row := int(uint32(x))
+		for len(ops) > 0 && int(ops[0].at) <= row {
+			gs.apply(gs.deltaOf(&r), &ops[0])
+			ops = ops[1:]
+		}
+		w.row(&r, row)
+	}
+	for i := range ops {
+		gs.apply(gs.deltaOf(&r), &ops[i])
+	}
+}
+
+// changes finds what labels change of a key, and marks it as done.
+func (w *scanner) changes(id int32) []op {
+	ops := w.sc.ops[w.gs.changes]
+	if len(ops) == 0 {
+		return nil
+	}
+	from, _ := slices.BinarySearchFunc(ops, id, func(o op, id int32) int { return int(o.key) - int(id) })
+	to := from
+	for to < len(ops) && ops[to].key == id {
+		w.sc.opsDone[w.gs.changes][to] = true
+		to++
+	}
+	return ops[from:to]
+}
+
+// take reads a row's values and whether it is an entry.
+func (w *scanner) take(row int) (enters bool) {
+	for c := range w.gs.cols {
+		if v := w.gs.cols[c].val; v == labelValue {
+			w.v[c] = w.sc.y[row]
+		} else {
+			w.v[c] = w.sc.vals[v][row]
+		}
+	}
+	return w.gs.filter < 0 || w.sc.pass[w.gs.filter][row]
+}
+
+// row gives the features of a row and folds it.
+func (w *scanner) row(r *ring, row int) {
+	gs, sc := w.gs, w.sc
+	enters := w.take(row)
+	if gs.pending() {
+		gs.advance(r, sc.mark[row])
+	}
+	w.windows(r, row)
+	for i := range gs.outs {
+		o := &gs.outs[i]
+		w.out[i][row] = w.feature(r, o, row, enters)
+	}
+	if enters {
+		w.fold(r, row)
+	}
+}
+
+// windows finds the entries of each window of the ring.
+func (w *scanner) windows(r *ring, row int) {
+	gs, sc := w.gs, w.sc
+	if !gs.ring {
+		return
+	}
+	t, top := sc.t[row], sc.top[row]
+	hi := gs.seek(r, low(r.h[headHi]), t)
+	r.h[headHi] = pair(hi, high(r.h[headHi]))
+	all := hi // entries up to top, which is later than t only of a late row
+	if top > t {
+		all = gs.seek(r, hi, top)
+	}
+	for i := range gs.wins {
+		win := &gs.wins[i]
+		switch win.form {
+		case sliding:
+			w.from[i], w.to[i] = w.begin(r, win, top-win.span, hi), hi
+		case calendarUnit:
+			w.from[i], w.to[i] = w.begin(r, win, max(sc.starts[win.unit][row]-1, top-win.span), hi), hi
+		case lastN:
+			w.from[i], w.to[i] = max(0, all-win.n), all
+		default:
+			w.from[i], w.to[i] = 0, all
+		}
+	}
+}
+
+// begin finds the first entry with K > bound, at most hi: t itself may lie behind what can be seen.
+func (w *scanner) begin(r *ring, win *window, bound int64, hi int) int {
+	lo := w.gs.seek(r, getCursor(r.h, w.gs.cursors, win.cursor), bound)
+	setCursor(r.h, w.gs.cursors, win.cursor, lo)
+	return min(lo, hi)
+}
+
+// alone gives the features of a row without a key: nothing is in its windows, and it is folded nowhere.
+func (w *scanner) alone(row int) {
+	gs := w.gs
+	enters := w.take(row)
+	r := ring{h: gs.blank, d: gs.none}
+	clear(w.from[:])
+	clear(w.to[:])
+	for i := range gs.outs {
+		w.out[i][row] = w.feature(&r, &gs.outs[i], row, enters)
+	}
+}
+
+// feature is one feature of a row.
+func (w *scanner) feature(r *ring, o *output, row int, enters bool) float64 {
+	gs := w.gs
+	if o.kind == EWMA {
+		return gs.ewmaOf(r, o)
+	}
+	win := &gs.wins[o.win]
+	lo, hi := w.from[o.win], w.to[o.win]
+	n := int64(hi - lo)
+	whole := win.form == ever && o.kind != Last && o.kind != Distance && o.kind != Speed
+	if whole {
+		n = r.h[gs.acc+accN]
+	}
+	current := o.current && enters
+	if current && win.form == lastN { // it is one of the n
+		lo = max(lo, hi-win.n+1)
+		n = int64(hi - lo)
+	}
+	switch o.kind {
+	case Count:
+		return float64(n + int64(btoi(current)))
+	case First:
+		return float64(btoi(n+int64(btoi(current)) == 0))
+	case Risk:
+		return w.risk(r, o, row, n, lo, hi)
+	case Sum, Mean, Ratio:
+		s := w.total(r, o, row, lo, hi)
+		if current {
+			n++
+			s = s.plus(wideOf(w.v[o.col]))
+		}
+		return o.moment(n, s, w.v[o.col], w.absent(o, row))
+	case Std, ZScore:
+		return w.spread(r, o, row, n, lo, hi, current)
+	case Min, Max:
+		return w.extreme(r, o, n, lo, hi, current)
+	case SinceFirst, SinceLast, Gap:
+		return w.spans(r, o, row, n, lo, hi, current)
+	case Distinct, Mode, Share:
+		return w.values(r, o, row, n, lo, hi, current)
+	case Last:
+		if n < int64(o.nth) {
+			return o.empty
+		}
+		return o.number(gs.value(r, hi-o.nth, o.col))
+	}
+	return w.journey(r, o, row, lo, hi) // Distance, Speed
+}
+
+// number is a value of the output's column.
+func (o *output) number(v int64) float64 {
+	if o.float {
+		return floating64(v)
+	}
+	return float64(v) / o.scale
+}
+
+// absent tells whether the row itself has no value in the output's column.
+func (w *scanner) absent(o *output, row int) bool {
+	v := w.gs.cols[o.col].val
+	return v >= 0 && w.sc.absent[v] != nil && w.sc.absent[v][row]
+}
+
+// total is the sum of the output's column over a window.
+func (w *scanner) total(r *ring, o *output, row, lo, hi int) wide {
+	c := &w.gs.cols[o.col]
+	if w.gs.wins[o.win].form == ever {
+		return wide{r.h[c.accSum+1], uint64(r.h[c.accSum])}
+	}
+	return w.gs.total(r, lo, hi, o.col, w.sc.bound(c.val))
+}
+
+func (o *output) moment(n int64, s wide, x int64, absent bool) float64 {
+	switch {
+	case o.kind == Sum:
+		return s.float() / o.scale
+	case n == 0 || o.kind == Ratio && (absent || s.isZero()):
+		return o.empty
+	case o.kind == Mean:
+		return s.float() / (float64(n) * o.scale)
+	}
+	return float64(x) / (s.float() / float64(n))
+}
+
+func (w *scanner) spread(r *ring, o *output, row int, n int64, lo, hi int, current bool) float64 {
+	c, x := &w.gs.cols[o.col], w.v[o.col]
+	s := w.total(r, o, row, lo, hi)
+	var sq uint192
+	if w.gs.wins[o.win].form == ever {
+		sq = uint192{uint64(r.h[c.accSq]), uint64(r.h[c.accSq+1]), uint64(r.h[c.accSq+2])}
+	} else {
+		sq = w.gs.squares(r, lo, hi, o.col, w.sc.bound(c.val))
+	}
+	if current {
+		n++
+		s = s.plus(wideOf(x))
+		h, l := square(x)
+		sq = sq.plus(h, l)
+	}
+	if n == 0 || o.kind == ZScore && w.absent(o, row) {
+		return o.empty
+	}
+	if n < 2 {
+		return 0
+	}
+	root := math.Sqrt(spread(n, s, sq) / product(n, n-1).float())
+	if o.kind == Std {
+		return root / o.scale
+	}
+	if root == 0 {
+		return 0
+	}
+	return product(n, x).minus(s).float() / float64(n) / root
+}
+
+func (w *scanner) extreme(r *ring, o *output, n int64, lo, hi int, current bool) float64 {
+	gs := w.gs
+	c := &gs.cols[o.col]
+	var least, most int64
+	if n > 0 {
+		if gs.wins[o.win].form == ever {
+			least, most = r.h[c.accMin], r.h[c.accMin+1]
+		} else {
+			least, most = gs.extremes(r, c, lo, hi)
+		}
+	}
+	if current {
+		x := w.v[o.col]
+		if n == 0 {
+			least, most = x, x
+		}
+		least, most = min(least, x), max(most, x)
+		n++
+	}
+	switch {
+	case n == 0:
+		return o.empty
+	case o.kind == Min:
+		return o.number(least)
+	}
+	return o.number(most)
+}
+
+// seconds is a span of microseconds, not below 0.
+func seconds(d int64) float64 { return float64(max(0, d)) / float64(datasets.Second) }
+
+func (w *scanner) spans(r *ring, o *output, row int, n int64, lo, hi int, current bool) float64 {
+	gs, t := w.gs, w.sc.t[row]
+	first, last := t, t
+	if n > 0 {
+		if gs.wins[o.win].form == ever {
+			first, last = r.h[gs.acc+accFirst], r.h[gs.acc+accLast]
+		} else {
+			first, last = r.d[lo*gs.stride], r.d[(hi-1)*gs.stride]
+		}
+	}
+	if current {
+		first, last = min(first, t), max(last, t)
+		n++
+	}
+	switch {
+	case n == 0 || o.kind == Gap && n < 2:
+		return o.empty
+	case o.kind == SinceFirst:
+		return seconds(t - first)
+	case o.kind == SinceLast:
+		return seconds(t - last)
+	}
+	return seconds(last-first) / float64(n-1)
+}
+
+func (w *scanner) values(r *ring, o *output, row int, n int64, lo, hi int, current bool) float64 {
+	gs, x := w.gs, w.v[o.col]
+	c := &gs.cols[o.col]
+	absent := w.absent(o, row)
+	if gs.wins[o.win].form == ever && o.kind == Distinct {
+		set := slab.Set(r.h[c.accSet])
+		if current {
+			return set.SizeWith(gs.a, x)
+		}
+		return set.Size(gs.a)
+	}
+	var bag slab.Multiset
+	if o.tab < 0 {
+		bag = slab.Multiset(r.h[c.accBag])
+	} else {
+		bag = gs.table(r, &gs.tabs[o.tab], lo, hi)
+	}
+	switch o.kind {
+	case Distinct:
+		d := bag.Distinct(gs.a)
+		if current && bag.Count(gs.a, x) == 0 {
+			d++
+		}
+		return float64(d)
+	case Share:
+		if absent {
+			return o.empty
+		}
+		same := int64(bag.Count(gs.a, x))
+		if current {
+			same, n = same+1, n+1
+		}
+		if n == 0 {
+			return o.empty
+		}
+		return float64(same) / float64(n)
+	}
+	v, most := bag.Mode(gs.a)
+	if current {
+		if k := bag.Count(gs.a, x) + 1; n == 0 || k > most || k == most && x < v {
+			v = x
+		}
+		n++
+	}
+	if n == 0 {
+		return o.empty
+	}
+	return o.number(v)
+}
+
+func (w *scanner) journey(r *ring, o *output, row, lo, hi int) float64 {
+	gs := w.gs
+	for _, c := range [2]int{o.lon, o.lat} {
+		if v := gs.cols[c].val; w.sc.absent[v] != nil && w.sc.absent[v][row] {
+			return o.empty
+		}
+	}
+	if hi <= lo {
+		return o.empty
+	}
+	last := hi - 1
+	d := haversine(floating64(gs.value(r, last, o.lon)), floating64(gs.value(r, last, o.lat)), floating64(w.v[o.lon]), floating64(w.v[o.lat]))
+	if o.kind == Distance {
+		return d
+	}
+	return d / (float64(max(w.sc.t[row]-r.d[last*gs.stride], datasets.Second)) / float64(datasets.Hour))
+}
+
+func (w *scanner) risk(r *ring, o *output, row int, n int64, lo, hi int) float64 {
+	gs := w.gs
+	c := &gs.cols[o.col]
+	var frauds int64
+	isEver := gs.wins[o.win].form == ever
+	if isEver {
+		frauds = r.h[c.accSum]
+	} else {
+		frauds = r.d[hi*gs.stride+c.sum] - r.d[lo*gs.stride+c.sum]
+	}
+	if d := gs.deltaOf(r); d != nil {
+		var dn, df int64
+		if isEver {
+			dn, df = gs.deltaEver(d, w.sc.mark[row])
+		} else {
+			dn, df = gs.deltaRead(d, o.win, w.bound(o.win, row), w.sc.t[row])
+		}
+		n, frauds = n+dn, frauds+df
+	}
+	if n == 0 && o.weight == 0 {
+		return o.empty
+	}
+	return (float64(frauds) + float64(o.rate*o.weight)) / (float64(n) + o.weight)
+}
+
+// bound is what K must be greater than to be in a sliding or calendar window.
+func (w *scanner) bound(i, row int) int64 {
+	win, top := &w.gs.wins[i], w.sc.top[row]
+	if win.form == calendarUnit {
+		return max(w.sc.starts[win.unit][row]-1, top-win.span)
+	}
+	return top - win.span
+}
+
+// fold enters a row, unless it could never be seen.
+func (w *scanner) fold(r *ring, row int) {
+	gs, sc := w.gs, w.sc
+	t, top := sc.t[row], sc.top[row]
+	k := t + gs.shift
+	if gs.ewma {
+		gs.decay(r, t, w.v)
+	}
+	if gs.accumulates && !gs.pending() {
+		gs.accumulate(r.h, k, w.v)
+	}
+	switch {
+	case !gs.ring:
+	case top > t && k <= top-gs.span && gs.keep == 0: // no window will reach it
+		if gs.pending() {
+			gs.accumulate(r.h, k, w.v)
+		}
+	default:
+		gs.insert(r, k, sc.ord(row), w.v, gs.seen(sc.drop), sc.drop)
+	}
+}

@@ -1,0 +1,161 @@
+package slab
+
+import "fmt"
+
+// Ints gives int64 keys dense numbers, from 0 in the order of appearance; numbers of deleted keys are used again, the
+// one deleted last first. A pair of numbers is a key too: int64(left)<<32 | right.
+//
+// For one goroutine, or for several while all only call Find, Value, Live, Len and Cap.
+type Ints struct {
+	x    index
+	keys pages
+	ids  numbers
+}
+
+// NewInts makes an empty table in an arena.
+func NewInts(a *Arena) *Ints {
+	return &Ints{x: newIndex(a), keys: pages{a: a, words: 1}}
+}
+
+// numbers gives out numbers. The entry of a number in the chain of free ones names the next.
+type numbers struct {
+	n, end uint32 // in use; highest ever in use plus one
+	free   uint32 // a free number plus one, or 0
+}
+
+// maxKeys: a slot holds the number plus one in 32 bits.
+const maxKeys = 1<<32 - 2
+
+func (t *Ints) value(id uint32) *int64 { return &t.keys.all[id>>pageBits][id&pageMask] }
+
+// hashOf is for the index.
+func (t *Ints) hashOf(id uint32) uint64 { return mix(uint64(*t.value(id))) }
+
+// Find gives the number of a key, if it has one.
+func (t *Ints) Find(v int64) (id uint32, ok bool) { return t.find(mix(uint64(v)), v) }
+
+func (t *Ints) find(h uint64, v int64) (uint32, bool) {
+	l := t.x.at(h)
+	mask, number := l.mask(), l.number()
+	want := tagOf(h)
+	for i := uint32(h) & mask; ; i = (i + 1) & mask {
+		s := *l.slot(i)
+		if s == 0 {
+			return 0, false
+		}
+		if (s^want)&^number == 0 {
+			if id := s&number - 1; *t.value(id) == v {
+				return id, true
+			}
+		}
+	}
+}
+
+// ID gives the number of a key, a new one if it has none: fresh then.
+func (t *Ints) ID(v int64) (id uint32, fresh bool) {
+	h := mix(uint64(v))
+	if id, ok := t.find(h, v); ok {
+		return id, false
+	}
+	return t.add(h, v), true
+}
+
+func (t *Ints) idOf(h uint64, v int64) uint32 {
+	if id, ok := t.find(h, v); ok {
+		return id
+	}
+	return t.add(h, v)
+}
+
+func (t *Ints) add(h uint64, v int64) uint32 {
+	id := t.ids.free - 1
+	if t.ids.free != 0 {
+		t.ids.free = uint32(*t.value(id))
+	} else {
+		id = t.ids.next()
+		t.keys.reach(id)
+	}
+	t.ids.n++
+	*t.value(id) = v
+	t.x.insert(h, id, t)
+	return id
+}
+
+func (n *numbers) next() uint32 {
+	if n.end == maxKeys {
+		panic(fmt.Sprintf("slab: more than %d keys", uint32(maxKeys)))
+	}
+	n.end++
+	return n.end - 1
+}
+
+// Value is the key with a number in use.
+func (t *Ints) Value(id uint32) int64 { return *t.value(id) }
+
+// Live tells whether a number is in use.
+func (t *Ints) Live(id uint32) bool {
+	if id >= t.ids.end {
+		return false
+	}
+	found, ok := t.Find(*t.value(id)) // of a free number this is a link, which may be a key, of another number
+	return ok && found == id
+}
+
+// Delete takes a key out; its number is free. It panics where the number is not in use.
+func (t *Ints) Delete(id uint32) {
+	t.x.remove(t.hashOf(id), id, t)
+	*t.value(id) = int64(t.ids.free)
+	t.ids.free = id + 1
+	t.ids.n--
+}
+
+// Len is how many keys there are.
+func (t *Ints) Len() int { return int(t.ids.n) }
+
+// Cap is one more than the highest number that was ever in use.
+func (t *Ints) Cap() int { return int(t.ids.end) }
+
+// IDs gives the numbers of many keys, new ones where they have none; -1 where null, which may be nil, says that there
+// is no key. out is as long as vals.
+//
+// Keys are looked up block by block in three rounds: hashes, slots, comparisons. The steps of a round do not wait for
+// each other, so that the cache misses of many keys overlap.
+func (t *Ints) IDs(vals []int64, null []bool, out []int32) {
+	var hashes [block]uint64
+	var found [block]uint32
+	for ; len(vals) > block; vals, out = vals[block:], out[block:] {
+		t.ids64(vals[:block], null, out, &hashes, &found)
+		if null != nil {
+			null = null[block:]
+		}
+	}
+	t.ids64(vals, null, out, &hashes, &found)
+}
+
+// block is how many keys are looked up at a time: more than a core has misses under way (10 to 20), and few
+// enough that what a round leaves stays in the first cache.
+const block = 64
+
+func (t *Ints) ids64(vals []int64, null []bool, out []int32, hashes *[block]uint64, found *[block]uint32) {
+	for i, v := range vals {
+		hashes[i] = mix(uint64(v))
+	}
+	t.x.candidates(hashes[:len(vals)], found)
+	for i, v := range vals {
+		id := found[i] - 1
+		switch {
+		case null != nil && null[i]:
+			out[i] = -1
+			continue
+		case found[i] == 0 || *t.value(id) != v:
+			id = t.idOf(hashes[i], v)
+		}
+		out[i] = int32(id)
+	}
+}
+
+// Free gives the table's memory back. The table may not be used afterwards.
+func (t *Ints) Free() {
+	t.x.free()
+	t.keys.free()
+}

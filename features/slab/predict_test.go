@@ -1,0 +1,61 @@
+package slab
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+)
+
+func TestPredictedBytes(t *testing.T) {
+	// Which leaves are cut is chance: of few leaves, one more or less is allowed, of 4 or 6 KiB.
+	const leaf = 6 << 10
+	within := func(t *testing.T, what string, n int, predicted, got int64, tolerance float64) {
+		t.Helper()
+		allowed := tolerance*float64(got) + leaf
+		if n <= 300 || tolerance == 0 {
+			allowed = 0
+		}
+		if !(math.Abs(float64(predicted-got)) <= allowed) {
+			t.Errorf("%s of %d: %d bytes predicted, %d are in use", what, n, predicted, got)
+		}
+	}
+	check := map[int]bool{1: true, 2: true, 3: true, 5: true, 12: true, 13: true, 16: true, 31: true, 32: true, 100: true, 383: true, 385: true,
+		500: true, 768: true, 769: true, 1000: true, 1024: true, 1025: true, 3000: true, 6000: true, 10_000: true, 24_000: true, 25_000: true,
+		50_000: true, 100_000: true, 150_000: true, 190_000: true, 200_000: true, 250_000: true}
+	arenas := [5]*Arena{}
+	for i := range arenas {
+		arenas[i] = New(0, "")
+		defer arenas[i].Close()
+	}
+	x, s, long := NewInts(arenas[0]), NewTexts(arenas[1]), NewTexts(arenas[2])
+	var multi Multiset
+	var set Set
+	tail := strings.Repeat("x", 20)
+	for n := 1; n <= 250_000; n++ {
+		x.ID(int64(n))
+		s.ID(fmt.Sprintf("%010d", n))
+		long.ID(fmt.Sprintf("%010d", n) + tail)
+		multi.Add(arenas[3], int64(n), 1)
+		set.Add(arenas[4], int64(n))
+		if !check[n] {
+			continue
+		}
+		dir := func(x *index) int64 { return int64(len(x.dir)) * 24 }
+		within(t, "Ints", n, IntsBytes(n), arenas[0].Bytes()+dir(&x.x), 0.08)
+		within(t, "Texts", n, TextsBytes(n, 10), arenas[1].Bytes()+dir(&s.x), 0.08)
+		within(t, "long Texts", n, TextsBytes(n, 30), arenas[2].Bytes()+dir(&long.x), 0.08)
+		within(t, "Multiset", n, MultisetBytes(n), arenas[3].Bytes(), 0.08)
+		within(t, "Set", n, SetBytes(n), arenas[4].Bytes(), 0)
+	}
+	a := New(0, "")
+	defer a.Close()
+	var e Extremes
+	c := Column{Words: make([]int64, 50_000), Stride: 1}
+	for n := range 50_000 {
+		e.Append(a, c, n+1)
+		if ExtremesBytes(n+1) != a.Bytes() {
+			t.Fatalf("Extremes of %d: %d bytes predicted, %d are in use", n+1, ExtremesBytes(n+1), a.Bytes())
+		}
+	}
+}
