@@ -38,7 +38,8 @@ type scratch struct {
 	links        []link
 	old, new     []entry
 	sorted       [][]uint64 // by key: its number and the row, in the order of the numbers
-	buf          []uint64
+	buf          [][]uint64 // by key
+	place        [][]int32  // by key: of a row in the order of the numbers
 	opsDone      [][]bool
 	tasks        []task
 }
@@ -51,12 +52,10 @@ func newScratch(p *Plan) scratch {
 		ids: make([][]int32, len(p.keys)), keys: make([][]int32, len(p.keys)), ownKeys: make([][]int32, len(p.keys)),
 		vals: make([][]int64, len(p.vals)), ownVals: make([][]int64, len(p.vals)), absent: make([][]bool, len(p.vals)),
 		ownAbsent: make([][]bool, len(p.vals)), pass: make([][]bool, len(p.filters)), starts: make([][]int64, len(p.units)),
-		ops: make([][]op, len(p.labelled)), sorted: make([][]uint64, len(p.keys)),
+		ops: make([][]op, len(p.labelled)), sorted: make([][]uint64, len(p.keys)), buf: make([][]uint64, len(p.keys)), place: make([][]int32, len(p.keys)),
 		opsDone: make([][]bool, len(p.labelled)), ownLast: make([]datasets.Column, len(p.lastIn)),
 	}
 }
-
-func (sc *scratch) ord(row int) int64 { return sc.order64[row] }
 
 // bound is a magnitude that no value so far exceeds.
 func (sc *scratch) bound(val int) uint64 {
@@ -189,64 +188,122 @@ func column(dst []float64, c *datasets.Column, float bool, scale float64, rows [
 	}
 }
 
-// aggregate computes the groups, key by key.
+// aggregate computes the groups, key by key: rows are packed and sorted by key, visited in that order, and what comes
+// out is brought back into the order of the rows.
 func (e *Engine) aggregate(out *Rows) {
+	shared := out.N >= e.parallel && e.threads > 1
+	if shared {
+		e.share(len(e.p.keys), func(k, _ int) { e.sort(k) })
+	} else {
+		for k := range e.p.keys {
+			e.sort(k)
+		}
+	}
+	e.plan(out.N, shared)
+	if shared {
+		e.aggregateShared(out)
+	} else {
+		e.pack(0, out.N)
+		for i := range e.sc.tasks {
+			e.run(&e.sc.tasks[i], 0)
+		}
+		e.unsort(out, 0, out.N)
+	}
+	for g := range e.st.groups {
+		e.leftOver(&e.st.groups[g])
+	}
+}
+
+// plan makes room for a batch of n rows and cuts it into tasks.
+func (e *Engine) plan(n int, shared bool) {
 	sc, st := &e.sc, e.st
 	sc.tasks = sc.tasks[:0]
-	for k := range e.p.keys {
-		sc.sorted[k] = sc.sorted[k][:0]
-	}
 	for g := range st.groups {
 		gs := &st.groups[g]
 		gs.grow(st.keys[gs.key].cap())
-		if len(sc.sorted[gs.key]) == 0 && out.N > 0 {
-			e.sort(gs.key)
-		}
 		e.prepare(gs)
-		for t := range e.readers {
-			w := &e.readers[t][g]
-			for i := range gs.outs {
-				w.out[i] = out.Values[gs.outs[i].dest]
-			}
+		gs.in = slices.Grow(gs.in[:0], n*gs.packed)[:n*gs.packed]
+		gs.res = slices.Grow(gs.res[:0], n*len(gs.outs))[:n*len(gs.outs)]
+		pieces := 1
+		if shared {
+			pieces = 4 * e.threads
 		}
-		sc.tasks = cutTasks(sc.tasks, g, sc.sorted[gs.key], e.pieces(out.N))
-	}
-	if out.N < e.parallel || e.threads == 1 {
-		for i := range sc.tasks {
-			e.run(&sc.tasks[i], 0)
-		}
-	} else {
-		e.share()
-	}
-	for g := range st.groups {
-		e.leftOver(&st.groups[g])
+		sc.tasks = cutTasks(sc.tasks, g, sc.sorted[gs.key], pieces)
 	}
 }
 
-// pieces is into how many tasks a group's rows are cut.
-func (e *Engine) pieces(n int) int {
-	if n < e.parallel || e.threads == 1 {
-		return 1
-	}
-	return 4 * e.threads
+func (e *Engine) aggregateShared(out *Rows) {
+	pieces := 4 * e.threads
+	part := func(i int) (from, to int) { return out.N * i / pieces, out.N * (i + 1) / pieces }
+	e.share(pieces, func(i, _ int) { from, to := part(i); e.pack(from, to) })
+	e.share(len(e.sc.tasks), func(i, thread int) { e.run(&e.sc.tasks[i], thread) })
+	e.share(pieces, func(i, _ int) { from, to := part(i); e.unsort(out, from, to) })
 }
 
-// share computes the tasks on all threads.
-func (e *Engine) share() {
+// share does n things on all threads.
+func (e *Engine) share(n int, do func(i, thread int)) {
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for t := range e.threads {
 		wg.Go(func() {
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= len(e.sc.tasks) {
-					return
-				}
-				e.run(&e.sc.tasks[i], t)
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i, t)
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// pack writes what the groups read of the rows [from, to).
+func (e *Engine) pack(from, to int) {
+	for g := range e.st.groups {
+		e.st.groups[g].pack(&e.sc, from, to)
+	}
+}
+
+func (gs *groupState) pack(sc *scratch, from, to int) {
+	s := gs.packed
+	put := func(word int, col []int64) {
+		at := from*s + word
+		for _, x := range col[from:to] {
+			gs.in[at] = x
+			at += s
+		}
+	}
+	put(packTime, sc.t)
+	put(packTop, sc.top)
+	if gs.packMark != 0 {
+		put(gs.packMark, sc.mark)
+	}
+	if gs.packOrd != 0 {
+		put(gs.packOrd, sc.order64)
+	}
+	for i := range gs.wins {
+		if w := &gs.wins[i]; w.form == calendarUnit {
+			put(w.start, sc.starts[w.unit])
+		}
+	}
+	for c := range gs.cols {
+		if v := gs.cols[c].val; v == labelValue {
+			put(gs.packVals+c, sc.y)
+		} else {
+			put(gs.packVals+c, sc.vals[v])
+		}
+	}
+}
+
+// unsort brings the features of the rows [from, to) into their columns.
+func (e *Engine) unsort(out *Rows, from, to int) {
+	for g := range e.st.groups {
+		gs := &e.st.groups[g]
+		place, n := e.sc.place[gs.key][from:to], len(gs.outs)
+		for i := range gs.outs {
+			dst := out.Values[gs.outs[i].dest][from:to]
+			for r, at := range place {
+				dst[r] = gs.res[int(at)*n+i]
+			}
+		}
+	}
 }
 
 // cutTasks makes tasks of a group's rows that share no key.
@@ -265,7 +322,7 @@ func cutTasks(tasks []task, group int, sorted []uint64, pieces int) []task {
 // run computes a task on a thread.
 func (e *Engine) run(x *task, thread int) {
 	w := &e.readers[thread][x.group]
-	sorted := e.sc.sorted[w.gs.key]
+	sorted, res, outs := e.sc.sorted[w.gs.key], w.gs.res, len(w.gs.outs)
 	for from := x.from; from < x.to; {
 		id := sorted[from] >> 32
 		to := from + 1
@@ -273,11 +330,11 @@ func (e *Engine) run(x *task, thread int) {
 			to++
 		}
 		if id == noKey {
-			for _, x := range sorted[from:to] {
-				w.alone(int(uint32(x)))
+			for i := from; i < to; i++ {
+				w.alone(int(uint32(sorted[i])), res[i*outs:(i+1)*outs])
 			}
 		} else {
-			w.key(int32(id), sorted[from:to])
+			w.key(int32(id), sorted[from:to], res[from*outs:to*outs])
 		}
 		from = to
 	}
@@ -293,15 +350,19 @@ func (e *Engine) sort(k int) {
 	top := uint64(0)
 	for r, id := range sc.keys[k] {
 		s = append(s, uint64(uint32(id))<<32|uint64(r))
-		top = max(top, uint64(id)&(1<<31-1))
+		top = max(top, uint64(max(id, 0)))
 	}
 	if len(s) <= 48 {
 		slices.Sort(s)
-		sc.sorted[k] = s
-		return
+	} else {
+		buf := slices.Grow(sc.buf[k][:0], len(s))[:len(s)]
+		s, sc.buf[k] = radix(s, buf, top)
 	}
-	sc.buf = slices.Grow(sc.buf[:0], len(s))[:len(s)]
-	sc.sorted[k], sc.buf = radix(s, sc.buf, top)
+	place := slices.Grow(sc.place[k][:0], len(s))[:len(s)]
+	for i, x := range s {
+		place[uint32(x)] = int32(i)
+	}
+	sc.sorted[k], sc.place[k] = s, place
 }
 
 // radix sorts by the upper 32 bits, which are at most top or noKey, in stable passes of 11 bits. It returns the sorted

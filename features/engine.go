@@ -94,6 +94,7 @@ type Engine struct {
 	last     *derive.Program
 	readers  [][]scanner // by thread and group
 	final    bool        // no state is wanted at the end, and no label or duplicate will be told by it
+	watch    *stopwatch  // nil: times are not taken
 }
 
 // state is the recent events and all that is computed from them.
@@ -140,7 +141,7 @@ func (e *Engine) bindReaders() {
 		e.readers[t] = make([]scanner, len(e.p.groups))
 		for g := range e.readers[t] {
 			gs := &e.st.groups[g]
-			e.readers[t][g] = scanner{gs: gs, sc: &e.sc, v: make([]int64, len(gs.cols)), out: make([][]float64, len(gs.outs))}
+			e.readers[t][g] = scanner{gs: gs, sc: &e.sc}
 		}
 	}
 }
@@ -204,14 +205,23 @@ func (e *Engine) Process(in *datasets.Batch, out *Rows) error {
 	if e.st.watermark != beginning {
 		e.sc.drop = e.st.watermark - e.p.lateness
 	}
+	e.watch.start()
 	e.columns(in)
+	e.watch.lap(stageRow)
 	e.number(in)
+	e.watch.lap(stageKeys)
 	e.resolve(in, out)
 	e.gather(in, out)
+	e.watch.lap(stageOrder)
 	e.direct(out)
+	e.watch.lap(stageRow)
 	e.aggregate(out)
+	e.watch.lap(stageOrder)
 	e.finish(out)
-	if err := e.forget(out.N); err != nil {
+	e.watch.lap(stageLast)
+	err := e.forget(out.N)
+	e.watch.lap(stageForget)
+	if err != nil {
 		return fmt.Errorf("features: keeping the state within its budget: %w", err)
 	}
 	return nil

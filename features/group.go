@@ -23,6 +23,12 @@ type group struct {
 	span    int64 // the longest a window reaches back from max(t, W-lateness)
 	keep    int   // how many entries at or before W-lateness are kept whatever their age
 
+	// What a row brings, packed: words.
+	packed   int
+	packMark int // 0: not wanted
+	packOrd  int
+	packVals int // the first value
+
 	// The head: words.
 	head        int
 	cursors     int // word of the first cursor; two a word
@@ -71,6 +77,7 @@ type window struct {
 	form   form
 	span   int64 // sliding: its length; calendar: the longest that its unit may be
 	unit   int   // of Plan.units
+	start  int   // word of a packed row with the unit's start
 	n      int   // of last
 	cursor int   // of the ring, none
 }
@@ -143,8 +150,37 @@ func (g *group) layout() {
 			g.ewma = true
 		}
 	}
+	g.layoutPack()
 	g.layoutEntry()
 	g.layoutHead()
+}
+
+// Words of a packed row that all groups have.
+const (
+	packTime = iota
+	packTop  // max(t, W-lateness)
+	packWords
+)
+
+// layoutPack gives words to what the group reads of a row. Rows are packed before they are visited in the order of
+// their keys, so that a visit touches one line of memory and not one for each column.
+func (g *group) layoutPack() {
+	g.packed = packWords
+	word := func(want bool) int {
+		if !want {
+			return 0
+		}
+		g.packed++
+		return g.packed - 1
+	}
+	g.packMark, g.packOrd = word(g.pending()), word(g.ordered)
+	for i := range g.wins {
+		if w := &g.wins[i]; w.form == calendarUnit {
+			w.start = word(true)
+		}
+	}
+	g.packVals = g.packed
+	g.packed += len(g.cols)
 }
 
 func (g *group) layoutEntry() {

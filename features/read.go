@@ -12,27 +12,29 @@ import (
 type scanner struct {
 	gs   *groupState
 	sc   *scratch
-	v    []int64 // the values of a row, by column of the group
+	x    []int64 // the row at hand, packed
+	v    []int64 // its values, by column of the group: the end of x
+	n    int     // its number
 	from [maxWindows]int
 	to   [maxWindows]int
-	out  [][]float64 // by output of the group
 }
 
 // key computes and folds the rows of one key, in order, with what labels change between them.
-func (w *scanner) key(id int32, rows []uint64) {
+func (w *scanner) key(id int32, rows []uint64, res []float64) {
 	gs := w.gs
 	r := gs.open(id)
 	var ops []op
 	if gs.label {
 		ops = w.changes(id)
 	}
-	for _, x := range rows {
+	outs := len(gs.outs)
+	for i, x := range rows {
 		row := int(uint32(x))
 		for len(ops) > 0 && int(ops[0].at) <= row {
 			gs.apply(gs.deltaOf(&r), &ops[0])
 			ops = ops[1:]
 		}
-		w.row(&r, row)
+		w.row(&r, row, res[i*outs:(i+1)*outs])
 	}
 	for i := range ops {
 		gs.apply(gs.deltaOf(&r), &ops[i])
@@ -54,42 +56,40 @@ func (w *scanner) changes(id int32) []op {
 	return ops[from:to]
 }
 
-// take reads a row's values and whether it is an entry.
+// take turns to a row and tells whether it is an entry.
 func (w *scanner) take(row int) (enters bool) {
-	for c := range w.gs.cols {
-		if v := w.gs.cols[c].val; v == labelValue {
-			w.v[c] = w.sc.y[row]
-		} else {
-			w.v[c] = w.sc.vals[v][row]
-		}
-	}
-	return w.gs.filter < 0 || w.sc.pass[w.gs.filter][row]
+	gs := w.gs
+	w.n = row
+	w.x = gs.in[row*gs.packed : (row+1)*gs.packed]
+	w.v = w.x[gs.packVals:]
+	return gs.filter < 0 || w.sc.pass[gs.filter][row]
 }
 
+// mark is W at the row.
+func (w *scanner) mark() int64 { return w.x[w.gs.packMark] }
+
 // row gives the features of a row and folds it.
-func (w *scanner) row(r *ring, row int) {
-	gs, sc := w.gs, w.sc
+func (w *scanner) row(r *ring, row int, res []float64) {
+	gs := w.gs
 	enters := w.take(row)
-	if gs.pending() {
-		gs.advance(r, sc.mark[row])
+	if gs.packMark != 0 {
+		gs.advance(r, w.mark())
 	}
-	w.windows(r, row)
+	if gs.ring {
+		w.windows(r)
+	}
 	for i := range gs.outs {
-		o := &gs.outs[i]
-		w.out[i][row] = w.feature(r, o, row, enters)
+		res[i] = w.feature(r, &gs.outs[i], enters)
 	}
 	if enters {
-		w.fold(r, row)
+		w.fold(r)
 	}
 }
 
 // windows finds the entries of each window of the ring.
-func (w *scanner) windows(r *ring, row int) {
-	gs, sc := w.gs, w.sc
-	if !gs.ring {
-		return
-	}
-	t, top := sc.t[row], sc.top[row]
+func (w *scanner) windows(r *ring) {
+	gs := w.gs
+	t, top := w.x[packTime], w.x[packTop]
 	hi := gs.seek(r, low(r.h[headHi]), t)
 	r.h[headHi] = pair(hi, high(r.h[headHi]))
 	all := hi // entries up to top, which is later than t only of a late row
@@ -102,7 +102,7 @@ func (w *scanner) windows(r *ring, row int) {
 		case sliding:
 			w.from[i], w.to[i] = w.begin(r, win, top-win.span, hi), hi
 		case calendarUnit:
-			w.from[i], w.to[i] = w.begin(r, win, max(sc.starts[win.unit][row]-1, top-win.span), hi), hi
+			w.from[i], w.to[i] = w.begin(r, win, max(w.x[win.start]-1, top-win.span), hi), hi
 		case lastN:
 			w.from[i], w.to[i] = max(0, all-win.n), all
 		default:
@@ -119,19 +119,19 @@ func (w *scanner) begin(r *ring, win *window, bound int64, hi int) int {
 }
 
 // alone gives the features of a row without a key: nothing is in its windows, and it is folded nowhere.
-func (w *scanner) alone(row int) {
+func (w *scanner) alone(row int, res []float64) {
 	gs := w.gs
 	enters := w.take(row)
 	r := ring{h: gs.blank, d: gs.none}
 	clear(w.from[:])
 	clear(w.to[:])
 	for i := range gs.outs {
-		w.out[i][row] = w.feature(&r, &gs.outs[i], row, enters)
+		res[i] = w.feature(&r, &gs.outs[i], enters)
 	}
 }
 
 // feature is one feature of a row.
-func (w *scanner) feature(r *ring, o *output, row int, enters bool) float64 {
+func (w *scanner) feature(r *ring, o *output, enters bool) float64 {
 	gs := w.gs
 	if o.kind == EWMA {
 		return gs.ewmaOf(r, o)
@@ -154,29 +154,29 @@ func (w *scanner) feature(r *ring, o *output, row int, enters bool) float64 {
 	case First:
 		return float64(btoi(n+int64(btoi(current)) == 0))
 	case Risk:
-		return w.risk(r, o, row, n, lo, hi)
+		return w.risk(r, o, n, lo, hi)
 	case Sum, Mean, Ratio:
-		s := w.total(r, o, row, lo, hi)
+		s := w.total(r, o, lo, hi)
 		if current {
 			n++
 			s = s.plus(wideOf(w.v[o.col]))
 		}
-		return o.moment(n, s, w.v[o.col], w.absent(o, row))
+		return o.moment(n, s, w.v[o.col], w.absent(o))
 	case Std, ZScore:
-		return w.spread(r, o, row, n, lo, hi, current)
+		return w.spread(r, o, n, lo, hi, current)
 	case Min, Max:
 		return w.extreme(r, o, n, lo, hi, current)
 	case SinceFirst, SinceLast, Gap:
-		return w.spans(r, o, row, n, lo, hi, current)
+		return w.spans(r, o, n, lo, hi, current)
 	case Distinct, Mode, Share:
-		return w.values(r, o, row, n, lo, hi, current)
+		return w.values(r, o, n, lo, hi, current)
 	case Last:
 		if n < int64(o.nth) {
 			return o.empty
 		}
 		return o.number(gs.value(r, hi-o.nth, o.col))
 	}
-	return w.journey(r, o, row, lo, hi) // Distance, Speed
+	return w.journey(r, o, lo, hi) // Distance, Speed
 }
 
 // number is a value of the output's column.
@@ -188,13 +188,13 @@ func (o *output) number(v int64) float64 {
 }
 
 // absent tells whether the row itself has no value in the output's column.
-func (w *scanner) absent(o *output, row int) bool {
+func (w *scanner) absent(o *output) bool {
 	v := w.gs.cols[o.col].val
-	return v >= 0 && w.sc.absent[v] != nil && w.sc.absent[v][row]
+	return v >= 0 && w.sc.absent[v] != nil && w.sc.absent[v][w.n]
 }
 
 // total is the sum of the output's column over a window.
-func (w *scanner) total(r *ring, o *output, row, lo, hi int) wide {
+func (w *scanner) total(r *ring, o *output, lo, hi int) wide {
 	c := &w.gs.cols[o.col]
 	if w.gs.wins[o.win].form == ever {
 		return wide{r.h[c.accSum+1], uint64(r.h[c.accSum])}
@@ -214,9 +214,9 @@ func (o *output) moment(n int64, s wide, x int64, absent bool) float64 {
 	return float64(x) / (s.float() / float64(n))
 }
 
-func (w *scanner) spread(r *ring, o *output, row int, n int64, lo, hi int, current bool) float64 {
+func (w *scanner) spread(r *ring, o *output, n int64, lo, hi int, current bool) float64 {
 	c, x := &w.gs.cols[o.col], w.v[o.col]
-	s := w.total(r, o, row, lo, hi)
+	s := w.total(r, o, lo, hi)
 	var sq uint192
 	if w.gs.wins[o.win].form == ever {
 		sq = uint192{uint64(r.h[c.accSq]), uint64(r.h[c.accSq+1]), uint64(r.h[c.accSq+2])}
@@ -229,7 +229,7 @@ func (w *scanner) spread(r *ring, o *output, row int, n int64, lo, hi int, curre
 		h, l := square(x)
 		sq = sq.plus(h, l)
 	}
-	if n == 0 || o.kind == ZScore && w.absent(o, row) {
+	if n == 0 || o.kind == ZScore && w.absent(o) {
 		return o.empty
 	}
 	if n < 2 {
@@ -276,8 +276,8 @@ func (w *scanner) extreme(r *ring, o *output, n int64, lo, hi int, current bool)
 // seconds is a span of microseconds, not below 0.
 func seconds(d int64) float64 { return float64(max(0, d)) / float64(datasets.Second) }
 
-func (w *scanner) spans(r *ring, o *output, row int, n int64, lo, hi int, current bool) float64 {
-	gs, t := w.gs, w.sc.t[row]
+func (w *scanner) spans(r *ring, o *output, n int64, lo, hi int, current bool) float64 {
+	gs, t := w.gs, w.x[packTime]
 	first, last := t, t
 	if n > 0 {
 		if gs.wins[o.win].form == ever {
@@ -301,10 +301,10 @@ func (w *scanner) spans(r *ring, o *output, row int, n int64, lo, hi int, curren
 	return seconds(last-first) / float64(n-1)
 }
 
-func (w *scanner) values(r *ring, o *output, row int, n int64, lo, hi int, current bool) float64 {
+func (w *scanner) values(r *ring, o *output, n int64, lo, hi int, current bool) float64 {
 	gs, x := w.gs, w.v[o.col]
 	c := &gs.cols[o.col]
-	absent := w.absent(o, row)
+	absent := w.absent(o)
 	if gs.wins[o.win].form == ever && o.kind == Distinct {
 		set := slab.Set(r.h[c.accSet])
 		if current {
@@ -351,10 +351,10 @@ func (w *scanner) values(r *ring, o *output, row int, n int64, lo, hi int, curre
 	return o.number(v)
 }
 
-func (w *scanner) journey(r *ring, o *output, row, lo, hi int) float64 {
+func (w *scanner) journey(r *ring, o *output, lo, hi int) float64 {
 	gs := w.gs
 	for _, c := range [2]int{o.lon, o.lat} {
-		if v := gs.cols[c].val; w.sc.absent[v] != nil && w.sc.absent[v][row] {
+		if v := gs.cols[c].val; w.sc.absent[v] != nil && w.sc.absent[v][w.n] {
 			return o.empty
 		}
 	}
@@ -366,10 +366,10 @@ func (w *scanner) journey(r *ring, o *output, row, lo, hi int) float64 {
 	if o.kind == Distance {
 		return d
 	}
-	return d / (float64(max(w.sc.t[row]-r.d[last*gs.stride], datasets.Second)) / float64(datasets.Hour))
+	return d / (float64(max(w.x[packTime]-r.d[last*gs.stride], datasets.Second)) / float64(datasets.Hour))
 }
 
-func (w *scanner) risk(r *ring, o *output, row int, n int64, lo, hi int) float64 {
+func (w *scanner) risk(r *ring, o *output, n int64, lo, hi int) float64 {
 	gs := w.gs
 	c := &gs.cols[o.col]
 	var frauds int64
@@ -382,9 +382,9 @@ func (w *scanner) risk(r *ring, o *output, row int, n int64, lo, hi int) float64
 	if d := gs.deltaOf(r); d != nil {
 		var dn, df int64
 		if isEver {
-			dn, df = gs.deltaEver(d, w.sc.mark[row])
+			dn, df = gs.deltaEver(d, w.mark())
 		} else {
-			dn, df = gs.deltaRead(d, o.win, w.bound(o.win, row), w.sc.t[row])
+			dn, df = gs.deltaRead(d, o.win, w.bound(o.win), w.x[packTime])
 		}
 		n, frauds = n+dn, frauds+df
 	}
@@ -395,32 +395,36 @@ func (w *scanner) risk(r *ring, o *output, row int, n int64, lo, hi int) float64
 }
 
 // bound is what K must be greater than to be in a sliding or calendar window.
-func (w *scanner) bound(i, row int) int64 {
-	win, top := &w.gs.wins[i], w.sc.top[row]
+func (w *scanner) bound(i int) int64 {
+	win, top := &w.gs.wins[i], w.x[packTop]
 	if win.form == calendarUnit {
-		return max(w.sc.starts[win.unit][row]-1, top-win.span)
+		return max(w.x[win.start]-1, top-win.span)
 	}
 	return top - win.span
 }
 
 // fold enters a row, unless it could never be seen.
-func (w *scanner) fold(r *ring, row int) {
-	gs, sc := w.gs, w.sc
-	t, top := sc.t[row], sc.top[row]
+func (w *scanner) fold(r *ring) {
+	gs, drop := w.gs, w.sc.drop
+	t, top := w.x[packTime], w.x[packTop]
 	k := t + gs.shift
 	if gs.ewma {
 		gs.decay(r, t, w.v)
 	}
-	if gs.accumulates && !gs.pending() {
+	if gs.accumulates && gs.packMark == 0 {
 		gs.accumulate(r.h, k, w.v)
 	}
 	switch {
 	case !gs.ring:
 	case top > t && k <= top-gs.span && gs.keep == 0: // no window will reach it
-		if gs.pending() {
+		if gs.packMark != 0 {
 			gs.accumulate(r.h, k, w.v)
 		}
 	default:
-		gs.insert(r, k, sc.ord(row), w.v, gs.seen(sc.drop), sc.drop)
+		ord := int64(0)
+		if gs.ordered {
+			ord = w.x[gs.packOrd]
+		}
+		gs.insert(r, k, ord, w.v, gs.seen(drop), drop)
 	}
 }

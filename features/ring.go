@@ -28,6 +28,10 @@ type groupState struct {
 	blank []int64   // the head of a row without a key
 	delta []delta
 	spare []int32 // deltas that are free
+
+	// A batch.
+	in  []int64   // by row, packed
+	res []float64 // by place in the order of keys, features together
 }
 
 func newGroupState(g *group, a *slab.Arena) groupState {

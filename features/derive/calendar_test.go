@@ -96,8 +96,10 @@ func TestCalendarIsTimes(t *testing.T) {
 
 // Every 64-bit time has values, and the last ones are clamped by two days.
 func TestCalendarFarAway(t *testing.T) {
-	for _, name := range []string{"UTC", "Europe/Brussels", "Pacific/Kiritimati"} {
-		p := calendarProgram(t, zone(t, name))
+	zones := []*time.Location{time.UTC, zone(t, "Europe/Brussels"), zone(t, "Pacific/Kiritimati"),
+		time.FixedZone("east", 14*3600), time.FixedZone("west", -12*3600)}
+	for _, name := range zones {
+		p := calendarProgram(t, name)
 		out := p.Run([]datasets.Column{{Ints: []int64{math.MinInt64, math.MaxInt64, 0}}}, 3)
 		year := out[1+slices.Index(CalendarNames(), "year")].Ints
 		if year[0] != -290308 || year[1] != 294247 || year[2] < 1969 || year[2] > 1970 {
@@ -143,6 +145,7 @@ func TestCyclic(t *testing.T) {
 		at = append(at, i*7919*datasets.Minute)
 	}
 	out := p.Run([]datasets.Column{{Ints: at}}, len(at))[1:]
+	sines := map[string]float64{}
 	for k, d := range defs {
 		if got := p.Fields()[2*k].Name + " " + p.Fields()[2*k+1].Name; got != d.Name+"_sin "+d.Name+"_cos" {
 			t.Errorf("columns %s", got)
@@ -154,6 +157,12 @@ func TestCyclic(t *testing.T) {
 			if !(math.Abs(out[2*k].Floats[i]-math.Sin(angle)) < 1e-12) || !(math.Abs(out[2*k+1].Floats[i]-math.Cos(angle)) < 1e-12) {
 				t.Fatalf("%s of %d: %v %v", d.Of, v, out[2*k].Floats[i], out[2*k+1].Floats[i])
 			}
+			if v == period {
+				sines[d.Of] = out[2*k].Floats[i]
+			}
 		}
+	}
+	if v, ok := sines["month"]; !ok || v != 0 {
+		t.Errorf("December's sine is %v, and the circle's is 0", v)
 	}
 }

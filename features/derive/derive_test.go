@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/onmart/onmart/datasets"
@@ -103,6 +104,10 @@ var table1 = []struct {
 	{Def{Kind: "expr", Expr: "d", Scale: 2}, datasets.Field{Type: datasets.Decimal, Scale: 2}, "1.5 -0.25 99.99 0.12 0"},
 	{Def{Kind: "expr", Expr: "d", Scale: 1}, datasets.Field{Type: datasets.Decimal, Scale: 1}, "1.5 -0.2 100 0.1 0"},
 	{Def{Kind: "expr", Expr: "lower(trim(s))", Scale: -1}, datasets.Field{Type: datasets.String}, `"web" "shop" "" "zürich" "app"`},
+	{Def{Kind: "expr", Expr: "b ?? 1", Scale: -1}, datasets.Field{Type: datasets.Int64}, "2 3 0 1 -1"},
+	{Def{Kind: "expr", Expr: "a ?? b", Scale: -1}, datasets.Field{Type: datasets.Int64}, "1 -2 3 7 0"},
+	{Def{Kind: "expr", Expr: "b ?? y", Scale: -1}, datasets.Field{Type: datasets.Float64, Nullable: true}, "2 3 0 - -1"},
+	{Def{Kind: "expr", Expr: "b == nil", Scale: -1}, datasets.Field{Type: datasets.Int64}, "0 0 0 1 0"},
 	{Def{Kind: "expr", Expr: "9", Scale: -1}, datasets.Field{Type: datasets.Int64}, "9 9 9 9 9"},
 }
 
@@ -393,6 +398,43 @@ func TestAllocations(t *testing.T) {
 			t.Errorf("%v allocations for %d rows", allocs, n)
 		}
 	}
+}
+
+// The memory of texts is used again.
+func TestTextMemory(t *testing.T) {
+	p := compile(t, Options{}, Def{Name: "f", Kind: "expr", Expr: "upper(s)", Scale: -1})
+	p.Run(testColumns(), 5)
+	before := cap(p.mem.text)
+	for range 100 {
+		p.Run(testColumns(), 5)
+	}
+	if after := cap(p.mem.text); after != before || before == 0 {
+		t.Errorf("%d bytes became %d", before, after)
+	}
+}
+
+// Clones run at the same time.
+func TestClones(t *testing.T) {
+	var defs []Def
+	for i, c := range table1 {
+		c.def.Name = fmt.Sprintf("f%d", i)
+		defs = append(defs, c.def)
+	}
+	p := compile(t, Options{Zone: zone(t, "Europe/Brussels"), Time: "at"}, defs...)
+	want := allRows(p, testColumns(), 5, nil)
+	var all sync.WaitGroup
+	for range 4 {
+		c := p.Clone()
+		all.Go(func() {
+			for range 50 {
+				if got := allRows(c, testColumns(), 5, nil); got != want {
+					t.Error("a clone differs")
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestFaults(t *testing.T) {

@@ -71,14 +71,11 @@ func modI(d, a, b []int64) bool {
 	a, b = a[:len(d)], b[:len(d)]
 	over := false
 	for i := range d {
-		switch y := b[i]; y {
-		case 0:
+		if b[i] == 0 {
 			d[i], over = 0, true
-		case -1: // the least number by -1 traps on some machines
-			d[i] = 0
-		default:
-			d[i] = a[i] % y
+			continue
 		}
+		d[i] = a[i] % b[i]
 	}
 	return over
 }

@@ -130,7 +130,9 @@ func TestSentiment(t *testing.T) {
 		"good":                             0.6,
 		"not good":                         -0.3,
 		"I don't think it's GOOD":          -0.3, // think, it's: good is the third word after
-		"not what I would call good":       0.6,  // too far away
+		"not a very good":                  -0.3,
+		"not a very, very good":            0.6, // another clause
+		"not a very very good":             0.6, // too far away
 		"not bad":                          0.25,
 		"not. Good":                        0.6, // another clause
 		"excellent but late and broken":    (1 - 0.4 - 0.7) / 3,

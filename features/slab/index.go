@@ -46,8 +46,12 @@ type leaf struct {
 	_     uint8
 }
 
-// hasher tells the hash of the key with a number.
-type hasher interface{ hashOf(id uint32) uint64 }
+// hasher tells the hashes of keys by their numbers.
+type hasher interface {
+	hashOf(id uint32) uint64
+	// hashesOf appends those of many. No step waits for the one before, so that cache misses overlap.
+	hashesOf(ids []uint32, dst []uint64) []uint64
+}
 
 func newIndex(a *Arena) index {
 	x := index{a: a, shift: 63, dir: make([]leaf, 2), refs: make([]Ref, 2), leaves: 1}
@@ -172,18 +176,15 @@ func (x *index) makeRoom(h uint64, keys hasher) {
 	x.set(first+1<<(64-x.shift-l.depth), half, to)
 }
 
-// gather lists the numbers in a leaf and their hashes. The keys are read one after the other without a dependence
-// between them, so that their cache misses overlap.
+// gather lists the numbers in a leaf and their hashes.
 func (x *index) gather(l *leaf, keys hasher) {
-	x.old, x.hashes = x.old[:0], x.hashes[:0]
+	x.old = x.old[:0]
 	for i := range l.mask() + 1 {
 		if s := *l.slot(i); s != 0 {
 			x.old = append(x.old, s&l.number()-1)
 		}
 	}
-	for _, id := range x.old {
-		x.hashes = append(x.hashes, keys.hashOf(id))
-	}
+	x.hashes = keys.hashesOf(x.old, x.hashes[:0])
 }
 
 func (x *index) double() {

@@ -28,8 +28,18 @@ const maxKeys = 1<<32 - 2
 
 func (t *Ints) value(id uint32) *int64 { return &t.keys.all[id>>pageBits][id&pageMask] }
 
-// hashOf is for the index.
+// hashOf and hashesOf are for the index.
 func (t *Ints) hashOf(id uint32) uint64 { return mix(uint64(*t.value(id))) }
+
+func (t *Ints) hashesOf(ids []uint32, dst []uint64) []uint64 {
+	for _, id := range ids {
+		dst = append(dst, uint64(*t.value(id)))
+	}
+	for i, v := range dst {
+		dst[i] = mix(v)
+	}
+	return dst
+}
 
 // Find gives the number of a key, if it has one.
 func (t *Ints) Find(v int64) (id uint32, ok bool) { return t.find(mix(uint64(v)), v) }

@@ -213,6 +213,13 @@ type fakeKeys map[uint32]uint64
 
 func (k fakeKeys) hashOf(id uint32) uint64 { return k[id] }
 
+func (k fakeKeys) hashesOf(ids []uint32, dst []uint64) []uint64 {
+	for _, id := range ids {
+		dst = append(dst, k[id])
+	}
+	return dst
+}
+
 func TestIntsDeleteOfNothing(t *testing.T) {
 	a := New(0, "")
 	defer a.Close()

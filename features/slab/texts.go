@@ -57,8 +57,15 @@ func (t *Texts) view(e *[entryWords]int64) string {
 
 func wordsFor(bytes int) int { return (bytes + wordBytes - 1) / wordBytes }
 
-// hashOf is for the index.
+// hashOf and hashesOf are for the index.
 func (t *Texts) hashOf(id uint32) uint64 { return hashText(t.view(t.entry(id))) }
+
+func (t *Texts) hashesOf(ids []uint32, dst []uint64) []uint64 {
+	for _, id := range ids {
+		dst = append(dst, t.hashOf(id))
+	}
+	return dst
+}
 
 // Find gives the number of a text, if it has one.
 func (t *Texts) Find(s string) (id uint32, ok bool) { return t.find(hashText(s), s) }
