@@ -49,7 +49,8 @@ func (b *backfill) goOn() error {
 	}
 	m, w := b.In.Manifest(), b.engine.Watermark()
 	if m.Kind == datasets.KindTransactions && m.Rows > 0 && w != beginning && m.From < w {
-		return fmt.Errorf("%s begins at %s, before the end of what the state %s has folded, %s: import the rows from then on, or compute everything anew from the whole data",
+		return fmt.Errorf("%s begins at %s, before the end of what the state %s has folded, %s: import the rows from then "+
+			"on, or compute everything anew from the whole data",
 			b.In.Dir(), datasets.FormatTime(m.From), b.StateIn, datasets.FormatTime(w))
 	}
 	return nil
@@ -117,14 +118,16 @@ func (b *backfill) refuseAppend(old *datasets.Dataset, made *Made) error {
 		return fmt.Errorf("%s cannot be appended to: %w; give the spec it was made of, or compute it anew", dir, err)
 	}
 	if made.Fingerprint != b.plan.Fingerprint() || !slices.Equal(old.Schema().Fields, b.plan.out.Fields) {
-		return fmt.Errorf("%s cannot be appended to: it has the columns %s, and with %s they would be %s; compute it anew", dir,
+		return fmt.Errorf("%s cannot be appended to: it has the columns %s, and with %s they would be %s; compute it "+
+			"anew", dir,
 			strings.Join(columnNames(old.Schema()), ", "), b.In.Dir(), strings.Join(columnNames(b.plan.out), ", "))
 	}
 	if b.Range != (datasets.Range{}) {
 		return errors.New("--range: all of the input is appended; leave it out")
 	}
 	if b.plan.event >= 0 && b.plan.label >= 0 && slices.Contains(b.plan.kept, b.plan.label) {
-		return fmt.Errorf("%s is a log with labels, which may be of rows that %s has already: compute it anew from the logs", b.In.Dir(), dir)
+		return fmt.Errorf("%s is a log with labels, which may be of rows that %s has already: compute it anew from the "+
+			"logs", b.In.Dir(), dir)
 	}
 	return b.sameInputs(dir, made)
 }
@@ -133,7 +136,8 @@ func (b *backfill) refuseAppend(old *datasets.Dataset, made *Made) error {
 func (b *backfill) sameInputs(dir string, made *Made) error {
 	inputs := made.inputs()
 	if slices.Contains(inputs, b.In.ID()) {
-		return fmt.Errorf("%s has the rows of %s already; where only the state is behind, --in %s --state-in %s --state-out DIR without --append makes it",
+		return fmt.Errorf("%s has the rows of %s already; where only the state is behind, --in %s --state-in %s "+
+			"--state-out DIR without --append makes it",
 			dir, b.In.Dir(), b.In.Dir(), b.StateIn)
 	}
 	var want []string
@@ -142,7 +146,8 @@ func (b *backfill) sameInputs(dir string, made *Made) error {
 	}
 	slices.Sort(want)
 	if got := slices.Sorted(maps.Keys(b.positions)); !slices.Equal(want, got) {
-		return fmt.Errorf("the state %s is not the one that followed the last row of %s: it has folded %s, the features were made of %s; give the state that was written with them",
+		return fmt.Errorf("the state %s is not the one that followed the last row of %s: it has folded %s, the features "+
+			"were made of %s; give the state that was written with them",
 			b.StateIn, dir, shortPositions(got), shortPositions(want))
 	}
 	return nil

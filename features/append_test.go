@@ -47,7 +47,8 @@ func TestGoingOnEqualsOneRun(t *testing.T) {
 	var rows, folded, invalid int64
 	state := ""
 	for i := 1; i < len(cuts); i++ {
-		o := RunOptions{Spec: spec, In: store(t, datasets.KindTransactions, all.Slice(cuts[i-1], cuts[i]), nil), StateIn: state,
+		o := RunOptions{Spec: spec, In: store(t, datasets.KindTransactions, all.Slice(cuts[i-1], cuts[i]), nil),
+			StateIn:  state,
 			StateOut: at("state" + string(rune('0'+i)))}
 		dir, m := runTo(t, o)
 		part, _ := featureRows(t, dir)
@@ -92,8 +93,9 @@ func TestGoingOnRefusals(t *testing.T) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
-	if _, err := Run(context.Background(), RunOptions{Spec: spec, In: next, StateIn: state, Range: datasets.Range{From: math.MinInt64, To: math.MaxInt64},
-		Out: filepath.Join(t.TempDir(), "f")}); err != nil {
+	if _, err := Run(context.Background(), RunOptions{Spec: spec, In: next, StateIn: state,
+		Range: datasets.Range{From: math.MinInt64, To: math.MaxInt64},
+		Out:   filepath.Join(t.TempDir(), "f")}); err != nil {
 		t.Error(err)
 	}
 }
@@ -104,7 +106,8 @@ func TestAppendEqualsOneRun(t *testing.T) {
 	spec := fraudSpec(t)
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	if _, err := Run(context.Background(), RunOptions{Spec: spec, In: store(t, datasets.KindTransactions, all, nil), Out: at("whole"),
+	if _, err := Run(context.Background(), RunOptions{Spec: spec, In: store(t, datasets.KindTransactions, all, nil),
+		Out:      at("whole"),
 		StateOut: at("wholestate")}); err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +191,8 @@ func TestAppendRefusals(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "has the rows of") {
 		t.Errorf("twice: %v", err)
 	}
-	if err := run(RunOptions{Spec: spec, In: third, Out: at("f"), Append: true, StateIn: at("s2"), StateOut: at("s3")}); err != nil {
+	if err := run(RunOptions{Spec: spec, In: third, Out: at("f"), Append: true, StateIn: at("s2"),
+		StateOut: at("s3")}); err != nil {
 		t.Error(err)
 	}
 }
@@ -198,7 +202,8 @@ func TestAppendRefusesLabelsOfOldRows(t *testing.T) {
 	schema := logSchema(false, false)
 	spec := fraudSpec(t)
 	dir := t.TempDir()
-	first := store(t, datasets.KindLog, toBatch(schema, []fact{{id: 1, t: 100 * hour, store: 1, user: 1, amount: 10000, y: -1}}), nil)
+	first := store(t, datasets.KindLog, toBatch(schema, []fact{{id: 1, t: 100 * hour, store: 1, user: 1, amount: 10000,
+		y: -1}}), nil)
 	next := store(t, datasets.KindLog, toBatch(schema, []fact{
 		{isLabel: true, id: 1, line: -1, t: 102 * hour, y: 1, user: -1, store: -1},
 		{id: 2, t: 103 * hour, store: 1, user: 1, amount: 10000, y: -1},
@@ -212,7 +217,8 @@ func TestAppendRefusesLabelsOfOldRows(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	// Its own rows can be computed, and the state goes on.
-	if _, err := Run(context.Background(), RunOptions{Spec: spec, In: next, Out: f + "2", StateIn: s, StateOut: s + "2"}); err != nil {
+	if _, err := Run(context.Background(), RunOptions{Spec: spec, In: next, Out: f + "2", StateIn: s,
+		StateOut: s + "2"}); err != nil {
 		t.Error(err)
 	}
 }

@@ -40,17 +40,21 @@ func everyKind(head string, windows ...string) string {
 func sameAsNaive(t *testing.T, yaml string, schema *datasets.Schema, log []fact) (map[string][]float64, []Status) {
 	t.Helper()
 	head, features, _ := strings.Cut(yaml, "features:\n")
-	c := &oracleCase{head: head, feats: []string{features}, schema: schema, orders: [][]fact{log}, cut: 5, covered: map[string]int{}}
+	c := &oracleCase{head: head, feats: []string{features}, schema: schema, orders: [][]fact{log}, cut: 5,
+		covered: map[string]int{}}
 	if err := c.check(); err != nil {
 		t.Fatal(err)
 	}
-	w, err := c.naive(log)
+	w, err := c.naive(log, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	byName := map[string][]float64{}
 	for f, x := range mustPlan(t, yaml, schema).Features() {
 		for _, row := range w.rows {
+			if row == nil {
+				continue
+			}
 			byName[x.Name] = append(byName[x.Name], row[f])
 		}
 	}

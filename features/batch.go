@@ -204,8 +204,10 @@ func (e *Engine) aggregate(out *Rows) {
 		e.aggregateShared(out)
 	} else {
 		e.pack(0, out.N)
+		e.watch.lap(stageOrder)
 		for i := range e.sc.tasks {
 			e.run(&e.sc.tasks[i], 0)
+			e.watch.group(e.sc.tasks[i].group)
 		}
 		e.unsort(out, 0, out.N)
 	}
@@ -261,46 +263,57 @@ func (e *Engine) pack(from, to int) {
 	}
 }
 
+// stretch is how many rows are packed or unsorted at a time: so many lines of memory fit the nearest cache while one column
+// after the other goes through them.
+const stretch = 512
+
 func (gs *groupState) pack(sc *scratch, from, to int) {
-	s := gs.packed
-	put := func(word int, col []int64) {
-		at := from*s + word
-		for _, x := range col[from:to] {
-			gs.in[at] = x
-			at += s
+	for ; from < to; from += stretch {
+		end := min(to, from+stretch)
+		place := sc.place[gs.key][from:end]
+		gs.put(packTime, sc.t[from:end], place)
+		gs.put(packTop, sc.top[from:end], place)
+		if gs.packMark != 0 {
+			gs.put(gs.packMark, sc.mark[from:end], place)
+		}
+		if gs.packOrd != 0 {
+			gs.put(gs.packOrd, sc.order64[from:end], place)
+		}
+		for i := range gs.wins {
+			if w := &gs.wins[i]; w.form == calendarUnit {
+				gs.put(w.start, sc.starts[w.unit][from:end], place)
+			}
+		}
+		for c := range gs.cols {
+			col := sc.y
+			if v := gs.cols[c].val; v != labelValue {
+				col = sc.vals[v]
+			}
+			gs.put(gs.packVals+c, col[from:end], place)
 		}
 	}
-	put(packTime, sc.t)
-	put(packTop, sc.top)
-	if gs.packMark != 0 {
-		put(gs.packMark, sc.mark)
-	}
-	if gs.packOrd != 0 {
-		put(gs.packOrd, sc.order64)
-	}
-	for i := range gs.wins {
-		if w := &gs.wins[i]; w.form == calendarUnit {
-			put(w.start, sc.starts[w.unit])
-		}
-	}
-	for c := range gs.cols {
-		if v := gs.cols[c].val; v == labelValue {
-			put(gs.packVals+c, sc.y)
-		} else {
-			put(gs.packVals+c, sc.vals[v])
-		}
+}
+
+// put writes one word of the packed rows.
+func (gs *groupState) put(word int, col []int64, place []int32) {
+	in, s := gs.in, gs.packed
+	for r, at := range place {
+		in[int(at)*s+word] = col[r]
 	}
 }
 
 // unsort brings the features of the rows [from, to) into their columns.
 func (e *Engine) unsort(out *Rows, from, to int) {
-	for g := range e.st.groups {
-		gs := &e.st.groups[g]
-		place, n := e.sc.place[gs.key][from:to], len(gs.outs)
-		for i := range gs.outs {
-			dst := out.Values[gs.outs[i].dest][from:to]
-			for r, at := range place {
-				dst[r] = gs.res[int(at)*n+i]
+	for ; from < to; from += stretch {
+		end := min(to, from+stretch)
+		for g := range e.st.groups {
+			gs := &e.st.groups[g]
+			place, n := e.sc.place[gs.key][from:end], len(gs.outs)
+			for i := range gs.outs {
+				res, dst := gs.res[i:], out.Values[gs.outs[i].dest][from:end]
+				for r, at := range place {
+					dst[r] = res[int(at)*n]
+				}
 			}
 		}
 	}
@@ -331,10 +344,10 @@ func (e *Engine) run(x *task, thread int) {
 		}
 		if id == noKey {
 			for i := from; i < to; i++ {
-				w.alone(int(uint32(sorted[i])), res[i*outs:(i+1)*outs])
+				w.alone(i, int(uint32(sorted[i])), res[i*outs:(i+1)*outs])
 			}
 		} else {
-			w.key(int32(id), sorted[from:to], res[from*outs:to*outs])
+			w.key(int32(id), sorted[from:to], from, res[from*outs:to*outs])
 		}
 		from = to
 	}

@@ -229,7 +229,7 @@ func (b *eventBinder) markReads() {
 		return
 	}
 	for _, name := range b.p.derived.Inputs() {
-		b.input(b.columns[name])
+		b.input(b.rows.ext.Index(name)) // not columns: a feature that is the column's value has its name there
 	}
 }
 

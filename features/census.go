@@ -9,10 +9,10 @@ import (
 	"github.com/onmart/onmart/features/slab"
 )
 
-// A census predicts the memory of an engine's state. State belongs to keys, so that a sample of the keys has a sample of
-// the state: for each key of the plan an engine of that key's groups alone folds the rows of one in so many keys,
-// chosen by a hash, and its memory is taken that many times. Keys that have a large share of the rows alone are counted
-// apart, once. What is measured thus follows every rule of growth and forgetting that the engine has.
+// A census predicts the memory of an engine's state. State belongs to keys, so that a sample of the keys has a sample
+// of the state: for each key of the plan an engine of that key's groups alone folds the rows of one in so many keys,
+// chosen by a hash, and its memory is taken that many times. Keys that have a large share of the rows alone are
+// counted apart, once. What is measured thus follows every rule of growth and forgetting that the engine has.
 const (
 	// censusRows is about how many rows each key's engine folds: the cost of a prediction.
 	censusRows = 400_000
@@ -21,8 +21,6 @@ const (
 	censusHeavy = 256
 	// censusLook is how many rows are looked at for such keys before the counting begins.
 	censusLook = 1 << 18
-	// chunkSlack is what of an arena of more than one chunk lies idle in its last one, in the mean.
-	chunkSlack = 1 << 19
 )
 
 // Prediction is the memory that a run over a data set would take up for its state.
@@ -31,8 +29,13 @@ type Prediction struct {
 	Share   float64         `json:"share"` // of the keys that were counted
 	Keys    []KeyPrediction `json:"keys"`
 	Groups  []int64         `json:"groups"`        // bytes by group
+	Free    int64           `json:"free_bytes"`    // of blocks that others have grown out of
 	State   int64           `json:"state_bytes"`   // groups and tables of keys: what a run without --state-out takes up
 	Records int64           `json:"records_bytes"` // recent events beside it, with --state-out and live
+
+	// Of features that a run has made, what it took up.
+	RunOf string     `json:"run_of,omitempty"`
+	Run   *MemoryUse `json:"run,omitempty"`
 }
 
 // KeyPrediction is one key of the plan.
@@ -286,31 +289,34 @@ func (c *census) record(in *datasets.Batch) {
 	}
 }
 
-// heldBy is the memory that an arena holds, without the idle part of its last chunk.
-func heldBy(a *slab.Arena) int64 {
-	if held := a.Held(); held > 4*chunkSlack {
-		return held - chunkSlack
-	}
-	return a.Bytes()
-}
-
 func (c *census) result() *Prediction {
-	r := &Prediction{Rows: c.rows, Share: 1 / float64(c.every), Groups: make([]int64, len(c.p.groups)), Keys: []KeyPrediction{}}
+	r := &Prediction{Rows: c.rows, Share: 1 / float64(c.every), Groups: make([]int64, len(c.p.groups)),
+		Keys: []KeyPrediction{}}
+	every := int64(c.every)
+	var used, lightUsed, lightFree, heavyFree int64
+	measure := func(light, heavy *slab.Arena) int64 {
+		l, h := light.Bytes(), heavy.Bytes()
+		lightUsed += every * l
+		lightFree += every * (light.Cut() - l)
+		heavyFree += heavy.Cut() - h
+		used += every*l + h
+		return every*l + h
+	}
 	for k := range c.keys {
 		q := &c.keys[k]
-		sum := func(of func(s *shadow) int64) int64 { return of(&q.light)*int64(c.every) + of(&q.heavy) }
-		key := KeyPrediction{
+		r.Keys = append(r.Keys, KeyPrediction{
 			Columns:  c.p.keyNames(k),
-			Distinct: sum(func(s *shadow) int64 { return int64(s.e.st.keys[k].cap()) }),
-			Bytes:    sum(func(s *shadow) int64 { return heldBy(s.table) }),
-		}
-		r.Keys = append(r.Keys, key)
-		r.State += key.Bytes
+			Distinct: every*int64(q.light.e.st.keys[k].cap()) + int64(q.heavy.e.st.keys[k].cap()),
+			Bytes:    measure(q.light.table, q.heavy.table),
+		})
 		for i, g := range q.light.groups {
-			r.Groups[g] = sum(func(s *shadow) int64 { return heldBy(s.arenas[i]) })
-			r.State += r.Groups[g]
+			r.Groups[g] = measure(q.light.arenas[i], q.heavy.arenas[i])
 		}
 	}
+	// A ring that grows leaves its old block behind. Those of heavy keys are large, and in one arena are cut up for the
+	// many small ones of the others, as far as these need memory.
+	r.Free = max(lightFree, heavyFree-lightUsed)
+	r.State = used + r.Free
 	each := int64(8 + 4 + 8 + 8 + 1 + 1 + 8 + 4*len(c.p.labelled)) // as records.bytes has it
 	if c.p.idText {
 		each += 16

@@ -49,7 +49,8 @@ type Stopped struct {
 }
 
 func (e *Stopped) Error() string {
-	return fmt.Sprintf("the run to %s was stopped (%v); what was made of the first %d of %d rows is kept: the same command with --resume goes on from there",
+	return fmt.Sprintf("the run to %s was stopped (%v); what was made of the first %d of %d rows is kept: the same "+
+		"command with --resume goes on from there",
 		e.Out, e.Err, e.Folded, e.Of)
 }
 
@@ -65,7 +66,8 @@ func (b *backfill) task() (string, error) {
 		}
 		from = m.Files[stateFile].SHA256
 	}
-	text := fmt.Sprintf("onmart features 1\n%s\n%s\n%s\n%s\nstate %t\n", b.plan.Fingerprint(), b.In.ID(), b.Range, from, b.StateOut != "")
+	text := fmt.Sprintf("onmart features 1\n%s\n%s\n%s\n%s\nstate %t\n", b.plan.Fingerprint(), b.In.ID(), b.Range,
+		from, b.StateOut != "")
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:]), nil
 }
@@ -95,7 +97,8 @@ func (b *backfill) open() error {
 		return fmt.Errorf("there is nothing to resume: no checkpoint of a run to %s; run without --resume", b.Out)
 	case there != "" && !b.Resume && !b.Force:
 		b.w.Suspend()
-		return fmt.Errorf("a run to %s was stopped and has a checkpoint: --resume goes on with it, --force starts anew", b.Out)
+		return fmt.Errorf("a run to %s was stopped and has a checkpoint: --resume goes on with it, --force starts anew",
+			b.Out)
 	case there != "" && !b.Resume:
 		b.w.Abort()
 		b.w, err = datasets.CreateOrResume(b.Out, kind, schema, b.Force, task)
@@ -143,7 +146,8 @@ func (b *backfill) checkpointDue() bool {
 	if b.w == nil || b.CheckpointEvery <= 0 || b.Append {
 		return false
 	}
-	return time.Since(b.saved) >= max(b.CheckpointEvery, checkpointShare*b.saving) || b.rejects.fresh.Len() > checkpointRejects
+	return b.rejects.fresh.Len() > checkpointRejects ||
+		time.Since(b.saved) >= max(b.CheckpointEvery, checkpointShare*b.saving)
 }
 
 // checkpoint keeps what there is, so that a run that is stopped from now on can go on from here.

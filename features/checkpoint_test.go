@@ -65,14 +65,16 @@ func leftovers(t *testing.T, dir string) []string {
 	return names
 }
 
-// A run that is told to stop, again and again, and goes on each time gives the data set, the counts, the rejects and the
+// A run that is told to stop, again and again, and goes on each time gives the data set, the counts, the rejects and
+// the
 // state of a run that was not, to the byte.
 func TestStoppedRunGoesOn(t *testing.T) {
 	in := longStream(t)
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
 	spec := fraudSpec(t)
-	if _, err := Run(context.Background(), RunOptions{Spec: spec, In: in, Out: at("whole"), StateOut: at("wholestate"), Threads: 2}); err != nil {
+	if _, err := Run(context.Background(), RunOptions{Spec: spec, In: in, Out: at("whole"), StateOut: at("wholestate"),
+		Threads: 2}); err != nil {
 		t.Fatal(err)
 	}
 	want := madeBy(t, at("whole"), at("wholestate"))
@@ -101,7 +103,8 @@ func TestStoppedRunGoesOn(t *testing.T) {
 		}
 		again := o
 		again.Resume, again.Progress = false, nil
-		if _, err := Run(context.Background(), again); err == nil || !strings.Contains(err.Error(), "--resume goes on with it, --force starts anew") {
+		if _, err := Run(context.Background(), again); err == nil || !strings.Contains(err.Error(), "--resume goes on "+
+			"with it, --force starts anew") {
 			t.Fatalf("without Resume: %v", err)
 		}
 		o.Resume = true
@@ -127,7 +130,8 @@ func TestKilledRunHelper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := RunOptions{Spec: fraudSpec(t), In: in, Out: args[1], StateOut: args[2], Threads: 2, CheckpointEvery: time.Nanosecond}
+	o := RunOptions{Spec: fraudSpec(t), In: in, Out: args[1], StateOut: args[2], Threads: 2,
+		CheckpointEvery: time.Nanosecond}
 	o.Progress = func(done, _ int64) { fmt.Println("done", done) }
 	for _, resume := range []bool{true, false} {
 		o.Resume = resume
@@ -148,7 +152,8 @@ func TestKilledRunGoesOn(t *testing.T) {
 	in := longStream(t)
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	if _, err := Run(context.Background(), RunOptions{Spec: fraudSpec(t), In: in, Out: at("whole"), StateOut: at("wholestate"), Threads: 2}); err != nil {
+	if _, err := Run(context.Background(), RunOptions{Spec: fraudSpec(t), In: in, Out: at("whole"),
+		StateOut: at("wholestate"), Threads: 2}); err != nil {
 		t.Fatal(err)
 	}
 	want := madeBy(t, at("whole"), at("wholestate"))

@@ -132,7 +132,8 @@ func (d *differ) columns(a, b *Source) error {
 	for _, name := range identity {
 		fa, fb := a.Schema.Fields[a.Schema.Index(name)], b.Schema.Fields[b.Schema.Index(name)]
 		if fa.Type != fb.Type {
-			return fmt.Errorf("the column %s that names a row is of type %s in %s and %s in %s: the rows cannot be told to belong together",
+			return fmt.Errorf("the column %s that names a row is of type %s in %s and %s in %s: the rows cannot be told to "+
+				"belong together",
 				name, fa.Type, a.Name, fb.Type, b.Name)
 		}
 	}

@@ -94,7 +94,8 @@ func TestDiffValues(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	x := columnOf(t, d, "x")
-	if x.Differ != 2 || x.MaxAbs != 2 || x.MaxRel != 2/8.25 || x.Row != "trans_id 20, line 0" || x.A != "5" || x.B != "5.000000000000001" {
+	if x.Differ != 2 || x.MaxAbs != 2 || x.MaxRel != 2/8.25 || x.Row != "trans_id 20, line "+
+		"0" || x.A != "5" || x.B != "5.000000000000001" {
 		t.Errorf("x: %+v", x)
 	}
 	if y := columnOf(t, d, "y"); y.Differ != 1 || y.MaxAbs != 0 || y.B != "-0" {
@@ -131,7 +132,8 @@ func TestDiffColumnsAndTypes(t *testing.T) {
 
 func TestDiffRefusals(t *testing.T) {
 	a := storedSource(t, datasets.KindFeatures, outputRows(10))
-	if _, err := Diff(context.Background(), a, storedSource(t, datasets.KindTransactions, outputRows(10)), 1, nil); err == nil ||
+	if _, err := Diff(context.Background(), a, storedSource(t, datasets.KindTransactions, outputRows(10)), 1,
+		nil); err == nil ||
 		!strings.Contains(err.Error(), "want two of one kind") {
 		t.Errorf("kinds: %v", err)
 	}
@@ -203,7 +205,8 @@ func TestDiffAgainstMaps(t *testing.T) {
 			wait[k] = wait[k][1:]
 		}
 		d := diffOf(t, storedSource(t, datasets.KindFeatures, a), storedSource(t, datasets.KindFeatures, b))
-		if d.Compared != both || d.RowsOnlyA != int64(a.N)-both || d.RowsOnlyB != onlyB || columnOf(t, d, "x").Differ != differ {
+		if d.Compared != both || d.RowsOnlyA != int64(a.N)-both || d.RowsOnlyB != onlyB || columnOf(t, d,
+			"x").Differ != differ {
 			t.Fatalf("seed %d: %d rows in both, %d and %d in one, %d differ; want %d, %d, %d, %d", seed, d.Compared,
 				d.RowsOnlyA, d.RowsOnlyB, columnOf(t, d, "x").Differ, both, int64(a.N)-both, onlyB, differ)
 		}

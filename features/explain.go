@@ -66,7 +66,8 @@ const explainRows = 1 << 20
 // Explain describes a spec of features of transactions.
 func Explain(s *Spec) (*Explanation, error) {
 	if s.Shape() != Events {
-		return nil, fmt.Errorf("the spec %s is of %s: features of transactions are explained; of others, onmart inspect shows the columns of what was made",
+		return nil, fmt.Errorf("the spec %s is of %s: features of transactions are explained; of others, onmart inspect "+
+			"shows the columns of what was made",
 			s.name, s.Shape())
 	}
 	x := &Explanation{Spec: s.name}
@@ -84,7 +85,8 @@ func Explain(s *Spec) (*Explanation, error) {
 
 // ExplainFor is Explain with the groups that the engine makes for a data set, the cost of an event, measured over its
 // first million rows, and the memory of the state after all of them, predicted from a sample of the keys.
-func ExplainFor(ctx context.Context, s *Spec, in *datasets.Dataset, progress func(what string, done, total int64)) (*Explanation, error) {
+func ExplainFor(ctx context.Context, s *Spec, in *datasets.Dataset, progress func(what string, done,
+	total int64)) (*Explanation, error) {
 	x, err := Explain(s)
 	if err != nil {
 		return nil, err
@@ -101,7 +103,8 @@ func ExplainFor(ctx context.Context, s *Spec, in *datasets.Dataset, progress fun
 	}
 	if rows > 0 {
 		each := func(d int64) float64 { return float64(d) / float64(rows) }
-		x.Cost = &ExplainedCost{Rows: rows, Row: each(int64(watch.stages[stageRow])), Keys: each(int64(watch.stages[stageKeys])),
+		x.Cost = &ExplainedCost{Rows: rows, Row: each(int64(watch.stages[stageRow])),
+			Keys:  each(int64(watch.stages[stageKeys])),
 			Order: each(int64(watch.stages[stageOrder])), Last: each(int64(watch.stages[stageLast])),
 			Forget: each(int64(watch.stages[stageForget])), Total: each(int64(watch.total()))}
 		for g := range x.Groups {
@@ -124,13 +127,14 @@ func ExplainFor(ctx context.Context, s *Spec, in *datasets.Dataset, progress fun
 }
 
 // measure runs the engine over the first rows and gives its times over the later half of them.
-func (b *backfill) measure(ctx context.Context, progress func(what string, done, total int64)) (*stopwatch, int64, error) {
+func (b *backfill) measure(ctx context.Context, progress func(what string, done, total int64)) (*stopwatch, int64,
+	error) {
 	total := min(b.In.Manifest().Rows, explainRows)
 	var done, rows int64
 	o := datasets.ReadOptions{Columns: b.columns, Threads: 1, Reuse: true}
 	watch := &stopwatch{groups: make([]time.Duration, len(b.plan.groups))}
 	err := b.In.Read(ctx, o, func(in *datasets.Batch) error {
-		if b.engine.watch == nil && done >= total/2 {
+		if b.engine.watch == nil && done+int64(in.N) > total/2 {
 			b.engine.watch = watch
 		}
 		if err := b.engine.Process(in, &b.out); err != nil {

@@ -18,7 +18,8 @@ keep: [trans_id]
 features:
   - {name: big, kind: expr, expr: "amount > 100", hidden: true}
   - {name: night, kind: calendar, of: night}
-  - {name: "{kind}_{w}", kinds: [count, mean, std, min, distinct], of: store_id, key: user_id, windows: [7d], include_current: true}
+  - {name: "{kind}_{w}", kinds: [count, mean, std, min, distinct], of: store_id, key: user_id, windows: [7d],
+	include_current: true}
   - {name: "pair_{w}", kind: sum, of: amount, key: [user_id, store_id], windows: [day, last 5, ever], where: "big"}
   - {name: gap, kind: since_last, key: user_id, windows: [30d]}
   - {name: "risk_{w}", kind: risk, key: store_id, windows: [30d], prior: {rate: 0.01, weight: 10}}
@@ -27,7 +28,8 @@ features:
 `
 
 func TestExplainWords(t *testing.T) {
-	spec, err := Parse("e.yaml", []byte(strings.Replace(explained, "kinds: [count, mean, std, min, distinct], of: store_id", "kinds: [count, distinct], of: store_id", 1)))
+	spec, err := Parse("e.yaml", []byte(strings.Replace(explained, "kinds: [count, mean, std, min, distinct], of: "+
+		"store_id", "kinds: [count, distinct], of: store_id", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,17 +38,21 @@ func TestExplainWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]struct{ words, columns string }{
-		"big":         {"amount > 100", "amount"},
-		"night":       {"night of the local time in Europe/Berlin: 1 from 00:00:00 to 06:59:59", "trans_datetime"},
-		"count_7d":    {"number of the user's purchases of the latest 7 days, this one included", "user_id trans_datetime"},
-		"distinct_7d": {"number of different store_id in the user's purchases of the latest 7 days, this one included", "store_id user_id trans_datetime"},
-		"pair_day":    {"sum of amount over the purchases of the same user and store with (big) since the day began", "amount user_id store_id trans_datetime"},
-		"pair_last5":  {"sum of amount over the last 5 of the purchases of the same user and store with (big)", ""},
-		"pair_ever":   {"sum of amount over all of the purchases of the same user and store with (big) so far", ""},
-		"gap":         {"seconds since the last of the user's purchases of the latest 30 days", ""},
-		"risk_30d":    {"share of is_fraud in the store's purchases of the latest 30 days, as labels were known 7 days after each, with 10 more at a share of 0.01", "is_fraud store_id trans_datetime"},
-		"decayed":     {"mean of amount over all the user's purchases, each weighing half as much after 3 days", ""},
-		"twice":       {"decayed * 2 + night", "amount user_id trans_datetime"},
+		"big":      {"amount > 100", "amount"},
+		"night":    {"night of the local time in Europe/Berlin: 1 from 00:00:00 to 06:59:59", "trans_datetime"},
+		"count_7d": {"number of the user's purchases of the latest 7 days, this one included", "user_id trans_datetime"},
+		"distinct_7d": {"number of different store_id in the user's purchases of the latest 7 days, this one included",
+			"store_id user_id trans_datetime"},
+		"pair_day": {"sum of amount over the purchases of the same user and store with (big) since the day began",
+			"amount user_id store_id trans_datetime"},
+		"pair_last5": {"sum of amount over the last 5 of the purchases of the same user and store with (big)", ""},
+		"pair_ever":  {"sum of amount over all of the purchases of the same user and store with (big) so far", ""},
+		"gap":        {"seconds since the last of the user's purchases of the latest 30 days", ""},
+		"risk_30d": {"share of is_fraud in the store's purchases of the latest 30 days, as labels were known 7 days " +
+			"after each, with 10 more at a share of 0.01", "is_fraud store_id " +
+			"trans_datetime"},
+		"decayed": {"mean of amount over all the user's purchases, each weighing half as much after 3 days", ""},
+		"twice":   {"decayed * 2 + night", "amount user_id trans_datetime"},
 	} {
 		f := x.ByName(name)
 		if f == nil {
@@ -73,8 +79,11 @@ func skewedStream(n, users, stores int, power float64) *datasets.Batch {
 
 // The memory that is predicted from a sample of the keys is within 20 % of what a run takes up.
 func TestPredictedMemory(t *testing.T) {
-	many, err := Parse("many.yaml", []byte(strings.Replace(strings.Replace(explained, "kinds: [count, mean, std, min, distinct], of: store_id",
-		"kinds: [count, mean, std, min], of: amount", 1), "prior", "shift: 0s, prior", 0)))
+	many, err := Parse("many.yaml", []byte(strings.Replace(strings.Replace(explained, "kinds: [count, mean, std, min, "+
+		"distinct], of: store_id",
+		"kinds: [count, mean, std, min], of: amount", 1), "  - {name: gap",
+		"  - {name: \"{kind}_s_{w}\", kinds: [distinct, mode], of: store_id, key: user_id, windows: [7d, ever]}\n  - "+
+			"{name: gap", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,12 +113,14 @@ func TestPredictedMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		off := float64(p.State)/float64(used.State) - 1
-		t.Logf("%s: %d keys in %g, %d predicted, %d taken, %+.1f %%", c.name, p.Keys[0].Distinct, p.Share, p.State, used.State, 100*off)
+		t.Logf("%s: %d keys in %g, %d predicted, %d taken, %+.1f %%", c.name, p.Keys[0].Distinct, p.Share, p.State,
+			used.State, 100*off)
 		if math.Abs(off) > 0.2 {
 			t.Errorf("%s: predicted %d, a run takes %d", c.name, p.State, used.State)
 		}
 		state := t.TempDir() + "/s"
-		if _, err := Run(context.Background(), RunOptions{Spec: c.spec, In: d, Threads: 2, Used: &used, StateOut: state}); err != nil {
+		if _, err := Run(context.Background(), RunOptions{Spec: c.spec, In: d, Threads: 2, Used: &used,
+			StateOut: state}); err != nil {
 			t.Fatal(err)
 		}
 		if off := float64(p.State+p.Records)/float64(used.State) - 1; math.Abs(off) > 0.2 {
@@ -132,7 +143,8 @@ func TestExplainFor(t *testing.T) {
 		t.Errorf("groups %+v", x.Groups)
 	}
 	e := x.Groups[g-1]
-	if !slices.Equal(e.Key, []string{"user_id"}) || e.EntryBytes < 16 || e.HeadBytes < 16 || e.Kept != "31 days" || e.NsPerEvent <= 0 || e.StateBytes <= 0 {
+	if !slices.Equal(e.Key, []string{"user_id"}) || e.EntryBytes < 16 || e.HeadBytes < 16 || e.Kept != "31 "+
+		"days" || e.NsPerEvent <= 0 || e.StateBytes <= 0 {
 		t.Errorf("%+v", e)
 	}
 	if x.Cost.Rows < 8_000 || x.Cost.Total < x.Cost.Groups || x.Cost.Groups <= 0 {

@@ -13,7 +13,8 @@ import (
 func (s *Spec) sentence(f *featureDef) string {
 	switch {
 	case f.kind == EWMA:
-		return fmt.Sprintf("mean of %s over all %s, each weighing half as much after %s%s", f.of.s, f.purchases(s), spanText(f.halfLife), f.tail())
+		return fmt.Sprintf("mean of %s over all %s, each weighing half as much after %s%s", f.of.s, f.purchases(s),
+			spanText(f.halfLife), f.tail())
 	case f.kind.windowed():
 		return f.windowedSentence(s) + f.tail()
 	}
@@ -40,7 +41,7 @@ func (f *featureDef) entriesText(s *Spec) string {
 	}
 	switch f.window.form {
 	case sliding:
-		return p + " of the latest " + spanText(f.window.span)
+		return p + " of the latest " + strings.TrimPrefix(spanText(f.window.span), "1 ")
 	case calendarUnit:
 		return p + " since the " + f.window.unit + " began"
 	case lastN:
@@ -109,7 +110,8 @@ func (f *featureDef) windowedSentence(s *Spec) string {
 	case Speed:
 		return "kilometres an hour from the place of the last of " + all
 	case Risk:
-		t := fmt.Sprintf("share of %s in %s, as labels were known %s after each", s.label.column.s, all, spanText(s.label.delay))
+		t := fmt.Sprintf("share of %s in %s, as labels were known %s after each", s.label.column.s, all,
+			spanText(s.label.delay))
 		if f.priorWeight > 0 {
 			t += fmt.Sprintf(", with %g more at a share of %g", f.priorWeight, f.priorRate)
 		}

@@ -162,8 +162,8 @@ const (
 	packWords
 )
 
-// layoutPack gives words to what the group reads of a row. Rows are packed before they are visited in the order of
-// their keys, so that a visit touches one line of memory and not one for each column.
+// layoutPack gives words to what the group reads of a row. Rows are packed in the order of their keys,
+// in which they are visited: a visit touches one line of memory and not one for each column.
 func (g *group) layoutPack() {
 	g.packed = packWords
 	word := func(want bool) int {

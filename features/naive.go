@@ -497,8 +497,8 @@ func (n *Naive) sameID(i int) int {
 	return none
 }
 
-// isFuture tells whether a transaction at t is to be set aside: too far ahead of the watermark, and not near one that was
-// set aside since the last that was folded.
+// isFuture tells whether a transaction at t is to be set aside: too far ahead of the watermark, and not near one that
+// was set aside since the last that was folded.
 func (n *Naive) isFuture(t int64) bool {
 	beyond := n.spec.future
 	if beyond == 0 || n.watermark == beginning || t-n.watermark <= beyond {
@@ -931,8 +931,8 @@ func (n *Naive) cell(c, i int) any {
 	return col.Ints[i]
 }
 
-// distinct counts the different values of entries. Since ever, more than slab.SetExact of them are estimated: of numbers
-// themselves, of texts by a hash.
+// distinct counts the different values of entries. Since ever, more than slab.SetExact of them are estimated: of
+// numbers themselves, of texts by a hash.
 func (n *Naive) distinct(f *naiveFeature, list []naiveEntry) float64 {
 	seen := map[any]bool{}
 	for _, e := range list {

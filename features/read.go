@@ -17,15 +17,20 @@ type scanner struct {
 	n    int     // its number
 	from [maxWindows]int
 	to   [maxWindows]int
+	run  smoothRun
 }
 
 // key computes and folds the rows of one key, in order, with what labels change between them.
-func (w *scanner) key(id int32, rows []uint64, res []float64) {
+func (w *scanner) key(id int32, rows []uint64, from int, res []float64) {
 	gs := w.gs
 	r := gs.open(id)
 	var ops []op
 	if gs.label {
 		ops = w.changes(id)
+	}
+	if len(rows) > 1 && len(ops) == 0 && gs.packMark == 0 && w.smooth(&r, from, len(rows)) {
+		w.together(&r, rows, from, res)
+		return
 	}
 	outs := len(gs.outs)
 	for i, x := range rows {
@@ -34,7 +39,7 @@ func (w *scanner) key(id int32, rows []uint64, res []float64) {
 			gs.apply(gs.deltaOf(&r), &ops[0])
 			ops = ops[1:]
 		}
-		w.row(&r, row, res[i*outs:(i+1)*outs])
+		w.row(&r, from+i, row, res[i*outs:(i+1)*outs])
 	}
 	for i := range ops {
 		gs.apply(gs.deltaOf(&r), &ops[i])
@@ -56,11 +61,11 @@ func (w *scanner) changes(id int32) []op {
 	return ops[from:to]
 }
 
-// take turns to a row and tells whether it is an entry.
-func (w *scanner) take(row int) (enters bool) {
+// take turns to the row at a place in the order of keys, and tells whether it is an entry.
+func (w *scanner) take(at, row int) (enters bool) {
 	gs := w.gs
 	w.n = row
-	w.x = gs.in[row*gs.packed : (row+1)*gs.packed]
+	w.x = gs.in[at*gs.packed : (at+1)*gs.packed]
 	w.v = w.x[gs.packVals:]
 	return gs.filter < 0 || w.sc.pass[gs.filter][row]
 }
@@ -69,9 +74,9 @@ func (w *scanner) take(row int) (enters bool) {
 func (w *scanner) mark() int64 { return w.x[w.gs.packMark] }
 
 // row gives the features of a row and folds it.
-func (w *scanner) row(r *ring, row int, res []float64) {
+func (w *scanner) row(r *ring, at, row int, res []float64) {
 	gs := w.gs
-	enters := w.take(row)
+	enters := w.take(at, row)
 	if gs.packMark != 0 {
 		gs.advance(r, w.mark())
 	}
@@ -119,9 +124,9 @@ func (w *scanner) begin(r *ring, win *window, bound int64, hi int) int {
 }
 
 // alone gives the features of a row without a key: nothing is in its windows, and it is folded nowhere.
-func (w *scanner) alone(row int, res []float64) {
+func (w *scanner) alone(at, row int, res []float64) {
 	gs := w.gs
-	enters := w.take(row)
+	enters := w.take(at, row)
 	r := ring{h: gs.blank, d: gs.none}
 	clear(w.from[:])
 	clear(w.to[:])

@@ -193,7 +193,8 @@ func (l *rejectLog) check(rows int64, last bool) error {
 		}
 	}
 	first := l.first[0]
-	return &tooManyRejects{fmt.Sprintf("%s, more than --max-rejects %g allows; the first is row %d of %s: %s%s; nothing was written: mend the data, or allow more",
+	return &tooManyRejects{fmt.Sprintf("%s, more than --max-rejects %g allows; the first is row %d of %s: %s%s; "+
+		"nothing was written: mend the data, or allow more",
 		what, *l.limit, first.Position-l.base+1, l.b.In.Dir(), first.Reason, where)}
 }
 

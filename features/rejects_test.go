@@ -77,7 +77,8 @@ func TestMaxRejects(t *testing.T) {
 	share := 0.005
 	o := RunOptions{Spec: fraudSpec(t), In: d, Out: out, MaxRejects: &share}
 	_, err := Run(context.Background(), o)
-	if err == nil || !strings.Contains(err.Error(), "10 of 1000 rows are invalid, more than --max-rejects 0.005 allows; the first is row 8 of ") {
+	if err == nil || !strings.Contains(err.Error(), "10 of 1000 rows are invalid, more than --max-rejects 0.005 "+
+		"allows; the first is row 8 of ") {
 		t.Errorf("%v", err)
 	}
 	if _, err := os.Stat(out); !errors.Is(err, fs.ErrNotExist) {
@@ -95,5 +96,46 @@ func TestMaxRejects(t *testing.T) {
 	o.Force = true
 	if _, err := Run(context.Background(), o); err == nil {
 		t.Error("a share of 0 allows none")
+	}
+}
+
+// What the spec's policies set aside is listed too, each with its reason.
+func TestRejectsByPolicy(t *testing.T) {
+	spec, err := Parse("p.yaml", []byte(`name: p
+lateness: 1h
+late: {policy: skip}
+duplicates: {within: 1d}
+future: {beyond: 10d}
+keep: [trans_id]
+features: [{name: n, kind: count, key: user_id, windows: [7d]}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := store(t, datasets.KindLog, toBatch(logSchema(false, false), []fact{
+		{id: 1, t: 100 * hour, user: 1, store: 1, amount: 1, y: -1},
+		{id: 2, t: 98 * hour, user: 1, store: 1, amount: 1, y: -1},    // late
+		{id: 1, t: 100 * hour, user: 1, store: 1, amount: 1, y: -1},   // delivered twice
+		{id: 3, t: 9_000 * hour, user: 1, store: 1, amount: 1, y: -1}, // a year ahead
+		{id: 4, t: 101 * hour, user: 1, store: 1, amount: 1, y: -1},
+	}), nil)
+	dir, m := runTo(t, RunOptions{Spec: spec, In: d})
+	want := []struct {
+		position int64
+		status   string
+		reason   string
+	}{
+		{1, "late_skipped", "it is more than the lateness of 1h behind the newest before it, and the spec skips such rows"},
+		{2, "duplicate", "its trans_id and line were there already"},
+		{3, "future", "it is more than 10d after the newest before it, and none before it agrees"},
+	}
+	list := rejectsOf(t, filepath.Join(dir, RejectsFile))
+	if len(list) != len(want) || m.Rows != 2 || m.Counts["duplicates"] != 1 || m.Counts["future"] != 1 || m.Counts["late_skipped"] != 1 {
+		t.Fatalf("%+v, %v", list, m.Counts)
+	}
+	for i, w := range want {
+		if r := list[i]; r.Position != w.position || r.Status != w.status || r.Reason != w.reason {
+			t.Errorf("%+v, want %+v", r, w)
+		}
 	}
 }

@@ -30,8 +30,8 @@ type groupState struct {
 	spare []int32 // deltas that are free
 
 	// A batch.
-	in  []int64   // by row, packed
-	res []float64 // by place in the order of keys, features together
+	in  []int64   // packed rows, in the order of keys
+	res []float64 // the features of each
 }
 
 func newGroupState(g *group, a *slab.Arena) groupState {
@@ -154,9 +154,7 @@ func (g *group) place(r *ring, k, ord int64) int {
 // insert puts an entry in. v has a value for each column; at most what is past `drop` is forgotten for room, and of
 // what is past `settled` all but the entries to keep.
 func (gs *groupState) insert(r *ring, k, ord int64, v []int64, drop, settled int64) {
-	if r.h[headRing] == 0 || r.n == high(r.h[headSize]) {
-		gs.makeRoom(r, drop, settled)
-	}
+	gs.reserve(r, 1, drop, settled)
 	s, d := gs.stride, r.d
 	i := gs.place(r, k, ord)
 	o, end := i*s, r.n*s
@@ -258,20 +256,20 @@ func (g *group) forgettable(r *ring, drop, settled int64) int {
 	return max(0, gone)
 }
 
-// makeRoom forgets entries if those that can be are a quarter or more, else takes more memory.
-func (gs *groupState) makeRoom(r *ring, drop, settled int64) {
+// reserve makes room for m entries.
+func (gs *groupState) reserve(r *ring, m int, drop, settled int64) {
+	if r.h[headRing] != 0 && r.n+m <= high(r.h[headSize]) {
+		return
+	}
 	if gs.pending() {
 		gs.advance(r, settled) // what is forgotten must be in the accumulators
 	}
-	if r.h[headRing] == 0 {
-		gs.resize(r, ringStart)
-		return
-	}
 	if gone := gs.forgettable(r, drop, settled); gone > 0 && gone >= r.n/4 {
 		gs.forget(r, gone)
-		return
 	}
-	gs.resize(r, r.n+max(r.n/2, 1))
+	if r.h[headRing] == 0 || r.n+m > high(r.h[headSize]) {
+		gs.resize(r, max(ringStart, r.n+max(m, r.n/2)))
+	}
 }
 
 // resize moves a ring to memory for at least n entries.
@@ -391,12 +389,19 @@ func (gs *groupState) extremesOf(r *ring, c *aggColumn) slab.Column {
 
 // extend tells a column's extremes of an entry that was put in at i.
 func (gs *groupState) extend(r *ring, c *aggColumn, i int) {
-	x := slab.Extremes(r.h[c.ext])
 	if i == r.n-1 {
-		x.Append(gs.a, gs.extremesOf(r, c), r.n)
-	} else {
-		x.Update(gs.a, gs.extremesOf(r, c), i, r.n)
+		gs.extendTo(r, c, r.n)
+		return
 	}
+	x := slab.Extremes(r.h[c.ext])
+	x.Update(gs.a, gs.extremesOf(r, c), i, r.n)
+	r.h[c.ext] = int64(x)
+}
+
+// extendTo tells a column's extremes that an entry was appended as the n-th.
+func (gs *groupState) extendTo(r *ring, c *aggColumn, n int) {
+	x := slab.Extremes(r.h[c.ext])
+	x.Append(gs.a, gs.extremesOf(r, c), n)
 	r.h[c.ext] = int64(x)
 }
 

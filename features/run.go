@@ -60,6 +60,7 @@ type RunOptions struct {
 // MemoryUse is what an engine's state took up at the end of a run, in bytes.
 type MemoryUse struct {
 	State   int64 `json:"state_bytes"`   // all of it, records too
+	Records int64 `json:"records_bytes"` // of it, recent events
 	Spilled int64 `json:"spilled_bytes"` // of it, in the file and not in memory
 }
 
@@ -77,6 +78,7 @@ type Made struct {
 	Features []Feature        `json:"features,omitempty"`
 	Range    string           `json:"range"`
 	Delay    string           `json:"delay,omitempty"`
+	Memory   *MemoryUse       `json:"memory,omitempty"` // of the engine at the end, of features of transactions
 
 	Shape        Shape             `json:"shape,omitempty"` // empty for features of transactions
 	Panel        *MadePanel        `json:"panel,omitempty"`
@@ -143,11 +145,12 @@ func Run(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 	if err := b.fold(ctx); err != nil {
 		return nil, b.stopped(ctx, err)
 	}
+	b.used = MemoryUse{State: b.engine.StateBytes(), Records: b.engine.st.rec.bytes()}
+	if o.Memory > 0 { // else some pages of the arena have not been touched yet, and none are in a file
+		b.used.Spilled = max(0, b.engine.a.Held()-b.engine.a.Resident())
+	}
 	if o.Used != nil {
-		o.Used.State = b.engine.StateBytes()
-		if o.Memory > 0 { // else some pages of the arena have not been touched yet, and none are in a file
-			o.Used.Spilled = max(0, b.engine.a.Held()-b.engine.a.Resident())
-		}
+		*o.Used = b.used
 	}
 	m, err := b.finish()
 	if err != nil && b.w != nil {
@@ -190,8 +193,10 @@ func dataPosition(id string) string { return "data:" + id }
 
 // StateAt folds everything in a data set before the instant `to` (microseconds) and returns the engine: with
 // its state the next event can be computed.
-func StateAt(ctx context.Context, spec *Spec, in *datasets.Dataset, to int64, threads int, progress func(done, total int64)) (*Engine, error) {
-	b, err := newBackfill(RunOptions{Spec: spec, In: in, Threads: threads, Progress: progress, Range: datasets.Range{From: math.MinInt64, To: to},
+func StateAt(ctx context.Context, spec *Spec, in *datasets.Dataset, to int64, threads int, progress func(done,
+	total int64)) (*Engine, error) {
+	b, err := newBackfill(RunOptions{Spec: spec, In: in, Threads: threads, Progress: progress,
+		Range:       datasets.Range{From: math.MinInt64, To: to},
 		stateWanted: true})
 	if err != nil {
 		return nil, err
@@ -222,6 +227,7 @@ type backfill struct {
 	saved   time.Time
 	saving  time.Duration // how long the last one took
 	began   time.Time
+	used    MemoryUse
 
 	// Memory of a batch.
 	out     Rows
@@ -242,7 +248,8 @@ type eventLabel struct{ k, position, line, y int64 }
 // wantsLog refuses data sets that are not of transactions.
 func wantsLog(d *datasets.Dataset) error {
 	if kind := d.Manifest().Kind; kind != datasets.KindTransactions && kind != datasets.KindLog {
-		return fmt.Errorf("%s holds %s: features are computed of transactions or a log, from onmart import or onmart score --record", d.Dir(), kind)
+		return fmt.Errorf("%s holds %s: features are computed of transactions or a log, from onmart import or onmart "+
+			"score --record", d.Dir(), kind)
 	}
 	return nil
 }
@@ -337,7 +344,8 @@ func refuseRange(b RunOptions) error {
 	if b.Out == "" || m.Rows == 0 || from <= m.To && to > m.From {
 		return nil
 	}
-	return fmt.Errorf("no transactions in %s: %s reaches from %s to %s", b.Range, b.In.Dir(), datasets.FormatTime(m.From), datasets.FormatTime(m.To))
+	return fmt.Errorf("no transactions in %s: %s reaches from %s to %s", b.Range, b.In.Dir(),
+		datasets.FormatTime(m.From), datasets.FormatTime(m.To))
 }
 
 // fold reads the data set and computes it.
@@ -395,7 +403,8 @@ type ascending struct {
 func (a *ascending) check(dir string, seq []int64) error {
 	for _, s := range seq {
 		if a.any && s <= a.last {
-			return fmt.Errorf("%s: the log's %s goes from %d to %d: its rows are not in the order in which they arrived", dir, datasets.Seq, a.last, s)
+			return fmt.Errorf("%s: the log's %s goes from %d to %d: its rows are not in the order in which they arrived",
+				dir, datasets.Seq, a.last, s)
 		}
 		a.last, a.any = s, true
 	}
@@ -546,8 +555,9 @@ func (b *backfill) fillLabels(in *datasets.Batch, c *datasets.Column) {
 // describe fills in the manifest.
 func (b *backfill) describe(m *datasets.Manifest) error {
 	made := Made{
-		Spec: string(b.Spec.YAML()), Fingerprint: b.plan.Fingerprint(), Data: b.In.ID(), Input: b.plan.in, Nodes: b.plan.Nodes(),
-		Features: b.plan.Features(), Range: b.Range.String(),
+		Spec: string(b.Spec.YAML()), Fingerprint: b.plan.Fingerprint(), Data: b.In.ID(), Input: b.plan.in,
+		Nodes:    b.plan.Nodes(),
+		Features: b.plan.Features(), Range: b.Range.String(), Memory: &b.used,
 	}
 	if b.plan.hasLabel {
 		made.Delay = datasets.FormatDuration(b.plan.delay)

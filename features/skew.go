@@ -419,8 +419,8 @@ func addColumn(h *Histogram, c *datasets.Column, f datasets.Field) {
 	}
 }
 
-// hashPosition spreads the bits of a position, so that a hash below a limit chooses rows without regard to any rhythm of the
-// data (the finaliser of SplitMix64: Steele, Lea, Flood 2014).
+// hashPosition spreads the bits of a position, so that a hash below a limit chooses rows without regard to any rhythm
+// of the data (the finaliser of SplitMix64: Steele, Lea, Flood 2014).
 func hashPosition(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9

@@ -21,7 +21,8 @@ func TestReferenceBins(t *testing.T) {
 	if !slices.Equal(h.Points, []float64{0}) || !slices.Equal(h.Edges, []float64{200, 400, 600, 800}) {
 		t.Fatalf("points %v, edges %v", h.Points, h.Edges)
 	}
-	h.Add([]float64{0, 200, 200.5, 800, 801, 1e9, -3, math.NaN(), 7}, []bool{false, false, false, false, false, false, false, false, true})
+	h.Add([]float64{0, 200, 200.5, 800, 801, 1e9, -3, math.NaN(), 7}, []bool{false, false, false, false, false, false,
+		false, false, true})
 	if want := []int64{1, 2, 1, 0, 1, 2, 2}; !slices.Equal(h.Counts, want) {
 		t.Errorf("counts %v, want %v", h.Counts, want)
 	}
@@ -83,7 +84,8 @@ func TestPSIWords(t *testing.T) {
 	for _, c := range []struct {
 		psi, chance float64
 		want        string
-	}{{0.01, 0.5, "stable"}, {0.1, 0.01, "moved"}, {0.25, 0.01, "moved"}, {0.26, 0.01, "shifted"}, {0.3, 0.4, "too few rows"},
+	}{{0.01, 0.5, "stable"}, {0.1, 0.01, "moved"}, {0.25, 0.01, "moved"}, {0.26, 0.01, "shifted"}, {0.3, 0.4, "too few " +
+		"rows"},
 		{math.NaN(), 0, "no rows"}} {
 		if got := PSIWords(c.psi, c.chance); got != c.want {
 			t.Errorf("%v, %v: %s, want %s", c.psi, c.chance, got, c.want)
@@ -134,14 +136,16 @@ func TestSkew(t *testing.T) {
 		t.Error("one thread gives another result than two")
 	}
 	day := datasets.Range{From: 0, To: datasets.Day}
-	half, err := Skew(context.Background(), sa, sa, [2]datasets.Range{day, {From: datasets.Day, To: math.MaxInt64}}, 1, nil)
+	half, err := Skew(context.Background(), sa, sa, [2]datasets.Range{day, {From: datasets.Day, To: math.MaxInt64}}, 1,
+		nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if half.RowsA != 4*24*60 || half.RowsA+half.RowsB != int64(n) || half.Columns[0].PSI < psiShifted {
 		t.Errorf("%d and %d rows, %+v", half.RowsA, half.RowsB, half.Columns[0])
 	}
-	if _, err := Skew(context.Background(), sa, sb, [2]datasets.Range{{From: -2 * datasets.Day, To: -datasets.Day}}, 1, nil); err == nil {
+	if _, err := Skew(context.Background(), sa, sb, [2]datasets.Range{{From: -2 * datasets.Day, To: -datasets.Day}}, 1,
+		nil); err == nil {
 		t.Error("a reference without rows was taken")
 	}
 }

@@ -114,8 +114,10 @@ func newVerifier(o VerifyOptions) (*verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(filepath.Join(o.In.Dir(), StartStateFile)); o.In.Manifest().Kind == datasets.KindLog && err == nil {
-		return nil, fmt.Errorf("%s was recorded by a scorer that had history before it, in %s: its features cannot be computed from the log alone",
+	_, err = os.Stat(filepath.Join(o.In.Dir(), StartStateFile))
+	if o.In.Manifest().Kind == datasets.KindLog && err == nil {
+		return nil, fmt.Errorf("%s was recorded by a scorer that had history before it, in %s: its features cannot be "+
+			"computed from the log alone",
 			o.In.Dir(), StartStateFile)
 	}
 	v := &verifier{VerifyOptions: o, plan: b.plan, engine: b.engine, cols: b.columns}
@@ -152,7 +154,8 @@ func (v *verifier) refuseAgainst() error {
 		return fmt.Errorf("%s: %w; give the spec that it was made of", v.Against.Dir(), err)
 	}
 	if len(made.Inputs) == 0 && made.Data != v.In.ID() {
-		return fmt.Errorf("%s was made of other data than %s: name the data set that it was made of", v.Against.Dir(), v.In.Dir())
+		return fmt.Errorf("%s was made of other data than %s: name the data set that it was made of", v.Against.Dir(),
+			v.In.Dir())
 	}
 	return nil
 }

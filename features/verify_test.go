@@ -85,7 +85,8 @@ func TestVerifyRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir, _ := runTo(t, RunOptions{Spec: spec, In: d})
-	log := store(t, datasets.KindLog, toBatch(logSchema(false, false), []fact{{id: 1, t: hour, store: 1, user: 1, amount: 1, y: -1}}),
+	log := store(t, datasets.KindLog, toBatch(logSchema(false, false), []fact{{id: 1, t: hour, store: 1, user: 1,
+		amount: 1, y: -1}}),
 		map[string][]byte{StartStateFile: snapshot(t, handbookPlan(t, logSchema(false, false)).NewEngine(1))})
 	for _, c := range []struct {
 		name string
@@ -94,10 +95,13 @@ func TestVerifyRefusals(t *testing.T) {
 	}{
 		{"no sample", VerifyOptions{Spec: spec, In: d}, "want 1 or more"},
 		{"another shape", VerifyOptions{Spec: baskets, In: d, Sample: 1}, "features of transactions can be verified"},
-		{"another spec", VerifyOptions{Spec: later, In: d, Against: open(t, dir), Sample: 1}, "give the spec that it was made of"},
-		{"other data", VerifyOptions{Spec: spec, In: store(t, datasets.KindTransactions, cardStream(300), nil), Against: open(t, dir), Sample: 1}, "was made of other data"},
+		{"another spec", VerifyOptions{Spec: later, In: d, Against: open(t, dir), Sample: 1}, "give the spec that it was " +
+			"made of"},
+		{"other data", VerifyOptions{Spec: spec, In: store(t, datasets.KindTransactions, cardStream(300), nil),
+			Against: open(t, dir), Sample: 1}, "was made of other data"},
 		{"a log with a past", VerifyOptions{Spec: spec, In: log, Sample: 1}, "had history before it"},
-		{"an empty range", VerifyOptions{Spec: spec, In: d, Sample: 1, Range: datasets.Range{From: 1, To: 2}}, "no transaction to verify"},
+		{"an empty range", VerifyOptions{Spec: spec, In: d, Sample: 1, Range: datasets.Range{From: 1, To: 2}}, "no " +
+			"transaction to verify"},
 	} {
 		if _, err := Verify(context.Background(), c.o); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
@@ -111,7 +115,8 @@ func TestVerifyManyKinds(t *testing.T) {
 label: {column: is_fraud, delay: 2d}
 keep: [trans_id, trans_datetime]
 features:
-  - {name: "{kind}_{key}_{w}", kinds: [count, sum, mean, std, min, max, since_last], of: amount, keys: [user_id, [user_id, store_id]], windows: [1d, day, last 5, ever]}
+  - {name: "{kind}_{key}_{w}", kinds: [count, sum, mean, std, min, max, since_last], of: amount, keys: [user_id,
+	[user_id, store_id]], windows: [1d, day, last 5, ever]}
   - {name: "risk_{w}", kind: risk, key: store_id, windows: [7d, ever], prior: {rate: 0.01, weight: 5}}
   - {name: decayed, kind: ewma, of: amount, key: user_id, half_life: 3d}
   - {name: twice, kind: expr, expr: "amount * 2 + decayed"}

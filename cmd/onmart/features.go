@@ -62,6 +62,10 @@ type featuresFlags struct {
 	threads                int
 	force                  *bool
 	diff, skew, rowsB      string // what is compared; the other output is the argument
+	explain                bool
+	verify                 int
+	seed                   uint64
+	against                string
 }
 
 func newFeaturesCmd() *cobra.Command { return featuresCmd(checkpointEvery, checkpointFrom) }
@@ -109,7 +113,12 @@ its keys; one looks like this:
 Two outputs, data sets or Parquet files of onmart predict, are compared in two ways:
 
     onmart features --diff A B    row by row and bit by bit; the exit status is 1 where anything differs
-    onmart features --skew A B    how each column is spread, such as training and live: population stability index`,
+    onmart features --skew A B    how each column is spread, such as training and live: population stability index
+
+And the features themselves are looked into in two:
+
+    onmart features --explain --spec S --in DIR       each in words, what it costs an event, what the state takes up
+    onmart features --verify 1000 --spec S --in DIR   rows computed anew from all rows before them, by the definition`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.spec, "spec", "fraud-handbook", "feature spec: a YAML `file` or a built-in name")
@@ -132,6 +141,10 @@ Two outputs, data sets or Parquet files of onmart predict, are compared in two w
 	fl.StringVar(&f.diff, "diff", "", "compare this output, `A`, with the argument B row by row")
 	fl.StringVar(&f.skew, "skew", "", "compare the spread of this output's columns, `A`, with that of the argument B")
 	fl.StringVar(&f.rowsB, "range-b", "", "with --skew, rows of B: a `range` FROM..TO")
+	fl.BoolVar(&f.explain, "explain", false, "say what each feature is, and with --in what it costs")
+	fl.IntVar(&f.verify, "verify", 0, "compute `N` rows of --in anew by the definition and compare")
+	fl.Uint64Var(&f.seed, "seed", 0, "with --verify, a `number` that chooses the rows")
+	fl.StringVar(&f.against, "against", "", "with --verify and --explain, features `directory` that was made of --in")
 	cmd.Args = func(cmd *cobra.Command, args []string) error { return f.arguments(args) }
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
@@ -141,6 +154,12 @@ Two outputs, data sets or Parquet files of onmart predict, are compared in two w
 			return runDiff(cmd, f.diff, args[0], f.threads)
 		case f.skew != "":
 			return runSkew(cmd, f.skew, args[0], f.rows, f.rowsB, f.threads)
+		case f.explain:
+			return f.runExplain(cmd)
+		case cmd.Flags().Changed("verify"):
+			return f.runVerify(cmd)
+		case f.against != "":
+			return usagef("--against %s: it goes with --verify or --explain", f.against)
 		}
 		o, err := f.options()
 		if err != nil {
@@ -154,8 +173,8 @@ Two outputs, data sets or Parquet files of onmart predict, are compared in two w
 // arguments checks how many outputs are named: one beside --diff or --skew, none otherwise.
 func (f *featuresFlags) arguments(args []string) error {
 	switch {
-	case f.diff != "" && f.skew != "":
-		return errors.New("--diff and --skew: give one of them")
+	case btoi(f.diff != "")+btoi(f.skew != "")+btoi(f.explain)+btoi(f.verify != 0) > 1:
+		return errors.New("--diff, --skew, --explain and --verify: give one of them")
 	case f.diff == "" && f.skew == "" && len(args) > 0:
 		return fmt.Errorf("unknown argument %q: features takes flags; the data set is --in DIR", args[0])
 	case f.diff != "" && len(args) != 1:
@@ -203,7 +222,8 @@ func (f *featuresFlags) options() (o features.RunOptions, err error) {
 		return o, err
 	}
 	if o.Spec.Shape() != features.Events && (f.stateIn != "" || f.maxRejects < 1 || f.resume || f.memory != "") {
-		return o, usagef("the spec %s is of %s: --state-in, --append, --resume, --memory and --max-rejects are for features of transactions",
+		return o, usagef("the spec %s is of %s: --state-in, --append, --resume, --memory and --max-rejects are for "+
+			"features of transactions",
 			o.Spec.Name(), inWords(string(o.Spec.Shape().Kind())))
 	}
 	if f.rows != "" {
@@ -219,7 +239,8 @@ func (f *featuresFlags) options() (o features.RunOptions, err error) {
 		return o, err
 	}
 	kind := string(o.Spec.Shape().Kind())
-	if err := errors.Join(replaces("--out", f.out, o.Force, kind), replaces("--state-out", o.StateOut, o.Force, features.StateKind)); err != nil {
+	if err := errors.Join(replaces("--out", f.out, o.Force, kind), replaces("--state-out", o.StateOut, o.Force,
+		features.StateKind)); err != nil {
 		return o, usage(err)
 	}
 	o.Created = datasets.Created{Command: "features", Version: buildVersion(), Args: os.Args[1:]}
@@ -277,7 +298,8 @@ func runFeatures(cmd *cobra.Command, o features.RunOptions) error {
 	}
 	r := featuresReport{
 		Out: o.Out, StateOut: o.StateOut, ID: m.ID, Spec: o.Spec.Name(), Fingerprint: made.Fingerprint,
-		Shape: o.Spec.Shape(), Features: len(made.Features), Rows: m.Rows, Counts: m.Counts, Seconds: seconds, StateBytes: used.State, SpilledBytes: used.Spilled,
+		Shape: o.Spec.Shape(), Features: len(made.Features), Rows: m.Rows, Counts: m.Counts, Seconds: seconds,
+		StateBytes: used.State, SpilledBytes: used.Spilled,
 		folded: folded, RowsPerSecond: float64(folded) / seconds,
 	}
 	if p := made.Panel; p != nil {
@@ -297,7 +319,8 @@ func (r *featuresReport) text() string {
 	if r.Out != "" {
 		switch r.Shape {
 		case features.Panels:
-			s = fmt.Sprintf("%s: a panel of %s, %s series by %s steps of %s, %s rows", r.Out, r.Spec, progress.Count(r.Series), progress.Count(r.Steps), oneStep(r.Step), progress.Count(r.Rows))
+			s = fmt.Sprintf("%s: a panel of %s, %s series by %s steps of %s, %s rows", r.Out, r.Spec,
+				progress.Count(r.Series), progress.Count(r.Steps), oneStep(r.Step), progress.Count(r.Rows))
 		case features.Baskets:
 			s = fmt.Sprintf("%s: %s interactions of %s", r.Out, progress.Count(r.Rows), r.Spec)
 		default:

@@ -25,13 +25,16 @@ func TestFeaturesDayByDay(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	const head = "trans_id,trans_datetime,user_id,store_id,amount\n"
-	rows := []string{"1,2026-03-02 09:00:00,u1,s1,20\n2,2026-03-02 10:00:00,u1,s2,30\n", "3,2026-03-03 09:00:00,u1,s1,40\n4,2026-03-03 09:00:00,u2,s1,50\n"}
+	rows := []string{"1,2026-03-02 09:00:00,u1,s1,20\n2,2026-03-02 10:00:00,u1,s2,30\n", "3,2026-03-03 " +
+		"09:00:00,u1,s1,40\n4,2026-03-03 09:00:00,u2,s1,50\n"}
 	testkit.WriteFile(t, dir, "1.csv", head+rows[0])
 	testkit.WriteFile(t, dir, "2.csv", head+rows[1])
 	testkit.WriteFile(t, dir, "12.csv", head+rows[0]+rows[1])
-	testkit.WriteFile(t, dir, "s.yaml", "name: s\nkeep: [trans_id, trans_datetime]\nfeatures:\n  - {name: x, kind: value, of: amount}\n"+
+	testkit.WriteFile(t, dir, "s.yaml", "name: s\nkeep: [trans_id, trans_datetime]\nfeatures:\n  - {name: x, kind: "+
+		"value, of: amount}\n"+
 		"  - {name: n, kind: count, key: user_id, windows: [7d]}\n")
-	testkit.WriteFile(t, dir, "other.yaml", "name: s\nkeep: [trans_id, trans_datetime]\nfeatures:\n  - {name: x, kind: value, of: amount}\n"+
+	testkit.WriteFile(t, dir, "other.yaml", "name: s\nkeep: [trans_id, trans_datetime]\nfeatures:\n  - {name: x, kind: "+
+		"value, of: amount}\n"+
 		"  - {name: n, kind: count, key: user_id, windows: [1h]}\n")
 	for _, c := range []struct {
 		args string
@@ -41,13 +44,16 @@ func TestFeaturesDayByDay(t *testing.T) {
 		{"import --preset canonical --out d1 1.csv", 0, ""},
 		{"import --preset canonical --out d2 2.csv", 0, ""},
 		{"import --preset canonical --out d12 12.csv", 0, ""},
-		{"features --spec ./s.yaml --in d12 --out whole --state-out wholestate", 0, "^whole: 2 features of s for 4 transactions"},
+		{"features --spec ./s.yaml --in d12 --out whole --state-out wholestate", 0, "^whole: 2 features of s for 4 " +
+			"transactions"},
 		{"features --spec ./s.yaml --in d1 --out f --state-out s", 0, ""},
 		{"features --spec ./s.yaml --in d1 --append f --state-in s", 1, "the state s has folded d1 already"},
 		{"features --spec ./s.yaml --in d2 --append f --state-in s --state-out s", 1, "s exists already: give --force"},
-		{"features --spec ./s.yaml --in d2 --append f --state-in s --state-out s --force", 0, "^f: 2 features of s for 4 transactions, 2026-03-02T09:00:00Z to 2026-03-03T09:00:00Z\n" +
+		{"features --spec ./s.yaml --in d2 --append f --state-in s --state-out s --force", 0, "^f: 2 features of s for 4 " +
+			"transactions, 2026-03-02T09:00:00Z to 2026-03-03T09:00:00Z\n" +
 			"s: the state after the last of them\n  2 rows folded"},
-		{"features --diff whole f", 0, "^A is whole, 4 rows\nB is f, 4 rows\n  4 rows are in both, compared by trans_id, line: all 3 columns are equal to the bit\n$"},
+		{"features --diff whole f", 0, "^A is whole, 4 rows\nB is f, 4 rows\n  4 rows are in both, compared by trans_id, " +
+			"line: all 3 columns are equal to the bit\n$"},
 		{"features --diff wholestate f", 1, "wholestate"},
 		{"features --spec ./other.yaml --in d12 --out other", 0, ""},
 		{"features --diff whole other", 1, "^onmart features: whole and other differ\n$"},
@@ -55,11 +61,12 @@ func TestFeaturesDayByDay(t *testing.T) {
 		{"features --skew whole other --range 2020-01-01..2020-01-02", 1, "no rows of whole are in 2020-01-01..2020-01-02"},
 		{"features --skew whole other --range x..y", 2, "--range: "},
 		{"features --diff whole", 2, "--diff A B: name two outputs"},
-		{"features --diff a --skew b c", 2, "--diff and --skew: give one of them"},
+		{"features --diff a --skew b c", 2, "--diff, --skew, --explain and --verify: give one of them"},
 		{"features d12", 2, `unknown argument "d12"`},
 		{"features --in d2 --append f --out g --state-in s", 2, "--append f and --out g"},
 		{"features --in d2 --append f", 2, "--state-in is missing"},
-		{"features --spec shop-baskets --in d2 --out g --resume", 2, "is of interactions: --state-in, --append, --resume, --memory and --max-rejects are for"},
+		{"features --spec shop-baskets --in d2 --out g --resume", 2, "is of interactions: --state-in, --append, --resume, " +
+			"--memory and --max-rejects are for"},
 		{"features --spec ./s.yaml --in d2 --out g --resume", 1, "there is nothing to resume"},
 		{"features --spec ./s.yaml --in d2 --out g --spill x", 2, "--memory is missing"},
 		{"features --spec ./s.yaml --in d2 --out g --memory much", 2, "--memory much: want a size"},
@@ -67,7 +74,8 @@ func TestFeaturesDayByDay(t *testing.T) {
 		{"features --spec ./s.yaml --in d2 --out g --max-rejects 2", 2, "want a share between 0 and 1"},
 	} {
 		code, stdout, stderr := cli(t, append(strings.Fields(c.args), "-q")...)
-		if code != c.code || !regexp.MustCompile(c.want).MatchString(map[bool]string{true: stdout, false: stderr}[code == 0]) {
+		if code != c.code || !regexp.MustCompile(c.want).MatchString(map[bool]string{true: stdout,
+			false: stderr}[code == 0]) {
 			t.Errorf("onmart %s: exit %d\n%s%s\nwant %d\n%s", c.args, code, stdout, stderr, c.code, c.want)
 		}
 	}
@@ -96,13 +104,60 @@ func TestFeaturesDayByDay(t *testing.T) {
 	}
 }
 
+// Features explained and computed anew, as a user asks for it.
+func TestFeaturesExplainAndVerify(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := fraudtest.Write("cards", 20, 500); err != nil {
+		t.Fatal(err)
+	}
+	good(t, "features --in cards --out f -q")
+	good(t, "features --in cards --out late --delay 3d -q")
+	for _, c := range []struct {
+		args string
+		code int
+		want string // of stdout, or of stderr
+	}{
+		{"features --explain", 0, `(?s)^fraud-handbook: 15 features\n.*\nCUSTOMER_ID_AVG_AMOUNT_7DAY_WINDOW +mean of amount over the user's purchases of the latest 7 days, this one included +amount, user_id, trans_datetime +user_id\n.*--in DIR adds`},
+		{"features --explain --in cards --against f", 0, `(?s)\n +1  user_id +6 +[0-9]+ +[0-9]+ +31 days +[0-9.]+ .*\ncost of an event, of [0-9,]+ events .*\nstate after 10,000 rows, predicted from a run over all keys: .*\nthe run that made f took up .*\n$`},
+		{"features --explain --in cards --against cards", 1, "onmart features did not make"},
+		{"features --explain --spec shop-daily", 2, "the spec shop-daily is of a panel"},
+		{"features --verify 200 --in cards", 0, `^200 rows of cards computed anew from the 10,000 rows before them, by the definition of fraud-handbook, against what the engine gives\n  all 3,000 values are equal to the bit\n$`},
+		{"features --verify 200 --in cards --against late", 0, "against late\n  all 3,000 values are equal"},
+		{"features --verify 200 --in cards --against late --spec fraud-handbook", 1, "give the spec that it was made of"},
+		{"features --verify 200 --in cards --range 2018-01-01..2018-01-02", 1, "no transaction to verify"},
+		{"features --verify 0 --in cards", 2, "want 1 row or more"},
+		{"features --verify 5", 2, "--in is missing"},
+		{"features --in cards --out g --against f", 2, "it goes with --verify or --explain"},
+	} {
+		code, stdout, stderr := cli(t, append(strings.Fields(c.args), "-q")...)
+		if code != c.code || !regexp.MustCompile(c.want).MatchString(map[bool]string{true: stdout,
+			false: stderr}[code == 0]) {
+			t.Errorf("onmart %s: exit %d\n%s%s\nwant %d\n%s", c.args, code, stdout, stderr, c.code, c.want)
+		}
+	}
+	_, stdout, _ := cli(t, "features", "--explain", "--in", "cards", "--json", "-q")
+	var x struct {
+		Features []struct{ Names []string }
+		Groups   []struct {
+			NsPerEvent float64 `json:"ns_per_event"`
+		}
+		Memory struct {
+			State int64 `json:"state_bytes"`
+		}
+	}
+	if err := json.Unmarshal([]byte(stdout), &x); err != nil || len(x.Features) != 15 || len(x.Groups) < 2 || x.Groups[0].NsPerEvent <= 0 || x.Memory.State <= 0 {
+		t.Errorf("%v: %s", err, stdout)
+	}
+}
+
 // A row without an amount is listed, and too many end the run.
 func TestFeaturesRejects(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	testkit.WriteFile(t, dir, "s.yaml", "name: s\nkeep: [trans_id]\nfeatures: [{name: x, kind: value, of: amount}]\n")
 	schema := &datasets.Schema{Fields: []datasets.Field{{Name: datasets.TransID, Type: datasets.Int64},
-		{Name: datasets.TransDatetime, Type: datasets.Time}, {Name: datasets.Amount, Type: datasets.Decimal, Scale: 4, Nullable: true}}}
+		{Name: datasets.TransDatetime, Type: datasets.Time}, {Name: datasets.Amount, Type: datasets.Decimal, Scale: 4,
+			Nullable: true}}}
 	w, err := datasets.Create("d", datasets.KindTransactions, schema, false)
 	if err != nil {
 		t.Fatal(err)
@@ -115,13 +170,15 @@ func TestFeaturesRejects(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, _, stderr := cli(t, strings.Fields("features --spec ./s.yaml --in d --out f --max-rejects 0.1 -q")...)
-	if code != 1 || !strings.Contains(stderr, "1 of 2 rows are invalid, more than --max-rejects 0.1 allows; the first is row 2 of d: amount has no value") {
+	if code != 1 || !strings.Contains(stderr, "1 of 2 rows are invalid, more than --max-rejects 0.1 allows; the first "+
+		"is row 2 of d: amount has no value") {
 		t.Errorf("exit %d: %s", code, stderr)
 	}
 	if names := testkit.Names(t, "."); strings.Join(names, " ") != "d f.rejects.jsonl s.yaml" {
 		t.Errorf("there are %v", names)
 	}
-	if out := good(t, "features --spec ./s.yaml --in d --out f"); !strings.Contains(out, "those that were left out are in "+filepath.Join("f", "rejects.jsonl")) {
+	if out := good(t, "features --spec ./s.yaml --in d --out f"); !strings.Contains(out, "those that were left out are "+
+		"in "+filepath.Join("f", "rejects.jsonl")) {
 		t.Error(out)
 	}
 	text, err := os.ReadFile(filepath.Join("f", "rejects.jsonl"))

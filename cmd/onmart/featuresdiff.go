@@ -147,11 +147,13 @@ func runSkew(cmd *cobra.Command, a, b, rangeA, rangeB string, threads int) error
 }
 
 func writeSkew(w io.Writer, a, b string, s *features.Skewness) error {
-	fmt.Fprintf(w, "A, the reference, is %s, %s rows\nB is %s, %s rows\n\n", a, progress.Count(s.RowsA), b, progress.Count(s.RowsB))
+	fmt.Fprintf(w, "A, the reference, is %s, %s rows\nB is %s, %s rows\n\n", a, progress.Count(s.RowsA), b,
+		progress.Count(s.RowsB))
 	t := newTable("column", "psi", "by chance", "verdict", "mean A", "mean B", "zero A", "zero B", "null A", "null B")
 	for i := range s.Columns {
 		c := &s.Columns[i]
-		t.add(c.Name, psiText(c.PSI), psiText(c.Chance), c.Words, fourDigits(c.MeanA), fourDigits(c.MeanB), shareText(c.ZeroA), shareText(c.ZeroB),
+		t.add(c.Name, psiText(c.PSI), psiText(c.Chance), c.Words, fourDigits(c.MeanA), fourDigits(c.MeanB),
+			shareText(c.ZeroA), shareText(c.ZeroB),
 			shareText(c.NullA), shareText(c.NullB))
 	}
 	if err := t.write(w); err != nil {

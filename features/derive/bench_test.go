@@ -84,7 +84,8 @@ func BenchmarkRun(b *testing.B) {
 		"sentiment":  {Name: "x", Kind: "sentiment", Of: "review"},
 		"hashed":     {Name: "x", Kind: "hashed_words", Of: "review", Buckets: 16},
 	}
-	for _, name := range []string{"divide", "mixed", "filter", "equal", "nulls", "value", "log", "bins", "hash", "vocabulary", "scaled",
+	for _, name := range []string{"divide", "mixed", "filter", "equal", "nulls", "value", "log", "bins", "hash",
+		"vocabulary", "scaled",
 		"hour", "month", "cyclic", "words", "sentiment", "hashed"} {
 		b.Run(name, func(b *testing.B) { benchmarkRun(b, 65536, brussels, one[name]) })
 	}

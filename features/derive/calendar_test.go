@@ -28,7 +28,8 @@ func timeOracle(t time.Time, name string) int64 {
 		"hour": t.Hour(), "minute_of_day": t.Hour()*60 + t.Minute(), "night": int(b2i(t.Hour() <= 6)), "weekday": weekday,
 		"weekend": int(b2i(weekday >= 5)), "day": t.Day(), "yearday": t.YearDay(), "week": week, "month": int(t.Month()),
 		"month_end": time.Date(t.Year(), t.Month()+1, 0, 0, 0, 0, 0, time.UTC).Day() - t.Day(), "year": t.Year(),
-		"holiday": int(b2i(t.Format("01-02") == "12-25" || t.Format("01-02") == "02-29" || t.Format(time.DateOnly) == "2024-05-01")),
+		"holiday": int(b2i(slices.Contains([]string{"12-25", "02-29"}, t.Format("01-02")) ||
+			t.Format(time.DateOnly) == "2024-05-01")),
 	}[name])
 }
 
@@ -62,7 +63,8 @@ func checkCalendar(t rapid.TB, p *Program, z *time.Location, at []int64) {
 // Calendar values are those of package time: at every change of the clocks, at the ends of years and leap days of 1970
 // to 2262, and at random times.
 func TestCalendarIsTimes(t *testing.T) {
-	zones := []string{"UTC", "Europe/Brussels", "America/Sao_Paulo", "Australia/Lord_Howe", "Pacific/Apia", "Asia/Kathmandu",
+	zones := []string{"UTC", "Europe/Brussels", "America/Sao_Paulo", "Australia/Lord_Howe", "Pacific/Apia",
+		"Asia/Kathmandu",
 		"America/New_York", "Africa/Casablanca"}
 	for _, name := range zones {
 		z := zone(t, name)
@@ -89,7 +91,8 @@ func TestCalendarIsTimes(t *testing.T) {
 		slices.Reverse(at)
 		checkCalendar(t, p, z, at)
 		rapid.Check(t, func(t *rapid.T) {
-			checkCalendar(t, p, z, rapid.SliceOfN(rapid.Int64Range(-datasets.Day*400, datasets.Day*365*400), 1, 50).Draw(t, "at"))
+			checkCalendar(t, p, z,
+				rapid.SliceOfN(rapid.Int64Range(-datasets.Day*400, datasets.Day*365*400), 1, 50).Draw(t, "at"))
 		})
 	}
 }
@@ -150,15 +153,17 @@ func TestCyclic(t *testing.T) {
 		if got := p.Fields()[2*k].Name + " " + p.Fields()[2*k+1].Name; got != d.Name+"_sin "+d.Name+"_cos" {
 			t.Errorf("columns %s", got)
 		}
-		period := calendarValues[slices.IndexFunc(calendarValues, func(v calendarValue) bool { return v.name == d.Of })].period
+		period := calendarValues[slices.IndexFunc(calendarValues,
+			func(v calendarValue) bool { return v.name == d.Of })].period
 		for i, us := range at {
 			v, _ := CalendarValue(d.Of, us)
 			angle := 2 * math.Pi * float64(v) / float64(period)
-			if !(math.Abs(out[2*k].Floats[i]-math.Sin(angle)) < 1e-12) || !(math.Abs(out[2*k+1].Floats[i]-math.Cos(angle)) < 1e-12) {
-				t.Fatalf("%s of %d: %v %v", d.Of, v, out[2*k].Floats[i], out[2*k+1].Floats[i])
+			sine, cosine := out[2*k].Floats[i], out[2*k+1].Floats[i]
+			if !(math.Abs(sine-math.Sin(angle)) < 1e-12) || !(math.Abs(cosine-math.Cos(angle)) < 1e-12) {
+				t.Fatalf("%s of %d: %v %v", d.Of, v, sine, cosine)
 			}
 			if v == period {
-				sines[d.Of] = out[2*k].Floats[i]
+				sines[d.Of] = sine
 			}
 		}
 	}

@@ -106,7 +106,8 @@ func (c *compiler) column(name string) (value, string) {
 	case made && maker == c.def:
 		return value{}, fmt.Sprintf("%s reads itself", name)
 	case made && maker > c.def:
-		return value{}, fmt.Sprintf("%s is defined further down, and a feature reads what stands before it: move it up, unless that is circular", name)
+		return value{}, fmt.Sprintf("%s is defined further down, and a feature reads what stands before it: "+
+			"move it up, unless that is circular", name)
 	}
 	if f, ok := c.derived[name]; ok {
 		return c.loaded(c.fields[f], c.columns+f), ""
@@ -226,7 +227,8 @@ func (c *compiler) of(d *Def, want string) value {
 	if v.kind == wrong {
 		return value{}
 	}
-	number := v.kind.number() && strings.HasPrefix(want, "a number") || v.kind == whole && strings.HasPrefix(want, "a whole number")
+	number := v.kind.number() && strings.HasPrefix(want, "a number") ||
+		v.kind == whole && strings.HasPrefix(want, "a whole number")
 	if !number && !(v.kind == text && strings.HasSuffix(want, "text")) {
 		hint := ""
 		if v.kind == instant {

@@ -60,7 +60,8 @@ const (
 	kindHashedWords = "hashed_words"
 )
 
-var kinds = []string{kindValue, kindCalendar, kindCyclic, kindLog, kindClip, kindBins, kindHash, kindVocabulary, kindExpr,
+var kinds = []string{kindValue, kindCalendar, kindCyclic, kindLog, kindClip, kindBins, kindHash, kindVocabulary,
+	kindExpr,
 	kindCondition, kindLength, kindWords, kindSentiment, kindHashedWords}
 
 const (

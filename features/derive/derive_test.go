@@ -26,7 +26,8 @@ func testColumns() []datasets.Column {
 		{Ints: []int64{1, -2, 3, 7, 0}}, {Ints: []int64{2, 3, 0, 0, -1}, Null: n},
 		{Ints: []int64{150, -25, 9999, 12, 0}}, {Ints: []int64{15000, 33333, -1, 0, 99990000}, Null: n},
 		{Floats: []float64{0.5, -1.5, 2.5, 1e300, 0}}, {Floats: []float64{2, 0, -0.5, 0, 100}, Null: n},
-		{Strings: []string{"web", "Shop", "", "Zürich", " app "}}, {Strings: []string{"good", "not good!", "Don't", "", "it is late, bad"}, Null: n},
+		{Strings: []string{"web", "Shop", "", "Zürich", " app "}}, {Strings: []string{"good", "not good!", "Don't", "",
+			"it is late, bad"}, Null: n},
 		{Ints: []int64{0, 1e6, 86400e6, 5, 1700000000e6}}, {Ints: []int64{1e6, 0, 86400e6, 0, 1600000000e6}, Null: n},
 	}
 }
@@ -63,7 +64,7 @@ func column(f datasets.Field, c datasets.Column, n int) string {
 
 func ref(x float64) *float64 { return &x }
 
-var table1 = []struct {
+var kindCases = []struct {
 	def   Def
 	field datasets.Field
 	want  string
@@ -72,11 +73,13 @@ var table1 = []struct {
 	{Def{Kind: "value", Of: "d"}, datasets.Field{Type: datasets.Decimal, Scale: 2}, "1.5 -0.25 99.99 0.12 0"},
 	{Def{Kind: "value", Of: "y"}, datasets.Field{Type: datasets.Float64, Nullable: true}, "2 0 -0.5 - 100"},
 	{Def{Kind: "value", Of: "y", Null: ref(-1.5)}, datasets.Field{Type: datasets.Float64}, "2 0 -0.5 -1.5 100"},
-	{Def{Kind: "value", Of: "e", Null: ref(-1.5)}, datasets.Field{Type: datasets.Decimal, Scale: 4}, "1.5 3.3333 -0.0001 -1.5 9999"},
+	{Def{Kind: "value", Of: "e", Null: ref(-1.5)}, datasets.Field{Type: datasets.Decimal, Scale: 4},
+		"1.5 3.3333 -0.0001 -1.5 9999"},
 	{Def{Kind: "log", Of: "x", Scale: -1}, datasets.Field{Type: datasets.Float64}, "0.405465 0 1.25276 690.776 0"},
 	{Def{Kind: "log", Of: "d", Scale: 3}, datasets.Field{Type: datasets.Decimal, Scale: 3}, "0.916 0 4.615 0.113 0"},
 	{Def{Kind: "clip", Of: "a", Min: ref(0), Max: ref(2)}, datasets.Field{Type: datasets.Int64}, "1 0 2 2 0"},
-	{Def{Kind: "clip", Of: "d", Max: ref(1.25)}, datasets.Field{Type: datasets.Decimal, Scale: 2}, "1.25 -0.25 1.25 0.12 0"},
+	{Def{Kind: "clip", Of: "d", Max: ref(1.25)}, datasets.Field{Type: datasets.Decimal, Scale: 2},
+		"1.25 -0.25 1.25 0.12 0"},
 	{Def{Kind: "clip", Of: "x", Min: ref(-1)}, datasets.Field{Type: datasets.Float64}, "0.5 -1 2.5 1e+300 0"},
 	{Def{Kind: "bins", Of: "a", Edges: []float64{0, 1, 2.5}}, datasets.Field{Type: datasets.Int64}, "2 0 3 3 1"},
 	{Def{Kind: "bins", Of: "d", Edges: []float64{0.12, 1.5}}, datasets.Field{Type: datasets.Int64}, "2 0 2 1 0"},
@@ -85,7 +88,8 @@ var table1 = []struct {
 	{Def{Kind: "hash", Of: "a", Buckets: 100}, datasets.Field{Type: datasets.Int64}, "82 94 26 59 60"},
 	{Def{Kind: "hash", Of: "r", Buckets: 100}, datasets.Field{Type: datasets.Int64, Nullable: true}, "20 14 47 - 93"},
 	{Def{Kind: "vocabulary", Of: "s", Values: []string{"Shop", "web"}}, datasets.Field{Type: datasets.Int64}, "2 1 0 0 0"},
-	{Def{Kind: "vocabulary", Of: "b", Values: []string{"0", "-1", "2"}}, datasets.Field{Type: datasets.Int64, Nullable: true}, "3 0 1 - 2"},
+	{Def{Kind: "vocabulary", Of: "b", Values: []string{"0", "-1", "2"}},
+		datasets.Field{Type: datasets.Int64, Nullable: true}, "3 0 1 - 2"},
 	{Def{Kind: "length", Of: "s"}, datasets.Field{Type: datasets.Int64}, "3 4 0 6 5"},
 	{Def{Kind: "words", Of: "r", Null: ref(0)}, datasets.Field{Type: datasets.Int64}, "1 2 1 0 4"},
 	{Def{Kind: "sentiment", Of: "r"}, datasets.Field{Type: datasets.Float64, Nullable: true}, "0.6 -0.3 0 - -0.45"},
@@ -95,15 +99,19 @@ var table1 = []struct {
 	{Def{Kind: "expr", Expr: "b > 0", Scale: -1}, datasets.Field{Type: datasets.Int64}, "1 1 0 0 0"},
 	{Def{Kind: "expr", Expr: "b > 0", Scale: -1, Null: ref(-1)}, datasets.Field{Type: datasets.Int64}, "1 1 0 -1 0"},
 	{Def{Kind: "expr", Expr: "a * 2", Scale: -1}, datasets.Field{Type: datasets.Int64}, "2 -4 6 14 0"},
-	{Def{Kind: "expr", Expr: "a / b", Scale: -1}, datasets.Field{Type: datasets.Float64, Nullable: true}, "0.5 -0.666667 0 - -0"}, // 0/-1 is -0
-	{Def{Kind: "expr", Expr: "a / b", Scale: -1, Empty: ref(7)}, datasets.Field{Type: datasets.Float64, Nullable: true}, "0.5 -0.666667 7 - -0"},
-	{Def{Kind: "expr", Expr: "a / b", Scale: 2}, datasets.Field{Type: datasets.Decimal, Scale: 2, Nullable: true}, "0.5 -0.67 0 - 0"},
+	{Def{Kind: "expr", Expr: "a / b", Scale: -1}, datasets.Field{Type: datasets.Float64, Nullable: true},
+		"0.5 -0.666667 0 - -0"}, // 0/-1 is -0
+	{Def{Kind: "expr", Expr: "a / b", Scale: -1, Empty: ref(7)}, datasets.Field{Type: datasets.Float64, Nullable: true},
+		"0.5 -0.666667 7 - -0"},
+	{Def{Kind: "expr", Expr: "a / b", Scale: 2}, datasets.Field{Type: datasets.Decimal, Scale: 2, Nullable: true},
+		"0.5 -0.67 0 - 0"},
 	{Def{Kind: "expr", Expr: "x", Scale: 0}, datasets.Field{Type: datasets.Int64}, "0 -2 2 0 0"},
 	{Def{Kind: "expr", Expr: "x", Scale: 0, Empty: ref(-7)}, datasets.Field{Type: datasets.Int64}, "0 -2 2 -7 0"},
 	{Def{Kind: "expr", Expr: "d", Scale: -1}, datasets.Field{Type: datasets.Float64}, "1.5 -0.25 99.99 0.12 0"},
 	{Def{Kind: "expr", Expr: "d", Scale: 2}, datasets.Field{Type: datasets.Decimal, Scale: 2}, "1.5 -0.25 99.99 0.12 0"},
 	{Def{Kind: "expr", Expr: "d", Scale: 1}, datasets.Field{Type: datasets.Decimal, Scale: 1}, "1.5 -0.2 100 0.1 0"},
-	{Def{Kind: "expr", Expr: "lower(trim(s))", Scale: -1}, datasets.Field{Type: datasets.String}, `"web" "shop" "" "zürich" "app"`},
+	{Def{Kind: "expr", Expr: "lower(trim(s))", Scale: -1}, datasets.Field{Type: datasets.String},
+		`"web" "shop" "" "zürich" "app"`},
 	{Def{Kind: "expr", Expr: "b ?? 1", Scale: -1}, datasets.Field{Type: datasets.Int64}, "2 3 0 1 -1"},
 	{Def{Kind: "expr", Expr: "a ?? b", Scale: -1}, datasets.Field{Type: datasets.Int64}, "1 -2 3 7 0"},
 	{Def{Kind: "expr", Expr: "b ?? y", Scale: -1}, datasets.Field{Type: datasets.Float64, Nullable: true}, "2 3 0 - -1"},
@@ -113,7 +121,7 @@ var table1 = []struct {
 
 func TestKinds(t *testing.T) {
 	o := Options{Zone: zone(t, "Europe/Brussels"), Time: "at"}
-	for _, c := range table1 {
+	for _, c := range kindCases {
 		c.def.Name, c.field.Name = "f", "f"
 		p := compile(t, o, c.def)
 		if got := p.Fields(); len(got) != 1 || got[0] != c.field {
@@ -127,7 +135,8 @@ func TestKinds(t *testing.T) {
 }
 
 func TestHashedWords(t *testing.T) {
-	p := compile(t, Options{}, Def{Name: "w", Kind: "hashed_words", Of: "r", Buckets: 4}, Def{Name: "n", Kind: "words", Of: "r"},
+	p := compile(t, Options{}, Def{Name: "w", Kind: "hashed_words", Of: "r", Buckets: 4},
+		Def{Name: "n", Kind: "words", Of: "r"},
 		Def{Name: "z", Kind: "hashed_words", Of: "r", Buckets: 2, Null: ref(-1)})
 	if from, to := p.Columns(0); from != 0 || to != 4 {
 		t.Errorf("columns %d to %d", from, to)
@@ -211,6 +220,9 @@ func TestNotFinite(t *testing.T) {
 		{Def{Kind: "expr", Expr: "x + 1", Scale: 1}, "8 8 8 8 3"},
 		{Def{Kind: "expr", Expr: "int(x)", Scale: -1}, "8 8 8 8 2"},
 		{Def{Kind: "expr", Expr: "int(x) * 1.5", Scale: -1}, "8 8 8 8 3"},
+		{Def{Kind: "expr", Expr: "int(9223372036854775808.0)", Scale: -1}, "8 8 8 8 8"},
+		{Def{Kind: "expr", Expr: "int(-9223372036854775808.0) + 1", Scale: -1},
+			strings.Repeat("-9223372036854775807 ", 4) + "-9223372036854775807"},
 		{Def{Kind: "expr", Expr: "i + 1", Scale: -1}, "8 -9223372036854775807 0 1 3"},
 		{Def{Kind: "expr", Expr: "i - 1", Scale: -1}, "9223372036854775806 8 -2 -1 1"},
 		{Def{Kind: "expr", Expr: "i * i", Scale: -1}, "8 8 1 0 4"},
@@ -359,11 +371,12 @@ func manyRows(t *rapid.T, n int) []datasets.Column {
 // The bits do not depend on how rows are cut, nor on what was computed before, nor on being a clone.
 func TestCuts(t *testing.T) {
 	var defs []Def
-	for i, c := range table1 {
+	for i, c := range kindCases {
 		c.def.Name = fmt.Sprintf("f%d", i)
 		defs = append(defs, c.def)
 	}
-	defs = append(defs, Def{Name: "w", Kind: "hashed_words", Of: "r", Buckets: 3}, Def{Name: "c", Kind: "cyclic", Of: "minute_of_day"})
+	defs = append(defs, Def{Name: "w", Kind: "hashed_words", Of: "r", Buckets: 3},
+		Def{Name: "c", Kind: "cyclic", Of: "minute_of_day"})
 	p := compile(t, Options{Zone: zone(t, "America/New_York"), Time: "at"}, defs...)
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.SampledFrom([]int{0, 1, 2, block - 1, block, block + 1, 3*block + 7}).Draw(t, "n")
@@ -386,7 +399,7 @@ func TestCuts(t *testing.T) {
 // Nothing is allocated once warm, for one row and for many.
 func TestAllocations(t *testing.T) {
 	var defs []Def
-	for i, c := range table1 {
+	for i, c := range kindCases {
 		c.def.Name = fmt.Sprintf("f%d", i)
 		defs = append(defs, c.def)
 	}
@@ -416,7 +429,7 @@ func TestTextMemory(t *testing.T) {
 // Clones run at the same time.
 func TestClones(t *testing.T) {
 	var defs []Def
-	for i, c := range table1 {
+	for i, c := range kindCases {
 		c.def.Name = fmt.Sprintf("f%d", i)
 		defs = append(defs, c.def)
 	}
@@ -445,41 +458,54 @@ func TestFaults(t *testing.T) {
 		want  string
 	}{
 		{def(Def{Kind: "vale", Of: "a"}), "kind", `there is no kind "vale" of a row; did you mean value?`},
-		{def(Def{Kind: "value", Of: "amuont"}), "of", "there is no column amuont; there are a, b, d, e, x, y, s, r, at, since"},
+		{def(Def{Kind: "value", Of: "amuont"}), "of",
+			"there is no column amuont; there are a, b, d, e, x, y, s, r, at, since"},
 		{def(Def{Kind: "value", Of: "snce"}), "of", "there is no column snce; did you mean since?"},
 		{def(Def{Kind: "value"}), "of", "value needs the column that it is of"},
 		{def(Def{Kind: "value", Of: "s"}), "of", "value is of a number, and s is text"},
-		{def(Def{Kind: "value", Of: "at"}), "of", "value is of a number, and at is a time; calendar and cyclic have the values of the event time"},
-		{def(Def{Kind: "value", Of: "b", Null: ref(.5)}), "null", "null 0.5 is not a whole number, and the column has whole numbers: round it"},
-		{def(Def{Kind: "value", Of: "d", Null: ref(.555)}), "null", "null 0.555 has more decimals than its column, which has 2: round it"},
+		{def(Def{Kind: "value", Of: "at"}), "of",
+			"value is of a number, and at is a time; calendar and cyclic have the values of the event time"},
+		{def(Def{Kind: "value", Of: "b", Null: ref(.5)}), "null",
+			"null 0.5 is not a whole number, and the column has whole numbers: round it"},
+		{def(Def{Kind: "value", Of: "d", Null: ref(.555)}), "null",
+			"null 0.555 has more decimals than its column, which has 2: round it"},
 		{def(Def{Kind: "value", Of: "y", Null: ref(math.NaN())}), "null", "null NaN is not a finite number"},
 		{def(Def{Kind: "value", Of: "e", Null: ref(1e16)}), "null", "null 1e+16 is too large for its column"},
-		{def(Def{Kind: "expr", Expr: "int(x)", Empty: ref(.5)}), "empty", "empty 0.5 is not a whole number, and the column has whole numbers: round it"},
-		{def(Def{Kind: "calendar", Of: "week_day"}), "of", `"week_day" is nothing that a calendar shows; did you mean weekday?`},
+		{def(Def{Kind: "expr", Expr: "int(x)", Empty: ref(.5)}), "empty",
+			"empty 0.5 is not a whole number, and the column has whole numbers: round it"},
+		{def(Def{Kind: "calendar", Of: "week_day"}), "of",
+			`"week_day" is nothing that a calendar shows; did you mean weekday?`},
 		{def(Def{Kind: "calendar", Of: "holiday"}), "of", "holiday needs the list of holidays"},
-		{def(Def{Kind: "cyclic", Of: "year"}), "of", "year does not come round; cyclic is of hour, minute_of_day, weekday, day, yearday, week, month"},
+		{def(Def{Kind: "cyclic", Of: "year"}), "of",
+			"year does not come round; cyclic is of hour, minute_of_day, weekday, day, yearday, week, month"},
 		{def(Def{Kind: "clip", Of: "a"}), "min", "clip needs min, max or both"},
 		{def(Def{Kind: "clip", Of: "a", Min: ref(2), Max: ref(1)}), "max", "max 1 is below min 2"},
-		{def(Def{Kind: "clip", Of: "a", Min: ref(2.5)}), "min", "min 2.5 is not a whole number, and the column has whole numbers: round it"},
+		{def(Def{Kind: "clip", Of: "a", Min: ref(2.5)}), "min",
+			"min 2.5 is not a whole number, and the column has whole numbers: round it"},
 		{def(Def{Kind: "bins", Of: "a"}), "edges", "bins needs edges, such as [10, 100]"},
 		{def(Def{Kind: "bins", Of: "a", Edges: []float64{1, 1}}), "edges", "edges have to ascend, and 1 stands before 1"},
 		{def(Def{Kind: "bins", Of: "a", Edges: []float64{math.Inf(1)}}), "edges", "edge +Inf is not a finite number"},
 		{def(Def{Kind: "hash", Of: "a"}), "buckets", "hash needs buckets, 1 to 1073741824, and has 0"},
 		{def(Def{Kind: "hash", Of: "d", Buckets: 2}), "of", "hash is of a whole number or text, and d is a decimal"},
-		{def(Def{Kind: "hashed_words", Of: "s", Buckets: 5000}), "buckets", "hashed_words needs buckets, 1 to 4096, and has 5000"},
+		{def(Def{Kind: "hashed_words", Of: "s", Buckets: 5000}), "buckets",
+			"hashed_words needs buckets, 1 to 4096, and has 5000"},
 		{def(Def{Kind: "vocabulary", Of: "s"}), "values", "vocabulary needs the values that it knows"},
 		{def(Def{Kind: "vocabulary", Of: "s", Values: []string{"a", "a"}}), "values", `"a" is there twice`},
-		{def(Def{Kind: "vocabulary", Of: "a", Values: []string{"x"}}), "values", `"x" is not a whole number as a has them, or is there twice`},
+		{def(Def{Kind: "vocabulary", Of: "a", Values: []string{"x"}}), "values",
+			`"x" is not a whole number as a has them, or is there twice`},
 		{def(Def{Kind: "words", Of: "a"}), "of", "words is of text, and a is a whole number"},
 		{def(Def{Kind: "log", Of: "a", Scale: 19}), "scale", "scale 19: want -1 to 18"},
-		{def(Def{Kind: "expr", Expr: "lower(s)", Null: ref(1)}), "null", "f is text, and null a number; use ?? in the expression"},
+		{def(Def{Kind: "expr", Expr: "lower(s)", Null: ref(1)}), "null",
+			"f is text, and null a number; use ?? in the expression"},
 		{[]Def{{Name: "f", Kind: "value", Of: "f"}}, "of", "f reads itself"},
 		{[]Def{{Name: "f", Kind: "value", Of: "g"}, {Name: "g", Kind: "value", Of: "a"}}, "of",
 			"g is defined further down, and a feature reads what stands before it: move it up, unless that is circular"},
-		{[]Def{{Name: "f", Kind: "value", Of: "a"}, {Name: "f", Kind: "value", Of: "a"}}, "name", "f is there twice: feature 1 makes it too"},
+		{[]Def{{Name: "f", Kind: "value", Of: "a"}, {Name: "f", Kind: "value", Of: "a"}}, "name",
+			"f is there twice: feature 1 makes it too"},
 		{[]Def{{Name: "b", Kind: "value", Of: "b", Null: ref(1)}, {Name: "g", Kind: "value", Of: "b"}}, "of",
 			"b is a column and a feature: give the feature another name"},
-		{[]Def{{Name: "a", Kind: "log", Of: "a"}, {Name: "g", Kind: "value", Of: "a"}}, "of", "a is a column and a feature: give the feature another name"},
+		{[]Def{{Name: "a", Kind: "log", Of: "a"}, {Name: "g", Kind: "value", Of: "a"}}, "of",
+			"a is a column and a feature: give the feature another name"},
 	} {
 		if c.defs[0].Name == "" {
 			c.defs[0].Name = "f"
@@ -514,7 +540,8 @@ func TestAllFaults(t *testing.T) {
 	if s := strings.Join(got, "\n"); s != want {
 		t.Errorf("got\n%s\nwant\n%s", s, want)
 	}
-	if _, faults := Compile([]Def{{Name: "f", Kind: "calendar", Of: "hour"}}, testFields, Options{Time: "when"}); len(faults) != 1 ||
+	if _, faults := Compile([]Def{{Name: "f", Kind: "calendar", Of: "hour"}}, testFields,
+		Options{Time: "when"}); len(faults) != 1 ||
 		faults[0].Text != `calendar needs the column of the event time, "when", and the data has none of type time` {
 		t.Errorf("%v", faults)
 	}

@@ -60,8 +60,9 @@ var functions = []struct {
 	name     string
 	min, max int
 }{
-	{"abs", 1, 1}, {"ceil", 1, 1}, {"exp", 1, 1}, {"float", 1, 1}, {"floor", 1, 1}, {"int", 1, 1}, {"len", 1, 1}, {"log", 1, 1},
-	{"lower", 1, 1}, {"max", 2, 64}, {"min", 2, 64}, {"round", 1, 1}, {"sqrt", 1, 1}, {"trim", 1, 1}, {"upper", 1, 1},
+	{"abs", 1, 1}, {"ceil", 1, 1}, {"exp", 1, 1}, {"float", 1, 1}, {"floor", 1, 1}, {"int", 1, 1}, {"len", 1, 1},
+	{"log", 1, 1}, {"lower", 1, 1}, {"max", 2, 64}, {"min", 2, 64}, {"round", 1, 1}, {"sqrt", 1, 1}, {"trim", 1, 1},
+	{"upper", 1, 1},
 }
 
 func functionNames() []string {
@@ -73,13 +74,14 @@ func functionNames() []string {
 }
 
 // offers is the language in a line.
-var offers = "there are + - * / % **, == != < <= > >=, and or not, a ? b : c, ??, nil, in [..] and in 1..9, contains, startsWith, " +
-	"endsWith, matches, and the functions " + strings.Join(functionNames(), " ")
+var offers = "there are + - * / % **, == != < <= > >=, and or not, a ? b : c, ??, nil, in [..] and in 1..9, " +
+	"contains, startsWith, endsWith, matches, and the functions " + strings.Join(functionNames(), " ")
 
 // compile reads an expression.
 func (c *checker) compile() value {
 	if len(c.src) > maxExpr {
-		c.faultAt(maxExpr, "an expression of %d bytes; the longest is %d: make parts of it hidden features", len(c.src), maxExpr)
+		c.faultAt(maxExpr, "an expression of %d bytes; the longest is %d: make parts of it hidden features",
+			len(c.src), maxExpr)
 		return value{}
 	}
 	if !utf8.ValidString(c.src) {
@@ -337,7 +339,11 @@ func (c *checker) arithmetic(n *ast.BinaryNode, l, r value) value {
 	}
 	exact := l.kind == whole && r.kind == whole
 	if n.Operator == "%" && !exact {
-		return c.fault(n, "%% is of whole numbers: use int(..) on %s", shown(map[bool]ast.Node{true: n.Right, false: n.Left}[l.kind == whole]))
+		side := n.Left
+		if l.kind == whole {
+			side = n.Right
+		}
+		return c.fault(n, "%% is of whole numbers: use int(..) on %s", shown(side))
 	}
 	v := value{kind: real, nullable: l.nullable || r.nullable}
 	if o, ok := map[string]op{"+": opAddI, "-": opSubI, "*": opMulI, "%": opModI}[n.Operator]; exact && ok {
@@ -386,7 +392,8 @@ func (c *checker) compare(n *ast.BinaryNode, l, r value) value {
 			return value{}
 		}
 		if !equality {
-			return c.fault(n, "%s needs numbers, and one side is a condition; not binds closer than %s: use brackets", n.Operator, n.Operator)
+			return c.fault(n, "%s needs numbers, and one side is a condition; not binds closer than %s: use brackets",
+				n.Operator, n.Operator)
 		}
 		return emit(how.ofInts, x, y)
 	case l.kind == text && r.kind == text:
@@ -404,7 +411,8 @@ func (c *checker) compare(n *ast.BinaryNode, l, r value) value {
 		}
 		return emit(how.ofFloats, c.float(l), c.float(r))
 	}
-	return c.fault(n, "%s is %s, and %s is %s: they cannot be compared", shown(n.Left), typeWords[l.kind], shown(n.Right), typeWords[r.kind])
+	return c.fault(n, "%s is %s, and %s is %s: they cannot be compared", shown(n.Left), typeWords[l.kind],
+		shown(n.Right), typeWords[r.kind])
 }
 
 func turned(operator string) string {
@@ -549,10 +557,12 @@ func (c *checker) choice(n *ast.ConditionalNode) value {
 func (c *checker) otherwise(n *ast.BinaryNode, l, r value) value {
 	k, scale, x, y, ok := c.common(l, r)
 	if !ok {
-		return c.fault(n, "%s is %s, and %s is %s: both sides of ?? have to be of one type", shown(n.Left), typeWords[l.kind], shown(n.Right), typeWords[r.kind])
+		return c.fault(n, "%s is %s, and %s is %s: both sides of ?? have to be of one type", shown(n.Left),
+			typeWords[l.kind], shown(n.Right), typeWords[r.kind])
 	}
 	cl := classOf(k)
-	return value{kind: k, scale: scale, reg: c.b.binary(cl, of(cl, opElseI, opElseF, opElseS), x, y), nullable: l.nullable && r.nullable}
+	return value{kind: k, scale: scale, reg: c.b.binary(cl, of(cl, opElseI, opElseF, opElseS), x, y),
+		nullable: l.nullable && r.nullable}
 }
 
 func (c *checker) in(n *ast.BinaryNode) value {
@@ -582,7 +592,8 @@ func (c *checker) in(n *ast.BinaryNode) value {
 			c.fault(e, "a list after in has numbers or texts as they are, and %s is none; use == and or", shown(e))
 			good = false
 		case good && (k.kind == text) != (v.kind == text):
-			c.fault(e, "%s is %s, and %s is %s: it is never in the list", shown(e), typeWords[k.kind], shown(n.Left), typeWords[v.kind])
+			c.fault(e, "%s is %s, and %s is %s: it is never in the list", shown(e), typeWords[k.kind], shown(n.Left),
+				typeWords[v.kind])
 			good = false
 		case k.kind == text:
 			t.texts = append(t.texts, k.s)
@@ -641,7 +652,8 @@ func (c *checker) matches(n *ast.BinaryNode) value {
 	if v.kind == wrong {
 		return value{}
 	}
-	return value{kind: condition, reg: c.b.unaryAux(ints, opMatches, c.reg(v), c.b.table(table{re: re})), nullable: v.nullable}
+	return value{kind: condition, reg: c.b.unaryAux(ints, opMatches, c.reg(v), c.b.table(table{re: re})),
+		nullable: v.nullable}
 }
 
 // call is a function of the list.
@@ -701,7 +713,8 @@ func (c *checker) call(n ast.Node, name string, args []ast.Node) value {
 	case "max":
 		return c.extreme(list, opMaxI, opMaxF)
 	default:
-		o := map[string]op{"ceil": opCeilF, "floor": opFloorF, "round": opRoundF, "sqrt": opSqrtF, "log": opLogF, "exp": opExpF}[name]
+		o := map[string]op{"ceil": opCeilF, "floor": opFloorF, "round": opRoundF, "sqrt": opSqrtF, "log": opLogF,
+			"exp": opExpF}[name]
 		return value{kind: real, reg: c.b.unary(floats, o, c.float(v)), nullable: v.nullable}
 	}
 }

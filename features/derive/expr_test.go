@@ -169,7 +169,9 @@ func TestExpressionFaults(t *testing.T) {
 		{"a startsWith s", 0, "startsWith needs text, and a is a whole number"},
 		{"sqr(x)", 0, "there is no function sqr; did you mean sqrt?"},
 		{"now()", 0, "there is no function now; did you mean log?"},
-		{"filter([1], # > 1)", 0, "there is no function filter; there are abs, ceil, exp, float, floor, int, len, log, lower, max, min, round, sqrt, trim, upper"},
+		{"filter([1], # > 1)", 0,
+			"there is no function filter; there are abs, ceil, exp, float, floor, int, len, log, lower, max, min, " +
+				"round, sqrt, trim, upper"},
 		{"abs(a, b)", 0, "abs has 2 arguments; it takes one"},
 		{"min(a)", 0, "min has 1 arguments; it takes 2 to 64"},
 		{"len(a)", 4, "len needs text, and a is a whole number"},
@@ -182,11 +184,14 @@ func TestExpressionFaults(t *testing.T) {
 		{"let q = 1; q", 4, "let q = 1; q is nothing that an expression here can have; " + offers},
 		{"1..2", 1, ".. is nothing that an expression here can have; " + offers},
 		{"f + 1", 0, "f reads itself"},
-		{"g + 1", 0, "g is defined further down, and a feature reads what stands before it: move it up, unless that is circular"},
+		{"g + 1", 0,
+			"g is defined further down, and a feature reads what stands before it: move it up, unless that is circular"},
 		{"a + \xff", 0, "the expression is not UTF-8"},
-		{strings.Repeat("(", 5000), 4096, "an expression of 5000 bytes; the longest is 4096: make parts of it hidden features"},
+		{strings.Repeat("(", 5000), 4096,
+			"an expression of 5000 bytes; the longest is 4096: make parts of it hidden features"},
 	} {
-		_, faults := Compile([]Def{{Name: "f", Kind: "expr", Expr: c.src, Scale: -1}, {Name: "g", Kind: "value", Of: "a"}}, testFields, Options{})
+		_, faults := Compile([]Def{{Name: "f", Kind: "expr", Expr: c.src, Scale: -1}, {Name: "g", Kind: "value", Of: "a"}},
+			testFields, Options{})
 		if len(faults) == 0 {
 			t.Errorf("%s: no fault", c.src)
 			continue
@@ -195,7 +200,8 @@ func TestExpressionFaults(t *testing.T) {
 			t.Errorf("%s: %q, %d, %q", c.src, f.Field, f.Offset, f.Text)
 		}
 	}
-	if _, faults := Compile([]Def{{Name: "f", Kind: "condition", Expr: "x + 1"}}, testFields, Options{}); len(faults) != 1 ||
+	if _, faults := Compile([]Def{{Name: "f", Kind: "condition", Expr: "x + 1"}}, testFields,
+		Options{}); len(faults) != 1 ||
 		faults[0].Text != "a condition is needed, such as amount > 100, and this is a number" {
 		t.Errorf("%v", faults)
 	}
@@ -235,7 +241,8 @@ func (g drawer) draw(kind string, depth int) string {
 	}
 	if depth == 0 {
 		return map[string]string{"i": g.pick("a", "b", "3", "7", "-2"), "f": g.pick("x", "y", "d", "e", "0.5", "-1.25"),
-			"c": g.pick("(a > 1)", "(x <= 0.5)", "(b == 3)", "(d < 1.5)", "(e >= 3.3333)", "(s != 'web')", "(d == 0.12)"), "s": g.pick("s", "r", "'web'", "'o'")}[kind]
+			"c": g.pick("(a > 1)", "(x <= 0.5)", "(b == 3)", "(d < 1.5)", "(e >= 3.3333)", "(s != 'web')",
+				"(d == 0.12)"), "s": g.pick("s", "r", "'web'", "'o'")}[kind]
 	}
 	f := fmt.Sprintf
 	sub := func(k string) string { return g.draw(k, depth-1) }
@@ -361,7 +368,8 @@ func TestExpressionsAreExprs(t *testing.T) {
 		}
 		const n = 40
 		cols := manyRows(t, n)
-		machine, err := exprlang.Compile(src, append([]exprlang.Option{exprlang.Env(oracleRow(cols, 0))}, oracleFunctions...)...)
+		machine, err := exprlang.Compile(src,
+			append([]exprlang.Option{exprlang.Env(oracleRow(cols, 0))}, oracleFunctions...)...)
 		if err != nil {
 			t.Fatalf("%s: %v", src, err)
 		}
@@ -410,8 +418,10 @@ func agrees(f datasets.Field, c datasets.Column, i int, want any) bool {
 
 // Compile reads anything: it gives a program that runs, row by row as all at once, or faults within the expression.
 func FuzzCompile(f *testing.F) {
-	for _, src := range []string{"a + b * 2", "not (s contains 'x') and b == nil", "d > 1.5 ? lower(r) : s", "a in [1, -2] ?? 3", "at - since",
-		"round(x) in 1..2", "s matches '('", "a % 0", "-9223372036854775807 - a", "let a = 1; a", ";;", "a?.b", "1 | abs", "if a {1} else {2}"} {
+	for _, src := range []string{"a + b * 2", "not (s contains 'x') and b == nil", "d > 1.5 ? lower(r) : s",
+		"a in [1, -2] ?? 3", "at - since",
+		"round(x) in 1..2", "s matches '('", "a % 0", "-9223372036854775807 - a", "let a = 1; a", ";;",
+		"a?.b", "1 | abs", "if a {1} else {2}"} {
 		f.Add(src)
 	}
 	f.Fuzz(func(t *testing.T, src string) {

@@ -49,20 +49,24 @@ type wordScanner struct {
 	pause bool   // whether a clause ended between the word and the one before it
 }
 
-// What a code point below 128 is to a wordScanner.
+// What a byte is to a wordScanner.
 const (
 	isLetter uint8 = 1 + iota
 	isPause        // it ends a clause
+	isWide         // part of a code point from 128 on
 )
 
-var asciiClasses = func() (t [utf8.RuneSelf]uint8) {
-	for _, r := range ".,;:!?()\n" {
-		t[r] = isPause
-	}
-	for r := range t {
-		if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' {
-			t[r] = isLetter
+var byteClasses = func() (t [256]uint8) {
+	for c := range t {
+		switch {
+		case c >= utf8.RuneSelf:
+			t[c] = isWide
+		case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9':
+			t[c] = isLetter
 		}
+	}
+	for _, c := range ".,;:!?()\n" {
+		t[c] = isPause
 	}
 	return t
 }()
@@ -70,7 +74,7 @@ var asciiClasses = func() (t [utf8.RuneSelf]uint8) {
 // letter tells what words are made of; an apostrophe within one belongs to it.
 func letter(r rune) bool {
 	if r < utf8.RuneSelf {
-		return asciiClasses[r] == isLetter
+		return byteClasses[r] == isLetter
 	}
 	return unicode.IsLetter(r) || unicode.IsMark(r) || unicode.IsDigit(r)
 }
@@ -80,38 +84,41 @@ func apostrophe(r rune) bool { return r == '\'' || r == '’' }
 // next moves to the next word, if there is one.
 func (w *wordScanner) next() bool {
 	w.pause = false
-	from := w.at
-	for from < len(w.text) {
-		r, size := w.rune(from)
-		if letter(r) {
+	text, from := w.text, w.at
+	for from < len(text) {
+		class := byteClasses[text[from]]
+		if class == isLetter {
 			break
 		}
-		w.pause = w.pause || r < utf8.RuneSelf && asciiClasses[r] == isPause
+		size := 1
+		if class == isWide {
+			var r rune
+			if r, size = utf8.DecodeRuneInString(text[from:]); letter(r) {
+				break
+			}
+		}
+		w.pause = w.pause || class == isPause
 		from += size
 	}
 	to := from
-	for to < len(w.text) {
-		r, size := w.rune(to)
+	for to < len(text) {
+		if byteClasses[text[to]] == isLetter {
+			to++
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(text[to:])
 		if !letter(r) {
 			if !apostrophe(r) {
 				break
 			}
-			if after, _ := w.rune(to + size); !letter(after) {
+			if after, _ := utf8.DecodeRuneInString(text[to+size:]); !letter(after) {
 				break
 			}
 		}
 		to += size
 	}
-	w.word, w.at = w.text[from:to], to
+	w.word, w.at = text[from:to], to
 	return to > from
-}
-
-// rune is the code point at a byte of the text, U+FFFD at its end.
-func (w *wordScanner) rune(at int) (rune, int) {
-	if at < len(w.text) && w.text[at] < utf8.RuneSelf {
-		return rune(w.text[at]), 1
-	}
-	return utf8.DecodeRuneInString(w.text[at:])
 }
 
 // plain is a rune as it is hashed and compared.

@@ -157,6 +157,17 @@ func (a *Arena) Held() int64 {
 	return a.held
 }
 
+// Cut is the size of all blocks that were ever given out, in use or freed: Held without the uncut rest.
+func (a *Arena) Cut() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.held - int64(a.rest.words)*wordBytes
+	for _, r := range a.runs {
+		n -= int64(r.words) * wordBytes
+	}
+	return n
+}
+
 // Words is the first n words of a block.
 func (a *Arena) Words(r Ref, n int) []int64 {
 	return (*a.table.Load())[r>>chunkBits][r&chunkMask:][:n:n]
@@ -225,8 +236,9 @@ func (a *Arena) put(r Ref, class int) {
 	a.free[class] = r
 }
 
-// Grow moves a block of capacity size to one for at least that many words: its first used words are kept, the others
-// are zero. The old block is freed, unless the capacity stays as it was.
+// Grow moves a block of capacity size to one for at least that many words, or fewer: its first used words are kept,
+// the others are zero. The old block is freed. Where the capacity stays as it was nothing happens, and words beyond
+// used are as they were. A block above 1 MiB in anonymous memory keeps its Ref and is not copied.
 func (a *Arena) Grow(r Ref, used, size, words int) (Ref, int) {
 	if used > words || used > size {
 		panic(fmt.Sprintf("slab: a block of %d words, %d of them used, cannot become one of %d", size, used, words))

@@ -25,7 +25,10 @@ const (
 // the whole, so no pause and no second table: a leaf that is full is cut in two.
 //
 // A slot is 32 bits, 0 if empty: the number of a key plus one in the low bits, and in the others bits of its hash, so
-// that of the keys met on the way to the right one few need be compared.
+// that of the keys met on the way to the right one few need be compared. With 10 million int64 keys this takes
+// 15 bytes a key, and a hit 63 ns in a batch and 112 ns alone (two cache misses), on two busy cores of an EPYC; keys
+// and numbers side by side in slots of 16 bytes were measured in the same run at 35 bytes, 53 ns and 90 ns: memory
+// was preferred. Cutting a leaf takes 15 to 50 us, one insertion in 400 while the table grows.
 type index struct {
 	a      *Arena
 	dir    []leaf // by the first bits of the hash; neighbours may be the same leaf

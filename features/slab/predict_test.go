@@ -20,9 +20,11 @@ func TestPredictedBytes(t *testing.T) {
 			t.Errorf("%s of %d: %d bytes predicted, %d are in use", what, n, predicted, got)
 		}
 	}
-	check := map[int]bool{1: true, 2: true, 3: true, 5: true, 12: true, 13: true, 16: true, 31: true, 32: true, 100: true, 383: true, 385: true,
-		500: true, 768: true, 769: true, 1000: true, 1024: true, 1025: true, 3000: true, 6000: true, 10_000: true, 24_000: true, 25_000: true,
-		50_000: true, 100_000: true, 150_000: true, 190_000: true, 200_000: true, 250_000: true}
+	check := map[int]bool{}
+	for _, n := range []int{1, 2, 3, 5, 12, 13, 16, 31, 32, 100, 383, 385, 500, 768, 769, 1000, 1024, 1025, 3000, 6000,
+		10_000, 24_000, 25_000, 50_000, 100_000, 150_000, 190_000, 200_000, 250_000} {
+		check[n] = true
+	}
 	arenas := [5]*Arena{}
 	for i := range arenas {
 		arenas[i] = New(0, "")

@@ -115,7 +115,8 @@ func TestSketchError(t *testing.T) {
 			worst = max(worst, math.Abs(e))
 		}
 		rms := math.Sqrt(square)
-		t.Logf("%7d values: root mean square error %.2f %%, mean %+.2f %%, worst %.2f %%", sizes[i], 100*rms, 100*mean, 100*worst)
+		t.Logf("%7d values: root mean square error %.2f %%, mean %+.2f %%, worst %.2f %%",
+			sizes[i], 100*rms, 100*mean, 100*worst)
 		// Of that many sets the root mean square is itself known to 1/sqrt(2*sets) of it; four times that.
 		if limit := SetError * (1 + 4/math.Sqrt(2*float64(sets))); !(rms <= limit) {
 			t.Errorf("%d values: root mean square error %.4f, documented %.4f", sizes[i], rms, SetError)

@@ -16,8 +16,9 @@ const (
 	regionBytes = 32 << 20
 
 	// hugeFrom is the size from which an arena without a budget asks for huge pages (2 MiB): a table of 160 MiB
-	// is then read without a miss of the page table for each key. Below, a page that is touched in part would
-	// be a large part of the whole.
+	// is then read without a miss of the page table for each key (10 % of a lookup among 10 million keys). Below, a
+	// page that is touched in part would be a large part of the whole. The first touch of such a page clears 2 MiB,
+	// which takes 0.3 ms, and 6 ms where the machine is virtual and its host has yet to find the memory.
 	hugeFrom = 16 << 20
 	hugePage = 2 << 20
 )
@@ -247,7 +248,8 @@ func (s *system) punch(off, bytes int64) {
 
 // mapFile puts a part of the file at an address that is ours. On failure what was there stays.
 func (s *system) mapFile(at unsafe.Pointer, bytes uintptr, off int64) bool {
-	_, err := unix.MmapPtr(int(s.file.Fd()), off, at, bytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED)
+	_, err := unix.MmapPtr(int(s.file.Fd()), off, at, bytes, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_SHARED|unix.MAP_FIXED)
 	if err != nil {
 		s.punch(off, int64(bytes))
 		s.fail("cannot map", err)
@@ -287,12 +289,19 @@ func (a *Arena) Resident() int64 {
 // chunk that is used again soon comes back without a read. Which pages those are is thus decided by the system's
 // own lists of recent use, which see accesses; counting accesses in Words would cost each of them more than
 // a wrong guess here does.
+//
+// Between two calls memory grows by the pages that are touched, of 4 KiB and, where they are still in the page
+// cache, their neighbours up to 64 KiB: the smaller the budget, the oftener Trim is needed. The page cache itself is
+// the system's, and not counted.
 func (a *Arena) Trim() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.sys
-	if s.err != nil || a.held <= a.budget || a.budget == 0 || a.onHeap+s.anonymous+max(0, sharedBytes()-s.others) <= a.budget {
+	if s.err != nil || a.budget == 0 || a.held <= a.budget {
 		return s.err
+	}
+	if a.onHeap+s.anonymous+max(0, sharedBytes()-s.others) <= a.budget {
+		return nil
 	}
 	table := *a.table.Load()
 	ours := int64(0)
@@ -317,7 +326,8 @@ func (a *Arena) Trim() error {
 			s.toFile(w, k)
 		case filed:
 			if n := s.resident(w); n > 0 {
-				if err := advise(unsafe.Pointer(unsafe.SliceData(w)), uintptr(len(w))*wordBytes, unix.MADV_DONTNEED); err != nil {
+				at, bytes := unsafe.Pointer(unsafe.SliceData(w)), uintptr(len(w))*wordBytes
+				if err := advise(at, bytes, unix.MADV_DONTNEED); err != nil {
 					s.fail("cannot unmap a part of", err)
 				}
 				ours -= n
