@@ -40,11 +40,12 @@ type scratch struct {
 	sorted       [][]uint64 // by key: its number and the row, in the order of the numbers
 	buf          [][]uint64 // by key
 	place        [][]int32  // by key: of a row in the order of the numbers
+	runs         [][]int32  // by key: where the rows of each number begin in that order, and their end
 	opsDone      [][]bool
 	tasks        []task
 }
 
-// task is the rows [from, to) of a group, as they are sorted by key.
+// task is the keys [from, to) of a group, in the order of their numbers.
 type task struct{ group, from, to int }
 
 func newScratch(p *Plan) scratch {
@@ -52,7 +53,7 @@ func newScratch(p *Plan) scratch {
 		ids: make([][]int32, len(p.keys)), keys: make([][]int32, len(p.keys)), ownKeys: make([][]int32, len(p.keys)),
 		vals: make([][]int64, len(p.vals)), ownVals: make([][]int64, len(p.vals)), absent: make([][]bool, len(p.vals)),
 		ownAbsent: make([][]bool, len(p.vals)), pass: make([][]bool, len(p.filters)), starts: make([][]int64, len(p.units)),
-		ops: make([][]op, len(p.labelled)), sorted: make([][]uint64, len(p.keys)), buf: make([][]uint64, len(p.keys)), place: make([][]int32, len(p.keys)),
+		ops: make([][]op, len(p.labelled)), sorted: make([][]uint64, len(p.keys)), buf: make([][]uint64, len(p.keys)), place: make([][]int32, len(p.keys)), runs: make([][]int32, len(p.keys)),
 		opsDone: make([][]bool, len(p.labelled)), ownLast: make([]datasets.Column, len(p.lastIn)),
 	}
 }
@@ -230,7 +231,7 @@ func (e *Engine) plan(n int, shared bool) {
 		if shared {
 			pieces = 4 * e.threads
 		}
-		sc.tasks = cutTasks(sc.tasks, g, sc.sorted[gs.key], pieces)
+		sc.tasks = cutTasks(sc.tasks, g, sc.runs[gs.key], pieces)
 	}
 }
 
@@ -319,11 +320,16 @@ func (e *Engine) unsort(out *Rows, from, to int) {
 	}
 }
 
-// cutTasks makes tasks of a group's rows that share no key.
-func cutTasks(tasks []task, group int, sorted []uint64, pieces int) []task {
-	for from := 0; from < len(sorted); {
-		to := min(len(sorted), from+(len(sorted)+pieces-1)/pieces)
-		for to < len(sorted) && sorted[to]>>32 == sorted[to-1]>>32 {
+// cutTasks makes tasks of a group's runs of rows of one key.
+func cutTasks(tasks []task, group int, runs []int32, pieces int) []task {
+	n := len(runs) - 1
+	if n <= 0 {
+		return tasks
+	}
+	share := int(runs[n]) / pieces
+	for from := 0; from < n; {
+		to := from + 1
+		for to < n && int(runs[to]-runs[from]) < share {
 			to++
 		}
 		tasks = append(tasks, task{group, from, to})
@@ -332,24 +338,28 @@ func cutTasks(tasks []task, group int, sorted []uint64, pieces int) []task {
 	return tasks
 }
 
-// run computes a task on a thread.
+// run computes a task on a thread. While it is at one key, the processor fetches what it will touch of the next two: with
+// many keys that is most of the time otherwise.
 func (e *Engine) run(x *task, thread int) {
 	w := &e.readers[thread][x.group]
-	sorted, res, outs := e.sc.sorted[w.gs.key], w.gs.res, len(w.gs.outs)
-	for from := x.from; from < x.to; {
-		id := sorted[from] >> 32
-		to := from + 1
-		for to < x.to && sorted[to]>>32 == id {
-			to++
+	gs := w.gs
+	sorted, runs, res, outs := e.sc.sorted[gs.key], e.sc.runs[gs.key], gs.res, len(gs.outs)
+	id := func(q int) uint64 { return sorted[runs[q]] >> 32 }
+	for q := x.from; q < x.to; q++ {
+		if q+2 < x.to && id(q+2) != noKey {
+			gs.fetchHead(int32(id(q + 2)))
 		}
-		if id == noKey {
-			for i := from; i < to; i++ {
-				w.alone(i, int(uint32(sorted[i])), res[i*outs:(i+1)*outs])
-			}
-		} else {
-			w.key(int32(id), sorted[from:to], from, res[from*outs:to*outs])
+		if q+1 < x.to && id(q+1) != noKey {
+			gs.fetchRing(int32(id(q + 1)))
 		}
-		from = to
+		from, to := int(runs[q]), int(runs[q+1])
+		if id(q) != noKey {
+			w.key(int32(id(q)), sorted[from:to], from, res[from*outs:to*outs])
+			continue
+		}
+		for i := from; i < to; i++ {
+			w.alone(i, int(uint32(sorted[i])), res[i*outs:(i+1)*outs])
+		}
 	}
 }
 
@@ -375,7 +385,13 @@ func (e *Engine) sort(k int) {
 	for i, x := range s {
 		place[uint32(x)] = int32(i)
 	}
-	sc.sorted[k], sc.place[k] = s, place
+	runs := sc.runs[k][:0]
+	for i, x := range s {
+		if i == 0 || x>>32 != s[i-1]>>32 {
+			runs = append(runs, int32(i))
+		}
+	}
+	sc.sorted[k], sc.place[k], sc.runs[k] = s, place, append(runs, int32(len(s)))
 }
 
 // radix sorts by the upper 32 bits, which are at most top or noKey, in stable passes of 11 bits. It returns the sorted

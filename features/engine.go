@@ -374,13 +374,19 @@ func (e *Engine) identify(in *datasets.Batch, ev *event, noLine int64) bool {
 		ev.id = c.Ints[ev.row]
 	}
 	ev.line = noLine
-	if e.p.line >= 0 {
-		if l := &in.Columns[e.p.line]; !l.IsNull(ev.row) {
-			ev.line = l.Ints[ev.row]
-			return ev.line >= 0
-		}
+	if e.p.line >= 0 && !in.Columns[e.p.line].IsNull(ev.row) {
+		ev.line = in.Columns[e.p.line].Ints[ev.row]
+		return ev.line >= 0
 	}
 	return true
+}
+
+// lineOf is a row's line, 0 where it has none.
+func lineOf(c *datasets.Column, row int) int64 {
+	if c.IsNull(row) {
+		return 0
+	}
+	return c.Ints[row]
 }
 
 // labelOf reads a row's label: none without one; ok is false where it is neither 0 nor 1.
@@ -411,8 +417,11 @@ func (e *Engine) transaction(in *datasets.Batch, ev event, out *Rows) Status {
 	}
 	t := in.Columns[p.time].Ints[ev.row]
 	y, ok := e.labelOf(in, ev.row)
-	if !ok || t > maxTime || t < -maxTime || !e.identify(in, &ev, 0) || !sc.finite(ev.row) {
+	if !ok || t > maxTime || t < -maxTime || !sc.finite(ev.row) || p.line >= 0 && lineOf(&in.Columns[p.line], ev.row) < 0 {
 		return Invalid
+	}
+	if st.rec != nil {
+		e.identify(in, &ev, 0) // its trans_id is among the columns that a row needs
 	}
 	if e.held(&ev) {
 		return Duplicate

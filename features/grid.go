@@ -78,7 +78,8 @@ func (g *Grid) period(t int64) period {
 		p.from = from.UnixMicro()
 	}
 	if !to.IsZero() {
-		p.to = to.UnixMicro()
+		// ZoneBounds of Go 1.26 ends the period before t itself on 31 December of leap years past the zone's table.
+		p.to = max(to.UnixMicro(), t+1)
 	}
 	return p
 }

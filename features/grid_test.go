@@ -123,3 +123,26 @@ func TestGridTiles(t *testing.T) {
 		}
 	})
 }
+
+// ZoneBounds gives an end before the instant itself on the last days of far leap years.
+func TestGridOfFarLeapYears(t *testing.T) {
+	for _, zone := range []string{"Europe/Brussels", "America/New_York", "Australia/Lord_Howe"} {
+		loc, err := time.LoadLocation(zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []Step{Hour, Day, Week} {
+			g, err := NewGrid(step, loc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := time.Date(2040, 12, 29, 0, 30, 0, 0, loc).UnixMicro()
+			for range 100 {
+				if from, to := g.Step(at); from > at || to <= at {
+					t.Fatalf("%s of %s: %d is not in [%d, %d)", step, zone, at, from, to)
+				}
+				at += datasets.Hour
+			}
+		}
+	}
+}

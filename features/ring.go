@@ -92,6 +92,32 @@ func (gs *groupState) open(id int32) ring {
 	return ring{h: h, d: gs.a.Words(slab.Ref(h[headRing]), (high(h[headSize])+1)*gs.stride), n: n}
 }
 
+// fetchHead has the processor fetch a key's head.
+func (gs *groupState) fetchHead(id int32) {
+	h := gs.headOf(id)
+	slab.Prefetch(&h[0])
+	slab.Prefetch(&h[len(h)-1])
+}
+
+// fetchRing has it fetch what a row will touch of a key's ring: its end, and where windows begin.
+func (gs *groupState) fetchRing(id int32) {
+	if !gs.group.ring {
+		return
+	}
+	r := gs.open(id)
+	if r.n == 0 {
+		return
+	}
+	slab.Prefetch(&r.d[r.n*gs.stride])
+	slab.Prefetch(&r.d[(r.n-1)*gs.stride])
+	slab.Prefetch(&r.d[low(r.h[headHi])*gs.stride])
+	for i := range gs.wins {
+		if c := gs.wins[i].cursor; c >= 0 {
+			slab.Prefetch(&r.d[getCursor(r.h, gs.cursors, c)*gs.stride])
+		}
+	}
+}
+
 // seek returns the number of entries with K <= bound, starting from cur.
 func (g *group) seek(r *ring, cur int, bound int64) int {
 	d, s := r.d, g.stride

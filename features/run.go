@@ -118,7 +118,7 @@ func MadeOf(m *datasets.Manifest) (*Made, error) {
 //
 // Of a panel the range says which steps are given: those that begin at or after its start and end at or before its
 // end; without an end, the step that the last transaction is in is the last, whole or not. Dimension tables that the
-// spec joins are read from beside the data set and written beside the panel.
+// spec joins, of features too, are read from beside the data set and written beside the output.
 func Run(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 	if o.Spec.Shape() != Events {
 		return runShape(ctx, o)
@@ -174,6 +174,9 @@ func (b *backfill) finish() (*datasets.Manifest, error) {
 	// The data set first: where the state were lost with the old data set in place, the way back would be to compute
 	// everything anew; the other way round the state can be made from the new rows alone.
 	if b.w != nil {
+		if err := b.tables.WriteBeside(b.w); err != nil {
+			return nil, err
+		}
 		if err := b.w.Commit(); err != nil {
 			return nil, err
 		}
@@ -208,6 +211,7 @@ func StateAt(ctx context.Context, spec *Spec, in *datasets.Dataset, to int64, th
 type backfill struct {
 	RunOptions
 	plan      *Plan
+	tables    *Tables
 	engine    *Engine
 	columns   []string
 	from, to  int64
@@ -269,7 +273,7 @@ func newBackfill(o RunOptions) (*backfill, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.In.Dir(), err)
 	}
-	b := &backfill{RunOptions: o, positions: map[string]int64{}, began: time.Now()}
+	b := &backfill{RunOptions: o, tables: tables, positions: map[string]int64{}, began: time.Now()}
 	b.from, b.to = o.Range.Bounds()
 	schema := &datasets.Schema{}
 	for _, c := range all.columns() {
@@ -283,7 +287,7 @@ func newBackfill(o RunOptions) (*backfill, error) {
 		b.Threads = runtime.GOMAXPROCS(0)
 	}
 	b.engine = b.plan.NewEngineIn(b.Threads, slab.New(o.Memory, o.Spill))
-	if b.StateOut == "" && !b.stateWanted && b.plan.event < 0 {
+	if b.StateOut == "" && !b.stateWanted && b.plan.event < 0 && o.In.Manifest().Kind == datasets.KindTransactions {
 		b.engine.WithoutState() // nothing will ask for the events that it has seen
 	}
 	b.rejects = rejectLog{b: b, limit: o.MaxRejects}

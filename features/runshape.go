@@ -169,7 +169,7 @@ func runShape(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 		return nil, err
 	}
 	if r.w != nil {
-		if err := r.writeTables(); err != nil {
+		if err := r.tables.WriteBeside(r.w); err != nil {
 			return nil, err
 		}
 		if err := r.w.Commit(); err != nil {
@@ -312,22 +312,6 @@ func atOrAfter(b *datasets.Batch, times []int64, from int64) *datasets.Batch {
 			Strings: pick(c.Strings, rows), Null: pick(c.Null, rows)}
 	}
 	return out
-}
-
-// writeTables puts the dimension tables beside the parts, so that the values that are known in advance can be found
-// where the panel is.
-func (r *shapeRun) writeTables() error {
-	for _, name := range r.Spec.Tables() {
-		f, err := r.w.SideFile(tableFile(name))
-		if err != nil {
-			return err
-		}
-		_, err = f.Write(r.tables.byName[name].file)
-		if err := errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // describe fills in the manifest.

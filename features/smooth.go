@@ -125,8 +125,9 @@ func (w *scanner) places(r *ring) {
 	m := len(run.rows)
 	if gs.shift > 0 {
 		hi := gs.seek(r, low(r.h[headHi]), w.packedRow(0)[packTime])
+		x, o := gs.in[run.at*gs.packed:], hi*s
 		for j := range m {
-			for t := w.packedRow(j)[packTime]; d[hi*s] <= t; {
+			for t := x[j*gs.packed+packTime]; d[o] <= t; o += s {
 				hi++
 			}
 			run.hi[j] = int32(hi)
@@ -138,10 +139,9 @@ func (w *scanner) places(r *ring) {
 		switch win.form {
 		case sliding:
 			lo := gs.seek(r, getCursor(r.h, gs.cursors, win.cursor), w.packedRow(0)[packTime]-win.span)
-			x := gs.in[run.at*gs.packed:]
+			x, o := gs.in[run.at*gs.packed:], lo*s
 			for j := range los {
-				bound := x[j*gs.packed+packTime] - win.span
-				for d[lo*s] <= bound {
+				for bound := x[j*gs.packed+packTime] - win.span; d[o] <= bound; o += s {
 					lo++
 				}
 				los[j] = min(int32(lo), run.hi[j])

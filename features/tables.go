@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -84,6 +85,24 @@ func (t *Tables) Files() map[string][]byte {
 		}
 	}
 	return files
+}
+
+// WriteBeside puts the tables beside the parts of a data set that is being written, where OpenTables finds them: what
+// was made with them can be made again, and a panel's plans for the days ahead are where the panel is. A nil Tables has
+// none.
+func (t *Tables) WriteBeside(w *datasets.Writer) error {
+	files := t.Files()
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		f, err := w.SideFile(name)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(files[name])
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func tableFile(name string) string { return name + ".parquet" }

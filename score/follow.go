@@ -92,7 +92,7 @@ features:
 // plan is the features of the classifier, or of none.
 func (o *Options) plan() (*features.Plan, error) {
 	if o.Artifact != nil {
-		plan, err := o.Artifact.Spec().Plan(o.Schema)
+		plan, err := o.Artifact.Spec().Plan(o.Schema, o.Artifact.Tables())
 		if err != nil {
 			return nil, fmt.Errorf("the model's features cannot be computed from these events: %w", err)
 		}

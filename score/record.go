@@ -32,9 +32,12 @@ func NewRecorder(dir string, events *datasets.Schema, force bool) (*Recorder, er
 // Manifest to fill in what made the log, before Close.
 func (r *Recorder) Manifest() *datasets.Manifest { return r.w.Manifest() }
 
-// start keeps the state that the log begins from beside it, so that its features can be computed again from
-// the log alone.
-func (r *Recorder) start(e *features.Engine) error {
+// start keeps the state that the log begins from beside it, and the tables that the features join, so that its features
+// can be computed again from the log alone.
+func (r *Recorder) start(e *features.Engine, tables *features.Tables) error {
+	if err := tables.WriteBeside(r.w); err != nil {
+		return err
+	}
 	f, err := r.w.SideFile(features.StartStateFile)
 	if err != nil {
 		return err

@@ -228,7 +228,11 @@ func (s *Scorer) Begin() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.o.Record.start(s.engine)
+	var tables *features.Tables
+	if s.o.Artifact != nil {
+		tables = s.o.Artifact.Tables()
+	}
+	return s.o.Record.start(s.engine, tables)
 }
 
 // SaveState writes the state and each source's next position to a directory that Warm reads.

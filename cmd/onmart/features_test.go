@@ -104,6 +104,38 @@ func TestFeaturesDayByDay(t *testing.T) {
 	}
 }
 
+// Panels and interactions are compared by what names their rows.
+func TestFeaturesDiffOtherShapes(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	testkit.WriteFile(t, dir, "lines.csv", shopLines)
+	testkit.WriteFile(t, dir, "more.csv", shopLines+"6,2026-03-05 10:00:00,u9,s1,lamp,4,10,40,0\n")
+	testkit.WriteFile(t, dir, "panel.yaml", shopPanel)
+	testkit.WriteFile(t, dir, "baskets.yaml", "name: baskets\nlateness: 0s\ninteractions:\n  user: user_id\n  item: product_id\n")
+	for _, name := range []string{"lines", "more"} {
+		good(t, "import --preset canonical --out tx-"+name+" "+name+".csv")
+		good(t, "features --spec ./panel.yaml --in tx-"+name+" --out panel-"+name)
+		good(t, "features --spec ./baskets.yaml --in tx-"+name+" --out baskets-"+name)
+	}
+	good(t, "features --spec ./panel.yaml --in tx-lines --out part --range 2026-03-03..2026-03-04")
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"panel-lines panel-more", 1, `(?s)8 rows are in both, compared by product_id, step: [1-9] of [0-9]+ columns differ.*product_id "lamp", step 2026-03-05T00:00:00Z`},
+		{"panel-lines part", 1, `4 rows are in both, compared by product_id, step: all [0-9]+ columns are equal to the bit\n  4 rows are only in A, the first product_id "lamp", step 2026-03-02T00:00:00Z`},
+		{"panel-lines panel-lines", 0, "8 rows are in both"},
+		{"baskets-lines baskets-more", 1, `compared by user_id, product_id, time: all [0-9]+ columns are equal to the bit\n  1 rows are only in B, the first user_id "u9", product_id "lamp", time 2026-03-05T10:00:00Z`},
+		{"baskets-lines panel-lines", 1, "^$"},
+	} {
+		code, stdout, stderr := cli(t, strings.Fields("features -q --diff "+c.args)...)
+		if code != c.code || !regexp.MustCompile(c.want).MatchString(stdout) {
+			t.Errorf("%s: exit %d\n%s%s\nwant %d\n%s", c.args, code, stdout, stderr, c.code, c.want)
+		}
+	}
+}
+
 // Features explained and computed anew, as a user asks for it.
 func TestFeaturesExplainAndVerify(t *testing.T) {
 	t.Chdir(t.TempDir())

@@ -156,7 +156,7 @@ func sameSpec(spec *features.Spec, s *fraud.Source, f *fraudFlags) error {
 	if delayed, err := spec.WithDelay(s.Delay); err == nil && f.delay == "" {
 		spec = delayed // only what was asked for is compared
 	}
-	plan, err := spec.Plan(s.Input)
+	plan, err := spec.Plan(s.Input, s.Tables)
 	if err != nil {
 		return err
 	}

@@ -13,8 +13,9 @@ type Source struct {
 	Spec     *features.Spec
 	Input    *datasets.Schema // of the transactions
 	Plan     *features.Plan
-	Delay    int64  // of the labels, microseconds
-	From     string // id of the transactions
+	Delay    int64            // of the labels, microseconds
+	From     string           // id of the transactions
+	Tables   *features.Tables // dimension tables that the spec joins
 	// Transactions are what the features were made from, nil where they are not there any more;
 	// NoTransactions says why.
 	Transactions   *datasets.Dataset
@@ -39,7 +40,10 @@ func OpenSource(d *datasets.Dataset) (Source, error) {
 	if s.Input == nil {
 		return Source{}, fmt.Errorf("%s does not say which columns its transactions had: make the features again", d.Dir())
 	}
-	if s.Plan, err = s.Spec.Plan(s.Input); err != nil {
+	if s.Tables, err = features.OpenTables(d.Dir(), s.Spec); err != nil {
+		return Source{}, err
+	}
+	if s.Plan, err = s.Spec.Plan(s.Input, s.Tables); err != nil {
 		return Source{}, err
 	}
 	if got := s.Plan.Fingerprint(); got != made.Fingerprint {

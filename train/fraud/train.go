@@ -364,7 +364,8 @@ func (t *trainer) finish(ctx context.Context, m *fitted, c *chosen) (*Summary, e
 		s.RowsPerSecond = float64(t.trained) / seconds
 	}
 	content := model.Contents{
-		Manifest: t.manifest(m, c), Spec: t.Source.Spec, Input: t.Source.Input, Program: set, Weights: weights,
+		Manifest: t.manifest(m, c), Spec: t.Source.Spec, Input: t.Source.Input, Tables: t.Source.Tables,
+		Program: set, Weights: weights,
 	}
 	if t.Test != nil {
 		if s.Test, content.Manifest.Test, err = t.test(ctx, set, weights, c); err != nil {
@@ -475,5 +476,10 @@ func (t *trainer) context(ctx context.Context) (*features.Engine, error) {
 	_, to := t.span.Bounds()
 	e, err := features.StateAt(ctx, t.Source.Spec, d, to, t.Threads, func(done, _ int64) { bar.Set(done, "") })
 	bar.Done()
+	if err == nil && e.Plan().Fingerprint() != t.Source.Plan.Fingerprint() {
+		t.Note("the artifact carries no feature state: a table beside %s was changed after the features were made; "+
+			"onmart score wants --warm-from", d.Dir())
+		return nil, nil
+	}
 	return e, err
 }

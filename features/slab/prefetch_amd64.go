@@ -1,0 +1,6 @@
+package slab
+
+import "unsafe"
+
+//go:noescape
+func prefetch(p unsafe.Pointer)
