@@ -629,19 +629,15 @@ func (f *featureDef) emptyValue() float64 {
 func (b *eventBinder) finish() {
 	p := b.p
 	longest := int64(0)
-	for i, g := range p.groups {
-		for _, w := range g.wins {
-			if g.label {
-				longest = max(longest, w.span)
-			}
-		}
+	for _, g := range p.groups {
 		if l := (labelledKey{g.key, g.filter}); g.label {
 			if g.changes = slices.Index(p.labelled, l); g.changes < 0 {
 				g.changes = len(p.labelled)
 				p.labelled = append(p.labelled, l)
 			}
 		}
-		p.groups[i].layout()
+		g.layout()
+		longest = max(longest, g.labels)
 	}
 	p.horizon = max(longest+p.lateness, p.spec.duplicates)
 	p.retain = p.delay + p.acceptFor

@@ -21,6 +21,7 @@ type group struct {
 	ordered bool  // by partition and position too, where K is equal
 	stride  int   // words of an entry
 	span    int64 // the longest a window reaches back from max(t, W-lateness)
+	labels  int64 // the same of windows over labels
 	keep    int   // how many entries at or before W-lateness are kept whatever their age
 
 	// What a row brings, packed: words.
@@ -148,6 +149,10 @@ func (g *group) layout() {
 			}
 		case EWMA:
 			g.ewma = true
+		case Risk:
+			if w := &g.wins[o.win]; w.form == sliding || w.form == calendarUnit {
+				g.labels = max(g.labels, w.span)
+			}
 		}
 	}
 	g.layoutPack()

@@ -169,7 +169,7 @@ func (gs *groupState) apply(d *delta, o *op) {
 			d.wait.push(gs.a, o.e.until, -n, -y)
 		}
 	}
-	if gs.span == 0 || o.e.k <= o.bound {
+	if gs.labels == 0 || o.e.k <= o.bound {
 		return
 	}
 	gs.point(d, o.e.k, n, y, o.bound)

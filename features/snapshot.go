@@ -74,6 +74,14 @@ func (st *state) settled(p *Plan) int64 {
 	return st.watermark - p.lateness
 }
 
+// labelsSeen is how far back a group's windows over labels reach.
+func (gs *groupState) labelsSeen(settled int64) int64 {
+	if settled == beginning {
+		return beginning
+	}
+	return settled - gs.labels
+}
+
 // seen is how far back a group's windows reach.
 func (gs *groupState) seen(settled int64) int64 {
 	if settled == beginning {
@@ -143,7 +151,7 @@ func (gs *groupState) holds(id int32, settled, mark int64) bool {
 	if d == nil {
 		return false
 	}
-	points, side, wait := gs.changed(d, gs.seen(settled), mark)
+	points, side, wait := gs.changed(d, gs.labelsSeen(settled), mark)
 	return len(points)+len(side)+len(wait) > 0 || d.n != 0 || d.y != 0
 }
 
@@ -340,7 +348,7 @@ func (s *stateWriter) delta(gs *groupState, r *ring, settled int64) {
 		s.uint(0)
 		return
 	}
-	points, side, wait := gs.changed(d, gs.seen(settled), s.st.watermark)
+	points, side, wait := gs.changed(d, gs.labelsSeen(settled), s.st.watermark)
 	if len(points)+len(side)+len(wait) == 0 && d.n == 0 && d.y == 0 {
 		s.uint(0)
 		return
