@@ -1,6 +1,7 @@
 package features
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -214,6 +215,28 @@ func (e *Engine) aggregate(out *Rows) {
 	}
 	for g := range e.st.groups {
 		e.leftOver(&e.st.groups[g])
+	}
+}
+
+// fetchFrom is the number of rows below which all that a batch will touch is fetched ahead: with one event at a time the
+// groups wait for memory one after the other otherwise.
+const fetchFrom = 16
+
+// fetch has the processor fetch the heads of the rows' keys in all groups, then their rings.
+func (e *Engine) fetch() {
+	for stage := range 2 {
+		for g := range e.st.groups {
+			gs := &e.st.groups[g]
+			for _, id := range e.sc.keys[gs.key] {
+				switch {
+				case id == none:
+				case stage == 0:
+					gs.fetchHead(id)
+				default:
+					gs.fetchRing(id)
+				}
+			}
+		}
 	}
 }
 
@@ -512,6 +535,9 @@ func take(dst, src *datasets.Column, rows []int32) {
 	}
 }
 
+// trimRows is after how many rows memory is brought near its budget.
+const trimRows = 1024
+
 // forget drops events that are past holding and gives back what keys hold that are not seen any more.
 func (e *Engine) forget(rows int) error {
 	bound := e.p.horizonAt(e.st.watermark)
@@ -520,5 +546,10 @@ func (e *Engine) forget(rows int) error {
 	}
 	e.st.rec.drop(e.p, bound)
 	e.sweep(rows)
-	return e.a.Trim()
+	e.untrimmed += rows
+	if e.untrimmed < trimRows {
+		return nil
+	}
+	e.untrimmed = 0
+	return errors.Join(e.a.Trim(), e.ra.Trim())
 }

@@ -3,8 +3,10 @@ package features
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/onmart/onmart/datasets"
 )
@@ -95,6 +97,7 @@ func BenchmarkLive(b *testing.B) {
 	b.ReportAllocs()
 	start := processTime(b)
 	i := 1_000_000
+	took := make([]int64, 0, 1<<20)
 	for b.Loop() {
 		for c := range one.Columns {
 			one.Columns[c].Ints[0] = in.Columns[c].Ints[i]
@@ -102,12 +105,19 @@ func BenchmarkLive(b *testing.B) {
 		id++
 		last += 9 * datasets.Second
 		one.Columns[0].Ints[0], one.Columns[1].Ints[0] = id, last
+		before := time.Now()
 		if err := e.Process(one, &out); err != nil {
 			b.Fatal(err)
+		}
+		if len(took) < cap(took) {
+			took = append(took, int64(time.Since(before)))
 		}
 		if i++; i == in.N {
 			i = 1_000_000
 		}
 	}
 	b.ReportMetric(float64(processTime(b)-start)/float64(b.N), "cpu-ns/event")
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2]), "p50-ns")
+	b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns")
 }

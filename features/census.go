@@ -53,6 +53,7 @@ type census struct {
 	keys   []keyCensus
 	time   []int64 // event times of the records that would be held
 	gone   int
+	held   int // the most of them at a time
 	mark   int64
 	rows   int64
 	hashes []uint64
@@ -283,7 +284,8 @@ func (c *census) record(in *datasets.Batch) {
 	for c.gone < len(c.time) && c.time[c.gone]+c.p.retain <= c.p.horizonAt(c.mark) {
 		c.gone++
 	}
-	if c.gone >= recordsSlack && c.gone*2 > len(c.time) {
+	c.held = max(c.held, len(c.time)-c.gone)
+	if c.gone >= recordPage && c.gone*2 > len(c.time) {
 		c.time = c.time[:copy(c.time, c.time[c.gone:])]
 		c.gone = 0
 	}
@@ -317,13 +319,23 @@ func (c *census) result() *Prediction {
 	// many small ones of the others, as far as these need memory.
 	r.Free = max(lightFree, heavyFree-lightUsed)
 	r.State = used + r.Free
-	each := int64(8 + 4 + 8 + 8 + 1 + 1 + 8 + 4*len(c.p.labelled)) // as records.bytes has it
-	if c.p.idText {
-		each += 16
-	}
-	r.Records = int64(cap(c.time)) * each
+	r.Records = c.p.recordBytes(c.held)
 	return r
 }
+
+// recordBytes is about the memory of so many recent events.
+func (p *Plan) recordBytes(events int) int64 {
+	pages := int64(events/recordPage + 2)
+	width := int64(recWords + (len(p.labelled)+1)/2)
+	ids := slab.IntsBytes(events)
+	if p.idText {
+		ids = slab.TextsBytes(events, idBytes)
+	}
+	return pages*8*int64(slab.ClassWords(int(recordPage*width))) + ids + pages*8<<intsBits
+}
+
+// idBytes is the length of a trans_id that is text, as far as memory is predicted: of a UUID.
+const idBytes = 36
 
 // keyNames are the columns of key k.
 func (p *Plan) keyNames(k int) []string {

@@ -82,19 +82,21 @@ type Engine struct {
 	// before the first batch. A spec that declares duplicates has them looked for in any case.
 	DetectDuplicates bool
 
-	p        *Plan
-	threads  int
-	parallel int // rows of a batch from which threads share it
-	a        *slab.Arena
-	st       *state
-	counts   Counts
-	sc       scratch
-	rd       rowReader
-	derived  *derive.Program
-	last     *derive.Program
-	readers  [][]scanner // by thread and group
-	final    bool        // no state is wanted at the end, and no label or duplicate will be told by it
-	watch    *stopwatch  // nil: times are not taken
+	p         *Plan
+	threads   int
+	parallel  int         // rows of a batch from which threads share it
+	a         *slab.Arena // of all but the records
+	ra        *slab.Arena // of the records
+	st        *state
+	counts    Counts
+	sc        scratch
+	rd        rowReader
+	derived   *derive.Program
+	last      *derive.Program
+	readers   [][]scanner // by thread and group
+	untrimmed int         // rows since memory was brought near its budget
+	final     bool        // no state is wanted at the end, and no label or duplicate will be told by it
+	watch     *stopwatch  // nil: times are not taken
 }
 
 // state is the recent events and all that is computed from them.
@@ -120,7 +122,8 @@ func (p *Plan) NewEngineIn(threads int, a *slab.Arena) *Engine {
 		panic(fmt.Sprintf("features: the spec %s is of %s, not of features of transactions", p.spec.name, p.spec.Shape()))
 	}
 	e := &Engine{p: p, threads: max(1, threads), parallel: parallelFrom, a: a}
-	e.st = p.newState(a)
+	e.ra = a.Part(1, 4)
+	e.st = p.newState(a, e.ra)
 	e.rd = newRowReader(p, &p.row)
 	if p.derived != nil {
 		e.derived = p.derived.Clone()
@@ -146,8 +149,8 @@ func (e *Engine) bindReaders() {
 	}
 }
 
-func (p *Plan) newState(a *slab.Arena) *state {
-	st := &state{watermark: beginning, candidate: beginning, rec: newRecords(p), most: make([]uint64, len(p.vals))}
+func (p *Plan) newState(a, ra *slab.Arena) *state {
+	st := &state{watermark: beginning, candidate: beginning, rec: newRecords(p, ra), most: make([]uint64, len(p.vals))}
 	for i := range p.keys {
 		st.keys = append(st.keys, newKeyTable(&p.keys[i], a))
 		st.lives = append(st.lives, lifetimes{reach: p.reach(i)})
@@ -180,8 +183,11 @@ func (e *Engine) Watermark() int64 { return e.st.watermark }
 // Counts is what became of all rows so far.
 func (e *Engine) Counts() Counts { return e.counts }
 
-// StateBytes is the memory that the state takes up, what is spilled included.
-func (e *Engine) StateBytes() int64 { return e.a.Held() + e.st.rec.bytes() }
+// StateBytes is the memory that keys and their windows take up, what is spilled included.
+func (e *Engine) StateBytes() int64 { return e.a.Held() }
+
+// RecordBytes is the memory of the recent events, what is spilled included.
+func (e *Engine) RecordBytes() int64 { return e.ra.Held() }
 
 // horizonAt is W-H of the records: what label has its instant up to it shows in no window.
 func (p *Plan) horizonAt(watermark int64) int64 {
@@ -268,9 +274,6 @@ func (e *Engine) number(in *datasets.Batch) {
 func (e *Engine) resolve(in *datasets.Batch, out *Rows) {
 	p, st := e.p, e.st
 	e.reset(in.N, out)
-	if (e.DetectDuplicates || p.spec.duplicates > 0) && !st.rec.indexed() {
-		st.rec.buildIndex(p.idText)
-	}
 	for i := range in.N {
 		ev := event{row: i, seq: st.position}
 		if p.seq >= 0 {
@@ -420,11 +423,13 @@ func (e *Engine) transaction(in *datasets.Batch, ev event, out *Rows) Status {
 	if !ok || t > maxTime || t < -maxTime || !sc.finite(ev.row) || p.line >= 0 && lineOf(&in.Columns[p.line], ev.row) < 0 {
 		return Invalid
 	}
+	known := false // events of its trans_id are held
 	if st.rec != nil {
 		e.identify(in, &ev, 0) // its trans_id is among the columns that a row needs
-	}
-	if e.held(&ev) {
-		return Duplicate
+		var id uint32
+		if id, known = st.rec.find(&ev); known && e.held(&ev, id) {
+			return Duplicate
+		}
 	}
 	status := Scored
 	if st.watermark != beginning {
@@ -451,16 +456,15 @@ func (e *Engine) transaction(in *datasets.Batch, ev event, out *Rows) Status {
 	sc.y = append(sc.y, int64(max(y, 0)))
 	sc.order64 = append(sc.order64, ev.ord())
 	if rec := st.rec; rec != nil {
-		rec.add(t, ev.part, ev.seq, ev.line, y, false, p.idText, ev.id, ev.name)
-		for i, l := range p.labelled {
-			id := int32(none)
+		i := rec.add(t, &ev, y, false)
+		x := rec.at(i)
+		for j, l := range p.labelled {
 			if l.filter < 0 || e.passes(&p.filters[l.filter], ev.row) {
-				id = sc.ids[l.key][ev.row]
+				x.setKey(j, sc.ids[l.key][ev.row])
 			}
-			rec.keys[i] = append(rec.keys[i], id)
 		}
-		if rec.indexed() && len(p.labelled) > 0 {
-			e.applyWaiting(at, len(rec.t)-1, p.horizonAt(st.watermark))
+		if known && len(p.labelled) > 0 {
+			e.applyWaiting(at, i, p.horizonAt(st.watermark))
 		}
 	}
 	return status
@@ -554,8 +558,8 @@ func (p *Plan) source(in *datasets.Batch, row int, name string) (column, reason 
 	return name, "cannot be computed: what it is made of has no value (null: gives it one)"
 }
 
-// held tells whether a transaction is there already.
-func (e *Engine) held(ev *event) bool {
+// held tells whether a transaction is there already. id is the number of its trans_id.
+func (e *Engine) held(ev *event, id uint32) bool {
 	within := e.p.spec.duplicates
 	if !e.DetectDuplicates && within == 0 || e.st.watermark == beginning {
 		return false
@@ -564,8 +568,8 @@ func (e *Engine) held(ev *event) bool {
 	if within > 0 {
 		since = e.st.watermark - within
 	}
-	for j := rec.latest(ev.id, ev.name); j >= 0; j = rec.next(j) {
-		if !rec.isLab[j] && rec.line[j] == ev.line && rec.t[j] > since {
+	for j := rec.latest(id); j >= 0; j = rec.next(j) {
+		if x := rec.at(j); !x.isLabel() && x.line() == ev.line && x.t() > since {
 			return true
 		}
 	}
@@ -573,40 +577,36 @@ func (e *Engine) held(ev *event) bool {
 }
 
 // applyWaiting applies the labels that wait for the transaction in record i, row `at` of the batch.
-func (e *Engine) applyWaiting(at, i int, bound int64) {
-	if e.st.rec.t[i]+e.p.retain <= bound {
+func (e *Engine) applyWaiting(at int, i, bound int64) {
+	x := e.st.rec.at(i)
+	if x.t()+e.p.retain <= bound {
 		return
 	}
 	links, own := e.linksOf(i, bound)
 	if len(links) == own {
 		return
 	}
-	e.sc.old = chain(e.sc.old[:0], e.st.rec.t[i], e.p.delay, links[:own])
-	e.sc.new = chain(e.sc.new[:0], e.st.rec.t[i], e.p.delay, links)
+	e.sc.old = chain(e.sc.old[:0], x.t(), e.p.delay, links[:own])
+	e.sc.new = chain(e.sc.new[:0], x.t(), e.p.delay, links)
 	e.change(int32(at+1), i, bound)
 }
 
 // linksOf collects the labels of the transaction in record i: first its own, if it has one (own is 1 then,
 // else 0), then those of label events.
-func (e *Engine) linksOf(i int, bound int64) (links []link, own int) {
+func (e *Engine) linksOf(i, bound int64) (links []link, own int) {
 	rec, p := e.st.rec, e.p
-	t := rec.t[i]
+	x := rec.at(i)
+	t := x.t()
 	links = e.sc.links[:0]
-	if y := rec.label[i]; y != none {
-		links = append(links, link{t + p.delay, rec.seq[i], rec.part[i], y})
+	if y := x.label(); y != none {
+		links = append(links, link{t + p.delay, x.seq(), x.part(), y})
 		own = 1
 	}
-	var id int64
-	var name string
-	if p.idText {
-		name = rec.idStr[i]
-	} else {
-		id = rec.idInt[i]
-	}
-	for j := rec.latest(id, name); j >= 0; j = rec.next(j) {
-		if rec.isLab[j] && (rec.line[j] == none || rec.line[j] == rec.line[i]) &&
-			p.accepts(t, rec.t[j]) && rec.t[j]+p.acceptFor+p.retain > bound {
-			links = append(links, link{rec.t[j], rec.seq[j], rec.part[j], rec.label[j]})
+	for j := rec.latest(x.id()); j >= 0; j = rec.next(j) {
+		l := rec.at(j)
+		if l.isLabel() && (l.line() == none || l.line() == x.line()) && p.accepts(t, l.t()) &&
+			l.t()+p.acceptFor+p.retain > bound {
+			links = append(links, link{l.t(), l.seq(), l.part(), l.label()})
 		}
 	}
 	e.sc.links = links
@@ -634,17 +634,19 @@ func (e *Engine) labelEvent(in *datasets.Batch, ev event) Status {
 		return LabelExpired
 	}
 	rec := st.rec
-	if !rec.indexed() {
-		rec.buildIndex(p.idText)
-	}
 	status := LabelWaiting
 	at := int32(len(e.sc.t))
 	newest := link{k, ev.seq, ev.part, y}
-	for j := rec.latest(ev.id, ev.name); j >= 0; j = rec.next(j) {
-		if rec.isLab[j] || rec.t[j]+p.retain <= bound || (ev.line != none && rec.line[j] != ev.line) {
+	j := int64(none)
+	if id, known := rec.find(&ev); known {
+		j = rec.latest(id)
+	}
+	for ; j >= 0; j = rec.next(j) {
+		x := rec.at(j)
+		if x.isLabel() || x.t()+p.retain <= bound || (ev.line != none && x.line() != ev.line) {
 			continue
 		}
-		if !p.accepts(rec.t[j], k) {
+		if !p.accepts(x.t(), k) {
 			if status == LabelWaiting {
 				status = LabelExpired
 			}
@@ -652,22 +654,21 @@ func (e *Engine) labelEvent(in *datasets.Batch, ev event) Status {
 		}
 		status = LabelApplied
 		links, _ := e.linksOf(j, bound)
-		e.sc.old = chain(e.sc.old[:0], rec.t[j], p.delay, links)
+		e.sc.old = chain(e.sc.old[:0], x.t(), p.delay, links)
 		links = append(links, newest)
 		e.sc.links = links
-		e.sc.new = chain(e.sc.new[:0], rec.t[j], p.delay, links)
+		e.sc.new = chain(e.sc.new[:0], x.t(), p.delay, links)
 		e.change(at, j, bound)
 	}
-	rec.add(k, ev.part, ev.seq, ev.line, y, true, p.idText, ev.id, ev.name)
-	rec.addLabelColumns()
+	rec.add(k, &ev, y, true)
 	return status
 }
 
 // change writes down what turns the old entries of the transaction in record i (sc.old) into the new ones
 // (sc.new), due before row `at`.
-func (e *Engine) change(at int32, i int, bound int64) {
+func (e *Engine) change(at int32, i, bound int64) {
 	for j := range e.p.labelled {
-		if key := e.st.rec.keys[j][i]; key != none {
+		if key := e.st.rec.at(i).key(j); key != none {
 			e.sc.ops[j] = changes(e.sc.ops[j], op{at: at, key: key, bound: bound}, e.sc.old, e.sc.new)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/features/slab"
 )
 
 // none marks an absent key, line or label in records.
@@ -71,202 +72,191 @@ func (a *textArena) keep(s string) string {
 	return kept
 }
 
-// records are the recent events, transactions and labels, in log order: the whole of an engine's state is
-// computed from them. Columns of equal length; the first `gone` rows are dropped already.
+// records are the recent events, transactions and labels, in log order, by absolute numbers that only grow. They are
+// what labels and duplicates are found by. They lie in pages of an arena, which are used again as events are dropped, so
+// that a live event neither allocates nor moves others.
 type records struct {
-	gone  int
-	base  int64     // absolute number of row 0; numbers only grow
-	t     []int64   // event time of a transaction, known-at of a label
-	part  []int32   // partition
-	seq   []int64   // position in the partition
-	line  []int64   // none for a label meant for every line
-	label []int8    // a transaction's own label or none; a label event's value
-	isLab []bool    // a label event
-	idInt []int64   // trans_id, if it is a number
-	idStr []string  // trans_id, if it is text
-	keys  [][]int32 // by Plan.labelled: number of the key, or none
-	text  textArena
+	a     *slab.Arena
+	width int       // words of an event
+	pages [][]int64 // of recordPage events each
+	spare [][]int64
+	first int64 // number of the first event of pages[0], a multiple of recordPage
+	gone  int64 // the first that is held
+	end   int64 // the next one's number
 
-	// Index by trans_id, nil until it is needed: the absolute number of the latest event of a trans_id,
-	// and from each row the distance to the one before it (0: none).
-	headInt map[int64]int64
-	headStr map[string]int64
-	older   []uint32
+	ids   keyTable  // of trans_id
+	heads pagedInts // by number of a trans_id: its latest event
 }
 
-func newRecords(p *Plan) *records {
-	return &records{keys: make([][]int32, len(p.labelled))}
+const (
+	recordBits = 12
+	recordPage = 1 << recordBits
+)
+
+// Words of an event; behind them are the numbers of its keys by Plan.labelled, two a word.
+const (
+	recTime  = iota // event time of a transaction, known-at of a label
+	recSeq          // position in the partition
+	recLine         // none for a label meant for every line
+	recID           // number of the trans_id, and in the upper half the distance to its event before this one, 0: none
+	recFlags        // partition, and in the upper half the label, plus 1, and recLabel
+	recWords
+)
+
+const recLabel = 1 << 8 // a label event
+
+func newRecords(p *Plan, a *slab.Arena) *records {
+	return &records{a: a, width: recWords + (len(p.labelled)+1)/2, ids: newKeyTable(&keyPlan{text: p.idText}, a),
+		heads: pagedInts{a: a}}
 }
 
-func (r *records) indexed() bool { return r != nil && (r.headInt != nil || r.headStr != nil) }
+// record is one event.
+type record []int64
 
-// bytes is about the memory of the columns and of the index.
-func (r *records) bytes() int64 {
-	if r == nil {
-		return 0
-	}
-	n := int64(cap(r.t))*(8+4+8+8+1+1) + int64(cap(r.idInt))*8 + int64(cap(r.idStr))*(16+8) + int64(cap(r.older))*4
-	n += int64(len(r.headInt)+len(r.headStr)) * 32
-	return n + int64(len(r.keys)*cap(r.t))*4
+func (r *records) at(i int64) record {
+	i -= r.first
+	o := int(i&(recordPage-1)) * r.width
+	return r.pages[i>>recordBits][o : o+r.width : o+r.width]
 }
 
-// buildIndex makes the index over the events that are held.
-func (r *records) buildIndex(text bool) {
-	if text {
-		r.headStr = map[string]int64{}
-	} else {
-		r.headInt = map[int64]int64{}
-	}
-	r.older = make([]uint32, len(r.t), cap(r.t))
-	for i := r.gone; i < len(r.t); i++ {
-		r.link(i)
-	}
+func (x record) t() int64      { return x[recTime] }
+func (x record) seq() int64    { return x[recSeq] }
+func (x record) line() int64   { return x[recLine] }
+func (x record) id() uint32    { return uint32(x[recID]) }
+func (x record) part() int32   { return int32(x[recFlags]) }
+func (x record) label() int8   { return int8(x[recFlags]>>32&0xff) - 1 } // none without one
+func (x record) isLabel() bool { return x[recFlags]>>32&recLabel != 0 }
+
+func (x record) key(i int) int32 { return int32(x[recWords+i/2] >> (32 * (i & 1))) }
+
+func (x record) setKey(i int, id int32) {
+	w, shift := &x[recWords+i/2], 32*(i&1)
+	*w = *w&^(0xffffffff<<shift) | int64(uint32(id))<<shift
 }
 
-// link enters row i, the newest, into the index.
-func (r *records) link(i int) {
-	abs := r.base + int64(i)
-	var last int64
-	var ok bool
-	if r.headStr != nil {
-		last, ok = r.headStr[r.idStr[i]]
-		r.headStr[r.idStr[i]] = abs
-	} else {
-		last, ok = r.headInt[r.idInt[i]]
-		r.headInt[r.idInt[i]] = abs
+// find is the number of a trans_id, if events are held of it.
+func (r *records) find(ev *event) (id uint32, ok bool) {
+	if r.ids.texts != nil {
+		return r.ids.texts.Find(ev.name)
 	}
-	r.older[i] = 0
-	if ok {
-		r.older[i] = uint32(abs - last)
-	}
+	return r.ids.ints.Find(ev.id)
 }
 
-// latest returns the newest row of a trans_id, or -1; next goes on to the older ones.
-func (r *records) latest(id int64, name string) int {
-	var abs int64
-	var ok bool
-	if r.headStr != nil {
-		abs, ok = r.headStr[name]
-	} else {
-		abs, ok = r.headInt[id]
-	}
-	if !ok {
-		return -1
-	}
-	return int(abs - r.base)
-}
+// latest is the newest event of a trans_id; next goes on to the older ones, none at the end.
+func (r *records) latest(id uint32) int64 { return *r.heads.at(id) }
 
-func (r *records) next(i int) int {
-	d := int(r.older[i])
+func (r *records) next(i int64) int64 {
+	d := r.at(i)[recID] >> 32
 	if d == 0 || i-d < r.gone {
-		return -1
+		return none
 	}
 	return i - d
 }
 
-// held tells whether a row has to be kept: a label as long as any transaction that it can be of.
-func (r *records) held(i int, p *Plan, bound int64) bool {
-	hold := r.t[i] + p.retain
-	if r.isLab[i] {
+// add appends an event and gives its number. The keys are all none.
+func (r *records) add(t int64, ev *event, label int8, isLabel bool) int64 {
+	var id uint32
+	var fresh bool
+	if r.ids.texts != nil {
+		id, fresh = r.ids.texts.ID(ev.name)
+	} else {
+		id, fresh = r.ids.ints.ID(ev.id)
+	}
+	r.heads.reach(id)
+	i := r.end
+	if int(i-r.first)>>recordBits == len(r.pages) {
+		r.grow()
+	}
+	r.end++
+	x, head := r.at(i), r.heads.at(id)
+	older := int64(0)
+	if !fresh && i-*head < 1<<31 {
+		older = i - *head
+	}
+	*head = i
+	flags := int64(uint8(label + 1))
+	if isLabel {
+		flags |= recLabel
+	}
+	x[recTime], x[recSeq], x[recLine] = t, ev.seq, ev.line
+	x[recID], x[recFlags] = older<<32|int64(id), flags<<32|int64(uint32(ev.part))
+	for w := recWords; w < r.width; w++ {
+		x[w] = -1 // none, twice
+	}
+	return i
+}
+
+// grow adds a page.
+func (r *records) grow() {
+	if n := len(r.spare); n > 0 {
+		r.pages, r.spare = append(r.pages, r.spare[n-1]), r.spare[:n-1]
+		return
+	}
+	words := recordPage * r.width
+	ref, _ := r.a.Alloc(words)
+	r.pages = append(r.pages, r.a.Words(ref, words))
+}
+
+// held tells whether an event has to be kept: a label as long as any transaction that it can be of.
+func (r *records) held(i int64, p *Plan, bound int64) bool {
+	x := r.at(i)
+	hold := x.t() + p.retain
+	if x.isLabel() {
 		hold += p.acceptFor
 	}
 	return hold > bound
 }
 
-// drop forgets the oldest rows while they are past holding.
+// drop forgets the oldest events while they are past holding.
 func (r *records) drop(p *Plan, bound int64) {
 	if r == nil {
 		return
 	}
-	i := r.gone
-	for i < len(r.t) && !r.held(i, p, bound) {
-		if r.headStr != nil {
-			if r.headStr[r.idStr[i]] == r.base+int64(i) {
-				delete(r.headStr, r.idStr[i])
-			}
-		} else if r.headInt != nil && r.headInt[r.idInt[i]] == r.base+int64(i) {
-			delete(r.headInt, r.idInt[i])
+	for r.gone < r.end && !r.held(r.gone, p, bound) {
+		if id := r.at(r.gone).id(); *r.heads.at(id) == r.gone {
+			r.ids.drop(int32(id))
 		}
-		i++
+		r.gone++
 	}
-	r.gone = i
-	if r.gone >= recordsSlack && r.gone*2 > len(r.t) {
-		r.compact()
-	}
-}
-
-// recordsSlack is how many dropped rows are worth moving the rest for.
-const recordsSlack = 4096
-
-func (r *records) compact() {
-	g := r.gone
-	r.base += int64(g)
-	r.gone = 0
-	r.t = cut(r.t, g)
-	r.part = cut(r.part, g)
-	r.seq = cut(r.seq, g)
-	r.line = cut(r.line, g)
-	r.label = cut(r.label, g)
-	r.isLab = cut(r.isLab, g)
-	if r.idStr != nil {
-		r.idStr = cut(r.idStr, g)
-	} else {
-		r.idInt = cut(r.idInt, g)
-	}
-	for c := range r.keys {
-		r.keys[c] = cut(r.keys[c], g)
-	}
-	if r.indexed() {
-		r.older = cut(r.older, g)
+	for r.gone-r.first >= recordPage {
+		page := r.pages[0]
+		r.pages = append(r.pages[:0], r.pages[1:]...)
+		r.spare = append(r.spare, page)
+		r.first += recordPage
 	}
 }
 
-// cut removes the first g values in place, so that the room behind is used again.
-func cut[T any](s []T, g int) []T {
-	n := copy(s, s[g:])
-	clear(s[n:])
-	return s[:n]
-}
-
-// add appends an event; the keys of a transaction are appended by the caller.
-func (r *records) add(t int64, part int32, seq, line int64, label int8, isLab, text bool, id int64, name string) {
-	r.t = append(r.t, t)
-	r.part = append(r.part, part)
-	r.seq = append(r.seq, seq)
-	r.line = append(r.line, line)
-	r.label = append(r.label, label)
-	r.isLab = append(r.isLab, isLab)
-	if text {
-		r.idStr = append(r.idStr, r.text.keep(name))
-	} else {
-		r.idInt = append(r.idInt, id)
-	}
-	if r.indexed() {
-		r.older = append(r.older, 0)
-		r.link(len(r.t) - 1)
-	}
-}
-
-// addLabelColumns fills the key columns of a label event, which has none.
-func (r *records) addLabelColumns() {
-	for c := range r.keys {
-		r.keys[c] = append(r.keys[c], none)
-	}
-}
-
-// canonical lists the rows that count, in the order (T, partition, position).
-func (r *records) canonical(p *Plan, bound int64) []int32 {
+// canonical lists the events that count, in the order (T, partition, position).
+func (r *records) canonical(p *Plan, bound int64) []int64 {
 	if r == nil {
 		return nil
 	}
-	rows := make([]int32, 0, len(r.t)-r.gone)
-	for i := r.gone; i < len(r.t); i++ {
+	var rows []int64
+	for i := r.gone; i < r.end; i++ {
 		if r.held(i, p, bound) {
-			rows = append(rows, int32(i))
+			rows = append(rows, i)
 		}
 	}
-	slices.SortStableFunc(rows, func(a, b int32) int {
-		return cmp.Or(cmp.Compare(r.t[a], r.t[b]), cmp.Compare(r.part[a], r.part[b]), cmp.Compare(r.seq[a], r.seq[b]))
+	slices.SortStableFunc(rows, func(a, b int64) int {
+		x, y := r.at(a), r.at(b)
+		return cmp.Or(cmp.Compare(x.t(), y.t()), cmp.Compare(x.part(), y.part()), cmp.Compare(x.seq(), y.seq()))
 	})
 	return rows
 }
+
+// pagedInts are numbers by a number, in pages that are never copied.
+type pagedInts struct {
+	a     *slab.Arena
+	pages [][]int64
+}
+
+const intsBits = 12
+
+func (p *pagedInts) reach(i uint32) {
+	for int(i>>intsBits) >= len(p.pages) {
+		ref, _ := p.a.Alloc(1 << intsBits)
+		p.pages = append(p.pages, p.a.Words(ref, 1<<intsBits))
+	}
+}
+
+func (p *pagedInts) at(i uint32) *int64 { return &p.pages[i>>intsBits][i&(1<<intsBits-1)] }

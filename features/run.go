@@ -145,9 +145,11 @@ func Run(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 	if err := b.fold(ctx); err != nil {
 		return nil, b.stopped(ctx, err)
 	}
-	b.used = MemoryUse{State: b.engine.StateBytes(), Records: b.engine.st.rec.bytes()}
+	b.used = MemoryUse{State: b.engine.StateBytes() + b.engine.RecordBytes(), Records: b.engine.RecordBytes()}
 	if o.Memory > 0 { // else some pages of the arena have not been touched yet, and none are in a file
-		b.used.Spilled = max(0, b.engine.a.Held()-b.engine.a.Resident())
+		for _, a := range []*slab.Arena{b.engine.a, b.engine.ra} {
+			b.used.Spilled += max(0, a.Held()-a.Resident())
+		}
 	}
 	if o.Used != nil {
 		*o.Used = b.used

@@ -57,7 +57,7 @@ type stateWriter struct {
 	snapshotWriter
 	p     *Plan
 	st    *state
-	rows  []int32   // of the records, in their order
+	rows  []int64   // of the records, in their order
 	holds [][]bool  // by key and number
 	order [][]int32 // by key: the numbers of those that hold anything, in the order of their values
 	rank  [][]int32 // by key and number: its place
@@ -100,7 +100,7 @@ func (s *stateWriter) collect() {
 	}
 	for i, l := range s.p.labelled {
 		for _, row := range s.rows {
-			if id := st.rec.keys[i][row]; id != none {
+			if id := st.rec.at(row).key(i); id != none {
 				s.holds[l.key][id] = true
 			}
 		}
@@ -256,23 +256,24 @@ func (s *stateWriter) records() {
 	s.uint(uint64(len(s.rows)))
 	var t, seq int64
 	for _, i := range s.rows {
-		s.int(rec.t[i] - t)
-		s.int(rec.seq[i] - seq)
-		t, seq = rec.t[i], rec.seq[i]
-		s.int(int64(rec.part[i]))
-		s.int(rec.line[i])
-		s.int(int64(rec.label[i]))
+		x := rec.at(i)
+		s.int(x.t() - t)
+		s.int(x.seq() - seq)
+		t, seq = x.t(), x.seq()
+		s.int(int64(x.part()))
+		s.int(x.line())
+		s.int(int64(x.label()))
 		if p.idText {
-			s.text(rec.idStr[i])
+			s.text(rec.ids.texts.Value(x.id()))
 		} else {
-			s.int(rec.idInt[i])
+			s.int(rec.ids.ints.Value(x.id()))
 		}
-		s.uint(uint64(btoi(rec.isLab[i])))
-		if rec.isLab[i] {
+		s.uint(uint64(btoi(x.isLabel())))
+		if x.isLabel() {
 			continue
 		}
 		for j, l := range p.labelled {
-			if id := rec.keys[j][i]; id == none {
+			if id := x.key(j); id == none {
 				s.uint(0)
 			} else {
 				s.uint(uint64(s.rank[l.key][id]) + 1)
@@ -412,14 +413,16 @@ func (c *aggColumn) plainWords() []wordRange {
 // Restore replaces the state by that of a snapshot. A snapshot of other nodes is refused, naming them; so is
 // one that is damaged. After an error the engine is as it was.
 func (e *Engine) Restore(r io.Reader) error {
-	a := e.a.Fresh()
-	st, err := e.p.restore(r, a)
+	a, ra := e.a.Fresh(), e.ra.Fresh()
+	st, err := e.p.restore(r, a, ra)
 	if err != nil {
 		a.Close()
+		ra.Close()
 		return fmt.Errorf("features: restoring a state: %w", err)
 	}
 	e.a.Close()
-	e.a, e.st = a, st
+	e.ra.Close()
+	e.a, e.ra, e.st = a, ra, st
 	if e.final {
 		e.WithoutState()
 	}
@@ -429,7 +432,7 @@ func (e *Engine) Restore(r io.Reader) error {
 
 var errDamaged = errors.New("it is damaged: what it holds is impossible")
 
-func (p *Plan) restore(r io.Reader, a *slab.Arena) (*state, error) {
+func (p *Plan) restore(r io.Reader, a, ra *slab.Arena) (*state, error) {
 	sr := &stateReader{snapshotReader: snapshotReader{r: bufio.NewReaderSize(r, 1<<16)}, p: p}
 	if string(sr.raw(len(snapshotMagic))) != snapshotMagic {
 		if sr.err != nil {
@@ -440,7 +443,7 @@ func (p *Plan) restore(r io.Reader, a *slab.Arena) (*state, error) {
 	if err := p.sameNodes(sr.nodes()); err != nil {
 		return nil, err
 	}
-	sr.st = p.newState(a)
+	sr.st = p.newState(a, ra)
 	sr.st.watermark, sr.st.position, sr.st.candidate = sr.int(), sr.int(), sr.int()
 	sr.keys()
 	sr.records()
@@ -520,50 +523,37 @@ func (s *stateReader) keys() {
 	}
 }
 
-// stored is an event of a snapshot or of the records, without keys.
-type stored struct {
-	t, seq, line, id int64
-	part             int32
-	label            int8
-	isLab            bool
-	name             string
-}
-
 func (s *stateReader) records() {
 	rec := s.st.rec
-	var ev stored
-	labels := false
+	var ev event
+	var t int64
 	for range s.count() {
 		if s.err != nil {
 			return
 		}
-		ev.t += s.int()
+		t += s.int()
 		ev.seq += s.int()
-		ev.part, ev.line, ev.label = int32(s.int()), s.int(), int8(s.int())
+		ev.part, ev.line = int32(s.int()), s.int()
+		label := int8(s.int())
 		if s.p.idText {
 			ev.name = s.text()
 		} else {
 			ev.id = s.int()
 		}
-		ev.isLab = s.uint() == 1
-		s.damagedIf(ev.t > maxTime || ev.t < -maxTime || ev.label > 1 || ev.label < none || ev.isLab && ev.label == none)
+		isLabel := s.uint() == 1
+		s.damagedIf(t > maxTime || t < -maxTime || label > 1 || label < none || isLabel && label == none)
 		if s.err != nil {
 			return
 		}
-		rec.add(ev.t, ev.part, ev.seq, ev.line, ev.label, ev.isLab, s.p.idText, ev.id, ev.name)
-		if ev.isLab {
-			labels = true
-			rec.addLabelColumns()
+		x := rec.at(rec.add(t, &ev, label, isLabel))
+		if isLabel {
 			continue
 		}
 		for j, l := range s.p.labelled {
 			id := s.count() - 1
 			s.damagedIf(id >= s.st.keys[l.key].cap())
-			rec.keys[j] = append(rec.keys[j], int32(id))
+			x.setKey(j, int32(id))
 		}
-	}
-	if labels { // they may wait for their transactions
-		rec.buildIndex(s.p.idText)
 	}
 }
 

@@ -121,8 +121,8 @@ var builtin embed.FS
 
 // Builtins lists the specs that come with the program.
 func Builtins() []string {
-	return []string{"fraud-handbook", "online-retail-daily", "online-retail-baskets", "m4-hourly", "shop-daily",
-		"shop-baskets", "returns-by-zip"}
+	return []string{"fraud-handbook", "shop-fraud", "shop-daily", "shop-interactions", "returns-by-zip",
+		"online-retail-daily", "online-retail-baskets", "m4-hourly"}
 }
 
 // Builtin returns a spec that comes with the program.

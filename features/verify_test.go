@@ -80,7 +80,7 @@ func TestVerifyRefusals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	baskets, err := Builtin("shop-baskets")
+	baskets, err := Builtin("shop-interactions")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ type basketOffers struct {
 }
 
 func (d *demo) trainOffers(ctx context.Context) error {
-	baskets, err := d.shaped(ctx, "shop-baskets", "baskets")
+	baskets, err := d.shaped(ctx, "shop-interactions", "baskets")
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func TestFeaturesDayByDay(t *testing.T) {
 		{"features d12", 2, `unknown argument "d12"`},
 		{"features --in d2 --append f --out g --state-in s", 2, "--append f and --out g"},
 		{"features --in d2 --append f", 2, "--state-in is missing"},
-		{"features --spec shop-baskets --in d2 --out g --resume", 2, "is of interactions: --state-in, --append, --resume, " +
+		{"features --spec shop-interactions --in d2 --out g --resume", 2, "is of interactions: --state-in, --append, --resume, " +
 			"--memory and --max-rejects are for"},
 		{"features --spec ./s.yaml --in d2 --out g --resume", 1, "there is nothing to resume"},
 		{"features --spec ./s.yaml --in d2 --out g --spill x", 2, "--memory is missing"},

@@ -17,7 +17,7 @@ func recommendShop(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, args := range [][]string{
 		{"mock", "--out", "shop", "--rows", "20000", "--seed", "1"},
-		{"train", "recommend", "--data", "shop", "--spec", "shop-baskets", "--out", "offers", "--train", "..2026-02-28",
+		{"train", "recommend", "--data", "shop", "--spec", "shop-interactions", "--out", "offers", "--train", "..2026-02-28",
 			"--test", "2026-03-01..2026-03-31",
 			"--device", "cpu", "--set", "epochs=1", "--set", "folds=1", "--set", "als_factors=8"},
 	} {
@@ -168,8 +168,8 @@ func TestRecommendCalledWrongly(t *testing.T) {
 		{"train recommend --data shop --out x --spec fraud-handbook", 1, "interactions"},
 		{"train recommend --data shop --out x --set model=best --set folds=0 --device cpu", 2, "want one of blend"},
 		{"train recommend --out x", 2, "--data is missing"},
-		{"train recommend --data shop --spec shop-baskets --out offers", 1, "--force"},
-		{"train recommend --data shop --spec shop-baskets --out x --train 2031-01-01..2031-02-01", 1,
+		{"train recommend --data shop --spec shop-interactions --out offers", 1, "--force"},
+		{"train recommend --data shop --spec shop-interactions --out x --train 2031-01-01..2031-02-01", 1,
 			"no purchases there"},
 		{"forecast --model offers", 1, "train demand"},
 	} {

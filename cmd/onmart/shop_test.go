@@ -47,7 +47,7 @@ func liveShop(t *testing.T) (*httptest.Server, *score.Scorer) {
 	t.Chdir(t.TempDir())
 	ok(t, nil, "mock", "--out", "shop", "--rows", "9000", "--days", "120", "--seed", "3")
 	ok(t, nil, "train", "demand", "--data", "shop", "--spec", "shop-daily", "--out", "demand", "--train", "2025-12-06.."+shopCut, "--set", "network=false", "--horizon", "7")
-	ok(t, nil, "train", "recommend", "--data", "shop", "--spec", "shop-baskets", "--out", "recommend", "--train", "2025-12-06.."+shopCut,
+	ok(t, nil, "train", "recommend", "--data", "shop", "--spec", "shop-interactions", "--out", "recommend", "--train", "2025-12-06.."+shopCut,
 		"--set", "epochs=1", "--set", "folds=1", "--set", "horizon=14", "--set", "als_iterations=2")
 	models, err := openScored([]string{"demand", "recommend"}, 2)
 	if err != nil {

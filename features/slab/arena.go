@@ -121,6 +121,13 @@ func New(budget int64, dir string) *Arena {
 // Fresh is an empty arena with the same budget and folder.
 func (a *Arena) Fresh() *Arena { return New(a.budget, a.dir) }
 
+// Part is an empty arena with the part num/den of the budget, which a has less from then on.
+func (a *Arena) Part(num, den int64) *Arena {
+	part := a.budget * num / den
+	a.budget -= part
+	return New(part, a.dir)
+}
+
 // Close gives all memory back. No Ref is valid afterwards. An arena that is no longer reachable is closed by the
 // garbage collector.
 func (a *Arena) Close() {

@@ -33,11 +33,12 @@ func Schema() *datasets.Schema {
 	}}
 }
 
-// Contents is a model over the spec's features; in is the schema of its transactions. Equal arguments give
-// equal contents.
-func Contents(t testing.TB, spec *features.Spec, in *datasets.Schema, seed uint64) model.Contents {
+// Contents is a model over the spec's features; in is the schema of its transactions, tables are those that the spec
+// joins. Equal arguments give equal contents.
+func Contents(t testing.TB, spec *features.Spec, in *datasets.Schema, seed uint64,
+	tables ...*features.Tables) model.Contents {
 	t.Helper()
-	plan, err := spec.Plan(in)
+	plan, err := spec.Plan(in, tables...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +54,7 @@ func Contents(t testing.TB, spec *features.Spec, in *datasets.Schema, seed uint6
 	if err != nil {
 		t.Fatal(err)
 	}
-	return model.Contents{
+	c := model.Contents{
 		Manifest: model.Manifest{
 			Task:    "fraud",
 			Created: model.Created{Command: "test", Onmart: "test", Time: "2018-08-01T00:00:00Z", Backend: "test"},
@@ -63,6 +64,10 @@ func Contents(t testing.TB, spec *features.Spec, in *datasets.Schema, seed uint6
 		},
 		Spec: spec, Input: in, Program: set, Weights: weights,
 	}
+	if len(tables) > 0 {
+		c.Tables = tables[0]
+	}
+	return c
 }
 
 // Save writes the model of Contents for the built-in spec fraud-handbook and Schema to dir and opens it.
