@@ -64,11 +64,17 @@ func processTime(b *testing.B) int64 {
 func BenchmarkBackfill(b *testing.B) {
 	in := cardStream(1_300_000)
 	p := handbookPlan(b, in.Schema)
-	for _, threads := range []int{1, 2} {
-		b.Run(fmt.Sprintf("threads=%d", threads), func(b *testing.B) {
+	for _, c := range []struct {
+		threads int
+		state   bool
+	}{{1, false}, {2, false}, {1, true}} {
+		b.Run(fmt.Sprintf("threads=%d/state=%t", c.threads, c.state), func(b *testing.B) {
 			start := processTime(b)
 			for b.Loop() {
-				e := p.NewEngine(threads)
+				e := p.NewEngine(c.threads)
+				if !c.state {
+					e.WithoutState()
+				}
 				var out Rows
 				for at := 0; at < in.N; at += 1 << 16 {
 					if err := e.Process(in.Slice(at, min(at+1<<16, in.N)), &out); err != nil {

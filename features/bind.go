@@ -465,10 +465,9 @@ func (b *eventBinder) windowed(f *featureDef) {
 		}
 		uses = append(uses, use{c, form})
 		switch {
-		case !b.p.fields[c].Nullable:
-		case f.skipNull:
+		case f.skipNull: // where there are no nulls, too: a state is the same whichever input declares its columns nullable
 			filter.present = append(filter.present, c)
-		default:
+		case b.p.fields[c].Nullable:
 			b.need(c)
 		}
 	}

@@ -1,7 +1,9 @@
 package features
 
 import (
+	"bytes"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,5 +86,51 @@ features:
 		if out.Column("twice").Floats[i] != 2*v {
 			t.Fatalf("row %d: twice %v is %v", i, v, out.Column("twice").Floats[i])
 		}
+	}
+}
+
+// A state fits an engine whose input declares the same columns nullable or not: a backfill's are what the data have, a
+// scorer's what events may lack.
+func TestStateWhateverIsNullable(t *testing.T) {
+	spec := parse(t, `
+name: nullable
+features:
+  - {name: n, kind: count, key: user_id, windows: [7d]}
+  - {name: stores, kind: distinct, of: store_id, key: user_id, windows: [7d], null: skip}
+  - {name: mean, kind: mean, of: amount, key: user_id, windows: [7d], null: skip}
+`)
+	in := monthStream(300)
+	in.Schema.Fields = slices.Clone(in.Schema.Fields)
+	engine := func(nullable bool) *Engine {
+		for i := range in.Schema.Fields {
+			if name := in.Schema.Fields[i].Name; name == datasets.StoreID || name == datasets.Amount {
+				in.Schema.Fields[i].Nullable = nullable
+			}
+		}
+		schema := &datasets.Schema{Fields: slices.Clone(in.Schema.Fields)}
+		p, err := spec.Plan(schema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.NewEngine(1)
+	}
+	from := engine(false)
+	if err := from.Process(in, &Rows{}); err != nil {
+		t.Fatal(err)
+	}
+	to := engine(true)
+	var state, again bytes.Buffer
+	if err := from.Snapshot(&state); err != nil {
+		t.Fatal(err)
+	}
+	want := state.String()
+	if err := to.Restore(&state); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Snapshot(&again); err != nil {
+		t.Fatal(err)
+	}
+	if again.String() != want {
+		t.Error("the state that was taken up is another one")
 	}
 }

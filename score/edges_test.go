@@ -306,6 +306,19 @@ func TestImpossibleFuture(t *testing.T) {
 			t.Errorf("the log has %d", ids)
 		}
 	}
+	// A clock that would allow it does not matter to the spec: one event alone does not move the watermark, two in a row do.
+	far := newScorer(t, a, score.Options{Now: func() time.Time { return time.Date(2300, 1, 1, 0, 0, 0, 0, time.UTC) }})
+	var told []string
+	for _, l := range parse(t, run(t, far, []string{tx(1, "2018-08-10T10:00:00Z"), tx(2, "2118-08-10T10:00:00Z"),
+		tx(3, "2018-08-10T11:00:00Z"), tx(4, "2018-12-10T10:00:00Z"), tx(5, "2018-12-11T10:00:00Z")}, 2)) {
+		if l.Error != nil {
+			told = append(told, fmt.Sprintf("%d %.40s", l.Error.Position, l.Error.Reason))
+		} else {
+			told = append(told, fmt.Sprint("score ", l.TransID))
+		}
+	}
+	compare(t, "far ahead of all before", told, []string{"score 1", "2 is too far ahead of all events before it", "score 3",
+		"4 is too far ahead of all events before it", "score 5"})
 	// A stream that lies in the future as a whole is scored.
 	s := newScorer(t, a, score.Options{Now: func() time.Time { return time.UnixMicro(0) }})
 	run(t, s, cards(1, 300, true), 10)

@@ -338,6 +338,14 @@ func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
 			column, reason := s.plan.Fault(rows, i)
 			s.counts.Rejected++
 			dst = appendError(dst, ev.Source, pos[i], column, reason)
+		case features.LateSkipped:
+			s.counts.Rejected++
+			dst = appendError(dst, ev.Source, pos[i], datasets.TransDatetime,
+				"is further behind the newest event than the lateness of the features, which leave such events out")
+		case features.FutureEvent:
+			s.counts.Rejected++
+			dst = appendError(dst, ev.Source, pos[i], datasets.TransDatetime,
+				"is too far ahead of all events before it to be believed; a second one of about that time would be")
 		case features.LabelApplied:
 			s.counts.Labels++
 		case features.LabelWaiting:
