@@ -327,11 +327,11 @@ func (c *census) result() *Prediction {
 func (p *Plan) recordBytes(events int) int64 {
 	pages := int64(events/recordPage + 2)
 	width := int64(recWords + (len(p.labelled)+1)/2)
-	ids := slab.IntsBytes(events)
-	if p.idText {
-		ids = slab.TextsBytes(events, idBytes)
+	bytes := pages * 8 * int64(slab.ClassWords(int(recordPage*width)))
+	if p.idText { // else there is no index before it is asked for
+		bytes += slab.TextsBytes(events, idBytes) + pages*8<<intsBits
 	}
-	return pages*8*int64(slab.ClassWords(int(recordPage*width))) + ids + pages*8<<intsBits
+	return bytes
 }
 
 // idBytes is the length of a trans_id that is text, as far as memory is predicted: of a UUID.

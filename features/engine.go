@@ -274,6 +274,9 @@ func (e *Engine) number(in *datasets.Batch) {
 func (e *Engine) resolve(in *datasets.Batch, out *Rows) {
 	p, st := e.p, e.st
 	e.reset(in.N, out)
+	if e.DetectDuplicates || p.spec.duplicates > 0 {
+		st.rec.index()
+	}
 	for i := range in.N {
 		ev := event{row: i, seq: st.position}
 		if p.seq >= 0 {
@@ -427,8 +430,10 @@ func (e *Engine) transaction(in *datasets.Batch, ev event, out *Rows) Status {
 	if st.rec != nil {
 		e.identify(in, &ev, 0) // its trans_id is among the columns that a row needs
 		var id uint32
-		if id, known = st.rec.find(&ev); known && e.held(&ev, id) {
-			return Duplicate
+		if st.rec.indexed {
+			if id, known = st.rec.find(&ev); known && e.held(&ev, id) {
+				return Duplicate
+			}
 		}
 	}
 	status := Scored
@@ -634,6 +639,7 @@ func (e *Engine) labelEvent(in *datasets.Batch, ev event) Status {
 		return LabelExpired
 	}
 	rec := st.rec
+	rec.index()
 	status := LabelWaiting
 	at := int32(len(e.sc.t))
 	newest := link{k, ev.seq, ev.part, y}

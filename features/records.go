@@ -84,8 +84,11 @@ type records struct {
 	gone  int64 // the first that is held
 	end   int64 // the next one's number
 
-	ids   keyTable  // of trans_id
-	heads pagedInts // by number of a trans_id: its latest event
+	// The index by trans_id. Of whole numbers it is made when it is first asked for, by a label event or for duplicates:
+	// most of what a backfill with a state does would be to make it.
+	indexed bool
+	ids     keyTable  // of trans_id
+	heads   pagedInts // by number of a trans_id: its latest event
 }
 
 const (
@@ -100,13 +103,14 @@ const (
 	recLine         // none for a label meant for every line
 	recID           // number of the trans_id, and in the upper half the distance to its event before this one, 0: none
 	recFlags        // partition, and in the upper half the label, plus 1, and recLabel
+	recInt          // a trans_id that is a number
 	recWords
 )
 
 const recLabel = 1 << 8 // a label event
 
 func newRecords(p *Plan, a *slab.Arena) *records {
-	return &records{a: a, width: recWords + (len(p.labelled)+1)/2, ids: newKeyTable(&keyPlan{text: p.idText}, a),
+	return &records{a: a, width: recWords + (len(p.labelled)+1)/2, ids: newKeyTable(&keyPlan{text: p.idText}, a), indexed: p.idText,
 		heads: pagedInts{a: a}}
 }
 
@@ -134,7 +138,30 @@ func (x record) setKey(i int, id int32) {
 	*w = *w&^(0xffffffff<<shift) | int64(uint32(id))<<shift
 }
 
-// find is the number of a trans_id, if events are held of it.
+// index makes the index, if it is not there.
+func (r *records) index() {
+	if r.indexed {
+		return
+	}
+	r.indexed = true
+	for i := r.gone; i < r.end; i++ {
+		id, fresh := r.ids.ints.ID(r.at(i)[recInt])
+		r.link(i, id, fresh)
+	}
+}
+
+// link enters the newest event into the index.
+func (r *records) link(i int64, id uint32, fresh bool) {
+	r.heads.reach(id)
+	head, older := r.heads.at(id), int64(0)
+	if !fresh && i-*head < 1<<31 {
+		older = i - *head
+	}
+	*head = i
+	r.at(i)[recID] = older<<32 | int64(id)
+}
+
+// find is the number of a trans_id, if events are held of it. There has to be an index.
 func (r *records) find(ev *event) (id uint32, ok bool) {
 	if r.ids.texts != nil {
 		return r.ids.texts.Find(ev.name)
@@ -155,33 +182,28 @@ func (r *records) next(i int64) int64 {
 
 // add appends an event and gives its number. The keys are all none.
 func (r *records) add(t int64, ev *event, label int8, isLabel bool) int64 {
-	var id uint32
-	var fresh bool
-	if r.ids.texts != nil {
-		id, fresh = r.ids.texts.ID(ev.name)
-	} else {
-		id, fresh = r.ids.ints.ID(ev.id)
-	}
-	r.heads.reach(id)
 	i := r.end
 	if int(i-r.first)>>recordBits == len(r.pages) {
 		r.grow()
 	}
 	r.end++
-	x, head := r.at(i), r.heads.at(id)
-	older := int64(0)
-	if !fresh && i-*head < 1<<31 {
-		older = i - *head
-	}
-	*head = i
+	x := r.at(i)
 	flags := int64(uint8(label + 1))
 	if isLabel {
 		flags |= recLabel
 	}
-	x[recTime], x[recSeq], x[recLine] = t, ev.seq, ev.line
-	x[recID], x[recFlags] = older<<32|int64(id), flags<<32|int64(uint32(ev.part))
+	x[recTime], x[recSeq], x[recLine], x[recInt] = t, ev.seq, ev.line, ev.id
+	x[recFlags] = flags<<32 | int64(uint32(ev.part))
 	for w := recWords; w < r.width; w++ {
 		x[w] = -1 // none, twice
+	}
+	switch {
+	case r.ids.texts != nil:
+		id, fresh := r.ids.texts.ID(ev.name)
+		r.link(i, id, fresh)
+	case r.indexed:
+		id, fresh := r.ids.ints.ID(ev.id)
+		r.link(i, id, fresh)
 	}
 	return i
 }
@@ -213,8 +235,10 @@ func (r *records) drop(p *Plan, bound int64) {
 		return
 	}
 	for r.gone < r.end && !r.held(r.gone, p, bound) {
-		if id := r.at(r.gone).id(); *r.heads.at(id) == r.gone {
-			r.ids.drop(int32(id))
+		if r.indexed {
+			if id := r.at(r.gone).id(); *r.heads.at(id) == r.gone {
+				r.ids.drop(int32(id))
+			}
 		}
 		r.gone++
 	}

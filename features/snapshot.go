@@ -266,7 +266,7 @@ func (s *stateWriter) records() {
 		if p.idText {
 			s.text(rec.ids.texts.Value(x.id()))
 		} else {
-			s.int(rec.ids.ints.Value(x.id()))
+			s.int(x[recInt])
 		}
 		s.uint(uint64(btoi(x.isLabel())))
 		if x.isLabel() {
@@ -547,6 +547,7 @@ func (s *stateReader) records() {
 		}
 		x := rec.at(rec.add(t, &ev, label, isLabel))
 		if isLabel {
+			rec.index() // it may wait for its transaction
 			continue
 		}
 		for j, l := range s.p.labelled {
