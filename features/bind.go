@@ -541,7 +541,8 @@ func (b *eventBinder) aggregate(g *group, o *output) {
 		c.raw = max(c.raw, btoi(inRing))
 	case Distinct, Mode, Share:
 		c.raw = max(c.raw, btoi(inRing))
-		if !everForm {
+		few := o.kind == Share && o.win >= 0 && g.wins[o.win].form == lastN && g.wins[o.win].n <= fewEntries
+		if !everForm && !few {
 			o.tab = slices.IndexFunc(g.tabs, func(t bagTable) bool { return t.win == o.win && t.col == o.col })
 			if o.tab < 0 {
 				o.tab = len(g.tabs)

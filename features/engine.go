@@ -144,7 +144,7 @@ func (e *Engine) bindReaders() {
 		e.readers[t] = make([]scanner, len(e.p.groups))
 		for g := range e.readers[t] {
 			gs := &e.st.groups[g]
-			e.readers[t][g] = scanner{gs: gs, sc: &e.sc}
+			e.readers[t][g] = scanner{gs: gs, sc: &e.sc, j: none}
 		}
 	}
 }

@@ -18,6 +18,7 @@ type scanner struct {
 	from [maxWindows]int
 	to   [maxWindows]int
 	run  smoothRun
+	j    int // the row's place in the run, none outside of one
 }
 
 // key computes and folds the rows of one key, in order, with what labels change between them.
@@ -317,6 +318,9 @@ func (w *scanner) values(r *ring, o *output, n int64, lo, hi int, current bool) 
 		}
 		return set.Size(gs.a)
 	}
+	if o.kind == Share && o.tab < 0 && gs.wins[o.win].form == lastN {
+		return w.shareOfFew(r, o, x, absent, lo, hi, current)
+	}
 	var bag slab.Multiset
 	if o.tab < 0 {
 		bag = slab.Multiset(r.h[c.accBag])
@@ -356,6 +360,26 @@ func (w *scanner) values(r *ring, o *output, n int64, lo, hi int, current bool) 
 	return o.number(v)
 }
 
+// fewEntries is up to how many entries a share is counted one by one: so many are read sooner than two counts of a table
+// are changed.
+const fewEntries = 64
+
+// shareOfFew is a share over the last few entries.
+func (w *scanner) shareOfFew(r *ring, o *output, x int64, absent bool, lo, hi int, current bool) float64 {
+	if absent || hi == lo && !current {
+		return o.empty
+	}
+	s := w.gs.stride
+	same := btoi(current)
+	n := hi - lo + same
+	for at, end := lo*s+w.gs.cols[o.col].raw, hi*s; at < end; at += s {
+		if r.d[at] == x {
+			same++
+		}
+	}
+	return float64(same) / float64(n)
+}
+
 func (w *scanner) journey(r *ring, o *output, lo, hi int) float64 {
 	gs := w.gs
 	for _, c := range [2]int{o.lon, o.lat} {
@@ -367,11 +391,33 @@ func (w *scanner) journey(r *ring, o *output, lo, hi int) float64 {
 		return o.empty
 	}
 	last := hi - 1
-	d := haversine(floating64(gs.value(r, last, o.lon)), floating64(gs.value(r, last, o.lat)), floating64(w.v[o.lon]), floating64(w.v[o.lat]))
+	d := w.kilometres(r, o, last)
 	if o.kind == Distance {
 		return d
 	}
 	return d / (float64(max(w.x[packTime]-r.d[last*gs.stride], datasets.Second)) / float64(datasets.Hour))
+}
+
+// kilometres is the distance of the row from an entry. Distance and Speed ask for the same one, one feature after the
+// other: the rows of a run keep what the first has computed.
+func (w *scanner) kilometres(r *ring, o *output, last int) float64 {
+	gs, run := w.gs, &w.run
+	if w.j >= 0 {
+		if of := [2]int{o.lon, o.lat}; run.places != of {
+			run.places = of
+			for j := range run.rows {
+				run.from[j] = none
+			}
+		}
+		if run.from[w.j] == int32(last) {
+			return run.km[w.j]
+		}
+	}
+	d := haversine(floating64(gs.value(r, last, o.lon)), floating64(gs.value(r, last, o.lat)), floating64(w.v[o.lon]), floating64(w.v[o.lat]))
+	if w.j >= 0 {
+		run.km[w.j], run.from[w.j] = d, int32(last)
+	}
+	return d
 }
 
 func (w *scanner) risk(r *ring, o *output, n int64, lo, hi int) float64 {

@@ -76,6 +76,18 @@ func (r *rowReader) join(j *rowJoin, n int, own []datasets.Column) {
 }
 
 func (r *rowReader) lookup(j *rowJoin, i int) (row int, found bool) {
+	if j.index == nil {
+		c := &r.cols[j.on[0]]
+		var at int32
+		switch {
+		case c.IsNull(i):
+		case j.ints != nil:
+			at, found = j.ints[c.Ints[i]]
+		default:
+			at, found = j.texts[c.Strings[i]]
+		}
+		return int(at), found
+	}
 	r.buf = r.buf[:0]
 	for _, c := range j.on {
 		col := &r.cols[c]

@@ -16,6 +16,11 @@ type smoothRun struct {
 	in   [smoothRows]int32
 	hi   [smoothRows]int32 // entries with K <= t before the row
 	lo   [maxWindows][smoothRows]int32
+
+	// What Distance has computed, for Speed: of which columns, from which entry, and how far it is.
+	places [2]int
+	from   [smoothRows]int32
+	km     [smoothRows]float64
 }
 
 // smooth tells whether rows of a key can be entered before they are read: no row is late, and each comes behind the
@@ -51,7 +56,7 @@ func (w *scanner) together(r *ring, rows []uint64, at int, res []float64) {
 	gs, outs := w.gs, len(w.gs.outs)
 	for len(rows) > 0 {
 		n := min(len(rows), smoothRows)
-		w.run.rows, w.run.at = rows[:n], at
+		w.run.rows, w.run.at, w.run.places = rows[:n], at, [2]int{none, none}
 		if gs.ring {
 			w.enter(r)
 			w.places(r)
@@ -217,9 +222,10 @@ func (w *scanner) feature1(r *ring, i int, res []float64) {
 	}
 	for j := range lo {
 		enters := w.take(run.at+j, int(uint32(run.rows[j])))
-		w.from[o.win], w.to[o.win] = int(lo[j]), int(hi[j])
+		w.from[o.win], w.to[o.win], w.j = int(lo[j]), int(hi[j]), j
 		res[j*outs] = w.feature(r, o, enters)
 	}
+	w.j = none
 }
 
 // late tells whether a feature reads what rows before change one by one: accumulators.

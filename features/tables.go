@@ -114,6 +114,8 @@ type rowJoin struct {
 	on    []int // columns of the extended input
 	take  []int // columns of the table
 	index map[string]int32
+	ints  map[int64]int32  // in place of index, on one column of whole numbers
+	texts map[string]int32 // the same of texts
 }
 
 // dimJoin gives a series and a date a row of a table. A table's row holds for a span of days: all of them, the one that
@@ -183,7 +185,27 @@ func (j *rowJoin) build(key []int) error {
 		}
 		j.index[string(buf)] = int32(i)
 	}
+	if len(key) == 1 {
+		j.alone(&j.rows.Columns[key[0]])
+	}
 	return nil
+}
+
+// alone makes the index of a join on one column: most are, and it is asked for every row.
+func (j *rowJoin) alone(key *datasets.Column) {
+	if key.Strings != nil {
+		j.texts = make(map[string]int32, len(j.index))
+	} else {
+		j.ints = make(map[int64]int32, len(j.index))
+	}
+	for _, i := range j.index {
+		if key.Strings != nil {
+			j.texts[key.Strings[i]] = i
+		} else {
+			j.ints[key.Ints[i]] = i
+		}
+	}
+	j.index = nil
 }
 
 // Days that stand for no bound.
