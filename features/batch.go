@@ -205,6 +205,9 @@ func (e *Engine) aggregate(out *Rows) {
 	if shared {
 		e.aggregateShared(out)
 	} else {
+		if out.N < fetchFrom {
+			e.fetch()
+		}
 		e.pack(0, out.N)
 		e.watch.lap(stageOrder)
 		for i := range e.sc.tasks {

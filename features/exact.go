@@ -93,14 +93,6 @@ func (s uint192) plus(hi, lo uint64) uint192 {
 	return s
 }
 
-func (s uint192) minus(hi, lo uint64) uint192 {
-	var c uint64
-	s[0], c = bits.Sub64(s[0], lo, 0)
-	s[1], c = bits.Sub64(s[1], hi, c)
-	s[2] -= c
-	return s
-}
-
 // square is x*x.
 func square(x int64) (hi, lo uint64) {
 	m := magnitude(x)

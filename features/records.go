@@ -29,8 +29,6 @@ func newNames(t datasets.Type) *names {
 	return &names{ints: map[int64]int32{}}
 }
 
-func (n *names) len() int { return len(n.intOf) + len(n.strOf) }
-
 func (n *names) ofInt(v int64) int32 {
 	id, ok := n.ints[v]
 	if !ok {
