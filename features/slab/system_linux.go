@@ -19,7 +19,7 @@ const (
 	// is then read without a miss of the page table for each key (10 % of a lookup among 10 million keys). Below, a
 	// page that is touched in part would be a large part of the whole. The first touch of such a page clears 2 MiB,
 	// which takes 0.3 ms, and 6 ms where the machine is virtual and its host has yet to find the memory.
-	hugeFrom = 16 << 20
+	hugeFrom = 4 << 20
 	hugePage = 2 << 20
 )
 
