@@ -299,8 +299,8 @@ func (c *census) result() *Prediction {
 	measure := func(light, heavy *slab.Arena) int64 {
 		l, h := light.Bytes(), heavy.Bytes()
 		lightUsed += every * l
-		lightFree += every * (light.Cut() - l)
-		heavyFree += heavy.Cut() - h
+		lightFree = max(lightFree, every*(light.Cut()-l))
+		heavyFree = max(heavyFree, heavy.Cut()-h)
 		used += every*l + h
 		return every*l + h
 	}
@@ -315,8 +315,9 @@ func (c *census) result() *Prediction {
 			r.Groups[g] = measure(q.light.arenas[i], q.heavy.arenas[i])
 		}
 	}
-	// A ring that grows leaves its old block behind. Those of heavy keys are large, and in one arena are cut up for the
-	// many small ones of the others, as far as these need memory.
+	// A ring that grows leaves its old block behind, for another to use: of another key, or in a run, where the groups
+	// share an arena, of another group. So what is left of the worst group is counted, not of all. The blocks of heavy keys
+	// are large and are cut up for the many small ones of the others, as far as these need memory.
 	r.Free = max(lightFree, heavyFree-lightUsed)
 	r.State = used + r.Free
 	r.Records = c.p.recordBytes(c.held)
