@@ -17,12 +17,13 @@ type group struct {
 	outs []output
 
 	// The ring.
-	ring    bool
-	ordered bool  // by partition and position too, where K is equal
-	stride  int   // words of an entry
-	span    int64 // the longest a window reaches back from max(t, W-lateness)
-	labels  int64 // the same of windows over labels
-	keep    int   // how many entries at or before W-lateness are kept whatever their age
+	ring       bool
+	ordered    bool  // by partition and position too, where K is equal
+	stride     int   // words of an entry
+	span       int64 // the longest a window reaches back from max(t, W-lateness)
+	labels     int64 // the same of windows over labels
+	labelsEver bool  // labels are read without a beginning
+	keep       int   // how many entries at or before W-lateness are kept whatever their age
 
 	// What a row brings, packed: words.
 	packed   int
@@ -132,15 +133,14 @@ func (g *group) layout() {
 			g.ring, g.span = true, max(g.span, w.span)
 		case lastN:
 			g.ring, g.ordered, g.keep = true, true, max(g.keep, w.n)
-		case ever:
-			g.accumulates = true
-			if g.shift > 0 || g.label {
-				g.ring = true // entries whose time has not come
-			}
 		}
 	}
 	for i := range g.outs {
 		o := &g.outs[i]
+		if g.late(o) && o.kind != EWMA {
+			g.accumulates = true
+			g.labelsEver = g.labelsEver || o.kind == Risk
+		}
 		switch o.kind {
 		case Last, Distance, Speed:
 			g.ring, g.ordered = true, true
@@ -154,6 +154,9 @@ func (g *group) layout() {
 				g.labels = max(g.labels, w.span)
 			}
 		}
+	}
+	if g.pending() {
+		g.ring = true // of entries whose time has not come
 	}
 	g.layoutPack()
 	g.layoutEntry()

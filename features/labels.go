@@ -163,7 +163,7 @@ func (gs *groupState) dropDelta(h []int64) {
 // apply makes one change.
 func (gs *groupState) apply(d *delta, o *op) {
 	n, y := int64(o.sign), int64(o.sign)*int64(o.e.y)
-	if gs.accumulates {
+	if gs.labelsEver {
 		d.wait.push(gs.a, o.e.k, n, y)
 		if o.e.until != never {
 			d.wait.push(gs.a, o.e.until, -n, -y)

@@ -229,11 +229,11 @@ func (w *scanner) feature1(r *ring, i int, res []float64) {
 }
 
 // late tells whether a feature reads what rows before change one by one: accumulators.
-func (gs *groupState) late(o *output) bool {
+func (g *group) late(o *output) bool {
 	if o.kind == EWMA {
 		return true
 	}
-	return gs.wins[o.win].form == ever && o.kind != Last && o.kind != Distance && o.kind != Speed
+	return g.wins[o.win].form == ever && o.kind != Last && o.kind != Distance && o.kind != Speed
 }
 
 // accumulate computes the features of accumulators, and lets these take one row after the other.
