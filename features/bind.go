@@ -24,7 +24,7 @@ func (s *Spec) Plan(in *datasets.Schema, tables ...*Tables) (*Plan, error) {
 	}
 	p := &Plan{spec: s, in: in, lateness: s.lateness}
 	b := &eventBinder{shapeBinder: shapeBinder{binder: binder{p: p, faults: Faults{Name: s.file}}, tables: t}}
-	b.taken = map[string]bool{}
+	b.taken, b.digests = map[string]bool{}, map[int]string{}
 	b.rows.ext = &datasets.Schema{Fields: slices.Clone(in.Fields)}
 	b.fixed()
 	b.keep()
@@ -87,6 +87,7 @@ type eventBinder struct {
 	shapeBinder
 	columns map[string]int // by name: of Plan.fields
 	defs    map[string]int // by name of a row feature's column: the feature that gives it
+	digests map[int]string // of the definitions of row features that others are made of
 	wheres  map[string]int // by expression: its column
 	lastDef []int          // features that are computed last
 	broken  bool           // row features have faults: there are none, and nothing more is said of what reads them
@@ -756,11 +757,14 @@ func (b *eventBinder) definition(i int) definition {
 // its definition, where it stands before the feature that reads it.
 func (b *eventBinder) columnDef(name string, before int) string {
 	if i, ok := b.defs[name]; ok && i < before {
-		def, err := json.Marshal(b.definition(i))
-		if err != nil {
-			panic(fmt.Sprint("features: definition of a column: ", err))
+		if _, there := b.digests[i]; !there { // features may share what they are made of, over many levels
+			def, err := json.Marshal(b.definition(i))
+			if err != nil {
+				panic(fmt.Sprint("features: definition of a column: ", err))
+			}
+			b.digests[i] = digest(def)
 		}
-		return name + " " + digest(def)
+		return name + " " + b.digests[i]
 	}
 	if i := slices.IndexFunc(b.p.nodes, func(n Node) bool { return n.Name == name }); i >= 0 {
 		return name + " " + b.p.nodes[i].Fingerprint
