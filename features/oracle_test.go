@@ -40,17 +40,25 @@ func envInt(t testing.TB, name string, otherwise int) int {
 	return n
 }
 
+// casesByDefault is fewer in a short run, such as the one of the race detector, in which each takes ten times as long.
+func casesByDefault() int {
+	if testing.Short() {
+		return oracleCases / 5
+	}
+	return oracleCases
+}
+
 // TestEngineAgainstOracle holds the engine to the naive definition on random specs and logs: rows to the last bit,
 // what becomes of every event, and the states that it writes down.
 func TestEngineAgainstOracle(t *testing.T) {
-	first, cases := envInt(t, "ONMART_ORACLE_FIRST", 0), envInt(t, "ONMART_ORACLE_CASES", oracleCases)
+	first, cases := envInt(t, "ONMART_ORACLE_FIRST", 0), envInt(t, "ONMART_ORACLE_CASES", casesByDefault())
 	eachCase(t, first, cases, drawCase, (*oracleCase).check)
 }
 
 // TestLongLogsAgainstOracle has thousands of events under keys that come and go, so that rings grow, keys are forgotten
 // and their numbers used again. A sample of the rows is compared, and the state also lives in memory within a budget.
 func TestLongLogsAgainstOracle(t *testing.T) {
-	first, cases := envInt(t, "ONMART_ORACLE_FIRST", 0), envInt(t, "ONMART_ORACLE_CASES", oracleCases)/50
+	first, cases := envInt(t, "ONMART_ORACLE_FIRST", 0), envInt(t, "ONMART_ORACLE_CASES", casesByDefault())/50
 	eachCase(t, first, cases, drawLong, (*oracleCase).checkLong)
 }
 
@@ -62,7 +70,7 @@ func TestLongLogsAgainstOracle(t *testing.T) {
 // remembered. There is no ewma, which goes by the order of the log, and no policy that leaves events out, which do so
 // too: late events are kept, no event is a copy, and none is set aside as a future one.
 func TestInterleavedAgainstOracle(t *testing.T) {
-	first, cases := envInt(t, "ONMART_ORACLE_FIRST", 0), envInt(t, "ONMART_ORACLE_CASES", oracleCases)/2
+	first, cases := envInt(t, "ONMART_ORACLE_FIRST", 0), envInt(t, "ONMART_ORACLE_CASES", casesByDefault())/2
 	eachCase(t, first, cases, drawInterleaved, (*oracleCase).checkInterleaved)
 }
 
