@@ -541,15 +541,20 @@ func take(dst, src *datasets.Column, rows []int32) {
 // trimRows is after how many rows memory is brought near its budget.
 const trimRows = 1024
 
+// forgetRows is after how many rows events are forgotten: one live event in so many pays for all.
+const forgetRows = 8
+
 // forget drops events that are past holding and gives back what keys hold that are not seen any more.
 func (e *Engine) forget(rows int) error {
+	e.due += rows
 	bound := e.p.horizonAt(e.st.watermark)
-	if bound == beginning {
+	if bound == beginning || e.due < forgetRows {
 		return nil
 	}
 	e.st.rec.drop(e.p, bound)
-	e.sweep(rows)
-	e.untrimmed += rows
+	e.sweep(e.due)
+	e.untrimmed += e.due
+	e.due = 0
 	if e.untrimmed < trimRows {
 		return nil
 	}

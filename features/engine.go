@@ -94,6 +94,7 @@ type Engine struct {
 	derived   *derive.Program
 	last      *derive.Program
 	readers   [][]scanner // by thread and group
+	due       int         // rows since events were last forgotten
 	untrimmed int         // rows since memory was brought near its budget
 	final     bool        // no state is wanted at the end, and no label or duplicate will be told by it
 	watch     *stopwatch  // nil: times are not taken
