@@ -117,7 +117,11 @@ func (b *backfill) refuseAppend(old *datasets.Dataset, made *Made) error {
 	if err := b.plan.sameNodes(made.Nodes, nil); err != nil {
 		return fmt.Errorf("%s cannot be appended to: %w; give the spec it was made of, or compute it anew", dir, err)
 	}
-	if made.Fingerprint != b.plan.Fingerprint() || !slices.Equal(old.Schema().Fields, b.plan.out.Fields) {
+	if made.Fingerprint != b.plan.Fingerprint() && slices.Equal(old.Schema().Fields, b.plan.out.Fields) {
+		return fmt.Errorf("%s cannot be appended to: the tables that the spec joins have changed since it was made, and its "+
+			"rows were computed with those of then; compute it anew", dir)
+	}
+	if !slices.Equal(old.Schema().Fields, b.plan.out.Fields) {
 		return fmt.Errorf("%s cannot be appended to: it has the columns %s, and with %s they would be %s; compute it "+
 			"anew", dir,
 			strings.Join(columnNames(old.Schema()), ", "), b.In.Dir(), strings.Join(columnNames(b.plan.out), ", "))

@@ -19,7 +19,6 @@ type scratch struct {
 	cols         []datasets.Column // of the input, of joins, derived
 	ids          [][]int32         // by key
 	nullable     [][]bool          // nulls of columns in which a row needs a value
-	floats       [][]float64       // columns whose values must be finite
 	t, top, mark []int64           // event time; max(t, W-lateness); W
 	y            []int64           // carried label, 0 without one
 	order64      []int64           // place among events of one instant
@@ -35,7 +34,7 @@ type scratch struct {
 	ownAbsent    [][]bool
 	lastCols     []datasets.Column
 	ownLast      []datasets.Column
-	ops          [][]op // by key
+	ops          [][]op // by Plan.labelled
 	links        []link
 	old, new     []entry
 	sorted       [][]uint64 // by key: its number and the row, in the order of the numbers
@@ -54,7 +53,8 @@ func newScratch(p *Plan) scratch {
 		ids: make([][]int32, len(p.keys)), keys: make([][]int32, len(p.keys)), ownKeys: make([][]int32, len(p.keys)),
 		vals: make([][]int64, len(p.vals)), ownVals: make([][]int64, len(p.vals)), absent: make([][]bool, len(p.vals)),
 		ownAbsent: make([][]bool, len(p.vals)), pass: make([][]bool, len(p.filters)), starts: make([][]int64, len(p.units)),
-		ops: make([][]op, len(p.labelled)), sorted: make([][]uint64, len(p.keys)), buf: make([][]uint64, len(p.keys)), place: make([][]int32, len(p.keys)), runs: make([][]int32, len(p.keys)),
+		ops: make([][]op, len(p.labelled)), sorted: make([][]uint64, len(p.keys)), buf: make([][]uint64, len(p.keys)),
+		place: make([][]int32, len(p.keys)), runs: make([][]int32, len(p.keys)),
 		opsDone: make([][]bool, len(p.labelled)), ownLast: make([]datasets.Column, len(p.lastIn)),
 	}
 }
@@ -153,15 +153,11 @@ func (e *Engine) passes(f *filterPlan, row int) bool {
 		return false
 	}
 	for _, c := range f.present {
-		if cols[c].IsNull(row) || notFinite(&cols[c], row) {
+		if cols[c].IsNull(row) {
 			return false
 		}
 	}
 	return true
-}
-
-func notFinite(c *datasets.Column, row int) bool {
-	return c.Floats != nil && c.Floats[row]-c.Floats[row] != 0
 }
 
 // direct gives the features that are columns of the row.

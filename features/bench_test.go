@@ -73,7 +73,7 @@ func BenchmarkBackfill(b *testing.B) {
 			for b.Loop() {
 				e := p.NewEngine(c.threads)
 				if !c.state {
-					e.WithoutState()
+					e.withoutState()
 				}
 				var out Rows
 				for at := 0; at < in.N; at += 1 << 16 {

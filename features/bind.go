@@ -188,7 +188,8 @@ func (b *eventBinder) rowFeatures() {
 		}
 		if _, there := wheres[f.where.s]; !there {
 			wheres[f.where.s] = len(defs)
-			defs, from = append(defs, derive.Def{Name: "where " + f.where.s, Kind: "condition", Expr: f.where.s, Scale: -1}), append(from, -1-i)
+			defs = append(defs, derive.Def{Name: "where " + f.where.s, Kind: "condition", Expr: f.where.s, Scale: -1})
+			from = append(from, -1-i)
 		}
 	}
 	p.fields = slices.Clone(b.rows.ext.Fields)
@@ -326,7 +327,7 @@ func (b *eventBinder) rowFeature(f *featureDef) {
 		if f.hidden {
 			continue
 		}
-		if fd.Nullable || fd.Type == datasets.Float64 && f.kind == Value {
+		if fd.Nullable {
 			b.need(c)
 		}
 		b.p.direct = append(b.p.direct, directFeature{

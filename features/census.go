@@ -108,13 +108,13 @@ func newShadow(p *Plan, k int) shadow {
 	}
 	s.e.bindReaders()
 	if p.event < 0 {
-		s.e.WithoutState()
+		s.e.withoutState()
 	}
 	return s
 }
 
 func (s *shadow) close() {
-	s.e.a.Close()
+	s.e.close()
 	s.table.Close()
 	for _, a := range s.arenas {
 		a.Close()

@@ -15,7 +15,7 @@
 // other features (an expr that reads them, computed last).
 //
 // A transaction needs a trans_id, a time, and a value in every column that its features read, unless the spec says with
-// `null` what a missing one means; numbers must be finite. One without is Invalid, as is a label other than 0 or 1.
+// `null` what a missing one means. One without is Invalid, as is a label other than 0 or 1.
 // Keys may be null.
 //
 // # Entries
@@ -113,7 +113,7 @@
 //   - A group without windows that end has no rings: accumulators alone.
 //   - A log that was recorded from a running engine has that engine's state beside it (StartStateFile); a
 //     duplicate takes no position, so that the log and the engine that wrote it count alike.
-//   - A backfill that leaves no state keeps no record of events (WithoutState).
+//   - A backfill that leaves no state keeps no record of events (withoutState).
 //   - A key that shows in nothing any more loses its number, which is given to another (sweep.go): a few keys are looked at
 //     after each batch.
 //   - The steps of a Grid follow the clock: a day has 23 or 25 hours where clocks change, and a date that the clock

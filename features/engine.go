@@ -115,10 +115,10 @@ type state struct {
 
 // NewEngine makes an engine with an empty state that computes on that many threads. It panics where the plan is of
 // another shape than Events.
-func (p *Plan) NewEngine(threads int) *Engine { return p.NewEngineIn(threads, slab.New(0, "")) }
+func (p *Plan) NewEngine(threads int) *Engine { return p.newEngineIn(threads, slab.New(0, "")) }
 
-// NewEngineIn is NewEngine with its state in an arena, which belongs to the engine from then on.
-func (p *Plan) NewEngineIn(threads int, a *slab.Arena) *Engine {
+// newEngineIn is NewEngine with its state in an arena, which belongs to the engine from then on.
+func (p *Plan) newEngineIn(threads int, a *slab.Arena) *Engine {
 	if p.spec.Shape() != Events {
 		panic(fmt.Sprintf("features: the spec %s is of %s, not of features of transactions", p.spec.name, p.spec.Shape()))
 	}
@@ -166,9 +166,9 @@ func (p *Plan) newState(a, ra *slab.Arena) *state {
 	return st
 }
 
-// WithoutState tells the engine that its state will not be asked for, that no label events will come and no duplicates
+// withoutState tells the engine that its state will not be asked for, that no label events will come and no duplicates
 // are to be found: it then keeps no record of events. To be called before the first batch.
-func (e *Engine) WithoutState() {
+func (e *Engine) withoutState() {
 	e.final = true
 	if e.p.spec.duplicates == 0 {
 		e.st.rec = nil
@@ -184,11 +184,17 @@ func (e *Engine) Watermark() int64 { return e.st.watermark }
 // Counts is what became of all rows so far.
 func (e *Engine) Counts() Counts { return e.counts }
 
-// StateBytes is the memory that keys and their windows take up, what is spilled included.
-func (e *Engine) StateBytes() int64 { return e.a.Held() }
+// stateBytes is the memory that keys and their windows take up, what is spilled included.
+func (e *Engine) stateBytes() int64 { return e.a.Held() }
 
-// RecordBytes is the memory of the recent events, what is spilled included.
-func (e *Engine) RecordBytes() int64 { return e.ra.Held() }
+// recordBytes is the memory of the recent events, what is spilled included.
+func (e *Engine) recordBytes() int64 { return e.ra.Held() }
+
+// close gives the state's memory back before the garbage collector would.
+func (e *Engine) close() {
+	e.a.Close()
+	e.ra.Close()
+}
 
 // horizonAt is W-H of the records: what label has its instant up to it shows in no window.
 func (p *Plan) horizonAt(watermark int64) int64 {
@@ -200,13 +206,17 @@ func (p *Plan) horizonAt(watermark int64) int64 {
 
 // Process folds a batch in order and gives a row for each transaction that is neither Duplicate nor Invalid,
 // LateSkipped nor FutureEvent. The batch has the schema that the plan was made for; out's memory is used again. An error
-// means that the batch does not fit the plan, and nothing was folded.
+// means that the batch does not fit the plan, and nothing was folded, or that the state cannot be kept within its budget:
+// then the batch was folded and computed, and going on takes more memory than that.
 func (e *Engine) Process(in *datasets.Batch, out *Rows) error {
 	if err := e.p.fits(in); err != nil {
 		return err
 	}
 	if e.final && e.p.event >= 0 && slices.Contains(in.Columns[e.p.event].Strings[:in.N], datasets.EventLabel) {
 		return fmt.Errorf("features: a label event for an engine that keeps no events")
+	}
+	if e.DetectDuplicates && e.st.rec == nil {
+		return fmt.Errorf("features: duplicates are to be found by an engine that keeps no events")
 	}
 	e.sc.drop = beginning
 	if e.st.watermark != beginning {
@@ -315,13 +325,10 @@ func (e *Engine) reset(n int, out *Rows) {
 	for k := range sc.ops {
 		sc.ops[k] = sc.ops[k][:0]
 	}
-	sc.nullable, sc.floats = sc.nullable[:0], sc.floats[:0]
+	sc.nullable = sc.nullable[:0]
 	for _, c := range e.p.needed {
 		if col := &sc.cols[c]; col.Null != nil {
 			sc.nullable = append(sc.nullable, col.Null)
-		}
-		if e.p.fields[c].Type == datasets.Float64 {
-			sc.floats = append(sc.floats, sc.cols[c].Floats)
 		}
 	}
 	out.N, out.Input, out.Status = 0, slices.Grow(out.Input[:0], n), slices.Grow(out.Status[:0], n)
@@ -366,7 +373,8 @@ type event struct {
 	name string
 }
 
-// ord is an event's place among those of one instant: by partition, then by position.
+// ord is an event's place among those of one instant: by partition, then by position, of which partitions below 2^15 and
+// positions below 2^48 are told apart.
 func (ev *event) ord() int64 { return int64(ev.part)<<48 + ev.seq }
 
 // identify reads trans_id and line; ok is false where there is no trans_id.
@@ -405,16 +413,6 @@ func (e *Engine) labelOf(in *datasets.Batch, row int) (y int8, ok bool) {
 	return int8(v), v == 0 || v == 1
 }
 
-// finite tells whether the numbers that a row needs are.
-func (sc *scratch) finite(row int) bool {
-	for _, f := range sc.floats {
-		if x := f[row]; x-x != 0 {
-			return false
-		}
-	}
-	return true
-}
-
 func (e *Engine) transaction(in *datasets.Batch, ev event, out *Rows) Status {
 	p, st, sc := e.p, e.st, &e.sc
 	for _, null := range sc.nullable {
@@ -424,7 +422,7 @@ func (e *Engine) transaction(in *datasets.Batch, ev event, out *Rows) Status {
 	}
 	t := in.Columns[p.time].Ints[ev.row]
 	y, ok := e.labelOf(in, ev.row)
-	if !ok || t > maxTime || t < -maxTime || !sc.finite(ev.row) || p.line >= 0 && lineOf(&in.Columns[p.line], ev.row) < 0 {
+	if !ok || t > maxTime || t < -maxTime || p.line >= 0 && lineOf(&in.Columns[p.line], ev.row) < 0 {
 		return Invalid
 	}
 	known := false // events of its trans_id are held
@@ -546,8 +544,6 @@ func (p *Plan) unusable(in *datasets.Batch, row int) (column, reason string) {
 			return p.fields[c].Name, "has no value: the joined table lacks the row or the value, and the features need it"
 		case cols[c].IsNull(0):
 			return p.source(in, row, p.fields[c].Name)
-		case p.fields[c].Type == datasets.Float64 && cols[c].Floats[0]-cols[c].Floats[0] != 0:
-			return p.fields[c].Name, fmt.Sprintf("is %v, which is not a number to compute with", cols[c].Floats[0])
 		}
 	}
 	return "", ""

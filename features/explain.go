@@ -3,7 +3,6 @@ package features
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/onmart/onmart/datasets"
@@ -238,13 +237,4 @@ func (x *Explanation) VisibleFeatures() int {
 		}
 	}
 	return n
-}
-
-// ByName finds an explained feature.
-func (x *Explanation) ByName(name string) *ExplainedFeature {
-	i := slices.IndexFunc(x.Features, func(f ExplainedFeature) bool { return slices.Contains(f.Names, name) })
-	if i < 0 {
-		return nil
-	}
-	return &x.Features[i]
 }

@@ -885,7 +885,7 @@ func (w engineWay) String() string {
 // compare feeds a log to an engine and compares rows and statuses, bit by bit. It returns the state in the end.
 func (w engineWay) compare(p *Plan, b *datasets.Batch, want want) ([]byte, error) {
 	start := func() *Engine {
-		e := p.NewEngineIn(w.threads, slab.New(w.budget, ""))
+		e := p.newEngineIn(w.threads, slab.New(w.budget, ""))
 		e.DetectDuplicates = w.detect
 		e.parallel = 1
 		return e

@@ -145,8 +145,7 @@ func (w *scanner) feature(r *ring, o *output, enters bool) float64 {
 	win := &gs.wins[o.win]
 	lo, hi := w.from[o.win], w.to[o.win]
 	n := int64(hi - lo)
-	whole := win.form == ever && o.kind != Last && o.kind != Distance && o.kind != Speed
-	if whole {
+	if gs.late(o) {
 		n = r.h[gs.acc+accN]
 	}
 	current := o.current && enters

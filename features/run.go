@@ -127,7 +127,7 @@ func Run(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { b.engine.a.Close() }()
+	defer func() { b.engine.close() }()
 	if err := refuseOutputs(o); err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func Run(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 	if err := b.fold(ctx); err != nil {
 		return nil, b.stopped(ctx, err)
 	}
-	b.used = MemoryUse{State: b.engine.StateBytes() + b.engine.RecordBytes(), Records: b.engine.RecordBytes()}
+	b.used = MemoryUse{State: b.engine.stateBytes() + b.engine.recordBytes(), Records: b.engine.recordBytes()}
 	if o.Memory > 0 { // else some pages of the arena have not been touched yet, and none are in a file
 		for _, a := range []*slab.Arena{b.engine.a, b.engine.ra} {
 			b.used.Spilled += max(0, a.Held()-a.Resident())
@@ -288,9 +288,9 @@ func newBackfill(o RunOptions) (*backfill, error) {
 	if b.Threads <= 0 {
 		b.Threads = runtime.GOMAXPROCS(0)
 	}
-	b.engine = b.plan.NewEngineIn(b.Threads, slab.New(o.Memory, o.Spill))
+	b.engine = b.plan.newEngineIn(b.Threads, slab.New(o.Memory, o.Spill))
 	if b.StateOut == "" && !b.stateWanted && b.plan.event < 0 && o.In.Manifest().Kind == datasets.KindTransactions {
-		b.engine.WithoutState() // nothing will ask for the events that it has seen
+		b.engine.withoutState() // nothing will ask for the events that it has seen
 	}
 	b.rejects = rejectLog{b: b, limit: o.MaxRejects}
 	return b, b.begin()

@@ -13,7 +13,7 @@ import (
 
 // Histogram is how the values of one column are spread over bins that a reference fixed. A reference and the
 // histogram of anything that is held against it have the same bins, so that PSI compares their counts. It is plain
-// data and may be kept as JSON. Adding is for one goroutine; MergeCounts brings those of several together.
+// data and may be kept as JSON. Adding is for one goroutine.
 //
 // The bins are, in the order of Counts: one for each value of Points; the intervals between Edges, each with its upper
 // edge, the last one open; and one for rows without a value.
@@ -76,12 +76,12 @@ func (h *Histogram) Add(values []float64, null []bool) {
 		if null != nil && null[i] {
 			v = math.NaN()
 		}
-		h.AddOne(v)
+		h.addOne(v)
 	}
 }
 
-// AddOne counts one value, or a row without one where it is NaN.
-func (h *Histogram) AddOne(v float64) {
+// addOne counts one value, or a row without one where it is NaN.
+func (h *Histogram) addOne(v float64) {
 	h.Rows++
 	if v != v {
 		h.Counts[len(h.Counts)-1]++
@@ -116,16 +116,6 @@ func (h *Histogram) Mean() float64 {
 		return h.Sum / float64(n)
 	}
 	return 0
-}
-
-// MergeCounts adds the counts of a histogram with the same bins.
-func (h *Histogram) MergeCounts(o *Histogram) {
-	for i, n := range o.Counts {
-		h.Counts[i] += n
-	}
-	h.Rows += o.Rows
-	h.Zeros += o.Zeros
-	h.Sum += o.Sum
 }
 
 // check finds what no histogram that this code wrote can hold.
@@ -415,7 +405,7 @@ func addColumn(h *Histogram, c *datasets.Column, f datasets.Field) {
 		return
 	}
 	for i := range c.Ints {
-		h.AddOne(numberAt(c, f, i))
+		h.addOne(numberAt(c, f, i))
 	}
 }
 

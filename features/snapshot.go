@@ -420,11 +420,10 @@ func (e *Engine) Restore(r io.Reader) error {
 		ra.Close()
 		return fmt.Errorf("features: restoring a state: %w", err)
 	}
-	e.a.Close()
-	e.ra.Close()
+	e.close()
 	e.a, e.ra, e.st = a, ra, st
 	if e.final {
-		e.WithoutState()
+		e.withoutState()
 	}
 	e.bindReaders()
 	return nil

@@ -19,37 +19,6 @@ func TextsBytes(texts, length int) int64 {
 	return n
 }
 
-// MultisetBytes is the expected size of a Multiset of so many different values.
-func MultisetBytes(distinct int) int64 {
-	if distinct == 0 {
-		return 0
-	}
-	if distinct <= smallest {
-		return int64(ClassWords(smallWords(distinct))) * wordBytes
-	}
-	leaves, depth, bits := expectedLeaves(distinct, countLeafMin, countLeafMax)
-	words := float64(ClassWords(rootWords)+dirWords<<depth) + leaves*float64(ClassWords(leafWords(uint(bits))))
-	return int64(words * wordBytes)
-}
-
-// SetBytes is the size of a Set of so many different values.
-func SetBytes(distinct int) int64 {
-	switch {
-	case distinct == 0:
-		return 0
-	case distinct > SetExact:
-		return int64(ClassWords(sketchWords)) * wordBytes
-	}
-	words := 2
-	for words <= listMost+1 && distinct > words-1 || words > listMost+1 && 5*distinct > 4*(words-1) {
-		words = ClassWords(words + 1)
-	}
-	return int64(words) * wordBytes
-}
-
-// ExtremesBytes is the size of an Extremes over so many entries.
-func ExtremesBytes(entries int) int64 { return int64(blockFor(entries/fan)) * wordBytes }
-
 func indexBytes(keys int) int64 {
 	const entry = 16 + wordBytes // of the directory: a leaf and its Ref
 	leaves, depth, bits := expectedLeaves(keys, leafMin, leafMax)

@@ -25,21 +25,17 @@ func TestPredictedBytes(t *testing.T) {
 		10_000, 24_000, 25_000, 50_000, 100_000, 150_000, 190_000, 200_000, 250_000} {
 		check[n] = true
 	}
-	arenas := [5]*Arena{}
+	arenas := [3]*Arena{}
 	for i := range arenas {
 		arenas[i] = New(0, "")
 		defer arenas[i].Close()
 	}
 	x, s, long := NewInts(arenas[0]), NewTexts(arenas[1]), NewTexts(arenas[2])
-	var multi Multiset
-	var set Set
 	tail := strings.Repeat("x", 20)
 	for n := 1; n <= 250_000; n++ {
 		x.ID(int64(n))
 		s.ID(fmt.Sprintf("%010d", n))
 		long.ID(fmt.Sprintf("%010d", n) + tail)
-		multi.Add(arenas[3], int64(n), 1)
-		set.Add(arenas[4], int64(n))
 		if !check[n] {
 			continue
 		}
@@ -47,17 +43,5 @@ func TestPredictedBytes(t *testing.T) {
 		within(t, "Ints", n, IntsBytes(n), arenas[0].Bytes()+dir(&x.x), 0.08)
 		within(t, "Texts", n, TextsBytes(n, 10), arenas[1].Bytes()+dir(&s.x), 0.08)
 		within(t, "long Texts", n, TextsBytes(n, 30), arenas[2].Bytes()+dir(&long.x), 0.08)
-		within(t, "Multiset", n, MultisetBytes(n), arenas[3].Bytes(), 0.08)
-		within(t, "Set", n, SetBytes(n), arenas[4].Bytes(), 0)
-	}
-	a := New(0, "")
-	defer a.Close()
-	var e Extremes
-	c := Column{Words: make([]int64, 50_000), Stride: 1}
-	for n := range 50_000 {
-		e.Append(a, c, n+1)
-		if ExtremesBytes(n+1) != a.Bytes() {
-			t.Fatalf("Extremes of %d: %d bytes predicted, %d are in use", n+1, ExtremesBytes(n+1), a.Bytes())
-		}
 	}
 }
