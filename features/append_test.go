@@ -222,3 +222,56 @@ func TestAppendRefusesLabelsOfOldRows(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Rows that were joined with one table are not followed by rows that are joined with another.
+func TestAppendAfterATableChanged(t *testing.T) {
+	zips := func(zip string) map[string][]byte {
+		b := datasets.NewBatch(&datasets.Schema{Fields: []datasets.Field{
+			{Name: datasets.UserID, Type: datasets.Int64}, {Name: "zip", Type: datasets.String}}}, 300)
+		for i := range int64(300) {
+			b.Columns[0].Ints = append(b.Columns[0].Ints, i)
+			b.Columns[1].Strings = append(b.Columns[1].Strings, zip)
+		}
+		b.N = 300
+		var file bytes.Buffer
+		if err := datasets.WriteTable(&file, b); err != nil {
+			t.Fatal(err)
+		}
+		return map[string][]byte{"users.parquet": file.Bytes()}
+	}
+	spec, err := Parse("zips.yaml", []byte("name: zips\njoin:\n  - {table: users, on: user_id, take: zip}\n"+
+		"keep: [trans_id, trans_datetime]\nfeatures:\n  - {name: n, kind: count, key: zip, windows: [7d]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := monthStream(2_000)
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	run := func(rows *datasets.Batch, tables map[string][]byte, o RunOptions) error {
+		o.Spec, o.In = spec, store(t, datasets.KindTransactions, rows, tables)
+		_, err := Run(context.Background(), o)
+		return err
+	}
+	first, later := all.Slice(0, 1_000), all.Slice(1_000, 2_000)
+	if err := run(first, zips("a"), RunOptions{Out: at("f"), StateOut: at("s1")}); err != nil {
+		t.Fatal(err)
+	}
+	err = run(later, zips("b"), RunOptions{Out: at("f"), Append: true, StateIn: at("s1"), StateOut: at("s2")})
+	if err == nil || !strings.Contains(err.Error(), "the tables that the spec joins have changed") {
+		t.Errorf("another table: %v", err)
+	}
+	if err := run(later, zips("a"), RunOptions{Out: at("f"), Append: true, StateIn: at("s1"), StateOut: at("s2")}); err != nil {
+		t.Errorf("the same table: %v", err)
+	}
+}
+
+// An engine that keeps no events cannot find duplicates, and says so.
+func TestNoDuplicatesWithoutEvents(t *testing.T) {
+	in := cardStream(10)
+	e := handbookPlan(t, in.Schema).NewEngine(1)
+	e.withoutState()
+	e.DetectDuplicates = true
+	if err := e.Process(in, &Rows{}); err == nil || !strings.Contains(err.Error(), "keeps no events") {
+		t.Error(err)
+	}
+}
