@@ -319,7 +319,15 @@ func TestSpilledRun(t *testing.T) {
 	if whole.Spilled != 0 || spilled.Spilled < whole.State/4 {
 		t.Errorf("without a budget %+v, with one %+v", whole, spilled)
 	}
-	if names := leftovers(t, dir); len(names) != 4 {
+	var roomy MemoryUse // a budget that is enough puts nothing into a file
+	o.Out, o.StateOut, o.Used, o.Memory = at("f3"), at("s3"), &roomy, 1<<30
+	if _, err := Run(context.Background(), o); err != nil {
+		t.Fatal(err)
+	}
+	if roomy.Spilled != 0 {
+		t.Errorf("with a large budget %+v", roomy)
+	}
+	if names := leftovers(t, dir); len(names) != 6 {
 		t.Errorf("left over: %v", names)
 	}
 }

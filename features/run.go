@@ -61,7 +61,7 @@ type RunOptions struct {
 type MemoryUse struct {
 	State   int64 `json:"state_bytes"`   // all of it, records too
 	Records int64 `json:"records_bytes"` // of it, recent events
-	Spilled int64 `json:"spilled_bytes"` // of it, in the file and not in memory
+	Spilled int64 `json:"spilled_bytes"` // of it, in the file
 }
 
 // Made is what a features data set says of how it was made; it stands in the manifest under "features".
@@ -145,12 +145,8 @@ func Run(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 	if err := b.fold(ctx); err != nil {
 		return nil, b.stopped(ctx, err)
 	}
-	b.used = MemoryUse{State: b.engine.stateBytes() + b.engine.recordBytes(), Records: b.engine.recordBytes()}
-	if o.Memory > 0 { // else some pages of the arena have not been touched yet, and none are in a file
-		for _, a := range []*slab.Arena{b.engine.a, b.engine.ra} {
-			b.used.Spilled += max(0, a.Held()-a.Resident())
-		}
-	}
+	b.used = MemoryUse{State: b.engine.stateBytes() + b.engine.recordBytes(), Records: b.engine.recordBytes(),
+		Spilled: b.engine.a.Filed() + b.engine.ra.Filed()}
 	if o.Used != nil {
 		*o.Used = b.used
 	}

@@ -175,6 +175,19 @@ func (a *Arena) Cut() int64 {
 	return n
 }
 
+// Filed is the size of the chunks that lie in the file, whether the system has them in its page cache or not.
+func (a *Arena) Filed() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := int64(0)
+	for c, w := range *a.table.Load() {
+		if a.kinds[c].place == filed {
+			n += int64(len(w)) * wordBytes
+		}
+	}
+	return n
+}
+
 // Words is the first n words of a block.
 func (a *Arena) Words(r Ref, n int) []int64 {
 	return (*a.table.Load())[r>>chunkBits][r&chunkMask:][:n:n]

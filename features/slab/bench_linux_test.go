@@ -73,7 +73,7 @@ func BenchmarkTrim(b *testing.B) {
 					}
 				}
 			}
-			b.ReportMetric(float64(a.Resident())/(1<<20), "MiB-resident")
+			b.ReportMetric(float64(a.resident())/(1<<20), "MiB-resident")
 			b.ReportMetric(float64(a.Held())/(1<<20), "MiB-held")
 		})
 	}

@@ -267,20 +267,6 @@ func retry(call func() error) error {
 	}
 }
 
-// Resident is the bytes of the arena's chunks that are in memory. It asks the system about every page (some 20 ns
-// each).
-func (a *Arena) Resident() int64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	n := a.onHeap
-	for c, w := range *a.table.Load() {
-		if a.kinds[c].place != heap {
-			n += a.sys.resident(w)
-		}
-	}
-	return n
-}
-
 // Trim brings the arena's memory near its budget, if it has one, and returns Err. To be called between batches. While
 // the budget is kept it costs some 5 us, and nothing as long as all chunks together are within it.
 //

@@ -30,8 +30,5 @@ func (s *system) release([]int64, kind) {}
 
 func (s *system) close() {}
 
-// Resident is the bytes of the arena's chunks that are in memory: here all.
-func (a *Arena) Resident() int64 { return a.Held() }
-
 // Trim does nothing here but say why a budget cannot be kept.
 func (a *Arena) Trim() error { return a.Err() }
