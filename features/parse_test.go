@@ -116,7 +116,13 @@ s.yaml:11:82: feature f_{kind}: a risk has no field shift: its entries come when
 s.yaml:12:52: feature g_{key}: keys: user_id is there twice
 s.yaml:12:87: feature g_{key}: words: unknown placeholder {valeu} (did you mean "value"?); there are {value}, {typical}, {window}, {kind}, {of}, {key}, {w}, {n}
 s.yaml:13:39: feature h: of: want text, found a list
-s.yaml:14:5: feature i: a sum needs the field of`},
+s.yaml:14:5: feature i: a sum needs the field of
+s.yaml:14:12: the column i is there twice: names of kept columns and features must differ (put {kind} into the feature's name)`},
+		{"what stands beside a window that is none", head + `
+  - {name: b, kind: sum, of: is_fraud, key: user_id, windows: [7 days], where: nope(}
+`, `s.yaml:5:30: feature b: of: is_fraud is the label, which is not known at the time of the transaction; a risk counts labels when they are known
+s.yaml:5:64: feature b: windows: duration "7 days": want a whole number and a unit, such as 30m, 24h or 7d
+s.yaml:5:84: feature b: where: not an expression: unexpected token EOF`},
 		{"windows", head + `
   - {name: "a_{w}", kind: count, key: user_id, windows: [dya, last 0, last, -1d, 7, forever]}
   - {name: "b_{w}", kind: count, key: user_id, windows: 7d}

@@ -73,6 +73,8 @@ func (r *reader) expand(t *template) []featureDef {
 		if info.has("windows") != mustNot {
 			windows = t.windows
 		}
+		// A list of which nothing is left has faults already; what else is wrong with the feature is said all the same.
+		ofs, keys, windows = orOne(ofs), orOne(keys), orOne(windows)
 		for _, of := range ofs {
 			for _, key := range keys {
 				for _, w := range windows {
@@ -80,6 +82,13 @@ func (r *reader) expand(t *template) []featureDef {
 				}
 			}
 		}
+	}
+	return list
+}
+
+func orOne[T any](list []T) []T {
+	if len(list) == 0 {
+		return make([]T, 1)
 	}
 	return list
 }
