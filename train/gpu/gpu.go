@@ -15,6 +15,7 @@ package gpu
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/onmart/onmart/cuda"
 	"github.com/onmart/onmart/cuda/kernels"
@@ -87,12 +88,28 @@ func (b *Backend) Compile(s *program.Set) (program.Exec, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
+	if err := refusePending(s); err != nil {
+		return nil, err
+	}
 	e := &exec{Backend: b, set: s, tensors: map[string]span{}, held: s.Holds()}
 	err := b.Device.Do(e.open)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("gpu: compile: %w", err), e.Close())
 	}
 	return e, nil
+}
+
+// refusePending names the first instruction that has no kernel here.
+func refusePending(s *program.Set) error {
+	for _, p := range []*program.Program{s.Train, s.Rest, s.Forward} {
+		for i := 0; p != nil && i < len(p.Instrs); i++ {
+			if in := &p.Instrs[i]; slices.Contains(program.Pending(), in.Op) {
+				return fmt.Errorf("gpu: instruction %d of %s (%s, node %s) has no kernel for a GPU yet: train with --device cpu",
+					i, p.Name, in.Op, in.Node)
+			}
+		}
+	}
+	return nil
 }
 
 // Oracle is what kernels.Check compares random numbers and shuffles with.

@@ -197,7 +197,7 @@ func TestTrainingAgreesWithTheCPU(t *testing.T) {
 	}
 	for _, op := range program.Ops() {
 		forward := op == program.Standardize || op == program.Calibrate // TestEveryInstruction has these
-		if !seen[op] && !forward && !t.Failed() {
+		if !seen[op] && !forward && !slices.Contains(program.Pending(), op) && !t.Failed() {
 			t.Errorf("no model of this test has instruction %s", op)
 		}
 	}
@@ -350,7 +350,7 @@ func TestEveryInstruction(t *testing.T) {
 	for _, op := range program.Ops() {
 		build, ok := instructions[op]
 		if !ok {
-			if !slices.Contains(trainOnly, op) {
+			if !slices.Contains(trainOnly, op) && !slices.Contains(program.Pending(), op) {
 				t.Errorf("instruction %s has no test", op)
 			}
 			continue

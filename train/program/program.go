@@ -194,6 +194,9 @@ func Ops() []Op {
 		SampledSoftmaxGrad, Pinball, PinballGrad, RowAdam}
 }
 
+// Pending are operations that the GPU backend does not run yet: it refuses them by name.
+func Pending() []Op { return nil }
+
 // Act is the activation of MatMul, Activate and ActGrad.
 type Act string
 
