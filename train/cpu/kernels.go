@@ -47,6 +47,12 @@ type kernels struct {
 	pinball func(terms *lanes, y, t, w, v []float32)
 	// pinballGrad is the gradient of one row, c = dloss / number of terms.
 	pinballGrad func(dy, y, t, w, v []float32, c float32)
+	// fns are the functions of Map.
+	fns map[program.Fn]vectorFn
+	// laneSum is program.LaneSum.
+	laneSum func(x []float32) float32
+	// addTo: y[i] = x[i] + c. y may be x.
+	addTo func(y, x []float32, c float32)
 }
 
 // The micro-kernel's tile: 6 x 16 fills 12 of the 16 vector registers of AVX2 with sums, which hides the
@@ -86,6 +92,7 @@ func portableKernels() *kernels {
 		adamw: adamwPortable, dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
 		prefetch: func([]float32) {}, add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
 		softmaxLogits: softmaxLogitsPortable, softmaxExp: softmaxExpPortable, pinball: pinballPortable, pinballGrad: pinballGradPortable,
+		fns: portableFns(), laneSum: program.LaneSum, addTo: addToPortable,
 	}
 }
 

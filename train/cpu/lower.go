@@ -69,6 +69,22 @@ func (m *machine) lower(in *program.Instr) {
 		l.pinballGrad()
 	case program.RowAdam:
 		l.rowAdam()
+	case program.Map:
+		l.mapping()
+	case program.Reduce:
+		l.reduce()
+	case program.Softmax, program.LogSoftmax:
+		l.generalSoftmax()
+	case program.SoftmaxGrad, program.LogSoftmaxGrad:
+		l.generalSoftmaxGrad()
+	case program.LayerNorm:
+		l.layerNorm()
+	case program.LayerNormGrad:
+		l.layerNormGrad()
+	case program.Transpose:
+		l.transposition()
+	case program.Copy:
+		l.copying()
 	default:
 		panic("cpu: no kernel for " + string(in.Op)) // Validate refuses what is not in Ops
 	}

@@ -172,6 +172,17 @@ var opTests = map[program.Op]func(t *testing.T, run opRunner, r *rand.Rand, m, n
 	program.Pinball:            testPinball,
 	program.PinballGrad:        testPinball,
 	program.RowAdam:            testRowAdam,
+
+	program.Map:            testMap,
+	program.Reduce:         testReduce,
+	program.Softmax:        testGeneralSoftmax,
+	program.LogSoftmax:     testGeneralSoftmax,
+	program.SoftmaxGrad:    testGeneralSoftmax,
+	program.LogSoftmaxGrad: testGeneralSoftmax,
+	program.LayerNorm:      testLayerNorm,
+	program.LayerNormGrad:  testLayerNorm,
+	program.Transpose:      testTranspose,
+	program.Copy:           testCopy,
 }
 
 type opRunner func(op program.Op, at program.Attr, args, outs []operand, inPlace bool, prepare func(w *worker)) []operand

@@ -185,17 +185,53 @@ const (
 	// step of AdamW, with t counted over the whole training; the other rows, and their moments, stay as they are. So it
 	// is AdamW done lazily, as in PyTorch's SparseAdam.
 	RowAdam Op = "row_adam"
+
+	// The operations that Gorgonia's own are lowered to.
+
+	// Map: (x0, x1, ...) -> (y). An elementwise expression, Attr.Expr (see ParseExpr), of 1 to MaxMapArgs operands, each of
+	// which is broadcast to the shape of y (see Broadcasts). Every function of it is rounded to float32.
+	Map Op = "map"
+	// Reduce: (x) -> (y). Attr.Fold along dimension Attr.Axis of x; y has the shape of x without that dimension, or with 1
+	// in its place, or [1] where nothing is left. With the (outer, n, inner) of Split, a sum along the last dimension
+	// (inner is 1) is a LaneSum, another one chain in ascending order from 0.
+	Reduce Op = "reduce"
+	// Softmax: (x [m,n]) -> (y [m,n]), by row: with M the greatest x_j (as Reduce's Max), e_j = exp(x_j - M) by FnExp and
+	// S = LaneSum(e), y_j = e_j / S; each step rounded to float32.
+	Softmax Op = "softmax"
+	// LogSoftmax: (x [m,n]) -> (y [m,n]), by row: y_j = (x_j - M) - log(S), of M and S as in Softmax, the logarithm by FnLog.
+	LogSoftmax Op = "log_softmax"
+	// SoftmaxGrad: (dy [m,n], y [m,n]) -> (dx [m,n]), y being what Softmax left: with d = LaneSum(dy_j y_j),
+	// dx_j = (dy_j - d) y_j; each step rounded to float32.
+	SoftmaxGrad Op = "softmax_grad"
+	// LogSoftmaxGrad: (dy [m,n], y [m,n]) -> (dx [m,n]), y being what LogSoftmax left: with d = LaneSum(dy),
+	// dx_j = dy_j - exp(y_j) d; each step rounded to float32.
+	LogSoftmaxGrad Op = "log_softmax_grad"
+	// LayerNorm: (x [m,n], gain [n], bias [n]) -> (y [m,n]), by row (Ba, Kiros & Hinton 2016): u = LaneSum(x) / n,
+	// c_j = x_j - u, r = 1 / sqrt(LaneSum(c_j c_j) / n + eps), h_j = c_j r, y_j = h_j gain_j + bias_j; each step rounded to
+	// float32, none fused.
+	LayerNorm Op = "layer_norm"
+	// LayerNormGrad: (dy [m,n], x [m,n], gain [n]) -> (dx [m,n], t [m,n]). With c, r and h as above and g_j = dy_j gain_j:
+	// a = LaneSum(g) / n, b = LaneSum(g_j h_j) / n, dx_j = ((g_j - a) - h_j b) r, and t_j = dy_j h_j, whose ColSum is the
+	// gradient of the gain, as that of dy is of the bias.
+	LayerNormGrad Op = "layer_norm_grad"
+	// Transpose: (x [m,n]) -> (y [n,m]).
+	Transpose Op = "transpose"
+	// Copy: (x) -> (y), as many elements in another shape.
+	Copy Op = "copy"
 )
 
 // Ops lists every operation: a backend is complete when it runs all of them.
 func Ops() []Op {
 	return []Op{Gather, MatMul, Activate, ActGrad, ColSum, Add, Scale, Fill, Dropout, Concat, Slice, SliceGrad,
 		BCE, BCEGrad, Accumulate, AdamW, Standardize, Calibrate, Lookup, Sample, RowDot, RowScale, SampledSoftmax,
-		SampledSoftmaxGrad, Pinball, PinballGrad, RowAdam}
+		SampledSoftmaxGrad, Pinball, PinballGrad, RowAdam, Map, Reduce, Softmax, LogSoftmax, SoftmaxGrad, LogSoftmaxGrad,
+		LayerNorm, LayerNormGrad, Transpose, Copy}
 }
 
 // Pending are operations that the GPU backend does not run yet: it refuses them by name.
-func Pending() []Op { return nil }
+func Pending() []Op {
+	return []Op{Map, Reduce, Softmax, LogSoftmax, SoftmaxGrad, LogSoftmaxGrad, LayerNorm, LayerNormGrad, Transpose, Copy}
+}
 
 // Act is the activation of MatMul, Activate and ActGrad.
 type Act string
@@ -233,6 +269,9 @@ type Attr struct {
 	Decay  float64 `json:"decay,omitempty"`
 	Site   uint32  `json:"site,omitempty"`
 	Levels Levels  `json:"levels,omitzero"`
+	Expr   string  `json:"expr,omitempty"`
+	Fold   Fold    `json:"fold,omitempty"`
+	Axis   int     `json:"axis,omitempty"`
 }
 
 // MaxLevels is how many quantiles Pinball takes at most.
@@ -301,7 +340,8 @@ func (l *Levels) UnmarshalJSON(b []byte) error {
 }
 
 // Instr is one instruction; Args and Outs index Program.Buffers. Outs may not overlap Args, except that
-// Add, Scale, Activate, ActGrad and Dropout may write in place over Args[0].
+// Add, Scale, Activate, ActGrad, Dropout, Map, Softmax, LogSoftmax and Copy may write in place over Args[0], of a Map if that
+// has the shape of the result.
 type Instr struct {
 	Op   Op    `json:"op"`
 	Args []int `json:"args,omitempty"`

@@ -286,6 +286,8 @@ var arities = map[Op]arity{
 	BCE: {3, 3, 1}, BCEGrad: {4, 4, 1}, Accumulate: {0, 1, 1}, AdamW: {1, 1, 3}, Standardize: {4, 4, 1}, Calibrate: {2, 2, 1},
 	Lookup: {2, 2, 1}, Sample: {1, 1, 1}, RowDot: {2, 2, 1}, RowScale: {2, 2, 1}, SampledSoftmax: {6, 6, 1},
 	SampledSoftmaxGrad: {7, 7, 2}, Pinball: {3, 3, 1}, PinballGrad: {4, 4, 1}, RowAdam: {2, maxItems, 3},
+	Map: {1, MaxMapArgs, 1}, Reduce: {1, 1, 1}, Softmax: {1, 1, 1}, LogSoftmax: {1, 1, 1}, SoftmaxGrad: {2, 2, 1},
+	LogSoftmaxGrad: {2, 2, 1}, LayerNorm: {3, 3, 1}, LayerNormGrad: {3, 3, 2}, Transpose: {1, 1, 1}, Copy: {1, 1, 1},
 }
 
 // trainOnly are the operations that a forward program may not hold: they need a schedule or a loss.
@@ -293,7 +295,8 @@ var trainOnly = map[Op]bool{Gather: true, Dropout: true, BCE: true, BCEGrad: tru
 	Sample: true, SampledSoftmax: true, SampledSoftmaxGrad: true, Pinball: true, PinballGrad: true, RowAdam: true}
 
 // inPlace are the operations whose output may lie exactly over Args[0].
-var inPlace = map[Op]bool{Add: true, Scale: true, Activate: true, ActGrad: true, Dropout: true}
+var inPlace = map[Op]bool{Add: true, Scale: true, Activate: true, ActGrad: true, Dropout: true,
+	Map: true, Softmax: true, LogSoftmax: true, Copy: true}
 
 // updates are the operations that write Params and State.
 var updates = map[Op]bool{AdamW: true, RowAdam: true}
@@ -444,6 +447,26 @@ func (c *programChecker) attributes(in *Instr) {
 			c.bad("columns %d..%d are none", at.From, at.To)
 		}
 		at.From, at.To = 0, 0
+	case Map:
+		if len(in.Args) > 0 && len(in.Args) <= MaxMapArgs {
+			if _, err := ParseExpr(at.Expr, len(in.Args)); err != nil {
+				c.bad("%v", err)
+			}
+		}
+		at.Expr = ""
+	case Reduce:
+		if !at.Fold.known() {
+			c.bad("fold %q is not known", at.Fold)
+		}
+		if at.Axis < 0 || at.Axis >= maxRank {
+			c.bad("axis %d", at.Axis)
+		}
+		at.Fold, at.Axis = "", 0
+	case LayerNorm, LayerNormGrad:
+		if finite("eps", at.Eps); !(at.Eps > 0) {
+			c.bad("eps %v, want above 0", at.Eps)
+		}
+		at.Eps = 0
 	case AdamW, RowAdam:
 		within("beta1", at.Beta1)
 		within("beta2", at.Beta2)
@@ -596,6 +619,8 @@ func (c *programChecker) shapes(in *Instr) {
 			want(fmt.Sprintf("argument %d", k), a, shape(out)...)
 			rowwise(out, a)
 		}
+	case Map, Reduce, Softmax, LogSoftmax, SoftmaxGrad, LogSoftmaxGrad, LayerNorm, LayerNormGrad, Transpose, Copy:
+		c.generalShapes(in, matrix, want, rowwise, whole)
 	case Fill:
 	case ColSum:
 		if _, n, ok := matrix("argument 0", arg(0)); ok {
@@ -794,6 +819,88 @@ func (c *programChecker) matmulShapes(in *Instr, matrix func(string, int) (int, 
 	if len(in.Args) == 3 {
 		want("bias", in.Args[2], n)
 	}
+}
+
+// generalShapes are the rules of the operations that Gorgonia's own are lowered to.
+func (c *programChecker) generalShapes(in *Instr, matrix func(string, int) (int, int, bool), want func(string, int, ...int),
+	rowwise func(...int), whole func(int)) {
+	x, out := in.Args[0], in.Outs[0]
+	shape := func(id int) []int { return c.buf(id).Shape }
+	switch in.Op {
+	case Map:
+		for k, a := range in.Args {
+			if !Broadcasts(shape(a), shape(out)) {
+				c.bad("argument %d, %s, has shape %v, which cannot be broadcast to %v", k, c.label(a), shape(a), shape(out))
+			} else if len(shape(a)) == len(shape(out)) && shape(a)[0] != 1 {
+				rowwise(out, a)
+			} else {
+				whole(a)
+			}
+		}
+	case Reduce:
+		c.reduceShapes(in, rowwise, whole)
+	case Softmax, LogSoftmax, SoftmaxGrad, LogSoftmaxGrad:
+		if m, n, ok := matrix("output", out); ok {
+			for k, a := range in.Args {
+				want(fmt.Sprintf("argument %d", k), a, m, n)
+				rowwise(out, a)
+			}
+		}
+	case LayerNorm, LayerNormGrad:
+		m, n, ok := matrix("argument 0", x)
+		if !ok {
+			return
+		}
+		vectors, outs := in.Args[1:], in.Outs
+		if in.Op == LayerNormGrad {
+			want("argument 1", in.Args[1], m, n)
+			rowwise(out, in.Args[1])
+			vectors = in.Args[2:]
+		}
+		for _, v := range vectors {
+			want("a vector", v, n)
+			whole(v)
+		}
+		for k, o := range outs {
+			want(fmt.Sprintf("output %d", k), o, m, n)
+			rowwise(x, o)
+		}
+	case Transpose:
+		if m, n, ok := matrix("argument 0", x); ok {
+			want("output", out, n, m)
+		}
+		whole(x)
+		whole(out)
+	case Copy:
+		if c.buf(x).Len() != c.buf(out).Len() {
+			c.bad("%v elements are copied to %v", shape(x), shape(out))
+		}
+		rowwise(out, x)
+	}
+}
+
+// reduceShapes checks a Reduce: rows may not be added together in a forward program.
+func (c *programChecker) reduceShapes(in *Instr, rowwise func(...int), whole func(int)) {
+	x, out, axis := c.buf(in.Args[0]), c.buf(in.Outs[0]), in.Attr.Axis
+	if axis < 0 || axis >= len(x.Shape) {
+		c.bad("axis %d of %s, which has shape %v", axis, c.label(in.Args[0]), x.Shape)
+		return
+	}
+	kept := slices.Clone(x.Shape)
+	kept[axis] = 1
+	without := slices.Delete(slices.Clone(x.Shape), axis, axis+1)
+	if len(without) == 0 {
+		without = []int{1}
+	}
+	if !slices.Equal(out.Shape, kept) && !slices.Equal(out.Shape, without) {
+		c.bad("output, %s, has shape %v, want %v or %v", c.label(in.Outs[0]), out.Shape, without, kept)
+	}
+	if axis == 0 {
+		whole(in.Args[0])
+		whole(in.Outs[0])
+		return
+	}
+	rowwise(in.Outs[0], in.Args[0])
 }
 
 // results checks that a forward program leaves something and writes all that it says it leaves.
