@@ -1,6 +1,7 @@
 package program
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -478,7 +479,8 @@ func (c *programChecker) attributes(in *Instr) {
 		at.Beta1, at.Beta2, at.Eps, at.Decay = 0, 0, 0, 0
 	}
 	if at != (Attr{}) {
-		c.bad("attributes that it does not have: %+v", at)
+		left, _ := json.Marshal(at) // of numbers that may be infinite nothing is left: finite has named them
+		c.bad("attributes that it does not have: %s", left)
 	}
 }
 
