@@ -43,6 +43,9 @@ type Builder struct {
 	ones   map[*Node]*Node
 	pulled map[*Node][]*Node // what SymDiff of an op of ours returned, by the op's node
 
+	custom  []Custom
+	unknown bool // verify met ops whose gradient it does not know by form
+
 	lastOp uint32
 	sites  uint32 // of Dropout and Sample, in the order in which they were made
 	at     string // what is being built, for errors
@@ -111,7 +114,7 @@ func (b *Builder) Input(name string, width int) *Node {
 	return n
 }
 
-// Param is a weight of shape [dims...], one or two of them. A matrix is [in, out]. Init is "zero",
+// Param is a weight of shape [dims...], one or two of them. A matrix is [in, out]. Init is "zero", "one",
 // "he_uniform", "glorot_uniform" or "fan_in_uniform", see program.TensorSpec; the fan-in is dims[0]. Names are paths such as "tower0/l1.weight"; a name used twice, by
 // parameters or inputs, is an error, since Gorgonia would make one node of the two.
 func (b *Builder) Param(name, init string, dims ...int) *Node {
@@ -136,9 +139,9 @@ func (b *Builder) param(name, init string, fanIn int, dims ...int) *Node {
 		}
 	}
 	switch init {
-	case "zero", "he_uniform", "glorot_uniform", "fan_in_uniform":
+	case "zero", "one", "he_uniform", "glorot_uniform", "fan_in_uniform":
 	default:
-		return b.failf("graph: parameter %q: unknown init %q, want zero, he_uniform, glorot_uniform or fan_in_uniform", name, init)
+		return b.failf("graph: parameter %q: unknown init %q, want zero, one, he_uniform, glorot_uniform or fan_in_uniform", name, init)
 	}
 	n := b.leaf("parameter", name, dims...)
 	if n == nil {
@@ -247,6 +250,9 @@ func (b *Builder) reachesParam(n *Node) (bool, error) {
 		return false, err
 	}
 	reaches := false
+	if flat(n) {
+		kids = nil
+	}
 	for _, k := range kids {
 		r, err := b.reachesParam(k)
 		if err != nil {

@@ -36,9 +36,14 @@ type Options struct {
 	// Rows that are trained on. Where Batch does not divide them there is a Rest program, which is the
 	// whole of an epoch where there are fewer of them than Batch.
 	Rows int
-	// Tile is the most rows of one pass of the forward program.
+	// Tile is the most rows of one pass of the forward program; where the model uses ops of Gorgonia's, 1 counts as 2.
 	Tile      int
 	Optimizer AdamW
+	// Ops are the user's own, see Register.
+	Ops []Custom
+	// Example gives values of an input for the numeric check that a model gets which uses ops of Gorgonia's or the user's:
+	// rows*width of them. nil takes numbers between 0.25 and 0.75, and row numbers for an index.
+	Example func(input string, rows, width int) []float64
 }
 
 // Names in a compiled set.
@@ -83,17 +88,30 @@ func Compile(build func(*Builder) (Model, error), opts Options) (*program.Set, e
 	if err != nil {
 		return nil, err
 	}
+	if c.probed && (opts.Batch == 1 || twinRows == 1) {
+		return nil, fmt.Errorf("graph: %d rows in batches of %d leave one row, and Gorgonia takes matrices of one row for vectors: "+
+			"choose another batch, or leave a row out", opts.Rows, opts.Batch)
+	}
+	if c.probed {
+		if err := c.probe(train); err != nil {
+			return nil, err
+		}
+	}
 	if err := markRows(train, twin, false); err != nil {
 		return nil, err
 	}
 	if err := markRows(twin, train, false); err != nil {
 		return nil, err
 	}
-	forward, err := c.forward("forward", opts.Tile)
+	tile := opts.Tile
+	if c.probed && tile == 1 {
+		tile = 2 // of one row Gorgonia makes vectors
+	}
+	forward, err := c.forward("forward", tile)
 	if err != nil {
 		return nil, err
 	}
-	other, err := c.forward("forward", opts.Tile+1)
+	other, err := c.forward("forward", tile+1)
 	if err != nil {
 		return nil, err
 	}
@@ -137,11 +155,14 @@ type compiler struct {
 	build func(*Builder) (Model, error)
 	opts  Options
 	set   *program.Set
+	// probed: the gradient has parts that only a numeric check can vouch for.
+	probed bool
 }
 
 // model builds the graph of a batch size and checks that it has the parameters of the graphs before.
 func (c *compiler) model(rows int, training bool) (*Builder, Model, error) {
 	b := newBuilder(rows, training, tensor.Float32)
+	b.custom = c.opts.Ops
 	m, err := b.run(c.build)
 	if err != nil {
 		return nil, m, err
@@ -212,9 +233,14 @@ func (c *compiler) train(name string, rows int) (*program.Program, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.probed = c.probed || b.unknown
+	return b.lowerTraining(name, m, grads, c.opts.Optimizer)
+}
+
+// lowerTraining writes and plans the program of a differentiated model.
+func (b *Builder) lowerTraining(name string, m Model, grads []*Node, opt AdamW) (*program.Program, error) {
 	l := newLowering(b, name)
-	err = b.guard("lowering", func() error { return l.training(m, grads, c.opts.Optimizer) })
-	if err != nil {
+	if err := b.guard("lowering", func() error { return l.training(m, grads, opt) }); err != nil {
 		return nil, err
 	}
 	plan(l.p)
@@ -257,7 +283,11 @@ func (l *lowering) training(m Model, grads []*Node, opt AdamW) error {
 	for i, p := range l.b.params {
 		var args []int
 		for _, n := range updates[i] {
-			args = append(args, l.place(l.values[n]))
+			arg := l.place(l.values[n])
+			if len(updates[i]) == 1 { // Gorgonia gives a column the gradient of a vector
+				arg = l.shaped(arg, p.spec.Shape, n.Name())
+			}
+			args = append(args, arg)
 		}
 		l.update(p, l.values[p.node].buf, args, opt)
 	}
@@ -300,7 +330,7 @@ func (b *Builder) gradients(loss *Node) ([]*Node, error) {
 		return nil, err
 	}
 	for _, n := range all {
-		if err := lowerable(n); err != nil {
+		if err := b.lowerable(n); err != nil {
 			return nil, err
 		}
 	}

@@ -14,8 +14,14 @@ type lowering struct {
 	b      *Builder
 	p      *program.Program
 	values map[*Node]value
-	fills  map[float32]int // [1] buffers that hold a constant
-	second map[int]int     // the second result of an instruction, by the first
+	fills  map[fill]int // [1] buffers that hold a constant
+	second map[int]int  // the second result of an instruction, by the first
+}
+
+// fill is a constant in a buffer.
+type fill struct {
+	c     float32
+	sized bool
 }
 
 // value is where a node's result is: in a buffer or, for scalar constants, in the lowering's hands.
@@ -23,11 +29,12 @@ type value struct {
 	buf      int
 	constant bool
 	c        float32
+	sized    bool // a constant that is made of sizes of the batch
 }
 
 func newLowering(b *Builder, name string) *lowering {
 	return &lowering{b: b, p: &program.Program{Name: name, Rows: b.rows},
-		values: map[*Node]value{}, fills: map[float32]int{}, second: map[int]int{}}
+		values: map[*Node]value{}, fills: map[fill]int{}, second: map[int]int{}}
 }
 
 func (l *lowering) buffer(name string, kind program.Kind, dtype program.DType, shape []int) int {
@@ -46,7 +53,18 @@ func operands(n *Node) ([]*Node, error) {
 	if o, ours := n.Op().(*op); ours && o.kind == program.Fill {
 		return nil, nil
 	}
-	return children(n)
+	kids, err := children(n)
+	if n.Op() != nil && len(kids) > 0 {
+		switch typeName(n.Op()) {
+		case "sizeOp":
+			return nil, err
+		case "repeatOp":
+			return kids[:1], err // the shape says how often
+		case "softmaxDiffOp":
+			return kids[1:], err // the result and its gradient
+		}
+	}
+	return kids, err
 }
 
 // reachable lists what the roots are made of, in the order in which the nodes were made: that is a
@@ -128,6 +146,9 @@ func (l *lowering) node(n *Node) error {
 	if o, ours := n.Op().(*op); ours {
 		return l.ours(n, o, args)
 	}
+	if c := l.b.registered(n.Op()); c != nil {
+		return l.custom(n, c, args)
+	}
 	f, err := recognise(n)
 	if err != nil {
 		return err
@@ -147,6 +168,12 @@ func (l *lowering) ours(n *Node, o *op, args []value) error {
 	bufs := make([]int, len(args))
 	for i, a := range args {
 		bufs[i] = l.place(a)
+	}
+	if o.kind == program.LayerNormGrad {
+		dx, t := l.temp(n), l.buffer(n.Name()+" terms", program.Temp, program.F32, dims(n))
+		l.emit(o.kind, o.attr, n.Name(), bufs, []int{dx, t})
+		l.values[n], l.second[dx] = value{buf: dx}, t
+		return nil
 	}
 	if o.kind == program.SampledSoftmaxGrad {
 		dpos := l.buffer(n.Name()+" dpos", program.Temp, program.F32, slices.Clone(l.p.Buffers[bufs[0]].Shape))
@@ -209,65 +236,14 @@ func (l *lowering) place(v value) int {
 	if !v.constant {
 		return v.buf
 	}
-	i, ok := l.fills[v.c]
+	key := fill{v.c, v.sized}
+	i, ok := l.fills[key]
 	if !ok {
 		i = l.buffer(fmt.Sprintf("constant %v", v.c), program.Temp, program.F32, []int{1})
-		l.emit(program.Fill, program.Attr{Scale: v.c}, "", nil, []int{i})
-		l.fills[v.c] = i
+		l.emit(program.Fill, program.Attr{Scale: v.c, Sized: v.sized}, "", nil, []int{i})
+		l.fills[key] = i
 	}
 	return i
-}
-
-// foreign lowers one of Gorgonia's own ops. Constants are folded.
-func (l *lowering) foreign(n *Node, f foreign, args []value) error {
-	fold := len(args) > 0
-	for _, a := range args {
-		fold = fold && a.constant
-	}
-	switch f.kind {
-	case constant:
-		l.values[n] = value{constant: true, c: f.value}
-		return nil
-	case negation:
-		if fold {
-			l.values[n] = value{constant: true, c: -args[0].c}
-			return nil
-		}
-		l.result(n, program.Scale, program.Attr{Scale: -1}, args[0].buf)
-		return nil
-	case addition:
-		if fold {
-			l.values[n] = value{constant: true, c: args[0].c + args[1].c}
-			return nil
-		}
-		if !l.alike(args[0], args[1]) {
-			return fmt.Errorf("graph: node %s: sum of different shapes or with a constant cannot be lowered; "+
-				"use Builder.Dense for a bias", n.Name())
-		}
-		l.result(n, program.Add, program.Attr{}, args[0].buf, args[1].buf)
-		return nil
-	case elementwise:
-		if fold {
-			l.values[n] = value{constant: true, c: args[0].c * args[1].c}
-			return nil
-		}
-		if args[0].constant {
-			args[0], args[1] = args[1], args[0]
-		}
-		if !args[1].constant {
-			return fmt.Errorf("graph: node %s: elementwise product of two nodes cannot be lowered; only by a constant", n.Name())
-		}
-		l.result(n, program.Scale, program.Attr{Scale: args[1].c}, args[0].buf)
-		return nil
-	case product:
-		l.result(n, program.MatMul, program.Attr{TransA: f.transA, TransB: f.transB}, args[0].buf, args[1].buf)
-		return nil
-	}
-	return fmt.Errorf("graph: node %s: foreign op %d has no lowering", n.Name(), f.kind)
-}
-
-func (l *lowering) alike(a, b value) bool {
-	return !a.constant && !b.constant && slices.Equal(l.p.Buffers[a.buf].Shape, l.p.Buffers[b.buf].Shape)
 }
 
 // accumulate adds a mean over the batch to a slot, weighted by the rows of the batch: divided by slot

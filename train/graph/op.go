@@ -38,7 +38,7 @@ const tableGrad program.Op = "table_grad"
 func differentiable(kind program.Op, operand int) bool {
 	switch kind {
 	case program.MatMul, program.Activate, program.Add, program.Scale, program.Dropout, program.Concat, program.Slice,
-		program.RowDot, program.RowScale:
+		program.RowDot, program.RowScale, program.Softmax, program.LogSoftmax, program.LayerNorm:
 		return true
 	case program.BCE, program.Lookup, program.Pinball:
 		return operand == 0
@@ -137,6 +137,8 @@ func (o *op) shape(in [][]int) (tensor.Shape, error) {
 		return tensor.Shape{o.width, 1}, nil
 	case program.RowDot:
 		return tensor.Shape{in[0][0], 1}, nil
+	case program.SoftmaxGrad, program.LogSoftmaxGrad, program.Softmax, program.LogSoftmax, program.LayerNorm, program.LayerNormGrad:
+		return slices.Clone(in[0]), nil // in the second part of the gradient, which has the first before it, too
 	case program.SampledSoftmaxGrad:
 		return slices.Clone(in[1]), nil // of neg; in the second part, which has the first before it, of pos
 	case program.Activate, program.ActGrad, program.Scale, program.Fill, program.Dropout, program.BCEGrad, program.RowScale,
@@ -237,6 +239,28 @@ func (o *op) pullback(in []*Node, out, grad *Node) ([]*Node, error) {
 		}
 		if o.wants[1] {
 			grads[1] = makeNode(in[1], "ds", program.RowDot, program.Attr{}, grad, in[0])
+		}
+	case program.Softmax, program.LogSoftmax:
+		kind := program.SoftmaxGrad
+		if o.kind == program.LogSoftmax {
+			kind = program.LogSoftmaxGrad
+		}
+		if o.wants[0] {
+			grads[0] = makeNode(in[0], "dx", kind, program.Attr{}, grad, out)
+		}
+	case program.LayerNorm:
+		args := []*Node{grad, in[0], in[1]}
+		dx := makeNode(in[0], "dx", program.LayerNormGrad, o.attr, args...)
+		if o.wants[0] {
+			grads[0] = dx
+		}
+		if o.wants[1] && err == nil {
+			var t *Node
+			t, err = o.b.nodeOf(name+" terms", &op{kind: program.LayerNormGrad, attr: o.attr, part: 1}, append([]*Node{dx}, args...)...)
+			grads[1] = makeNode(in[1], "dgain", program.ColSum, program.Attr{}, t)
+		}
+		if o.wants[2] {
+			grads[2] = makeNode(in[2], "dbias", program.ColSum, program.Attr{}, grad)
 		}
 	case program.Lookup:
 		if o.wants[0] {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/onmart/onmart/train/program"
 )
@@ -11,9 +12,10 @@ import (
 // alignment of temporaries: a cache line, and the widest vector.
 const alignment = 64
 
-// plan finishes a program: results go in place where the instruction may and the operand is dead,
+// plan finishes a program: passes (passes.go), results go in place where the instruction may and the operand is dead,
 // unused buffers go away, and temporaries get their offsets.
 func plan(p *program.Program) {
+	optimise(p)
 	inPlace(p)
 	compact(p)
 	place(p)
@@ -40,11 +42,16 @@ func inPlace(p *program.Program) {
 	for i := range p.Instrs {
 		in := &p.Instrs[i]
 		switch in.Op {
-		case program.Add, program.Scale, program.Activate, program.ActGrad, program.Dropout:
+		case program.Add, program.Scale, program.Activate, program.ActGrad, program.Dropout, program.Softmax, program.LogSoftmax:
+		case program.Map:
+			firstDying(p, in, last, i)
 		default:
 			continue
 		}
 		out := in.Outs[0]
+		if !slices.Equal(p.Buffers[in.Args[0]].Shape, p.Buffers[out].Shape) {
+			continue
+		}
 		dies := func(a int) bool {
 			return p.Buffers[a].Kind == program.Temp && p.Buffers[out].Kind == program.Temp && last[a] == i && a != out
 		}
@@ -52,7 +59,7 @@ func inPlace(p *program.Program) {
 			in.Args[0], in.Args[1] = in.Args[1], in.Args[0]
 		}
 		first := in.Args[0]
-		if !dies(first) || slices.Contains(in.Args[1:], first) {
+		if !dies(first) || in.Op != program.Map && slices.Contains(in.Args[1:], first) {
 			continue
 		}
 		for k := i; k < len(p.Instrs); k++ {
@@ -63,6 +70,27 @@ func inPlace(p *program.Program) {
 		}
 		last[first] = last[out]
 	}
+}
+
+// firstDying makes an operand that may be written over the first of a Map.
+func firstDying(p *program.Program, in *program.Instr, last []int, i int) {
+	k := slices.IndexFunc(in.Args, func(a int) bool {
+		return p.Buffers[a].Kind == program.Temp && last[a] == i && slices.Equal(p.Buffers[a].Shape, p.Buffers[in.Outs[0]].Shape)
+	})
+	if k <= 0 {
+		return
+	}
+	in.Args[0], in.Args[k] = in.Args[k], in.Args[0]
+	words := strings.Split(in.Attr.Expr, " ")
+	for n, w := range words {
+		switch w {
+		case "x0":
+			words[n] = fmt.Sprintf("x%d", k)
+		case fmt.Sprintf("x%d", k):
+			words[n] = "x0"
+		}
+	}
+	in.Attr.Expr = strings.Join(words, " ")
 }
 
 func rename(bufs []int, from, to int) {
@@ -94,51 +122,94 @@ func compact(p *program.Program) {
 	}
 }
 
-// place gives temporaries that are alive at the same time disjoint places, the largest first, each at
-// the lowest offset that fits (greedy by size: Pisarchyk & Lee, "Efficient memory management for deep
-// neural net inference", 2020).
-func place(p *program.Program) {
-	type span struct{ buf, size, first, last int }
-	spans := make([]span, 0, len(p.Buffers))
-	of := map[int]int{}
+// span is the life of memory: from the instruction that first writes it to the last that reads it. What a Copy makes of a
+// temp that dies there lies over it.
+type span struct {
+	bufs              []int
+	size, first, last int
+}
+
+// spans are the lives of temporaries.
+func spans(p *program.Program) []*span {
+	last, of := lastUse(p), map[int]*span{}
+	var all []*span
 	for i, in := range p.Instrs {
 		for _, b := range slices.Concat(in.Args, in.Outs) {
 			if p.Buffers[b].Kind != program.Temp {
 				continue
 			}
-			k, seen := of[b]
-			if !seen {
-				k = len(spans)
-				of[b] = k
-				spans = append(spans, span{b, align(p.Buffers[b].Len() * p.Buffers[b].DType.Size()), i, i})
+			if of[b] == nil {
+				var from *span
+				if in.Op == program.Copy && b == in.Outs[0] && last[in.Args[0]] == i {
+					from = of[in.Args[0]]
+				}
+				if from != nil {
+					from.bufs = append(from.bufs, b)
+					of[b] = from
+				} else {
+					of[b] = &span{size: align(p.Buffers[b].Len() * p.Buffers[b].DType.Size()), first: i, bufs: []int{b}}
+					all = append(all, of[b])
+				}
 			}
-			spans[k].last = i
+			of[b].last = i
 		}
 	}
-	sort.SliceStable(spans, func(i, j int) bool { return spans[i].size > spans[j].size })
+	return all
+}
+
+// place gives temporaries that are alive at the same time disjoint places, the largest first, each at
+// the lowest offset that fits (greedy by size: Pisarchyk & Lee, "Efficient memory management for deep
+// neural net inference", 2020).
+func place(p *program.Program) {
+	all := spans(p)
+	sort.SliceStable(all, func(i, j int) bool { return all[i].size > all[j].size })
 	p.Arena = 0
-	for i, s := range spans {
-		var taken []span
-		for _, t := range spans[:i] {
+	offset := func(s *span) int { return p.Buffers[s.bufs[0]].Offset }
+	for i, s := range all {
+		var taken []*span
+		for _, t := range all[:i] {
 			if t.first <= s.last && s.first <= t.last {
 				taken = append(taken, t)
 			}
 		}
-		sort.Slice(taken, func(i, j int) bool { return p.Buffers[taken[i].buf].Offset < p.Buffers[taken[j].buf].Offset })
+		sort.Slice(taken, func(i, j int) bool { return offset(taken[i]) < offset(taken[j]) })
 		at := 0
 		for _, t := range taken {
-			o := p.Buffers[t.buf].Offset
-			if at+s.size <= o {
+			if at+s.size <= offset(t) {
 				break
 			}
-			at = max(at, o+t.size)
+			at = max(at, offset(t)+t.size)
 		}
-		p.Buffers[s.buf].Offset = at
+		for _, b := range s.bufs {
+			p.Buffers[b].Offset = at
+		}
 		p.Arena = max(p.Arena, at+s.size)
 	}
 }
 
 func align(n int) int { return (n + alignment - 1) / alignment * alignment }
+
+// byRows says whether two shapes differ only in multiples of the rows.
+func byRows(a, b []int, rows, twinRows int) bool {
+	for d := range a {
+		if a[d] != b[d] && !(a[d]%rows == 0 && a[d]/rows*twinRows == b[d]) {
+			return false
+		}
+	}
+	return true
+}
+
+// unsized leaves out what sizes of the batch were made into: all constants.
+func unsized(at program.Attr) program.Attr {
+	words := strings.Split(at.Expr, " ")
+	for i, w := range words {
+		if program.Fn(w).Arity() == 0 && !strings.HasPrefix(w, "x") {
+			words[i] = "#"
+		}
+	}
+	at.Expr, at.Scale = strings.Join(words, " "), 0
+	return at
+}
 
 // markRows finds the buffers whose leading dimension is the batch, by comparing a program with that of
 // the same model at another batch size. Anything else that differs is an error: such a model is not one
@@ -154,7 +225,11 @@ func markRows(p, twin *program.Program, sameAttr bool) error {
 	for i, a := range p.Instrs {
 		b := twin.Instrs[i]
 		same := a.Op == b.Op && slices.Equal(a.Args, b.Args) && slices.Equal(a.Outs, b.Outs)
-		if a.Op != program.Accumulate || sameAttr {
+		switch {
+		case a.Op == program.Accumulate && !sameAttr:
+		case a.Attr.Sized && b.Attr.Sized && !sameAttr:
+			same = same && unsized(a.Attr) == unsized(b.Attr)
+		default:
 			same = same && a.Attr == b.Attr
 		}
 		if !same {
@@ -163,13 +238,16 @@ func markRows(p, twin *program.Program, sameAttr bool) error {
 	}
 	for i := range p.Buffers {
 		a, b := &p.Buffers[i], &twin.Buffers[i]
-		if a.Name != b.Name || a.Kind != b.Kind || len(a.Shape) != len(b.Shape) {
+		if a.Kind != program.Temp && a.Name != b.Name || a.Kind != b.Kind || len(a.Shape) != len(b.Shape) {
 			return differ("buffer " + a.Name)
 		}
 		if slices.Equal(a.Shape, b.Shape) {
 			continue
 		}
 		if len(a.Shape) == 0 || a.Shape[0] != p.Rows || b.Shape[0] != twin.Rows || !slices.Equal(a.Shape[1:], b.Shape[1:]) {
+			if !sameAttr && a.Kind == program.Temp && byRows(a.Shape, b.Shape, p.Rows, twin.Rows) {
+				continue // a training program runs on all of its rows, wherever they are in a shape
+			}
 			return differ("the shape of " + a.Name)
 		}
 		a.PerRow = true

@@ -203,6 +203,10 @@ func (o *op) compute(in []matrix, y *matrix) error {
 				}
 			}
 		}
+	case program.Softmax, program.LogSoftmax, program.SoftmaxGrad, program.LogSoftmaxGrad:
+		o.softmax(in, y)
+	case program.LayerNorm, program.LayerNormGrad:
+		o.layerNorm(in[o.part:], y)
 	case program.Pinball, program.PinballGrad:
 		o.pinball(in, y)
 	default:
@@ -269,6 +273,70 @@ func (o *op) pinball(in []matrix, y *matrix) {
 			y.x[i] = -scale * in[3].x[0] * w * level
 		default:
 			y.x[i] = scale * in[3].x[0] * w * (1 - level)
+		}
+	}
+}
+
+func (o *op) softmax(in []matrix, y *matrix) {
+	for i := range y.rows {
+		x, to := in[0].x[i*y.cols:][:y.cols], y.x[i*y.cols:][:y.cols]
+		top, sum, dot, total := slices.Max(x), 0.0, 0.0, 0.0
+		for j, v := range x {
+			sum += math.Exp(v - top)
+			total += v
+			if len(in) == 2 {
+				dot += v * *in[1].at(i, j)
+			}
+		}
+		for j, v := range x {
+			switch o.kind {
+			case program.Softmax:
+				to[j] = math.Exp(v-top) / sum
+			case program.LogSoftmax:
+				to[j] = v - top - math.Log(sum)
+			case program.SoftmaxGrad:
+				to[j] = (v - dot) * *in[1].at(i, j)
+			default:
+				to[j] = v - math.Exp(*in[1].at(i, j))*total
+			}
+		}
+	}
+}
+
+// layerNorm is the result or, of (dy, x, gain), the gradient or the terms of the gain's.
+func (o *op) layerNorm(in []matrix, y *matrix) {
+	x, gain := in[0], in[1]
+	if o.kind == program.LayerNormGrad {
+		x, gain = in[1], in[2]
+	}
+	n := float64(x.cols)
+	for i := range x.rows {
+		row, h := x.x[i*x.cols:][:x.cols], make([]float64, x.cols)
+		var mean, variance, a, c float64
+		for _, v := range row {
+			mean += v / n
+		}
+		for _, v := range row {
+			variance += (v - mean) * (v - mean) / n
+		}
+		r := 1 / math.Sqrt(variance+o.attr.Eps)
+		for j, v := range row {
+			h[j] = (v - mean) * r
+			if o.kind == program.LayerNormGrad {
+				g := *in[0].at(i, j) * gain.x[j]
+				a += g / n
+				c += g * h[j] / n
+			}
+		}
+		for j := range row {
+			switch {
+			case o.kind == program.LayerNorm:
+				*y.at(i, j) = h[j]*gain.x[j] + in[2].x[j]
+			case o.part == 1:
+				*y.at(i, j) = *in[0].at(i, j) * h[j]
+			default:
+				*y.at(i, j) = r * (*in[0].at(i, j)*gain.x[j] - a - h[j]*c)
+			}
 		}
 	}
 }

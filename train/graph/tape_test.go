@@ -196,6 +196,8 @@ func data(rows int) map[string][]float64 {
 			y = 1
 		}
 		m["x"] = append(m["x"], x...)
+		m["x2"] = append(m["x2"], x[2]-x[0], x[1], -x[2])
+		m["t1"] = append(m["t1"], x[0]-2*x[1])
 		m["y"] = append(m["y"], y)
 		m["w"] = append(m["w"], float64(float32(.5+rng.Float64())))
 		index := func(n int) float64 { return float64(rng.IntN(n+1) - 1) }

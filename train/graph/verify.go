@@ -10,6 +10,7 @@ import (
 type want struct {
 	node *Node
 	args []*Node
+	any  bool // by an op whose gradient is not known by form: probe sees to it
 }
 
 func (w want) met(n *Node) bool {
@@ -45,6 +46,13 @@ func (b *Builder) verify(loss *Node, all []*Node) error {
 			return err
 		}
 		if !reaches || len(wants[n]) == 0 {
+			continue
+		}
+		if slices.ContainsFunc(wants[n], func(w want) bool { return w.any }) {
+			b.unknown = true
+			if err := b.contribute(n, wants); err != nil {
+				return err
+			}
 			continue
 		}
 		terms, err := terms(n.Deriv(), len(wants[n]))
@@ -108,22 +116,29 @@ func (b *Builder) contribute(n *Node, wants map[*Node][]want) error {
 		}
 		return nil
 	}
-	f, err := recognise(n)
+	f, err := foreign{kind: size}, error(nil)
+	if b.registered(n.Op()) == nil {
+		f, err = recognise(n)
+	}
 	if err != nil {
 		return err
 	}
 	for i, k := range kids {
-		switch f.kind {
-		case addition:
+		switch {
+		case k.IsScalar() != n.IsScalar() && f.kind != product: // a scalar beside a tensor gets a sum
+			wants[k] = append(wants[k], want{any: true})
+		case f.kind == addition:
 			wants[k] = append(wants[k], want{node: n.Deriv()})
-		case negation:
+		case f.kind == negation:
 			w, err := negated(n.Deriv())
 			if err != nil {
 				return err
 			}
 			wants[k] = append(wants[k], w)
-		case elementwise, product:
+		case f.kind == elementwise || f.kind == product:
 			wants[k] = append(wants[k], want{args: []*Node{kids[1-i], n.Deriv()}})
+		default:
+			wants[k] = append(wants[k], want{any: true})
 		}
 	}
 	return nil

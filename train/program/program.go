@@ -81,7 +81,7 @@ const (
 	// Gather: () -> (x [B,w]). Row i of x is row perm(epoch, first+i) of bound column Attr.Column, where
 	// perm is Permutation over Schedule.Train.
 	Gather Op = "gather"
-	// MatMul: (a, b[, bias [n]]) -> (y [m,n]). y = act(a' b' + bias); a' is a or, with TransA, its
+	// MatMul: (a, b[, bias [n] or [1,n]]) -> (y [m,n]). y = act(a' b' + bias); a' is a or, with TransA, its
 	// transpose. Each y[i,j] is one chain of fused multiply-adds over k in ascending order starting
 	// from 0; the bias is added after the chain, then the activation.
 	MatMul Op = "matmul"
@@ -272,6 +272,8 @@ type Attr struct {
 	Expr   string  `json:"expr,omitempty"`
 	Fold   Fold    `json:"fold,omitempty"`
 	Axis   int     `json:"axis,omitempty"`
+	// Sized: a constant of Map, Scale or Fill is made of the number of rows, so that the programs of a set differ in it.
+	Sized bool `json:"sized,omitempty"`
 }
 
 // MaxLevels is how many quantiles Pinball takes at most.
@@ -364,7 +366,7 @@ type Program struct {
 type TensorSpec struct {
 	Name  string `json:"name"`
 	Shape []int  `json:"shape"`
-	// Init of a Param: "zero", "he_uniform" (He et al. 2015: U(-sqrt(6/fan_in), +)), "glorot_uniform"
+	// Init of a Param: "zero", "one", "he_uniform" (He et al. 2015: U(-sqrt(6/fan_in), +)), "glorot_uniform"
 	// (Glorot & Bengio 2010), "fan_in_uniform" (U(-1/sqrt(fan_in), +), which PyTorch gives linear
 	// layers, biases included; the fan_in of a bias is that of its layer), "uniform" (U(-scale, +)) or "normal" (mean 0,
 	// deviation scale), which embeddings take. State starts at zero.

@@ -46,6 +46,10 @@ func (s *Set) Initial(seed uint64) Tensors {
 		t := Tensor{Name: p.Name, DType: F32, Shape: p.Shape, F32: make([]float32, n)}
 		limit := 0.0
 		switch p.Init {
+		case "one":
+			for i := range t.F32 {
+				t.F32[i] = 1
+			}
 		case "he_uniform":
 			limit = math.Sqrt(6 / float64(p.FanIn))
 		case "fan_in_uniform":

@@ -67,7 +67,7 @@ func elements(shape []int) (int, bool) {
 }
 
 // inits are what a param may begin with.
-var inits = []string{"zero", "he_uniform", "fan_in_uniform", "glorot_uniform", "uniform", "normal"}
+var inits = []string{"zero", "one", "he_uniform", "fan_in_uniform", "glorot_uniform", "uniform", "normal"}
 
 // specs checks the tensors and slots of the set itself.
 func (c *checker) specs(s *Set) {
@@ -426,7 +426,7 @@ func (c *programChecker) attributes(in *Instr) {
 		}
 	case Scale, Fill, Accumulate:
 		finite("scale", float64(at.Scale))
-		at.Scale = 0
+		at.Scale, at.Sized = 0, at.Sized && in.Op == Accumulate
 	case Dropout:
 		within("rate", float64(at.Rate))
 		if at.Site >= siteInit {
@@ -454,7 +454,7 @@ func (c *programChecker) attributes(in *Instr) {
 				c.bad("%v", err)
 			}
 		}
-		at.Expr = ""
+		at.Expr, at.Sized = "", false
 	case Reduce:
 		if !at.Fold.known() {
 			c.bad("fold %q is not known", at.Fold)
@@ -818,7 +818,7 @@ func (c *programChecker) matmulShapes(in *Instr, matrix func(string, int) (int, 
 		c.bad("a has %d columns (transposed if so), b %d rows", k, k2)
 	}
 	want("output", in.Outs[0], m, n)
-	if len(in.Args) == 3 {
+	if len(in.Args) == 3 && !slices.Equal(c.buf(in.Args[2]).Shape, []int{1, n}) {
 		want("bias", in.Args[2], n)
 	}
 }
@@ -833,7 +833,7 @@ func (c *programChecker) generalShapes(in *Instr, matrix func(string, int) (int,
 		for k, a := range in.Args {
 			if !Broadcasts(shape(a), shape(out)) {
 				c.bad("argument %d, %s, has shape %v, which cannot be broadcast to %v", k, c.label(a), shape(a), shape(out))
-			} else if len(shape(a)) == len(shape(out)) && shape(a)[0] != 1 {
+			} else if len(shape(a)) == len(shape(out)) && (shape(a)[0] != 1 || c.buf(a).PerRow) {
 				rowwise(out, a)
 			} else {
 				whole(a)

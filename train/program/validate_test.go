@@ -111,7 +111,7 @@ func TestFaults(t *testing.T) {
 		},
 			"set: param \"w\": the name is used twice\ntrain: buffer 2 (param \"w\"): shape [4 1], the set has [1]\ntrain: buffer 3 (param \"w\"): the name is used twice in the program\nforward: buffer 5 (param \"w\"): shape [4 1], the set has [1]"},
 		{func(s set) { s.Params = append(s.Params, TensorSpec{Shape: []int{1}}) }, "set: a param without a name"},
-		{func(s set) { s.Params[0].Init = "orthogonal" }, `set: param "w": init "orthogonal" is not known (zero, he_uniform, fan_in_uniform, glorot_uniform, uniform, normal)`},
+		{func(s set) { s.Params[0].Init = "orthogonal" }, `set: param "w": init "orthogonal" is not known (zero, one, he_uniform, fan_in_uniform, glorot_uniform, uniform, normal)`},
 		{func(s set) { s.Params[0].Init, s.Params[0].FanIn = "fan_in_uniform", 0 }, `set: param "w": fan_in_uniform needs fan_in of 1 or more, not 0`},
 		{func(s set) { s.Params[0].FanIn = 0 }, `set: param "w": he_uniform needs fan_in of 1 or more, not 0`},
 		{func(s set) { s.Params[0].Init = "glorot_uniform" }, `set: param "w": glorot_uniform needs fan_in and fan_out of 1 or more, not 4 and 0`},
