@@ -63,13 +63,9 @@ func (d *numberDict) find(dst []int32, v []uint64) bool {
 // findKnown sets dst from i on, up to the first value that is not there, and returns its index.
 func (d *numberDict) findKnown(dst []int32, v []uint64, i int) int {
 	table, values, shift, mask := d.table, d.values, d.shift&63, len(d.table)-1
-	last, place := uint64(0), int32(-1)
+	dst = dst[:len(v)]
 	for ; i < len(v); i++ {
 		x := v[i]
-		if x == last && place >= 0 {
-			dst[i] = place
-			continue
-		}
 		h := int(hashNumber(x) >> shift)
 		for {
 			p := int(table[h&mask]) - 1
@@ -77,12 +73,11 @@ func (d *numberDict) findKnown(dst []int32, v []uint64, i int) int {
 				return i
 			}
 			if values[p] == x {
-				last, place = x, int32(p)
+				dst[i] = int32(p)
 				break
 			}
 			h++
 		}
-		dst[i] = place
 	}
 	return i
 }

@@ -205,15 +205,32 @@ type columnWriter struct {
 	bounds    bounds
 	counts    map[format.Encoding]int32 // pages by encoding
 
-	index  []int32  // scratch: of a page's values in the dictionary
-	packed []uint64 // scratch: a page's numbers without nulls
-	strung []string // scratch: its texts without nulls
-	body   []byte   // scratch: encoded values
-	raw    []byte   // scratch: the bytes of texts
-	starts []uint32 // scratch: where each begins
+	*encodeScratch // while a page is being made
+}
+
+// encodeScratch is the memory in which a page is made.
+type encodeScratch struct {
+	index  []int32  // of a page's values in the dictionary
+	packed []uint64 // a page's numbers without nulls
+	strung []string // its texts without nulls
+	body   []byte   // encoded values
+	raw    []byte   // the bytes of texts
+	starts []uint32 // where each begins
 	levels []byte
 	marks  []byte
 	header bytes.Buffer
+}
+
+var encodeScratches = sync.Pool{New: func() any { return new(encodeScratch) }}
+
+// use gives the column memory to make pages in; what it returns takes it back.
+func (c *columnWriter) use() (end func()) {
+	c.encodeScratch = encodeScratches.Get().(*encodeScratch)
+	return func() {
+		clear(c.strung) // or the texts stay in memory
+		encodeScratches.Put(c.encodeScratch)
+		c.encodeScratch = nil
+	}
 }
 
 func (c *columnWriter) reset() {
@@ -231,6 +248,7 @@ func (c *columnWriter) add(v *Column, n int) error {
 	if n == 0 {
 		return nil
 	}
+	defer c.use()()
 	nulls := c.encodeLevels(v.Null, n)
 	var body []byte
 	var encoding format.Encoding
@@ -418,6 +436,7 @@ func (c *columnWriter) appendPage(dst []byte, h *format.PageHeader, plain int, l
 // dictionaryPage is the page that stands before those that point into it, nil without, and its size as if it were not
 // compressed.
 func (c *columnWriter) dictionaryPage() (out []byte, plain int, err error) {
+	defer c.use()()
 	var body []byte
 	n := c.numbers.len()
 	if c.field.Type == String {

@@ -28,9 +28,10 @@ type Writer struct {
 	rows     int64
 	inPart   int              // rows of the part that have been handed on
 	parts    int              // handed on or there from the start
-	spare    chan *Batch      // pages to be filled
+	lent     *Batch           // by Page, not yet filled
+	spare    pool[Batch]      // pages to be filled
 	pages    chan page        // to the encoder; nil before the first one
-	writers  chan *partWriter // parts to be made
+	writers  pool[partWriter] // parts to be made
 	wg       sync.WaitGroup
 	writing  sync.WaitGroup // parts that are being written
 	resume   *checkpoint    // nil where the Writer leaves none
@@ -48,8 +49,40 @@ type page struct {
 	done chan error // told when it is written, and the parts before it are on disk
 }
 
-// pagesAhead is how many pages there are at most: one being filled, one waiting and one being encoded.
+// pagesAhead is how many pages there are at most: one being filled, one waiting and one being encoded. Where rows do not
+// come in whole pages, one that was lent is a fourth.
 const pagesAhead = 3
+
+// pool is a bounded number of things that are used again. No more are made than were in use at once.
+type pool[T any] struct {
+	spare chan *T
+	more  chan struct{} // one for each that may still be made
+}
+
+func newPool[T any](limit int) pool[T] {
+	p := pool[T]{make(chan *T, limit), make(chan struct{}, limit)}
+	for range limit {
+		p.more <- struct{}{}
+	}
+	return p
+}
+
+// take gives one that was put back, or a new one as long as the bound allows it, or waits.
+func (p *pool[T]) take(create func() *T) *T {
+	select {
+	case x := <-p.spare:
+		return x
+	default:
+	}
+	select {
+	case x := <-p.spare:
+		return x
+	case <-p.more:
+		return create()
+	}
+}
+
+func (p *pool[T]) put(x *T) { p.spare <- x }
 
 // Create starts the data set dir. It refuses an existing directory without force. Defer Abort at once:
 // after Commit it does nothing.
@@ -69,17 +102,29 @@ func newWriter(d *atomicdir.Dir, kind Kind, s *Schema) *Writer {
 		dir: d,
 		manifest: Manifest{FormatVersion: formatVersion, Kind: kind, Schema: Schema{Fields: slices.Clone(s.Fields)},
 			Created: Created{Time: time.Now().UTC().Truncate(time.Second)}, Counts: map[string]int64{}},
-		spare: make(chan *Batch, pagesAhead),
+		spare: newPool[Batch](pagesAhead + 1),
 		// One part in the making and one being written.
-		writers: make(chan *partWriter, 2),
-	}
-	for range cap(w.spare) {
-		w.spare <- nil // made when it is needed
-	}
-	for range cap(w.writers) {
-		w.writers <- nil
+		writers: newPool[partWriter](2),
 	}
 	return w
+}
+
+// Page is a batch without rows whose columns have room for n of them, or for a whole page where that is less. What is
+// put there and given to Write is not copied where it is a page of its own; in any case the memory is the Writer's again
+// after Write, and another Page is to be asked for.
+func (w *Writer) Page(n int) *Batch {
+	if w.lent == nil {
+		w.lent = w.page(n)
+	}
+	w.lent.truncate()
+	return w.lent
+}
+
+// page is an empty page.
+func (w *Writer) page(n int) *Batch {
+	b := w.spare.take(func() *Batch { return NewBatch(&w.manifest.Schema, min(pageRows, n)) })
+	b.truncate()
+	return b
 }
 
 // Write appends a batch of the Writer's schema; the batch may be reused after. A NaN, an infinity, or a
@@ -91,12 +136,12 @@ func (w *Writer) Write(b *Batch) error {
 	if err := checkBatch(b, &w.manifest.Schema); err != nil {
 		return fmt.Errorf("write %s: %w", w.dir.Final(), err)
 	}
+	if w.takeLent(b) {
+		return nil
+	}
 	for at := 0; at < b.N; {
 		if w.filling == nil {
-			if w.filling = <-w.spare; w.filling == nil {
-				w.filling = NewBatch(&w.manifest.Schema, min(pageRows, b.N-at))
-			}
-			w.filling.truncate()
+			w.filling = w.page(b.N - at)
 		}
 		n := min(pageRows-w.filling.N, b.N-at)
 		w.filling.appendRows(b, at, at+n)
@@ -107,6 +152,19 @@ func (w *Writer) Write(b *Batch) error {
 	}
 	w.rows += int64(b.N)
 	return nil
+}
+
+// takeLent takes a page that was lent as it is, where it begins a page of the data set.
+func (w *Writer) takeLent(b *Batch) bool {
+	if b != w.lent || b.N == 0 || b.N > pageRows || w.filling != nil {
+		return false
+	}
+	w.filling, w.lent = b, nil
+	w.rows += int64(b.N)
+	if b.N == pageRows {
+		w.handOn(w.inPart+pageRows == partRows)
+	}
+	return true
 }
 
 // Rows is the number of rows written so far, with those of a checkpoint or of the data set that is appended to.
@@ -147,9 +205,7 @@ func (w *Writer) encode(pages <-chan page) {
 			continue
 		}
 		if p == nil {
-			if p = <-w.writers; p == nil {
-				p = newPartWriter(&w.manifest.Schema)
-			}
+			p = w.writers.take(func() *partWriter { return newPartWriter(&w.manifest.Schema) })
 			p.reset()
 		}
 		if next.rows != nil {
@@ -166,7 +222,7 @@ func (w *Writer) encode(pages <-chan page) {
 		}
 	}
 	if p != nil {
-		w.writers <- p
+		w.writers.put(p)
 	}
 }
 
@@ -213,7 +269,7 @@ func (w *Writer) writePart(p *partWriter, name string) (Part, error) {
 		part.Bytes, err = p.finish(io.MultiWriter(f, sum))
 		part.SHA256 = hex.EncodeToString(sum.Sum(nil))
 	}
-	w.writers <- p
+	w.writers.put(p)
 	if f == nil {
 		return part, err
 	}
@@ -225,7 +281,7 @@ func (w *Writer) writePart(p *partWriter, name string) (Part, error) {
 
 func (w *Writer) giveBack(b *Batch) {
 	if b != nil {
-		w.spare <- b
+		w.spare.put(b)
 	}
 }
 

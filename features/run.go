@@ -235,7 +235,6 @@ type backfill struct {
 	out     Rows
 	emit    []int32 // rows of out that are in the range
 	sources []int32 // rows of the input that are given out
-	given   datasets.Batch
 }
 
 // rowID is a trans_id: one of the two.
@@ -413,8 +412,18 @@ func (a *ascending) check(dir string, seq []int64) error {
 	return nil
 }
 
-// batch folds one batch and writes the rows of the range.
+// batch folds one batch and writes the rows of the range. The features are computed into the memory of the page that is
+// written.
 func (b *backfill) batch(in *datasets.Batch) error {
+	var page *datasets.Batch
+	kept := len(b.plan.kept)
+	if b.w != nil {
+		page = b.w.Page(in.N)
+		b.out.Values = b.out.Values[:0]
+		for _, c := range page.Columns[kept:] {
+			b.out.Values = append(b.out.Values, c.Floats)
+		}
+	}
 	if err := b.engine.Process(in, &b.out); err != nil {
 		return err
 	}
@@ -427,29 +436,47 @@ func (b *backfill) batch(in *datasets.Batch) error {
 	if b.w == nil || n == 0 {
 		return nil
 	}
-	b.given.Schema, b.given.N, b.given.Columns = b.plan.out, n, b.given.Columns[:0]
-	for _, c := range b.plan.kept {
-		col := in.Columns[c]
-		if n < in.N {
-			col = datasets.Column{Ints: pick(col.Ints, b.sources), Floats: pick(col.Floats, b.sources),
-				Strings: pick(col.Strings, b.sources), Null: pick(col.Null, b.sources)}
-		}
+	page.N = n
+	for i, c := range b.plan.kept {
+		b.keep(&page.Columns[i], &in.Columns[c], n < in.N)
 		if c == b.plan.label && b.labels != nil {
-			b.fillLabels(in, &col)
+			b.fillLabels(in, &page.Columns[i])
 		}
-		b.given.Columns = append(b.given.Columns, col)
 	}
-	for _, v := range b.out.Values {
+	for f, v := range b.out.Values {
 		if n < b.out.N {
-			v = pick(v, b.emit)
+			for i, r := range b.emit { // ascending: what is read has not been written
+				v[i] = v[r]
+			}
 		}
-		b.given.Columns = append(b.given.Columns, datasets.Column{Floats: v})
+		page.Columns[kept+f].Floats = v[:n]
 	}
-	return b.w.Write(&b.given)
+	return b.w.Write(page)
+}
+
+// keep appends a column of the input to that of a page: all of it, or the rows that are given out.
+func (b *backfill) keep(to, from *datasets.Column, some bool) {
+	if some {
+		to.Ints, to.Floats = appendRows(to.Ints, from.Ints, b.sources), appendRows(to.Floats, from.Floats, b.sources)
+		to.Strings, to.Null = appendRows(to.Strings, from.Strings, b.sources), appendRows(to.Null, from.Null, b.sources)
+		return
+	}
+	to.Ints, to.Floats = append(to.Ints, from.Ints...), append(to.Floats, from.Floats...)
+	to.Strings, to.Null = append(to.Strings, from.Strings...), append(to.Null, from.Null...)
+}
+
+func appendRows[T any](to, from []T, rows []int32) []T {
+	if from == nil {
+		return to
+	}
+	for _, r := range rows {
+		to = append(to, from[r])
+	}
+	return to
 }
 
 // choose finds the rows that are given out, and says how many. Where all of a batch are, which is the rule, no lists
-// are made and the columns are handed over as they are.
+// are made.
 func (b *backfill) choose(in *datasets.Batch) int {
 	b.emit, b.sources = b.emit[:0], b.sources[:0]
 	times := in.Columns[b.plan.time].Ints
@@ -530,7 +557,6 @@ func (b *backfill) collectLabels(ctx context.Context) error {
 // fillLabels puts the latest label of the log where a transaction carried none.
 func (b *backfill) fillLabels(in *datasets.Batch, c *datasets.Column) {
 	p := b.plan
-	c.Ints, c.Null = slices.Clone(c.Ints), slices.Clone(c.Null)
 	for j := range c.Null {
 		if !c.Null[j] {
 			continue

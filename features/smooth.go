@@ -126,30 +126,22 @@ func (w *scanner) enter(r *ring) {
 
 // places finds the entries of each window of each row.
 func (w *scanner) places(r *ring) {
-	gs, run, d, s := w.gs, &w.run, r.d, w.gs.stride
+	gs, run, s := w.gs, &w.run, w.gs.stride
 	m := len(run.rows)
+	times := gs.in[run.at*gs.packed:]
 	if gs.shift > 0 {
-		hi := gs.seek(r, low(r.h[headHi]), w.packedRow(0)[packTime])
-		x, o := gs.in[run.at*gs.packed:], hi*s
-		for j := range m {
-			for t := x[j*gs.packed+packTime]; d[o] <= t; o += s {
-				hi++
-			}
-			run.hi[j] = int32(hi)
-		}
+		hi := gs.seek(r, low(r.h[headHi]), times[packTime])
+		slide(run.hi[:m], r, s, times, gs.packed, 0, hi)
 	}
 	r.h[headHi] = pair(int(run.hi[m-1]), high(r.h[headHi]))
 	for i := range gs.wins {
 		win, los := &gs.wins[i], run.lo[i][:m]
 		switch win.form {
 		case sliding:
-			lo := gs.seek(r, getCursor(r.h, gs.cursors, win.cursor), w.packedRow(0)[packTime]-win.span)
-			x, o := gs.in[run.at*gs.packed:], lo*s
-			for j := range los {
-				for bound := x[j*gs.packed+packTime] - win.span; d[o] <= bound; o += s {
-					lo++
-				}
-				los[j] = min(int32(lo), run.hi[j])
+			lo := gs.seek(r, getCursor(r.h, gs.cursors, win.cursor), times[packTime]-win.span)
+			lo = slide(los, r, s, times, gs.packed, win.span, lo)
+			for j, hi := range run.hi[:m] {
+				los[j] = min(los[j], hi)
 			}
 			setCursor(r.h, gs.cursors, win.cursor, lo)
 		case calendarUnit:
@@ -168,6 +160,39 @@ func (w *scanner) places(r *ring) {
 			clear(los)
 		}
 	}
+}
+
+// ahead is how many entries slide compares at a time.
+const ahead = 4
+
+// slide sets dst to the number of entries with K <= t-span of each row, whose times, ascending, stand p words apart, from
+// lo on, which is that of the first row or less. It returns the last of them.
+//
+// From one row to the next there are none, one or a few entries more, in no order that a processor could learn: a loop that
+// stops at the first greater one costs a wrong turn for each row and window. So it compares a few, of which the first so
+// many are not greater, and adds how many they are.
+func slide(dst []int32, r *ring, s int, times []int64, p int, span int64, lo int) int {
+	d, at := r.d, packTime
+	for j := range dst {
+		bound := times[at] - span
+		at += p
+		for {
+			if lo+ahead > r.n+1 { // the sentinel is the last to compare
+				for d[lo*s] <= bound {
+					lo++
+				}
+				break
+			}
+			x := d[lo*s : lo*s+(ahead-1)*s+1]
+			n := btoi(x[0] <= bound) + btoi(x[s] <= bound) + btoi(x[2*s] <= bound) + btoi(x[3*s] <= bound)
+			lo += n
+			if n < ahead {
+				break
+			}
+		}
+		dst[j] = int32(lo)
+	}
+	return lo
 }
 
 // feature1 computes feature i of all rows of the run.
