@@ -23,6 +23,11 @@ type matmul struct {
 	transA, transB bool
 	act            program.Act
 	packed         []float32 // b in panels, made once, where b does not change
+
+	// epilogue, unless nil, is called once for every element of y, in blocks: rows lo..hi of columns j0..j1 are final,
+	// with bias and act, and in the cache of the worker that calls it. It may change them. Where a block ends depends
+	// on sizes and on the division of the work; what it makes of an element must not.
+	epilogue func(w *worker, lo, hi, j0, j1 int)
 }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
@@ -33,10 +38,39 @@ func (mm *matmul) panels() int { return ceilDiv(mm.n, tileCols) }
 // swapped is the same product with its sides changed, where y is a column and a is transposed: then the vectors
 // run along y instead of being 15/16 empty. x*y is y*x to the bit.
 func (mm *matmul) swapped() (matmul, bool) {
-	if mm.n != 1 || !mm.transA || mm.transB || mm.bias != nil {
+	if mm.n != 1 || !mm.transA || mm.transB || mm.bias != nil || mm.epilogue != nil {
 		return matmul{}, false
 	}
 	return matmul{a: mm.b, b: mm.a, y: mm.y, m: 1, k: mm.k, n: mm.m, transA: true, act: mm.act}, true
+}
+
+// division is how the work of a product is divided between workers.
+type division struct {
+	partition
+	byRow bool // a unit is a row of y; else a unit touches all of a and b, and any part of y
+	run   func(w *worker, lo, hi int)
+	pack  int // elements of memory that each worker needs for panels
+}
+
+// divide divides by rows of y, or by panels where a worker with rows of y would still read all of a, or where y has one
+// row; perRow says that y grows with the batch.
+func (mm *matmul) divide(perRow bool) division {
+	product := *mm
+	if s, ok := product.swapped(); ok {
+		product = s
+	}
+	d := division{}
+	if product.packed == nil {
+		d.pack = min(product.k, kBlock) * min(product.panels(), panelBlock) * tileCols
+	}
+	if product.transA || product.m == 1 && !perRow {
+		d.partition = partition{units: product.panels(), quantum: 1}
+		d.run = func(w *worker, lo, hi int) { product.run(w, 0, product.m, lo, hi) }
+		return d
+	}
+	d.byRow, d.partition = true, partition{units: product.m, quantum: tileRows}
+	d.run = func(w *worker, lo, hi int) { product.run(w, lo, hi, 0, product.panels()) }
+	return d
 }
 
 // run computes rows lo..hi and panels p0..p1 of y. Nothing that it computes depends on these bounds.
@@ -51,26 +85,30 @@ func (mm *matmul) run(w *worker, lo, hi, p0, p1 int) {
 				for p := pc; p < pEnd; p++ {
 					mm.column(w, b[(p-pc)*step:], ldb, k0, kc, r0, rEnd, p)
 				}
-				if mm.act == program.Silu && k0+kc == mm.k {
-					mm.silu(w, r0, rEnd, pc, pEnd)
+				if k0+kc == mm.k {
+					mm.finish(w, r0, rEnd, pc*tileCols, min(pEnd*tileCols, mm.n))
 				}
 			}
 		}
 	}
 }
 
-// silu activates the finished rows lo..hi of panels p0..p1 while they are in the cache. Relu costs the
-// micro-kernel one instruction a vector; this costs twenty, so it is a pass of its own.
-func (mm *matmul) silu(w *worker, lo, hi, p0, p1 int) {
-	from, to := p0*tileCols, min(p1*tileCols, mm.n)
-	if to-from == mm.n {
+// finish does with the final sums of rows lo..hi of columns j0..j1, while they are in the cache, what the micro-kernel
+// does not do itself. Relu costs that one instruction a vector; silu costs twenty, so it is a pass of its own.
+func (mm *matmul) finish(w *worker, lo, hi, j0, j1 int) {
+	switch {
+	case mm.act != program.Silu:
+	case j1-j0 == mm.n:
 		y := mm.y[lo*mm.n : hi*mm.n]
 		w.kernels.silu(y, y)
-		return
+	default:
+		for i := lo; i < hi; i++ {
+			y := mm.y[i*mm.n+j0 : i*mm.n+j1]
+			w.kernels.silu(y, y)
+		}
 	}
-	for i := lo; i < hi; i++ {
-		y := mm.y[i*mm.n+from : i*mm.n+to]
-		w.kernels.silu(y, y)
+	if mm.epilogue != nil {
+		mm.epilogue(w, lo, hi, j0, j1)
 	}
 }
 
