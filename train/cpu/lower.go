@@ -120,9 +120,9 @@ func (l lowering) emit(p partition, run func(w *worker, lo, hi int), touches ...
 	l.machine.steps = append(l.machine.steps, step{partition: p, run: run, touches: touches})
 }
 
-// byRow divides the rows of a buffer, in whole tiles of the micro-kernel.
+// byRow divides the rows of a buffer, in whole quanta of the matrix product.
 func (l lowering) byRow(id int) partition {
-	return partition{units: l.buf(id).Shape[0], perRow: l.buf(id).PerRow && l.varying, quantum: tileRows}
+	return partition{units: l.buf(id).Shape[0], perRow: l.buf(id).PerRow && l.varying, quantum: rowQuantum}
 }
 
 // byElement divides n elements, in whole cache lines.

@@ -13,9 +13,7 @@ import (
 
 func main() {
 	ConstraintExpr("amd64")
-	for rows := 1; rows <= 6; rows++ {
-		tile(rows)
-	}
+	gemm()
 	actGrad()
 	silu(false)
 	silu(true)
