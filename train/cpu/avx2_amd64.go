@@ -15,7 +15,7 @@ func hasAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasFMA }
 // avx2Kernels hand whole vectors to the assembly and what is left over to the portable kernels.
 func avx2Kernels() *kernels {
 	return &kernels{
-		name: "cpu-avx2", tile: tileAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
+		name: "cpu-avx2", tile: avx2Tiles().run, tileCols: avx2TileCols(), columnDot: columnDotAVX2, peak: peakAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
 		adamw: adamwAVX2, dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
 		prefetch: prefetchAVX2, add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
 		softmaxLogits: softmaxLogitsAVX2, softmaxExp: softmaxExpAVX2, pinball: pinballAVX2, pinballGrad: pinballGradAVX2,
@@ -23,31 +23,78 @@ func avx2Kernels() *kernels {
 	}
 }
 
-func tileAVX2(t *tile) {
+// tileFunc is a micro-kernel in assembly: kernels.tile for one number of rows and of vectors. Strides are in bytes; tail
+// is the number of columns in the last vector, for those that can have less than a full one.
+type tileFunc func(a *float32, rs, cs, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k, tiles, tail int,
+	load, relu bool)
+
+// tileTable holds the micro-kernels: full by rows, as wide as they come, and tail by rows and vectors.
+type tileTable struct {
+	cols []int
+	full [13]tileFunc
+	tail [13][9]tileFunc
+}
+
+func avx2Tiles() *tileTable {
+	return &tileTable{
+		cols: avx2TileCols(),
+		full: [13]tileFunc{1: tile1x64, 4: tile4x16, 5: tile5x16, 6: tile6x16},
+		tail: [13][9]tileFunc{
+			1:  {1: tile1x8tail, tile1x16tail, tile1x24tail, tile1x32tail, tile1x40tail, tile1x48tail, tile1x56tail, tile1x64tail},
+			2:  {1: tile2x8tail, tile2x16tail, tile2x24tail, tile2x32tail},
+			3:  {1: tile3x8tail, tile3x16tail, tile3x24tail},
+			4:  {1: tile4x8tail, tile4x16tail},
+			5:  {1: tile5x8tail, tile5x16tail},
+			6:  {1: tile6x8tail, tile6x16tail},
+			7:  {1: tile7x8tail},
+			8:  {1: tile8x8tail},
+			9:  {1: tile9x8tail},
+			10: {1: tile10x8tail},
+			11: {1: tile11x8tail},
+			12: {1: tile12x8tail},
+		},
+	}
+}
+
+func (table *tileTable) run(t *tile) {
 	// The assembly trusts its arguments: these panic where the last element is out of reach.
-	_ = t.a[(t.rows-1)*t.rs+(t.k-1)*t.cs]
-	_ = t.b[(t.k-1)*t.ldb+tileCols-1]
-	_ = t.c[(t.rows-1)*t.ldc+tileCols-1]
+	_ = t.a[(t.tiles-1)*t.next+(t.rows-1)*t.rs+(t.k-1)*t.cs]
+	_ = t.b[(t.k-1)*t.ldb+t.cols-1]
+	_ = t.c[(t.tiles*t.rows-1)*t.ldc+t.cols-1]
 	var bias *float32
 	if t.bias != nil {
-		bias = &t.bias[:tileCols][0]
+		bias = &t.bias[:t.cols][0]
 	}
-	a, b, c, rs, cs, ldb, ldc := &t.a[0], &t.b[0], &t.c[0], 4*t.rs, 4*t.cs, 4*t.ldb, 4*t.ldc
-	switch t.rows {
-	case 6:
-		tile6(a, rs, cs, b, ldb, c, ldc, bias, t.k, t.load, t.relu)
-	case 5:
-		tile5(a, rs, cs, b, ldb, c, ldc, bias, t.k, t.load, t.relu)
-	case 4:
-		tile4(a, rs, cs, b, ldb, c, ldc, bias, t.k, t.load, t.relu)
-	case 3:
-		tile3(a, rs, cs, b, ldb, c, ldc, bias, t.k, t.load, t.relu)
-	case 2:
-		tile2(a, rs, cs, b, ldb, c, ldc, bias, t.k, t.load, t.relu)
-	case 1:
-		tile1(a, rs, cs, b, ldb, c, ldc, bias, t.k, t.load, t.relu)
-	default:
-		panic("cpu: a tile has 1 to 6 rows")
+	const lanes = 8
+	vecs := (t.cols + lanes - 1) / lanes
+	tail := t.cols - (vecs-1)*lanes
+	f := table.tail[t.rows][vecs]
+	if full := table.full[t.rows]; full != nil && t.cols == table.cols[t.rows] {
+		f = full
+	}
+	f(&t.a[0], 4*t.rs, 4*t.cs, 4*t.next, &t.b[0], 4*t.ldb, &t.c[0], 4*t.ldc, bias, t.k, t.tiles, tail, t.load, t.relu)
+}
+
+func peakAVX2(n int) int {
+	fmaPeak(n)
+	return 2 * 8 * 12 * n
+}
+
+// columnDotAVX2 does the last rows again in a group of eight that ends with them, where there are eight.
+func columnDotAVX2(y, a, x []float32) {
+	k := len(x)
+	a = a[:len(y)*k]
+	if len(y) < 8 {
+		columnDotPortable(y, a, x)
+		return
+	}
+	i := 0
+	for ; len(y)-i >= 32; i += 32 {
+		columnDot32(&y[i], &a[i*k], 4*k, &x[0], k)
+	}
+	for ; i < len(y); i += 8 {
+		i := min(i, len(y)-8)
+		columnDot8(&y[i], &a[i*k], 4*k, &x[0], k)
 	}
 }
 

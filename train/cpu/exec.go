@@ -178,7 +178,7 @@ func (e *exec) evalWorker(w *worker) {
 	m := e.forward
 	id, o, width := m.result()
 	t := m.mem[id]
-	part := partition{units: o.Shape[0], perRow: true, quantum: tileRows}
+	part := partition{units: o.Shape[0], perRow: true, quantum: rowQuantum}
 	for at := e.evalRange.From; at < e.evalRange.To; at += m.p.Rows {
 		w.rows = min(m.p.Rows, e.evalRange.To-at)
 		lo, hi := part.split(w.rows, w.id, w.of)

@@ -9,12 +9,18 @@ import (
 // kernels are the inner loops of one path. Every path gives the same bits.
 type kernels struct {
 	name string
-	// tile is the micro-kernel of the matrix product: c[i*ldc+j] for i < rows <= tileRows and
-	// j < cols <= tileCols gets a chain of k fused multiply-adds of a[i*rs+p*cs] and b[p*ldb+j], p ascending.
-	// The chain starts at c itself with load, else at 0. Then, unless nil, bias[j] is added, and with relu
-	// what is below 0 becomes 0. A kernel may read 16 columns of b and write 16 of c whatever cols is; bias
-	// has 16.
+	// tile is the micro-kernel of the matrix product, for t.tiles blocks of t.rows rows below each other: element i, j of
+	// c, which is c[i*ldc+j], gets a chain of k fused multiply-adds of a[block*next+row*rs+p*cs] and b[p*ldb+j], p
+	// ascending. The chain starts at c itself with load, else at 0. Then, unless nil, bias[j] is added, and with relu
+	// what is below 0 becomes 0. There are at most tileCols[rows] columns.
 	tile func(t *tile)
+	// tileCols is the number of columns that tile takes, by rows; 0 where it does not take so many rows.
+	tileCols []int
+	// columnDot: y[i] is the chain of fused multiply-adds of a[i*len(x)+p] and x[p] over p from 0.
+	columnDot func(y, a, x []float32)
+	// peak does n rounds of multiply-adds that do not wait for each other and returns how many floating-point operations
+	// that were; nil on a path without vectors.
+	peak func(n int) int
 	// actGrad: dz[i] = dy[i] where y[i] > 0, else 0.
 	actGrad func(dz, dy, y []float32)
 	// silu: y[i] = z[i] / (1 + exp(-z[i])), with the arithmetic of siluPortable. y may be z.
@@ -62,13 +68,20 @@ const (
 	tileCols = 16
 )
 
-// tile is the argument of the micro-kernel; its layout is known to the assembly.
+// fewRows is the number of rows from which a product is done in panels.
+const fewRows = 4
+
+// rowQuantum is what the rows of a worker are a multiple of: two tiles of four rows, which are as quick a row as six.
+const rowQuantum = 8
+
+// tile is the argument of the micro-kernel.
 type tile struct {
-	a, b, c, bias []float32
-	rows, cols, k int
-	rs, cs        int // strides of a over rows and over k, in elements
-	ldb, ldc      int
-	load, relu    bool
+	a, b, c, bias     []float32
+	rows, tiles, cols int
+	k                 int
+	rs, cs, next      int // strides of a over rows, over k and over blocks of rows, in elements
+	ldb, ldc          int
+	load, relu        bool
 }
 
 // adamCoef are the numbers of one AdamW step, in the order that the assembly reads them.
@@ -85,10 +98,14 @@ type dropCoef struct {
 	rate, keep float32 // keep = 1 - rate
 }
 
+// avx2TileCols are the widths of the tiles of AVX2: as many as leave room in 16 registers for a row of b and an element of a,
+// at least 8 sums where that can be. The portable path takes the same.
+func avx2TileCols() []int { return []int{0, 64, 32, 24, 16, 16, 16, 8, 8, 8, 8, 8, 8} }
+
 // portableKernels are plain Go: the reference of every other path.
 func portableKernels() *kernels {
 	return &kernels{
-		name: "cpu-portable", tile: tilePortable, actGrad: actGradPortable, silu: siluPortable, siluGrad: siluGradPortable, colSum: colSumPortable,
+		name: "cpu-portable", tile: tilePortable, tileCols: avx2TileCols(), columnDot: columnDotPortable, actGrad: actGradPortable, silu: siluPortable, siluGrad: siluGradPortable, colSum: colSumPortable,
 		adamw: adamwPortable, dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
 		prefetch: func([]float32) {}, add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
 		softmaxLogits: softmaxLogitsPortable, softmaxExp: softmaxExpPortable, pinball: pinballPortable, pinballGrad: pinballGradPortable,
@@ -120,15 +137,16 @@ func fma32(x, y, z float32) float32 {
 }
 
 func tilePortable(t *tile) {
-	for i := range t.rows {
+	for i := range t.tiles * t.rows {
 		c := t.c[i*t.ldc : i*t.ldc+t.cols]
-		var sums [tileCols]float32
+		a := t.a[i/t.rows*t.next+i%t.rows*t.rs:]
+		var sums [maxTileCols]float32
 		acc := sums[:t.cols]
 		if t.load {
 			copy(acc, c)
 		}
 		for p := range t.k {
-			x := t.a[i*t.rs+p*t.cs]
+			x := a[p*t.cs]
 			wide := float64(x)
 			b := t.b[p*t.ldb:][:len(acc)]
 			for j, z := range acc {
@@ -152,6 +170,17 @@ func tilePortable(t *tile) {
 			}
 		}
 		copy(c, acc)
+	}
+}
+
+// maxTileCols is the largest number in portableTileCols.
+const maxTileCols = 64
+
+// columnDotPortable is a tile of one row, with the sides changed.
+func columnDotPortable(y, a, x []float32) {
+	for i := range y {
+		t := tile{a: a[i*len(x):], b: x, c: y[i:], rows: 1, tiles: 1, cols: 1, k: len(x), cs: 1, ldb: 1}
+		tilePortable(&t)
 	}
 }
 

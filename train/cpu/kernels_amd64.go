@@ -4,35 +4,173 @@
 
 package cpu
 
-// tile1 is kernels.tile for 1 rows and 16 columns. Strides are in bytes.
+// tile1x64 is kernels.tile for blocks of 1 rows and 64 columns.
 //
 //go:noescape
-func tile1(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, load bool, relu bool)
+func tile1x64(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
-// tile2 is kernels.tile for 2 rows and 16 columns. Strides are in bytes.
+// tile4x16 is kernels.tile for blocks of 4 rows and 16 columns.
 //
 //go:noescape
-func tile2(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, load bool, relu bool)
+func tile4x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
-// tile3 is kernels.tile for 3 rows and 16 columns. Strides are in bytes.
+// tile5x16 is kernels.tile for blocks of 5 rows and 16 columns.
 //
 //go:noescape
-func tile3(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, load bool, relu bool)
+func tile5x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
-// tile4 is kernels.tile for 4 rows and 16 columns. Strides are in bytes.
+// tile6x16 is kernels.tile for blocks of 6 rows and 16 columns.
 //
 //go:noescape
-func tile4(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, load bool, relu bool)
+func tile6x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
-// tile5 is kernels.tile for 5 rows and 16 columns. Strides are in bytes.
+// tile1x8tail is kernels.tile for blocks of 1 rows and 0+tail columns.
 //
 //go:noescape
-func tile5(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, load bool, relu bool)
+func tile1x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
-// tile6 is kernels.tile for 6 rows and 16 columns. Strides are in bytes.
+// tile1x16tail is kernels.tile for blocks of 1 rows and 8+tail columns.
 //
 //go:noescape
-func tile6(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, load bool, relu bool)
+func tile1x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile1x24tail is kernels.tile for blocks of 1 rows and 16+tail columns.
+//
+//go:noescape
+func tile1x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile1x32tail is kernels.tile for blocks of 1 rows and 24+tail columns.
+//
+//go:noescape
+func tile1x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile1x40tail is kernels.tile for blocks of 1 rows and 32+tail columns.
+//
+//go:noescape
+func tile1x40tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile1x48tail is kernels.tile for blocks of 1 rows and 40+tail columns.
+//
+//go:noescape
+func tile1x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile1x56tail is kernels.tile for blocks of 1 rows and 48+tail columns.
+//
+//go:noescape
+func tile1x56tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile1x64tail is kernels.tile for blocks of 1 rows and 56+tail columns.
+//
+//go:noescape
+func tile1x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile2x8tail is kernels.tile for blocks of 2 rows and 0+tail columns.
+//
+//go:noescape
+func tile2x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile2x16tail is kernels.tile for blocks of 2 rows and 8+tail columns.
+//
+//go:noescape
+func tile2x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile2x24tail is kernels.tile for blocks of 2 rows and 16+tail columns.
+//
+//go:noescape
+func tile2x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile2x32tail is kernels.tile for blocks of 2 rows and 24+tail columns.
+//
+//go:noescape
+func tile2x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile3x8tail is kernels.tile for blocks of 3 rows and 0+tail columns.
+//
+//go:noescape
+func tile3x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile3x16tail is kernels.tile for blocks of 3 rows and 8+tail columns.
+//
+//go:noescape
+func tile3x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile3x24tail is kernels.tile for blocks of 3 rows and 16+tail columns.
+//
+//go:noescape
+func tile3x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile4x8tail is kernels.tile for blocks of 4 rows and 0+tail columns.
+//
+//go:noescape
+func tile4x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile4x16tail is kernels.tile for blocks of 4 rows and 8+tail columns.
+//
+//go:noescape
+func tile4x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile5x8tail is kernels.tile for blocks of 5 rows and 0+tail columns.
+//
+//go:noescape
+func tile5x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile5x16tail is kernels.tile for blocks of 5 rows and 8+tail columns.
+//
+//go:noescape
+func tile5x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile6x8tail is kernels.tile for blocks of 6 rows and 0+tail columns.
+//
+//go:noescape
+func tile6x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile6x16tail is kernels.tile for blocks of 6 rows and 8+tail columns.
+//
+//go:noescape
+func tile6x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile7x8tail is kernels.tile for blocks of 7 rows and 0+tail columns.
+//
+//go:noescape
+func tile7x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile8x8tail is kernels.tile for blocks of 8 rows and 0+tail columns.
+//
+//go:noescape
+func tile8x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile9x8tail is kernels.tile for blocks of 9 rows and 0+tail columns.
+//
+//go:noescape
+func tile9x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile10x8tail is kernels.tile for blocks of 10 rows and 0+tail columns.
+//
+//go:noescape
+func tile10x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile11x8tail is kernels.tile for blocks of 11 rows and 0+tail columns.
+//
+//go:noescape
+func tile11x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// tile12x8tail is kernels.tile for blocks of 12 rows and 0+tail columns.
+//
+//go:noescape
+func tile12x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// columnDot32 is kernels.columnDot for 32 rows; ld is in bytes, k above 0.
+//
+//go:noescape
+func columnDot32(y *float32, a *float32, ld int, x *float32, k int)
+
+// columnDot8 is kernels.columnDot for 8 rows; ld is in bytes, k above 0.
+//
+//go:noescape
+func columnDot8(y *float32, a *float32, ld int, x *float32, k int)
+
+// fmaPeak does n times 12 multiply-adds of 8 lanes, n above 0.
+func fmaPeak(n int)
 
 // actGrad8 is kernels.actGrad for n elements, a positive multiple of 8.
 //

@@ -4,244 +4,48 @@
 
 #include "textflag.h"
 
-// func tile1(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, load bool, relu bool)
-// Requires: AVX, FMA3
-TEXT ·tile1(SB), NOSPLIT, $0-74
-	MOVQ    a+0(FP), AX
-	MOVQ    rs+8(FP), CX
-	MOVQ    cs+16(FP), CX
-	MOVQ    b+24(FP), DX
-	MOVQ    ldb+32(FP), BX
-	MOVQ    c+40(FP), SI
-	MOVQ    ldc+48(FP), DI
-	MOVQ    k+64(FP), DI
-	MOVB    load+72(FP), R8
-	TESTB   R8, R8
-	JZ      zero
-	MOVQ    SI, R8
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	JMP     loop
+DATA tailMask<>+0(SB)/4, $0xffffffff
+DATA tailMask<>+4(SB)/4, $0xffffffff
+DATA tailMask<>+8(SB)/4, $0xffffffff
+DATA tailMask<>+12(SB)/4, $0xffffffff
+DATA tailMask<>+16(SB)/4, $0xffffffff
+DATA tailMask<>+20(SB)/4, $0xffffffff
+DATA tailMask<>+24(SB)/4, $0xffffffff
+DATA tailMask<>+28(SB)/4, $0xffffffff
+DATA tailMask<>+32(SB)/4, $0x00000000
+DATA tailMask<>+36(SB)/4, $0x00000000
+DATA tailMask<>+40(SB)/4, $0x00000000
+DATA tailMask<>+44(SB)/4, $0x00000000
+DATA tailMask<>+48(SB)/4, $0x00000000
+DATA tailMask<>+52(SB)/4, $0x00000000
+DATA tailMask<>+56(SB)/4, $0x00000000
+DATA tailMask<>+60(SB)/4, $0x00000000
+GLOBL tailMask<>(SB), RODATA|NOPTR, $64
 
-zero:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
+// func tile1x64(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile1x64(SB), NOSPLIT, $0-98
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), AX
+	MOVQ ldb+40(FP), CX
+	MOVQ ldc+56(FP), DX
 
-loop:
-	VMOVUPS      (DX), Y2
-	VMOVUPS      32(DX), Y3
-	VBROADCASTSS (AX), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         DI
-	JNZ          loop
-	MOVQ         bias+56(FP), AX
-	TESTQ        AX, AX
-	JZ           activate
-	VMOVUPS      (AX), Y2
-	VMOVUPS      32(AX), Y3
-	VADDPS       Y2, Y0, Y0
-	VADDPS       Y3, Y1, Y1
-
-activate:
-	MOVB   relu+73(FP), R8
-	TESTB  R8, R8
-	JZ     store
-	VXORPS Y4, Y4, Y4
-	VMAXPS Y0, Y4, Y0
-	VMAXPS Y1, Y4, Y1
-
-store:
-	VMOVUPS Y0, (SI)
-	VMOVUPS Y1, 32(SI)
-	VZEROUPPER
-	RET
-
-// func tile2(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, load bool, relu bool)
-// Requires: AVX, FMA3
-TEXT ·tile2(SB), NOSPLIT, $0-74
-	MOVQ    a+0(FP), AX
-	MOVQ    rs+8(FP), CX
-	MOVQ    cs+16(FP), DX
-	MOVQ    b+24(FP), BX
-	MOVQ    ldb+32(FP), SI
-	MOVQ    c+40(FP), DI
-	MOVQ    ldc+48(FP), R8
-	MOVQ    k+64(FP), R9
-	MOVB    load+72(FP), R10
-	TESTB   R10, R10
-	JZ      zero
-	MOVQ    DI, R10
-	VMOVUPS (R10), Y0
-	VMOVUPS 32(R10), Y1
-	ADDQ    R8, R10
-	VMOVUPS (R10), Y2
-	VMOVUPS 32(R10), Y3
-	JMP     loop
-
-zero:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-
-loop:
-	VMOVUPS      (BX), Y4
-	VMOVUPS      32(BX), Y5
-	VBROADCASTSS (AX), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (AX)(CX*1), Y6
-	VFMADD231PS  Y4, Y6, Y2
-	VFMADD231PS  Y5, Y6, Y3
-	ADDQ         DX, AX
-	ADDQ         SI, BX
-	DECQ         R9
-	JNZ          loop
-	MOVQ         bias+56(FP), AX
-	TESTQ        AX, AX
-	JZ           activate
-	VMOVUPS      (AX), Y4
-	VMOVUPS      32(AX), Y5
-	VADDPS       Y4, Y0, Y0
-	VADDPS       Y5, Y1, Y1
-	VADDPS       Y4, Y2, Y2
-	VADDPS       Y5, Y3, Y3
-
-activate:
-	MOVB   relu+73(FP), R10
-	TESTB  R10, R10
-	JZ     store
-	VXORPS Y6, Y6, Y6
-	VMAXPS Y0, Y6, Y0
-	VMAXPS Y1, Y6, Y1
-	VMAXPS Y2, Y6, Y2
-	VMAXPS Y3, Y6, Y3
-
-store:
-	VMOVUPS Y0, (DI)
-	VMOVUPS Y1, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y2, (DI)
-	VMOVUPS Y3, 32(DI)
-	VZEROUPPER
-	RET
-
-// func tile3(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, load bool, relu bool)
-// Requires: AVX, FMA3
-TEXT ·tile3(SB), NOSPLIT, $0-74
-	MOVQ    a+0(FP), AX
-	MOVQ    rs+8(FP), CX
-	MOVQ    cs+16(FP), DX
-	MOVQ    b+24(FP), BX
-	MOVQ    ldb+32(FP), SI
-	MOVQ    c+40(FP), DI
-	MOVQ    ldc+48(FP), R8
-	MOVQ    k+64(FP), R9
-	MOVB    load+72(FP), R10
-	TESTB   R10, R10
-	JZ      zero
-	MOVQ    DI, R10
-	VMOVUPS (R10), Y0
-	VMOVUPS 32(R10), Y1
-	ADDQ    R8, R10
-	VMOVUPS (R10), Y2
-	VMOVUPS 32(R10), Y3
-	ADDQ    R8, R10
-	VMOVUPS (R10), Y4
-	VMOVUPS 32(R10), Y5
-	JMP     loop
-
-zero:
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-
-loop:
-	VMOVUPS      (BX), Y6
-	VMOVUPS      32(BX), Y7
-	VBROADCASTSS (AX), Y8
-	VFMADD231PS  Y6, Y8, Y0
-	VFMADD231PS  Y7, Y8, Y1
-	VBROADCASTSS (AX)(CX*1), Y8
-	VFMADD231PS  Y6, Y8, Y2
-	VFMADD231PS  Y7, Y8, Y3
-	VBROADCASTSS (AX)(CX*2), Y8
-	VFMADD231PS  Y6, Y8, Y4
-	VFMADD231PS  Y7, Y8, Y5
-	ADDQ         DX, AX
-	ADDQ         SI, BX
-	DECQ         R9
-	JNZ          loop
-	MOVQ         bias+56(FP), AX
-	TESTQ        AX, AX
-	JZ           activate
-	VMOVUPS      (AX), Y6
-	VMOVUPS      32(AX), Y7
-	VADDPS       Y6, Y0, Y0
-	VADDPS       Y7, Y1, Y1
-	VADDPS       Y6, Y2, Y2
-	VADDPS       Y7, Y3, Y3
-	VADDPS       Y6, Y4, Y4
-	VADDPS       Y7, Y5, Y5
-
-activate:
-	MOVB   relu+73(FP), R10
-	TESTB  R10, R10
-	JZ     store
-	VXORPS Y8, Y8, Y8
-	VMAXPS Y0, Y8, Y0
-	VMAXPS Y1, Y8, Y1
-	VMAXPS Y2, Y8, Y2
-	VMAXPS Y3, Y8, Y3
-	VMAXPS Y4, Y8, Y4
-	VMAXPS Y5, Y8, Y5
-
-store:
-	VMOVUPS Y0, (DI)
-	VMOVUPS Y1, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y2, (DI)
-	VMOVUPS Y3, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y4, (DI)
-	VMOVUPS Y5, 32(DI)
-	VZEROUPPER
-	RET
-
-// func tile4(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, load bool, relu bool)
-// Requires: AVX, FMA3
-TEXT ·tile4(SB), NOSPLIT, $0-74
-	MOVQ    a+0(FP), AX
-	MOVQ    rs+8(FP), CX
-	MOVQ    cs+16(FP), DX
-	MOVQ    b+24(FP), BX
-	MOVQ    ldb+32(FP), SI
-	MOVQ    c+40(FP), DI
-	MOVQ    ldc+48(FP), R8
-	MOVQ    k+64(FP), R9
-	LEAQ    (AX)(CX*2), R10
-	ADDQ    CX, R10
-	MOVB    load+72(FP), R11
-	TESTB   R11, R11
-	JZ      zero
-	MOVQ    DI, R11
-	VMOVUPS (R11), Y0
-	VMOVUPS 32(R11), Y1
-	ADDQ    R8, R11
-	VMOVUPS (R11), Y2
-	VMOVUPS 32(R11), Y3
-	ADDQ    R8, R11
-	VMOVUPS (R11), Y4
-	VMOVUPS 32(R11), Y5
-	ADDQ    R8, R11
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
+tiles:
+	MOVQ    a+0(FP), BX
+	MOVQ    b+32(FP), SI
+	MOVQ    k+72(FP), R8
+	MOVQ    c+48(FP), DI
+	CMPB    load+96(FP), $0x00
+	JEQ     zero
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	VMOVUPS 64(DI), Y2
+	VMOVUPS 96(DI), Y3
+	VMOVUPS 128(DI), Y4
+	VMOVUPS 160(DI), Y5
+	VMOVUPS 192(DI), Y6
+	VMOVUPS 224(DI), Y7
+	MOVQ    c+48(FP), DI
 	JMP     loop
 
 zero:
@@ -255,43 +59,150 @@ zero:
 	VXORPS Y7, Y7, Y7
 
 loop:
+	PREFETCHT0   (SI)(CX*4)
+	VBROADCASTSS (BX), Y8
+	VFMADD231PS  (SI), Y8, Y0
+	VFMADD231PS  32(SI), Y8, Y1
+	VFMADD231PS  64(SI), Y8, Y2
+	VFMADD231PS  96(SI), Y8, Y3
+	VFMADD231PS  128(SI), Y8, Y4
+	VFMADD231PS  160(SI), Y8, Y5
+	VFMADD231PS  192(SI), Y8, Y6
+	VFMADD231PS  224(SI), Y8, Y7
+	ADDQ         AX, BX
+	ADDQ         CX, SI
+	DECQ         R8
+	JNZ          loop
+	MOVQ         bias+64(FP), BX
+	TESTQ        BX, BX
+	JZ           activate
 	VMOVUPS      (BX), Y8
-	VMOVUPS      32(BX), Y9
-	VBROADCASTSS (AX), Y10
+	VADDPS       Y8, Y0, Y0
+	VMOVUPS      32(BX), Y8
+	VADDPS       Y8, Y1, Y1
+	VMOVUPS      64(BX), Y8
+	VADDPS       Y8, Y2, Y2
+	VMOVUPS      96(BX), Y8
+	VADDPS       Y8, Y3, Y3
+	VMOVUPS      128(BX), Y8
+	VADDPS       Y8, Y4, Y4
+	VMOVUPS      160(BX), Y8
+	VADDPS       Y8, Y5, Y5
+	VMOVUPS      192(BX), Y8
+	VADDPS       Y8, Y6, Y6
+	VMOVUPS      224(BX), Y8
+	VADDPS       Y8, Y7, Y7
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y8, Y8, Y8
+	VMAXPS Y0, Y8, Y0
+	VMAXPS Y1, Y8, Y1
+	VMAXPS Y2, Y8, Y2
+	VMAXPS Y3, Y8, Y3
+	VMAXPS Y4, Y8, Y4
+	VMAXPS Y5, Y8, Y5
+	VMAXPS Y6, Y8, Y6
+	VMAXPS Y7, Y8, Y7
+
+store:
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	VMOVUPS Y2, 64(DI)
+	VMOVUPS Y3, 96(DI)
+	VMOVUPS Y4, 128(DI)
+	VMOVUPS Y5, 160(DI)
+	VMOVUPS Y6, 192(DI)
+	VMOVUPS Y7, 224(DI)
+	ADDQ    DX, DI
+	MOVQ    DI, c+48(FP)
+	MOVQ    next+24(FP), BX
+	ADDQ    BX, a+0(FP)
+	DECQ    tiles+80(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func tile4x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile4x16(SB), NOSPLIT, $0-98
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+56(FP), BX
+
+tiles:
+	MOVQ    a+0(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    k+72(FP), R9
+	MOVQ    c+48(FP), R8
+	LEAQ    (SI)(AX*2), R10
+	ADDQ    AX, R10
+	CMPB    load+96(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Y2
+	VMOVUPS 32(R8), Y3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Y4
+	VMOVUPS 32(R8), Y5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Y6
+	VMOVUPS 32(R8), Y7
+	MOVQ    c+48(FP), R8
+	JMP     loop
+
+zero:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMOVUPS      (DI), Y8
+	VMOVUPS      32(DI), Y9
+	VBROADCASTSS (SI), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (AX)(CX*1), Y10
+	VBROADCASTSS (SI)(AX*1), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (AX)(CX*2), Y10
+	VBROADCASTSS (SI)(AX*2), Y10
 	VFMADD231PS  Y8, Y10, Y4
 	VFMADD231PS  Y9, Y10, Y5
 	VBROADCASTSS (R10), Y10
 	VFMADD231PS  Y8, Y10, Y6
 	VFMADD231PS  Y9, Y10, Y7
-	ADDQ         DX, AX
-	ADDQ         DX, R10
-	ADDQ         SI, BX
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+56(FP), AX
-	TESTQ        AX, AX
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
 	JZ           activate
-	VMOVUPS      (AX), Y8
-	VMOVUPS      32(AX), Y9
-	VADDPS       Y8, Y0, Y0
-	VADDPS       Y9, Y1, Y1
-	VADDPS       Y8, Y2, Y2
-	VADDPS       Y9, Y3, Y3
-	VADDPS       Y8, Y4, Y4
-	VADDPS       Y9, Y5, Y5
-	VADDPS       Y8, Y6, Y6
-	VADDPS       Y9, Y7, Y7
+	VMOVUPS      (SI), Y10
+	VADDPS       Y10, Y0, Y0
+	VADDPS       Y10, Y2, Y2
+	VADDPS       Y10, Y4, Y4
+	VADDPS       Y10, Y6, Y6
+	VMOVUPS      32(SI), Y10
+	VADDPS       Y10, Y1, Y1
+	VADDPS       Y10, Y3, Y3
+	VADDPS       Y10, Y5, Y5
+	VADDPS       Y10, Y7, Y7
 
 activate:
-	MOVB   relu+73(FP), R11
-	TESTB  R11, R11
-	JZ     store
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
 	VXORPS Y10, Y10, Y10
 	VMAXPS Y0, Y10, Y0
 	VMAXPS Y1, Y10, Y1
@@ -303,51 +214,58 @@ activate:
 	VMAXPS Y7, Y10, Y7
 
 store:
-	VMOVUPS Y0, (DI)
-	VMOVUPS Y1, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y2, (DI)
-	VMOVUPS Y3, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y4, (DI)
-	VMOVUPS Y5, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y6, (DI)
-	VMOVUPS Y7, 32(DI)
+	VMOVUPS Y0, (R8)
+	VMOVUPS Y1, 32(R8)
+	ADDQ    BX, R8
+	VMOVUPS Y2, (R8)
+	VMOVUPS Y3, 32(R8)
+	ADDQ    BX, R8
+	VMOVUPS Y4, (R8)
+	VMOVUPS Y5, 32(R8)
+	ADDQ    BX, R8
+	VMOVUPS Y6, (R8)
+	VMOVUPS Y7, 32(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+48(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+80(FP)
+	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func tile5(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, load bool, relu bool)
-// Requires: AVX, FMA3
-TEXT ·tile5(SB), NOSPLIT, $0-74
-	MOVQ    a+0(FP), AX
-	MOVQ    rs+8(FP), CX
-	MOVQ    cs+16(FP), DX
-	MOVQ    b+24(FP), BX
-	MOVQ    ldb+32(FP), SI
-	MOVQ    c+40(FP), DI
-	MOVQ    ldc+48(FP), R8
-	MOVQ    k+64(FP), R9
-	LEAQ    (AX)(CX*2), R10
-	ADDQ    CX, R10
-	MOVB    load+72(FP), R11
-	TESTB   R11, R11
-	JZ      zero
-	MOVQ    DI, R11
-	VMOVUPS (R11), Y0
-	VMOVUPS 32(R11), Y1
-	ADDQ    R8, R11
-	VMOVUPS (R11), Y2
-	VMOVUPS 32(R11), Y3
-	ADDQ    R8, R11
-	VMOVUPS (R11), Y4
-	VMOVUPS 32(R11), Y5
-	ADDQ    R8, R11
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
-	ADDQ    R8, R11
-	VMOVUPS (R11), Y8
-	VMOVUPS 32(R11), Y9
+// func tile5x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile5x16(SB), NOSPLIT, $0-98
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+56(FP), BX
+
+tiles:
+	MOVQ    a+0(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    k+72(FP), R9
+	MOVQ    c+48(FP), R8
+	LEAQ    (SI)(AX*2), R10
+	ADDQ    AX, R10
+	CMPB    load+96(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Y2
+	VMOVUPS 32(R8), Y3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Y4
+	VMOVUPS 32(R8), Y5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Y6
+	VMOVUPS 32(R8), Y7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Y8
+	VMOVUPS 32(R8), Y9
+	MOVQ    c+48(FP), R8
 	JMP     loop
 
 zero:
@@ -363,48 +281,48 @@ zero:
 	VXORPS Y9, Y9, Y9
 
 loop:
-	VMOVUPS      (BX), Y10
-	VMOVUPS      32(BX), Y11
-	VBROADCASTSS (AX), Y12
+	PREFETCHT0   (DI)(DX*4)
+	VMOVUPS      (DI), Y10
+	VMOVUPS      32(DI), Y11
+	VBROADCASTSS (SI), Y12
 	VFMADD231PS  Y10, Y12, Y0
 	VFMADD231PS  Y11, Y12, Y1
-	VBROADCASTSS (AX)(CX*1), Y12
+	VBROADCASTSS (SI)(AX*1), Y12
 	VFMADD231PS  Y10, Y12, Y2
 	VFMADD231PS  Y11, Y12, Y3
-	VBROADCASTSS (AX)(CX*2), Y12
+	VBROADCASTSS (SI)(AX*2), Y12
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y5
 	VBROADCASTSS (R10), Y12
 	VFMADD231PS  Y10, Y12, Y6
 	VFMADD231PS  Y11, Y12, Y7
-	VBROADCASTSS (R10)(CX*1), Y12
+	VBROADCASTSS (R10)(AX*1), Y12
 	VFMADD231PS  Y10, Y12, Y8
 	VFMADD231PS  Y11, Y12, Y9
-	ADDQ         DX, AX
-	ADDQ         DX, R10
-	ADDQ         SI, BX
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+56(FP), AX
-	TESTQ        AX, AX
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
 	JZ           activate
-	VMOVUPS      (AX), Y10
-	VMOVUPS      32(AX), Y11
-	VADDPS       Y10, Y0, Y0
-	VADDPS       Y11, Y1, Y1
-	VADDPS       Y10, Y2, Y2
-	VADDPS       Y11, Y3, Y3
-	VADDPS       Y10, Y4, Y4
-	VADDPS       Y11, Y5, Y5
-	VADDPS       Y10, Y6, Y6
-	VADDPS       Y11, Y7, Y7
-	VADDPS       Y10, Y8, Y8
-	VADDPS       Y11, Y9, Y9
+	VMOVUPS      (SI), Y12
+	VADDPS       Y12, Y0, Y0
+	VADDPS       Y12, Y2, Y2
+	VADDPS       Y12, Y4, Y4
+	VADDPS       Y12, Y6, Y6
+	VADDPS       Y12, Y8, Y8
+	VMOVUPS      32(SI), Y12
+	VADDPS       Y12, Y1, Y1
+	VADDPS       Y12, Y3, Y3
+	VADDPS       Y12, Y5, Y5
+	VADDPS       Y12, Y7, Y7
+	VADDPS       Y12, Y9, Y9
 
 activate:
-	MOVB   relu+73(FP), R11
-	TESTB  R11, R11
-	JZ     store
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
 	VXORPS Y12, Y12, Y12
 	VMAXPS Y0, Y12, Y0
 	VMAXPS Y1, Y12, Y1
@@ -418,57 +336,64 @@ activate:
 	VMAXPS Y9, Y12, Y9
 
 store:
-	VMOVUPS Y0, (DI)
-	VMOVUPS Y1, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y2, (DI)
-	VMOVUPS Y3, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y4, (DI)
-	VMOVUPS Y5, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y6, (DI)
-	VMOVUPS Y7, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y8, (DI)
-	VMOVUPS Y9, 32(DI)
+	VMOVUPS Y0, (R8)
+	VMOVUPS Y1, 32(R8)
+	ADDQ    BX, R8
+	VMOVUPS Y2, (R8)
+	VMOVUPS Y3, 32(R8)
+	ADDQ    BX, R8
+	VMOVUPS Y4, (R8)
+	VMOVUPS Y5, 32(R8)
+	ADDQ    BX, R8
+	VMOVUPS Y6, (R8)
+	VMOVUPS Y7, 32(R8)
+	ADDQ    BX, R8
+	VMOVUPS Y8, (R8)
+	VMOVUPS Y9, 32(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+48(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+80(FP)
+	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func tile6(a *float32, rs int, cs int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, load bool, relu bool)
-// Requires: AVX, FMA3
-TEXT ·tile6(SB), NOSPLIT, $0-74
-	MOVQ    a+0(FP), AX
-	MOVQ    rs+8(FP), CX
-	MOVQ    cs+16(FP), DX
-	MOVQ    b+24(FP), BX
-	MOVQ    ldb+32(FP), SI
-	MOVQ    c+40(FP), DI
-	MOVQ    ldc+48(FP), R8
-	MOVQ    k+64(FP), R9
-	LEAQ    (AX)(CX*2), R10
-	ADDQ    CX, R10
-	MOVB    load+72(FP), R11
-	TESTB   R11, R11
-	JZ      zero
-	MOVQ    DI, R11
-	VMOVUPS (R11), Y0
-	VMOVUPS 32(R11), Y1
-	ADDQ    R8, R11
-	VMOVUPS (R11), Y2
-	VMOVUPS 32(R11), Y3
-	ADDQ    R8, R11
-	VMOVUPS (R11), Y4
-	VMOVUPS 32(R11), Y5
-	ADDQ    R8, R11
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
-	ADDQ    R8, R11
-	VMOVUPS (R11), Y8
-	VMOVUPS 32(R11), Y9
-	ADDQ    R8, R11
-	VMOVUPS (R11), Y10
-	VMOVUPS 32(R11), Y11
+// func tile6x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile6x16(SB), NOSPLIT, $0-98
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+56(FP), BX
+
+tiles:
+	MOVQ    a+0(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    k+72(FP), R9
+	MOVQ    c+48(FP), R8
+	LEAQ    (SI)(AX*2), R10
+	ADDQ    AX, R10
+	CMPB    load+96(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Y2
+	VMOVUPS 32(R8), Y3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Y4
+	VMOVUPS 32(R8), Y5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Y6
+	VMOVUPS 32(R8), Y7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Y8
+	VMOVUPS 32(R8), Y9
+	ADDQ    BX, R8
+	VMOVUPS (R8), Y10
+	VMOVUPS 32(R8), Y11
+	MOVQ    c+48(FP), R8
 	JMP     loop
 
 zero:
@@ -486,53 +411,53 @@ zero:
 	VXORPS Y11, Y11, Y11
 
 loop:
-	VMOVUPS      (BX), Y12
-	VMOVUPS      32(BX), Y13
-	VBROADCASTSS (AX), Y14
+	PREFETCHT0   (DI)(DX*4)
+	VMOVUPS      (DI), Y12
+	VMOVUPS      32(DI), Y13
+	VBROADCASTSS (SI), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS (AX)(CX*1), Y14
+	VBROADCASTSS (SI)(AX*1), Y14
 	VFMADD231PS  Y12, Y14, Y2
 	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS (AX)(CX*2), Y14
+	VBROADCASTSS (SI)(AX*2), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
 	VBROADCASTSS (R10), Y14
 	VFMADD231PS  Y12, Y14, Y6
 	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS (R10)(CX*1), Y14
+	VBROADCASTSS (R10)(AX*1), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS (R10)(CX*2), Y14
+	VBROADCASTSS (R10)(AX*2), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
-	ADDQ         DX, AX
-	ADDQ         DX, R10
-	ADDQ         SI, BX
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+56(FP), AX
-	TESTQ        AX, AX
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
 	JZ           activate
-	VMOVUPS      (AX), Y12
-	VMOVUPS      32(AX), Y13
-	VADDPS       Y12, Y0, Y0
-	VADDPS       Y13, Y1, Y1
-	VADDPS       Y12, Y2, Y2
-	VADDPS       Y13, Y3, Y3
-	VADDPS       Y12, Y4, Y4
-	VADDPS       Y13, Y5, Y5
-	VADDPS       Y12, Y6, Y6
-	VADDPS       Y13, Y7, Y7
-	VADDPS       Y12, Y8, Y8
-	VADDPS       Y13, Y9, Y9
-	VADDPS       Y12, Y10, Y10
-	VADDPS       Y13, Y11, Y11
+	VMOVUPS      (SI), Y14
+	VADDPS       Y14, Y0, Y0
+	VADDPS       Y14, Y2, Y2
+	VADDPS       Y14, Y4, Y4
+	VADDPS       Y14, Y6, Y6
+	VADDPS       Y14, Y8, Y8
+	VADDPS       Y14, Y10, Y10
+	VMOVUPS      32(SI), Y14
+	VADDPS       Y14, Y1, Y1
+	VADDPS       Y14, Y3, Y3
+	VADDPS       Y14, Y5, Y5
+	VADDPS       Y14, Y7, Y7
+	VADDPS       Y14, Y9, Y9
+	VADDPS       Y14, Y11, Y11
 
 activate:
-	MOVB   relu+73(FP), R11
-	TESTB  R11, R11
-	JZ     store
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
 	VXORPS Y14, Y14, Y14
 	VMAXPS Y0, Y14, Y0
 	VMAXPS Y1, Y14, Y1
@@ -548,23 +473,6003 @@ activate:
 	VMAXPS Y11, Y14, Y11
 
 store:
-	VMOVUPS Y0, (DI)
-	VMOVUPS Y1, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y2, (DI)
-	VMOVUPS Y3, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y4, (DI)
-	VMOVUPS Y5, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y6, (DI)
-	VMOVUPS Y7, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y8, (DI)
-	VMOVUPS Y9, 32(DI)
-	ADDQ    R8, DI
-	VMOVUPS Y10, (DI)
-	VMOVUPS Y11, 32(DI)
+	VMOVUPS Y0, (R8)
+	VMOVUPS Y1, 32(R8)
+	ADDQ    BX, R8
+	VMOVUPS Y2, (R8)
+	VMOVUPS Y3, 32(R8)
+	ADDQ    BX, R8
+	VMOVUPS Y4, (R8)
+	VMOVUPS Y5, 32(R8)
+	ADDQ    BX, R8
+	VMOVUPS Y6, (R8)
+	VMOVUPS Y7, 32(R8)
+	ADDQ    BX, R8
+	VMOVUPS Y8, (R8)
+	VMOVUPS Y9, 32(R8)
+	ADDQ    BX, R8
+	VMOVUPS Y10, (R8)
+	VMOVUPS Y11, 32(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+48(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+80(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func tile1x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile1x8tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), AX
+	MOVQ    ldb+40(FP), CX
+	MOVQ    ldc+56(FP), DX
+	MOVQ    tail+88(FP), R9
+	LEAQ    tailMask<>+0(SB), BX
+	SHLQ    $0x02, R9
+	SUBQ    R9, BX
+	VMOVUPS 32(BX), Y0
+	MOVQ    tail+88(FP), R9
+
+tiles:
+	MOVQ       a+0(FP), BX
+	MOVQ       b+32(FP), SI
+	MOVQ       k+72(FP), R8
+	MOVQ       c+48(FP), DI
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (DI), Y0, Y1
+	MOVQ       c+48(FP), DI
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+
+loop:
+	PREFETCHT0   (SI)(CX*4)
+	VBROADCASTSS (BX), Y3
+	VMASKMOVPS   (SI), Y0, Y2
+	VFMADD231PS  Y2, Y3, Y1
+	ADDQ         AX, BX
+	ADDQ         CX, SI
+	DECQ         R8
+	JNZ          loop
+	MOVQ         bias+64(FP), BX
+	TESTQ        BX, BX
+	JZ           activate
+	VMASKMOVPS   (BX), Y0, Y3
+	VADDPS       Y3, Y1, Y1
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y3, Y3, Y3
+	VMAXPS Y1, Y3, Y1
+
+store:
+	LEAQ    (DI), BX
+	TESTB   $0x08, R9
+	JZ      four0
+	VMOVUPS Y1, (BX)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R9
+	JZ           two0
+	VMOVUPS      X1, (BX)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x10, BX
+
+two0:
+	TESTB     $0x02, R9
+	JZ        one0
+	VMOVLPS   X1, (BX)
+	VPERMILPS $0xee, X1, X1
+	ADDQ      $0x08, BX
+
+one0:
+	TESTB  $0x01, R9
+	JZ     done0
+	VMOVSS X1, (BX)
+
+done0:
+	ADDQ DX, DI
+	MOVQ DI, c+48(FP)
+	MOVQ next+24(FP), BX
+	ADDQ BX, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile1x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile1x16tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), AX
+	MOVQ    ldb+40(FP), CX
+	MOVQ    ldc+56(FP), DX
+	MOVQ    tail+88(FP), R9
+	LEAQ    tailMask<>+0(SB), BX
+	SHLQ    $0x02, R9
+	SUBQ    R9, BX
+	VMOVUPS 32(BX), Y0
+	MOVQ    tail+88(FP), R9
+
+tiles:
+	MOVQ       a+0(FP), BX
+	MOVQ       b+32(FP), SI
+	MOVQ       k+72(FP), R8
+	MOVQ       c+48(FP), DI
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (DI), Y1
+	VMASKMOVPS 32(DI), Y0, Y2
+	MOVQ       c+48(FP), DI
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+
+loop:
+	PREFETCHT0   (SI)(CX*4)
+	VBROADCASTSS (BX), Y4
+	VFMADD231PS  (SI), Y4, Y1
+	VMASKMOVPS   32(SI), Y0, Y3
+	VFMADD231PS  Y3, Y4, Y2
+	ADDQ         AX, BX
+	ADDQ         CX, SI
+	DECQ         R8
+	JNZ          loop
+	MOVQ         bias+64(FP), BX
+	TESTQ        BX, BX
+	JZ           activate
+	VMOVUPS      (BX), Y4
+	VADDPS       Y4, Y1, Y1
+	VMASKMOVPS   32(BX), Y0, Y4
+	VADDPS       Y4, Y2, Y2
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y4, Y4, Y4
+	VMAXPS Y1, Y4, Y1
+	VMAXPS Y2, Y4, Y2
+
+store:
+	VMOVUPS Y1, (DI)
+	LEAQ    32(DI), BX
+	TESTB   $0x08, R9
+	JZ      four0
+	VMOVUPS Y2, (BX)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R9
+	JZ           two0
+	VMOVUPS      X2, (BX)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, BX
+
+two0:
+	TESTB     $0x02, R9
+	JZ        one0
+	VMOVLPS   X2, (BX)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, BX
+
+one0:
+	TESTB  $0x01, R9
+	JZ     done0
+	VMOVSS X2, (BX)
+
+done0:
+	ADDQ DX, DI
+	MOVQ DI, c+48(FP)
+	MOVQ next+24(FP), BX
+	ADDQ BX, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile1x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile1x24tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), AX
+	MOVQ    ldb+40(FP), CX
+	MOVQ    ldc+56(FP), DX
+	MOVQ    tail+88(FP), R9
+	LEAQ    tailMask<>+0(SB), BX
+	SHLQ    $0x02, R9
+	SUBQ    R9, BX
+	VMOVUPS 32(BX), Y0
+	MOVQ    tail+88(FP), R9
+
+tiles:
+	MOVQ       a+0(FP), BX
+	MOVQ       b+32(FP), SI
+	MOVQ       k+72(FP), R8
+	MOVQ       c+48(FP), DI
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (DI), Y1
+	VMOVUPS    32(DI), Y2
+	VMASKMOVPS 64(DI), Y0, Y3
+	MOVQ       c+48(FP), DI
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+loop:
+	PREFETCHT0   (SI)(CX*4)
+	VBROADCASTSS (BX), Y5
+	VFMADD231PS  (SI), Y5, Y1
+	VFMADD231PS  32(SI), Y5, Y2
+	VMASKMOVPS   64(SI), Y0, Y4
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         AX, BX
+	ADDQ         CX, SI
+	DECQ         R8
+	JNZ          loop
+	MOVQ         bias+64(FP), BX
+	TESTQ        BX, BX
+	JZ           activate
+	VMOVUPS      (BX), Y5
+	VADDPS       Y5, Y1, Y1
+	VMOVUPS      32(BX), Y5
+	VADDPS       Y5, Y2, Y2
+	VMASKMOVPS   64(BX), Y0, Y5
+	VADDPS       Y5, Y3, Y3
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y5, Y5, Y5
+	VMAXPS Y1, Y5, Y1
+	VMAXPS Y2, Y5, Y2
+	VMAXPS Y3, Y5, Y3
+
+store:
+	VMOVUPS Y1, (DI)
+	VMOVUPS Y2, 32(DI)
+	LEAQ    64(DI), BX
+	TESTB   $0x08, R9
+	JZ      four0
+	VMOVUPS Y3, (BX)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R9
+	JZ           two0
+	VMOVUPS      X3, (BX)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x10, BX
+
+two0:
+	TESTB     $0x02, R9
+	JZ        one0
+	VMOVLPS   X3, (BX)
+	VPERMILPS $0xee, X3, X3
+	ADDQ      $0x08, BX
+
+one0:
+	TESTB  $0x01, R9
+	JZ     done0
+	VMOVSS X3, (BX)
+
+done0:
+	ADDQ DX, DI
+	MOVQ DI, c+48(FP)
+	MOVQ next+24(FP), BX
+	ADDQ BX, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile1x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile1x32tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), AX
+	MOVQ    ldb+40(FP), CX
+	MOVQ    ldc+56(FP), DX
+	MOVQ    tail+88(FP), R9
+	LEAQ    tailMask<>+0(SB), BX
+	SHLQ    $0x02, R9
+	SUBQ    R9, BX
+	VMOVUPS 32(BX), Y0
+	MOVQ    tail+88(FP), R9
+
+tiles:
+	MOVQ       a+0(FP), BX
+	MOVQ       b+32(FP), SI
+	MOVQ       k+72(FP), R8
+	MOVQ       c+48(FP), DI
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (DI), Y1
+	VMOVUPS    32(DI), Y2
+	VMOVUPS    64(DI), Y3
+	VMASKMOVPS 96(DI), Y0, Y4
+	MOVQ       c+48(FP), DI
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+
+loop:
+	PREFETCHT0   (SI)(CX*4)
+	VBROADCASTSS (BX), Y6
+	VFMADD231PS  (SI), Y6, Y1
+	VFMADD231PS  32(SI), Y6, Y2
+	VFMADD231PS  64(SI), Y6, Y3
+	VMASKMOVPS   96(SI), Y0, Y5
+	VFMADD231PS  Y5, Y6, Y4
+	ADDQ         AX, BX
+	ADDQ         CX, SI
+	DECQ         R8
+	JNZ          loop
+	MOVQ         bias+64(FP), BX
+	TESTQ        BX, BX
+	JZ           activate
+	VMOVUPS      (BX), Y6
+	VADDPS       Y6, Y1, Y1
+	VMOVUPS      32(BX), Y6
+	VADDPS       Y6, Y2, Y2
+	VMOVUPS      64(BX), Y6
+	VADDPS       Y6, Y3, Y3
+	VMASKMOVPS   96(BX), Y0, Y6
+	VADDPS       Y6, Y4, Y4
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y6, Y6, Y6
+	VMAXPS Y1, Y6, Y1
+	VMAXPS Y2, Y6, Y2
+	VMAXPS Y3, Y6, Y3
+	VMAXPS Y4, Y6, Y4
+
+store:
+	VMOVUPS Y1, (DI)
+	VMOVUPS Y2, 32(DI)
+	VMOVUPS Y3, 64(DI)
+	LEAQ    96(DI), BX
+	TESTB   $0x08, R9
+	JZ      four0
+	VMOVUPS Y4, (BX)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R9
+	JZ           two0
+	VMOVUPS      X4, (BX)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, BX
+
+two0:
+	TESTB     $0x02, R9
+	JZ        one0
+	VMOVLPS   X4, (BX)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, BX
+
+one0:
+	TESTB  $0x01, R9
+	JZ     done0
+	VMOVSS X4, (BX)
+
+done0:
+	ADDQ DX, DI
+	MOVQ DI, c+48(FP)
+	MOVQ next+24(FP), BX
+	ADDQ BX, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile1x40tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile1x40tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), AX
+	MOVQ    ldb+40(FP), CX
+	MOVQ    ldc+56(FP), DX
+	MOVQ    tail+88(FP), R9
+	LEAQ    tailMask<>+0(SB), BX
+	SHLQ    $0x02, R9
+	SUBQ    R9, BX
+	VMOVUPS 32(BX), Y0
+	MOVQ    tail+88(FP), R9
+
+tiles:
+	MOVQ       a+0(FP), BX
+	MOVQ       b+32(FP), SI
+	MOVQ       k+72(FP), R8
+	MOVQ       c+48(FP), DI
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (DI), Y1
+	VMOVUPS    32(DI), Y2
+	VMOVUPS    64(DI), Y3
+	VMOVUPS    96(DI), Y4
+	VMASKMOVPS 128(DI), Y0, Y5
+	MOVQ       c+48(FP), DI
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+
+loop:
+	PREFETCHT0   (SI)(CX*4)
+	VBROADCASTSS (BX), Y7
+	VFMADD231PS  (SI), Y7, Y1
+	VFMADD231PS  32(SI), Y7, Y2
+	VFMADD231PS  64(SI), Y7, Y3
+	VFMADD231PS  96(SI), Y7, Y4
+	VMASKMOVPS   128(SI), Y0, Y6
+	VFMADD231PS  Y6, Y7, Y5
+	ADDQ         AX, BX
+	ADDQ         CX, SI
+	DECQ         R8
+	JNZ          loop
+	MOVQ         bias+64(FP), BX
+	TESTQ        BX, BX
+	JZ           activate
+	VMOVUPS      (BX), Y7
+	VADDPS       Y7, Y1, Y1
+	VMOVUPS      32(BX), Y7
+	VADDPS       Y7, Y2, Y2
+	VMOVUPS      64(BX), Y7
+	VADDPS       Y7, Y3, Y3
+	VMOVUPS      96(BX), Y7
+	VADDPS       Y7, Y4, Y4
+	VMASKMOVPS   128(BX), Y0, Y7
+	VADDPS       Y7, Y5, Y5
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y7, Y7, Y7
+	VMAXPS Y1, Y7, Y1
+	VMAXPS Y2, Y7, Y2
+	VMAXPS Y3, Y7, Y3
+	VMAXPS Y4, Y7, Y4
+	VMAXPS Y5, Y7, Y5
+
+store:
+	VMOVUPS Y1, (DI)
+	VMOVUPS Y2, 32(DI)
+	VMOVUPS Y3, 64(DI)
+	VMOVUPS Y4, 96(DI)
+	LEAQ    128(DI), BX
+	TESTB   $0x08, R9
+	JZ      four0
+	VMOVUPS Y5, (BX)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R9
+	JZ           two0
+	VMOVUPS      X5, (BX)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x10, BX
+
+two0:
+	TESTB     $0x02, R9
+	JZ        one0
+	VMOVLPS   X5, (BX)
+	VPERMILPS $0xee, X5, X5
+	ADDQ      $0x08, BX
+
+one0:
+	TESTB  $0x01, R9
+	JZ     done0
+	VMOVSS X5, (BX)
+
+done0:
+	ADDQ DX, DI
+	MOVQ DI, c+48(FP)
+	MOVQ next+24(FP), BX
+	ADDQ BX, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile1x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile1x48tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), AX
+	MOVQ    ldb+40(FP), CX
+	MOVQ    ldc+56(FP), DX
+	MOVQ    tail+88(FP), R9
+	LEAQ    tailMask<>+0(SB), BX
+	SHLQ    $0x02, R9
+	SUBQ    R9, BX
+	VMOVUPS 32(BX), Y0
+	MOVQ    tail+88(FP), R9
+
+tiles:
+	MOVQ       a+0(FP), BX
+	MOVQ       b+32(FP), SI
+	MOVQ       k+72(FP), R8
+	MOVQ       c+48(FP), DI
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (DI), Y1
+	VMOVUPS    32(DI), Y2
+	VMOVUPS    64(DI), Y3
+	VMOVUPS    96(DI), Y4
+	VMOVUPS    128(DI), Y5
+	VMASKMOVPS 160(DI), Y0, Y6
+	MOVQ       c+48(FP), DI
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+
+loop:
+	PREFETCHT0   (SI)(CX*4)
+	VBROADCASTSS (BX), Y8
+	VFMADD231PS  (SI), Y8, Y1
+	VFMADD231PS  32(SI), Y8, Y2
+	VFMADD231PS  64(SI), Y8, Y3
+	VFMADD231PS  96(SI), Y8, Y4
+	VFMADD231PS  128(SI), Y8, Y5
+	VMASKMOVPS   160(SI), Y0, Y7
+	VFMADD231PS  Y7, Y8, Y6
+	ADDQ         AX, BX
+	ADDQ         CX, SI
+	DECQ         R8
+	JNZ          loop
+	MOVQ         bias+64(FP), BX
+	TESTQ        BX, BX
+	JZ           activate
+	VMOVUPS      (BX), Y8
+	VADDPS       Y8, Y1, Y1
+	VMOVUPS      32(BX), Y8
+	VADDPS       Y8, Y2, Y2
+	VMOVUPS      64(BX), Y8
+	VADDPS       Y8, Y3, Y3
+	VMOVUPS      96(BX), Y8
+	VADDPS       Y8, Y4, Y4
+	VMOVUPS      128(BX), Y8
+	VADDPS       Y8, Y5, Y5
+	VMASKMOVPS   160(BX), Y0, Y8
+	VADDPS       Y8, Y6, Y6
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y8, Y8, Y8
+	VMAXPS Y1, Y8, Y1
+	VMAXPS Y2, Y8, Y2
+	VMAXPS Y3, Y8, Y3
+	VMAXPS Y4, Y8, Y4
+	VMAXPS Y5, Y8, Y5
+	VMAXPS Y6, Y8, Y6
+
+store:
+	VMOVUPS Y1, (DI)
+	VMOVUPS Y2, 32(DI)
+	VMOVUPS Y3, 64(DI)
+	VMOVUPS Y4, 96(DI)
+	VMOVUPS Y5, 128(DI)
+	LEAQ    160(DI), BX
+	TESTB   $0x08, R9
+	JZ      four0
+	VMOVUPS Y6, (BX)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R9
+	JZ           two0
+	VMOVUPS      X6, (BX)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, BX
+
+two0:
+	TESTB     $0x02, R9
+	JZ        one0
+	VMOVLPS   X6, (BX)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, BX
+
+one0:
+	TESTB  $0x01, R9
+	JZ     done0
+	VMOVSS X6, (BX)
+
+done0:
+	ADDQ DX, DI
+	MOVQ DI, c+48(FP)
+	MOVQ next+24(FP), BX
+	ADDQ BX, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile1x56tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile1x56tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), AX
+	MOVQ    ldb+40(FP), CX
+	MOVQ    ldc+56(FP), DX
+	MOVQ    tail+88(FP), R9
+	LEAQ    tailMask<>+0(SB), BX
+	SHLQ    $0x02, R9
+	SUBQ    R9, BX
+	VMOVUPS 32(BX), Y0
+	MOVQ    tail+88(FP), R9
+
+tiles:
+	MOVQ       a+0(FP), BX
+	MOVQ       b+32(FP), SI
+	MOVQ       k+72(FP), R8
+	MOVQ       c+48(FP), DI
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (DI), Y1
+	VMOVUPS    32(DI), Y2
+	VMOVUPS    64(DI), Y3
+	VMOVUPS    96(DI), Y4
+	VMOVUPS    128(DI), Y5
+	VMOVUPS    160(DI), Y6
+	VMASKMOVPS 192(DI), Y0, Y7
+	MOVQ       c+48(FP), DI
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+loop:
+	PREFETCHT0   (SI)(CX*4)
+	VBROADCASTSS (BX), Y9
+	VFMADD231PS  (SI), Y9, Y1
+	VFMADD231PS  32(SI), Y9, Y2
+	VFMADD231PS  64(SI), Y9, Y3
+	VFMADD231PS  96(SI), Y9, Y4
+	VFMADD231PS  128(SI), Y9, Y5
+	VFMADD231PS  160(SI), Y9, Y6
+	VMASKMOVPS   192(SI), Y0, Y8
+	VFMADD231PS  Y8, Y9, Y7
+	ADDQ         AX, BX
+	ADDQ         CX, SI
+	DECQ         R8
+	JNZ          loop
+	MOVQ         bias+64(FP), BX
+	TESTQ        BX, BX
+	JZ           activate
+	VMOVUPS      (BX), Y9
+	VADDPS       Y9, Y1, Y1
+	VMOVUPS      32(BX), Y9
+	VADDPS       Y9, Y2, Y2
+	VMOVUPS      64(BX), Y9
+	VADDPS       Y9, Y3, Y3
+	VMOVUPS      96(BX), Y9
+	VADDPS       Y9, Y4, Y4
+	VMOVUPS      128(BX), Y9
+	VADDPS       Y9, Y5, Y5
+	VMOVUPS      160(BX), Y9
+	VADDPS       Y9, Y6, Y6
+	VMASKMOVPS   192(BX), Y0, Y9
+	VADDPS       Y9, Y7, Y7
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y9, Y9, Y9
+	VMAXPS Y1, Y9, Y1
+	VMAXPS Y2, Y9, Y2
+	VMAXPS Y3, Y9, Y3
+	VMAXPS Y4, Y9, Y4
+	VMAXPS Y5, Y9, Y5
+	VMAXPS Y6, Y9, Y6
+	VMAXPS Y7, Y9, Y7
+
+store:
+	VMOVUPS Y1, (DI)
+	VMOVUPS Y2, 32(DI)
+	VMOVUPS Y3, 64(DI)
+	VMOVUPS Y4, 96(DI)
+	VMOVUPS Y5, 128(DI)
+	VMOVUPS Y6, 160(DI)
+	LEAQ    192(DI), BX
+	TESTB   $0x08, R9
+	JZ      four0
+	VMOVUPS Y7, (BX)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R9
+	JZ           two0
+	VMOVUPS      X7, (BX)
+	VEXTRACTF128 $0x01, Y7, X7
+	ADDQ         $0x10, BX
+
+two0:
+	TESTB     $0x02, R9
+	JZ        one0
+	VMOVLPS   X7, (BX)
+	VPERMILPS $0xee, X7, X7
+	ADDQ      $0x08, BX
+
+one0:
+	TESTB  $0x01, R9
+	JZ     done0
+	VMOVSS X7, (BX)
+
+done0:
+	ADDQ DX, DI
+	MOVQ DI, c+48(FP)
+	MOVQ next+24(FP), BX
+	ADDQ BX, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile1x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile1x64tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), AX
+	MOVQ    ldb+40(FP), CX
+	MOVQ    ldc+56(FP), DX
+	MOVQ    tail+88(FP), R9
+	LEAQ    tailMask<>+0(SB), BX
+	SHLQ    $0x02, R9
+	SUBQ    R9, BX
+	VMOVUPS 32(BX), Y0
+	MOVQ    tail+88(FP), R9
+
+tiles:
+	MOVQ       a+0(FP), BX
+	MOVQ       b+32(FP), SI
+	MOVQ       k+72(FP), R8
+	MOVQ       c+48(FP), DI
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (DI), Y1
+	VMOVUPS    32(DI), Y2
+	VMOVUPS    64(DI), Y3
+	VMOVUPS    96(DI), Y4
+	VMOVUPS    128(DI), Y5
+	VMOVUPS    160(DI), Y6
+	VMOVUPS    192(DI), Y7
+	VMASKMOVPS 224(DI), Y0, Y8
+	MOVQ       c+48(FP), DI
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+
+loop:
+	PREFETCHT0   (SI)(CX*4)
+	VBROADCASTSS (BX), Y10
+	VFMADD231PS  (SI), Y10, Y1
+	VFMADD231PS  32(SI), Y10, Y2
+	VFMADD231PS  64(SI), Y10, Y3
+	VFMADD231PS  96(SI), Y10, Y4
+	VFMADD231PS  128(SI), Y10, Y5
+	VFMADD231PS  160(SI), Y10, Y6
+	VFMADD231PS  192(SI), Y10, Y7
+	VMASKMOVPS   224(SI), Y0, Y9
+	VFMADD231PS  Y9, Y10, Y8
+	ADDQ         AX, BX
+	ADDQ         CX, SI
+	DECQ         R8
+	JNZ          loop
+	MOVQ         bias+64(FP), BX
+	TESTQ        BX, BX
+	JZ           activate
+	VMOVUPS      (BX), Y10
+	VADDPS       Y10, Y1, Y1
+	VMOVUPS      32(BX), Y10
+	VADDPS       Y10, Y2, Y2
+	VMOVUPS      64(BX), Y10
+	VADDPS       Y10, Y3, Y3
+	VMOVUPS      96(BX), Y10
+	VADDPS       Y10, Y4, Y4
+	VMOVUPS      128(BX), Y10
+	VADDPS       Y10, Y5, Y5
+	VMOVUPS      160(BX), Y10
+	VADDPS       Y10, Y6, Y6
+	VMOVUPS      192(BX), Y10
+	VADDPS       Y10, Y7, Y7
+	VMASKMOVPS   224(BX), Y0, Y10
+	VADDPS       Y10, Y8, Y8
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y10, Y10, Y10
+	VMAXPS Y1, Y10, Y1
+	VMAXPS Y2, Y10, Y2
+	VMAXPS Y3, Y10, Y3
+	VMAXPS Y4, Y10, Y4
+	VMAXPS Y5, Y10, Y5
+	VMAXPS Y6, Y10, Y6
+	VMAXPS Y7, Y10, Y7
+	VMAXPS Y8, Y10, Y8
+
+store:
+	VMOVUPS Y1, (DI)
+	VMOVUPS Y2, 32(DI)
+	VMOVUPS Y3, 64(DI)
+	VMOVUPS Y4, 96(DI)
+	VMOVUPS Y5, 128(DI)
+	VMOVUPS Y6, 160(DI)
+	VMOVUPS Y7, 192(DI)
+	LEAQ    224(DI), BX
+	TESTB   $0x08, R9
+	JZ      four0
+	VMOVUPS Y8, (BX)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R9
+	JZ           two0
+	VMOVUPS      X8, (BX)
+	VEXTRACTF128 $0x01, Y8, X8
+	ADDQ         $0x10, BX
+
+two0:
+	TESTB     $0x02, R9
+	JZ        one0
+	VMOVLPS   X8, (BX)
+	VPERMILPS $0xee, X8, X8
+	ADDQ      $0x08, BX
+
+one0:
+	TESTB  $0x01, R9
+	JZ     done0
+	VMOVSS X8, (BX)
+
+done0:
+	ADDQ DX, DI
+	MOVQ DI, c+48(FP)
+	MOVQ next+24(FP), BX
+	ADDQ BX, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile2x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile2x8tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMASKMOVPS   (DI), Y0, Y3
+	VBROADCASTSS (SI), Y4
+	VFMADD231PS  Y3, Y4, Y1
+	VBROADCASTSS (SI)(AX*1), Y4
+	VFMADD231PS  Y3, Y4, Y2
+	ADDQ         CX, SI
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMASKMOVPS   (SI), Y0, Y4
+	VADDPS       Y4, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y4, Y4, Y4
+	VMAXPS Y1, Y4, Y1
+	VMAXPS Y2, Y4, Y2
+
+store:
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y1, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X1, (SI)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X1, (SI)
+	VPERMILPS $0xee, X1, X1
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X1, (SI)
+
+done0:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y2, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X2, (SI)
+
+done1:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile2x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile2x16tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (R8), Y1
+	VMASKMOVPS 32(R8), Y0, Y2
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y3
+	VMASKMOVPS 32(R8), Y0, Y4
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMOVUPS      (DI), Y5
+	VMASKMOVPS   32(DI), Y0, Y6
+	VBROADCASTSS (SI), Y7
+	VFMADD231PS  Y5, Y7, Y1
+	VFMADD231PS  Y6, Y7, Y2
+	VBROADCASTSS (SI)(AX*1), Y7
+	VFMADD231PS  Y5, Y7, Y3
+	VFMADD231PS  Y6, Y7, Y4
+	ADDQ         CX, SI
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Y7
+	VADDPS       Y7, Y1, Y1
+	VADDPS       Y7, Y3, Y3
+	VMASKMOVPS   32(SI), Y0, Y7
+	VADDPS       Y7, Y2, Y2
+	VADDPS       Y7, Y4, Y4
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y7, Y7, Y7
+	VMAXPS Y1, Y7, Y1
+	VMAXPS Y2, Y7, Y2
+	VMAXPS Y3, Y7, Y3
+	VMAXPS Y4, Y7, Y4
+
+store:
+	VMOVUPS Y1, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y2, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X2, (SI)
+
+done0:
+	ADDQ    BX, R8
+	VMOVUPS Y3, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y4, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X4, (SI)
+
+done1:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile2x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile2x24tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (R8), Y1
+	VMOVUPS    32(R8), Y2
+	VMASKMOVPS 64(R8), Y0, Y3
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y4
+	VMOVUPS    32(R8), Y5
+	VMASKMOVPS 64(R8), Y0, Y6
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMOVUPS      (DI), Y7
+	VMOVUPS      32(DI), Y8
+	VMASKMOVPS   64(DI), Y0, Y9
+	VBROADCASTSS (SI), Y10
+	VFMADD231PS  Y7, Y10, Y1
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS (SI)(AX*1), Y10
+	VFMADD231PS  Y7, Y10, Y4
+	VFMADD231PS  Y8, Y10, Y5
+	VFMADD231PS  Y9, Y10, Y6
+	ADDQ         CX, SI
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Y10
+	VADDPS       Y10, Y1, Y1
+	VADDPS       Y10, Y4, Y4
+	VMOVUPS      32(SI), Y10
+	VADDPS       Y10, Y2, Y2
+	VADDPS       Y10, Y5, Y5
+	VMASKMOVPS   64(SI), Y0, Y10
+	VADDPS       Y10, Y3, Y3
+	VADDPS       Y10, Y6, Y6
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y10, Y10, Y10
+	VMAXPS Y1, Y10, Y1
+	VMAXPS Y2, Y10, Y2
+	VMAXPS Y3, Y10, Y3
+	VMAXPS Y4, Y10, Y4
+	VMAXPS Y5, Y10, Y5
+	VMAXPS Y6, Y10, Y6
+
+store:
+	VMOVUPS Y1, (R8)
+	VMOVUPS Y2, 32(R8)
+	LEAQ    64(R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y3, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X3, (SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X3, (SI)
+	VPERMILPS $0xee, X3, X3
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X3, (SI)
+
+done0:
+	ADDQ    BX, R8
+	VMOVUPS Y4, (R8)
+	VMOVUPS Y5, 32(R8)
+	LEAQ    64(R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y6, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X6, (SI)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X6, (SI)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X6, (SI)
+
+done1:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile2x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile2x32tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (R8), Y1
+	VMOVUPS    32(R8), Y2
+	VMOVUPS    64(R8), Y3
+	VMASKMOVPS 96(R8), Y0, Y4
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y5
+	VMOVUPS    32(R8), Y6
+	VMOVUPS    64(R8), Y7
+	VMASKMOVPS 96(R8), Y0, Y8
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMOVUPS      (DI), Y9
+	VMOVUPS      32(DI), Y10
+	VMOVUPS      64(DI), Y11
+	VMASKMOVPS   96(DI), Y0, Y12
+	VBROADCASTSS (SI), Y13
+	VFMADD231PS  Y9, Y13, Y1
+	VFMADD231PS  Y10, Y13, Y2
+	VFMADD231PS  Y11, Y13, Y3
+	VFMADD231PS  Y12, Y13, Y4
+	VBROADCASTSS (SI)(AX*1), Y13
+	VFMADD231PS  Y9, Y13, Y5
+	VFMADD231PS  Y10, Y13, Y6
+	VFMADD231PS  Y11, Y13, Y7
+	VFMADD231PS  Y12, Y13, Y8
+	ADDQ         CX, SI
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Y13
+	VADDPS       Y13, Y1, Y1
+	VADDPS       Y13, Y5, Y5
+	VMOVUPS      32(SI), Y13
+	VADDPS       Y13, Y2, Y2
+	VADDPS       Y13, Y6, Y6
+	VMOVUPS      64(SI), Y13
+	VADDPS       Y13, Y3, Y3
+	VADDPS       Y13, Y7, Y7
+	VMASKMOVPS   96(SI), Y0, Y13
+	VADDPS       Y13, Y4, Y4
+	VADDPS       Y13, Y8, Y8
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y13, Y13, Y13
+	VMAXPS Y1, Y13, Y1
+	VMAXPS Y2, Y13, Y2
+	VMAXPS Y3, Y13, Y3
+	VMAXPS Y4, Y13, Y4
+	VMAXPS Y5, Y13, Y5
+	VMAXPS Y6, Y13, Y6
+	VMAXPS Y7, Y13, Y7
+	VMAXPS Y8, Y13, Y8
+
+store:
+	VMOVUPS Y1, (R8)
+	VMOVUPS Y2, 32(R8)
+	VMOVUPS Y3, 64(R8)
+	LEAQ    96(R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y4, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X4, (SI)
+
+done0:
+	ADDQ    BX, R8
+	VMOVUPS Y5, (R8)
+	VMOVUPS Y6, 32(R8)
+	VMOVUPS Y7, 64(R8)
+	LEAQ    96(R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y8, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X8, (SI)
+	VEXTRACTF128 $0x01, Y8, X8
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X8, (SI)
+	VPERMILPS $0xee, X8, X8
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X8, (SI)
+
+done1:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile3x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile3x8tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMASKMOVPS   (DI), Y0, Y4
+	VBROADCASTSS (SI), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (SI)(AX*1), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VBROADCASTSS (SI)(AX*2), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         CX, SI
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMASKMOVPS   (SI), Y0, Y5
+	VADDPS       Y5, Y1, Y1
+	VADDPS       Y5, Y2, Y2
+	VADDPS       Y5, Y3, Y3
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y5, Y5, Y5
+	VMAXPS Y1, Y5, Y1
+	VMAXPS Y2, Y5, Y2
+	VMAXPS Y3, Y5, Y3
+
+store:
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y1, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X1, (SI)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X1, (SI)
+	VPERMILPS $0xee, X1, X1
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X1, (SI)
+
+done0:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y2, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X2, (SI)
+
+done1:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y3, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X3, (SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X3, (SI)
+	VPERMILPS $0xee, X3, X3
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X3, (SI)
+
+done2:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile3x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile3x16tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (R8), Y1
+	VMASKMOVPS 32(R8), Y0, Y2
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y3
+	VMASKMOVPS 32(R8), Y0, Y4
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y5
+	VMASKMOVPS 32(R8), Y0, Y6
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMOVUPS      (DI), Y7
+	VMASKMOVPS   32(DI), Y0, Y8
+	VBROADCASTSS (SI), Y9
+	VFMADD231PS  Y7, Y9, Y1
+	VFMADD231PS  Y8, Y9, Y2
+	VBROADCASTSS (SI)(AX*1), Y9
+	VFMADD231PS  Y7, Y9, Y3
+	VFMADD231PS  Y8, Y9, Y4
+	VBROADCASTSS (SI)(AX*2), Y9
+	VFMADD231PS  Y7, Y9, Y5
+	VFMADD231PS  Y8, Y9, Y6
+	ADDQ         CX, SI
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Y9
+	VADDPS       Y9, Y1, Y1
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y9, Y5, Y5
+	VMASKMOVPS   32(SI), Y0, Y9
+	VADDPS       Y9, Y2, Y2
+	VADDPS       Y9, Y4, Y4
+	VADDPS       Y9, Y6, Y6
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y9, Y9, Y9
+	VMAXPS Y1, Y9, Y1
+	VMAXPS Y2, Y9, Y2
+	VMAXPS Y3, Y9, Y3
+	VMAXPS Y4, Y9, Y4
+	VMAXPS Y5, Y9, Y5
+	VMAXPS Y6, Y9, Y6
+
+store:
+	VMOVUPS Y1, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y2, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X2, (SI)
+
+done0:
+	ADDQ    BX, R8
+	VMOVUPS Y3, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y4, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X4, (SI)
+
+done1:
+	ADDQ    BX, R8
+	VMOVUPS Y5, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y6, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X6, (SI)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X6, (SI)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X6, (SI)
+
+done2:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile3x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile3x24tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (R8), Y1
+	VMOVUPS    32(R8), Y2
+	VMASKMOVPS 64(R8), Y0, Y3
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y4
+	VMOVUPS    32(R8), Y5
+	VMASKMOVPS 64(R8), Y0, Y6
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y7
+	VMOVUPS    32(R8), Y8
+	VMASKMOVPS 64(R8), Y0, Y9
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMOVUPS      (DI), Y10
+	VMOVUPS      32(DI), Y11
+	VMASKMOVPS   64(DI), Y0, Y12
+	VBROADCASTSS (SI), Y13
+	VFMADD231PS  Y10, Y13, Y1
+	VFMADD231PS  Y11, Y13, Y2
+	VFMADD231PS  Y12, Y13, Y3
+	VBROADCASTSS (SI)(AX*1), Y13
+	VFMADD231PS  Y10, Y13, Y4
+	VFMADD231PS  Y11, Y13, Y5
+	VFMADD231PS  Y12, Y13, Y6
+	VBROADCASTSS (SI)(AX*2), Y13
+	VFMADD231PS  Y10, Y13, Y7
+	VFMADD231PS  Y11, Y13, Y8
+	VFMADD231PS  Y12, Y13, Y9
+	ADDQ         CX, SI
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Y13
+	VADDPS       Y13, Y1, Y1
+	VADDPS       Y13, Y4, Y4
+	VADDPS       Y13, Y7, Y7
+	VMOVUPS      32(SI), Y13
+	VADDPS       Y13, Y2, Y2
+	VADDPS       Y13, Y5, Y5
+	VADDPS       Y13, Y8, Y8
+	VMASKMOVPS   64(SI), Y0, Y13
+	VADDPS       Y13, Y3, Y3
+	VADDPS       Y13, Y6, Y6
+	VADDPS       Y13, Y9, Y9
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y13, Y13, Y13
+	VMAXPS Y1, Y13, Y1
+	VMAXPS Y2, Y13, Y2
+	VMAXPS Y3, Y13, Y3
+	VMAXPS Y4, Y13, Y4
+	VMAXPS Y5, Y13, Y5
+	VMAXPS Y6, Y13, Y6
+	VMAXPS Y7, Y13, Y7
+	VMAXPS Y8, Y13, Y8
+	VMAXPS Y9, Y13, Y9
+
+store:
+	VMOVUPS Y1, (R8)
+	VMOVUPS Y2, 32(R8)
+	LEAQ    64(R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y3, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X3, (SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X3, (SI)
+	VPERMILPS $0xee, X3, X3
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X3, (SI)
+
+done0:
+	ADDQ    BX, R8
+	VMOVUPS Y4, (R8)
+	VMOVUPS Y5, 32(R8)
+	LEAQ    64(R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y6, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X6, (SI)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X6, (SI)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X6, (SI)
+
+done1:
+	ADDQ    BX, R8
+	VMOVUPS Y7, (R8)
+	VMOVUPS Y8, 32(R8)
+	LEAQ    64(R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y9, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X9, (SI)
+	VEXTRACTF128 $0x01, Y9, X9
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X9, (SI)
+	VPERMILPS $0xee, X9, X9
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X9, (SI)
+
+done2:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile4x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile4x8tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R11
+	ADDQ       AX, R11
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMASKMOVPS   (DI), Y0, Y5
+	VBROADCASTSS (SI), Y6
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (SI)(AX*1), Y6
+	VFMADD231PS  Y5, Y6, Y2
+	VBROADCASTSS (SI)(AX*2), Y6
+	VFMADD231PS  Y5, Y6, Y3
+	VBROADCASTSS (R11), Y6
+	VFMADD231PS  Y5, Y6, Y4
+	ADDQ         CX, SI
+	ADDQ         CX, R11
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMASKMOVPS   (SI), Y0, Y6
+	VADDPS       Y6, Y1, Y1
+	VADDPS       Y6, Y2, Y2
+	VADDPS       Y6, Y3, Y3
+	VADDPS       Y6, Y4, Y4
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y6, Y6, Y6
+	VMAXPS Y1, Y6, Y1
+	VMAXPS Y2, Y6, Y2
+	VMAXPS Y3, Y6, Y3
+	VMAXPS Y4, Y6, Y4
+
+store:
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y1, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X1, (SI)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X1, (SI)
+	VPERMILPS $0xee, X1, X1
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X1, (SI)
+
+done0:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y2, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X2, (SI)
+
+done1:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y3, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X3, (SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X3, (SI)
+	VPERMILPS $0xee, X3, X3
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X3, (SI)
+
+done2:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four3
+	VMOVUPS Y4, (SI)
+	JMP     done3
+
+four3:
+	TESTB        $0x04, R10
+	JZ           two3
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two3:
+	TESTB     $0x02, R10
+	JZ        one3
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one3:
+	TESTB  $0x01, R10
+	JZ     done3
+	VMOVSS X4, (SI)
+
+done3:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile4x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile4x16tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R11
+	ADDQ       AX, R11
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (R8), Y1
+	VMASKMOVPS 32(R8), Y0, Y2
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y3
+	VMASKMOVPS 32(R8), Y0, Y4
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y5
+	VMASKMOVPS 32(R8), Y0, Y6
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y7
+	VMASKMOVPS 32(R8), Y0, Y8
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMOVUPS      (DI), Y9
+	VMASKMOVPS   32(DI), Y0, Y10
+	VBROADCASTSS (SI), Y11
+	VFMADD231PS  Y9, Y11, Y1
+	VFMADD231PS  Y10, Y11, Y2
+	VBROADCASTSS (SI)(AX*1), Y11
+	VFMADD231PS  Y9, Y11, Y3
+	VFMADD231PS  Y10, Y11, Y4
+	VBROADCASTSS (SI)(AX*2), Y11
+	VFMADD231PS  Y9, Y11, Y5
+	VFMADD231PS  Y10, Y11, Y6
+	VBROADCASTSS (R11), Y11
+	VFMADD231PS  Y9, Y11, Y7
+	VFMADD231PS  Y10, Y11, Y8
+	ADDQ         CX, SI
+	ADDQ         CX, R11
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Y11
+	VADDPS       Y11, Y1, Y1
+	VADDPS       Y11, Y3, Y3
+	VADDPS       Y11, Y5, Y5
+	VADDPS       Y11, Y7, Y7
+	VMASKMOVPS   32(SI), Y0, Y11
+	VADDPS       Y11, Y2, Y2
+	VADDPS       Y11, Y4, Y4
+	VADDPS       Y11, Y6, Y6
+	VADDPS       Y11, Y8, Y8
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y11, Y11, Y11
+	VMAXPS Y1, Y11, Y1
+	VMAXPS Y2, Y11, Y2
+	VMAXPS Y3, Y11, Y3
+	VMAXPS Y4, Y11, Y4
+	VMAXPS Y5, Y11, Y5
+	VMAXPS Y6, Y11, Y6
+	VMAXPS Y7, Y11, Y7
+	VMAXPS Y8, Y11, Y8
+
+store:
+	VMOVUPS Y1, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y2, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X2, (SI)
+
+done0:
+	ADDQ    BX, R8
+	VMOVUPS Y3, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y4, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X4, (SI)
+
+done1:
+	ADDQ    BX, R8
+	VMOVUPS Y5, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y6, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X6, (SI)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X6, (SI)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X6, (SI)
+
+done2:
+	ADDQ    BX, R8
+	VMOVUPS Y7, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four3
+	VMOVUPS Y8, (SI)
+	JMP     done3
+
+four3:
+	TESTB        $0x04, R10
+	JZ           two3
+	VMOVUPS      X8, (SI)
+	VEXTRACTF128 $0x01, Y8, X8
+	ADDQ         $0x10, SI
+
+two3:
+	TESTB     $0x02, R10
+	JZ        one3
+	VMOVLPS   X8, (SI)
+	VPERMILPS $0xee, X8, X8
+	ADDQ      $0x08, SI
+
+one3:
+	TESTB  $0x01, R10
+	JZ     done3
+	VMOVSS X8, (SI)
+
+done3:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile5x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile5x8tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R11
+	ADDQ       AX, R11
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMASKMOVPS   (DI), Y0, Y6
+	VBROADCASTSS (SI), Y7
+	VFMADD231PS  Y6, Y7, Y1
+	VBROADCASTSS (SI)(AX*1), Y7
+	VFMADD231PS  Y6, Y7, Y2
+	VBROADCASTSS (SI)(AX*2), Y7
+	VFMADD231PS  Y6, Y7, Y3
+	VBROADCASTSS (R11), Y7
+	VFMADD231PS  Y6, Y7, Y4
+	VBROADCASTSS (R11)(AX*1), Y7
+	VFMADD231PS  Y6, Y7, Y5
+	ADDQ         CX, SI
+	ADDQ         CX, R11
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMASKMOVPS   (SI), Y0, Y7
+	VADDPS       Y7, Y1, Y1
+	VADDPS       Y7, Y2, Y2
+	VADDPS       Y7, Y3, Y3
+	VADDPS       Y7, Y4, Y4
+	VADDPS       Y7, Y5, Y5
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y7, Y7, Y7
+	VMAXPS Y1, Y7, Y1
+	VMAXPS Y2, Y7, Y2
+	VMAXPS Y3, Y7, Y3
+	VMAXPS Y4, Y7, Y4
+	VMAXPS Y5, Y7, Y5
+
+store:
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y1, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X1, (SI)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X1, (SI)
+	VPERMILPS $0xee, X1, X1
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X1, (SI)
+
+done0:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y2, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X2, (SI)
+
+done1:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y3, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X3, (SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X3, (SI)
+	VPERMILPS $0xee, X3, X3
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X3, (SI)
+
+done2:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four3
+	VMOVUPS Y4, (SI)
+	JMP     done3
+
+four3:
+	TESTB        $0x04, R10
+	JZ           two3
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two3:
+	TESTB     $0x02, R10
+	JZ        one3
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one3:
+	TESTB  $0x01, R10
+	JZ     done3
+	VMOVSS X4, (SI)
+
+done3:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four4
+	VMOVUPS Y5, (SI)
+	JMP     done4
+
+four4:
+	TESTB        $0x04, R10
+	JZ           two4
+	VMOVUPS      X5, (SI)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x10, SI
+
+two4:
+	TESTB     $0x02, R10
+	JZ        one4
+	VMOVLPS   X5, (SI)
+	VPERMILPS $0xee, X5, X5
+	ADDQ      $0x08, SI
+
+one4:
+	TESTB  $0x01, R10
+	JZ     done4
+	VMOVSS X5, (SI)
+
+done4:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile5x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile5x16tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R11
+	ADDQ       AX, R11
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (R8), Y1
+	VMASKMOVPS 32(R8), Y0, Y2
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y3
+	VMASKMOVPS 32(R8), Y0, Y4
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y5
+	VMASKMOVPS 32(R8), Y0, Y6
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y7
+	VMASKMOVPS 32(R8), Y0, Y8
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS 32(R8), Y0, Y10
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMOVUPS      (DI), Y11
+	VMASKMOVPS   32(DI), Y0, Y12
+	VBROADCASTSS (SI), Y13
+	VFMADD231PS  Y11, Y13, Y1
+	VFMADD231PS  Y12, Y13, Y2
+	VBROADCASTSS (SI)(AX*1), Y13
+	VFMADD231PS  Y11, Y13, Y3
+	VFMADD231PS  Y12, Y13, Y4
+	VBROADCASTSS (SI)(AX*2), Y13
+	VFMADD231PS  Y11, Y13, Y5
+	VFMADD231PS  Y12, Y13, Y6
+	VBROADCASTSS (R11), Y13
+	VFMADD231PS  Y11, Y13, Y7
+	VFMADD231PS  Y12, Y13, Y8
+	VBROADCASTSS (R11)(AX*1), Y13
+	VFMADD231PS  Y11, Y13, Y9
+	VFMADD231PS  Y12, Y13, Y10
+	ADDQ         CX, SI
+	ADDQ         CX, R11
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Y13
+	VADDPS       Y13, Y1, Y1
+	VADDPS       Y13, Y3, Y3
+	VADDPS       Y13, Y5, Y5
+	VADDPS       Y13, Y7, Y7
+	VADDPS       Y13, Y9, Y9
+	VMASKMOVPS   32(SI), Y0, Y13
+	VADDPS       Y13, Y2, Y2
+	VADDPS       Y13, Y4, Y4
+	VADDPS       Y13, Y6, Y6
+	VADDPS       Y13, Y8, Y8
+	VADDPS       Y13, Y10, Y10
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y13, Y13, Y13
+	VMAXPS Y1, Y13, Y1
+	VMAXPS Y2, Y13, Y2
+	VMAXPS Y3, Y13, Y3
+	VMAXPS Y4, Y13, Y4
+	VMAXPS Y5, Y13, Y5
+	VMAXPS Y6, Y13, Y6
+	VMAXPS Y7, Y13, Y7
+	VMAXPS Y8, Y13, Y8
+	VMAXPS Y9, Y13, Y9
+	VMAXPS Y10, Y13, Y10
+
+store:
+	VMOVUPS Y1, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y2, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X2, (SI)
+
+done0:
+	ADDQ    BX, R8
+	VMOVUPS Y3, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y4, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X4, (SI)
+
+done1:
+	ADDQ    BX, R8
+	VMOVUPS Y5, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y6, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X6, (SI)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X6, (SI)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X6, (SI)
+
+done2:
+	ADDQ    BX, R8
+	VMOVUPS Y7, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four3
+	VMOVUPS Y8, (SI)
+	JMP     done3
+
+four3:
+	TESTB        $0x04, R10
+	JZ           two3
+	VMOVUPS      X8, (SI)
+	VEXTRACTF128 $0x01, Y8, X8
+	ADDQ         $0x10, SI
+
+two3:
+	TESTB     $0x02, R10
+	JZ        one3
+	VMOVLPS   X8, (SI)
+	VPERMILPS $0xee, X8, X8
+	ADDQ      $0x08, SI
+
+one3:
+	TESTB  $0x01, R10
+	JZ     done3
+	VMOVSS X8, (SI)
+
+done3:
+	ADDQ    BX, R8
+	VMOVUPS Y9, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four4
+	VMOVUPS Y10, (SI)
+	JMP     done4
+
+four4:
+	TESTB        $0x04, R10
+	JZ           two4
+	VMOVUPS      X10, (SI)
+	VEXTRACTF128 $0x01, Y10, X10
+	ADDQ         $0x10, SI
+
+two4:
+	TESTB     $0x02, R10
+	JZ        one4
+	VMOVLPS   X10, (SI)
+	VPERMILPS $0xee, X10, X10
+	ADDQ      $0x08, SI
+
+one4:
+	TESTB  $0x01, R10
+	JZ     done4
+	VMOVSS X10, (SI)
+
+done4:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile6x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile6x8tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R11
+	ADDQ       AX, R11
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMASKMOVPS   (DI), Y0, Y7
+	VBROADCASTSS (SI), Y8
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS (SI)(AX*1), Y8
+	VFMADD231PS  Y7, Y8, Y2
+	VBROADCASTSS (SI)(AX*2), Y8
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS (R11), Y8
+	VFMADD231PS  Y7, Y8, Y4
+	VBROADCASTSS (R11)(AX*1), Y8
+	VFMADD231PS  Y7, Y8, Y5
+	VBROADCASTSS (R11)(AX*2), Y8
+	VFMADD231PS  Y7, Y8, Y6
+	ADDQ         CX, SI
+	ADDQ         CX, R11
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMASKMOVPS   (SI), Y0, Y8
+	VADDPS       Y8, Y1, Y1
+	VADDPS       Y8, Y2, Y2
+	VADDPS       Y8, Y3, Y3
+	VADDPS       Y8, Y4, Y4
+	VADDPS       Y8, Y5, Y5
+	VADDPS       Y8, Y6, Y6
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y8, Y8, Y8
+	VMAXPS Y1, Y8, Y1
+	VMAXPS Y2, Y8, Y2
+	VMAXPS Y3, Y8, Y3
+	VMAXPS Y4, Y8, Y4
+	VMAXPS Y5, Y8, Y5
+	VMAXPS Y6, Y8, Y6
+
+store:
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y1, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X1, (SI)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X1, (SI)
+	VPERMILPS $0xee, X1, X1
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X1, (SI)
+
+done0:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y2, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X2, (SI)
+
+done1:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y3, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X3, (SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X3, (SI)
+	VPERMILPS $0xee, X3, X3
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X3, (SI)
+
+done2:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four3
+	VMOVUPS Y4, (SI)
+	JMP     done3
+
+four3:
+	TESTB        $0x04, R10
+	JZ           two3
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two3:
+	TESTB     $0x02, R10
+	JZ        one3
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one3:
+	TESTB  $0x01, R10
+	JZ     done3
+	VMOVSS X4, (SI)
+
+done3:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four4
+	VMOVUPS Y5, (SI)
+	JMP     done4
+
+four4:
+	TESTB        $0x04, R10
+	JZ           two4
+	VMOVUPS      X5, (SI)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x10, SI
+
+two4:
+	TESTB     $0x02, R10
+	JZ        one4
+	VMOVLPS   X5, (SI)
+	VPERMILPS $0xee, X5, X5
+	ADDQ      $0x08, SI
+
+one4:
+	TESTB  $0x01, R10
+	JZ     done4
+	VMOVSS X5, (SI)
+
+done4:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four5
+	VMOVUPS Y6, (SI)
+	JMP     done5
+
+four5:
+	TESTB        $0x04, R10
+	JZ           two5
+	VMOVUPS      X6, (SI)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, SI
+
+two5:
+	TESTB     $0x02, R10
+	JZ        one5
+	VMOVLPS   X6, (SI)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, SI
+
+one5:
+	TESTB  $0x01, R10
+	JZ     done5
+	VMOVSS X6, (SI)
+
+done5:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile6x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile6x16tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R11
+	ADDQ       AX, R11
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMOVUPS    (R8), Y1
+	VMASKMOVPS 32(R8), Y0, Y2
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y3
+	VMASKMOVPS 32(R8), Y0, Y4
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y5
+	VMASKMOVPS 32(R8), Y0, Y6
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y7
+	VMASKMOVPS 32(R8), Y0, Y8
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS 32(R8), Y0, Y10
+	ADDQ       BX, R8
+	VMOVUPS    (R8), Y11
+	VMASKMOVPS 32(R8), Y0, Y12
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	VXORPS Y12, Y12, Y12
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMOVUPS      (DI), Y13
+	VMASKMOVPS   32(DI), Y0, Y14
+	VBROADCASTSS (SI), Y15
+	VFMADD231PS  Y13, Y15, Y1
+	VFMADD231PS  Y14, Y15, Y2
+	VBROADCASTSS (SI)(AX*1), Y15
+	VFMADD231PS  Y13, Y15, Y3
+	VFMADD231PS  Y14, Y15, Y4
+	VBROADCASTSS (SI)(AX*2), Y15
+	VFMADD231PS  Y13, Y15, Y5
+	VFMADD231PS  Y14, Y15, Y6
+	VBROADCASTSS (R11), Y15
+	VFMADD231PS  Y13, Y15, Y7
+	VFMADD231PS  Y14, Y15, Y8
+	VBROADCASTSS (R11)(AX*1), Y15
+	VFMADD231PS  Y13, Y15, Y9
+	VFMADD231PS  Y14, Y15, Y10
+	VBROADCASTSS (R11)(AX*2), Y15
+	VFMADD231PS  Y13, Y15, Y11
+	VFMADD231PS  Y14, Y15, Y12
+	ADDQ         CX, SI
+	ADDQ         CX, R11
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Y15
+	VADDPS       Y15, Y1, Y1
+	VADDPS       Y15, Y3, Y3
+	VADDPS       Y15, Y5, Y5
+	VADDPS       Y15, Y7, Y7
+	VADDPS       Y15, Y9, Y9
+	VADDPS       Y15, Y11, Y11
+	VMASKMOVPS   32(SI), Y0, Y15
+	VADDPS       Y15, Y2, Y2
+	VADDPS       Y15, Y4, Y4
+	VADDPS       Y15, Y6, Y6
+	VADDPS       Y15, Y8, Y8
+	VADDPS       Y15, Y10, Y10
+	VADDPS       Y15, Y12, Y12
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y15, Y15, Y15
+	VMAXPS Y1, Y15, Y1
+	VMAXPS Y2, Y15, Y2
+	VMAXPS Y3, Y15, Y3
+	VMAXPS Y4, Y15, Y4
+	VMAXPS Y5, Y15, Y5
+	VMAXPS Y6, Y15, Y6
+	VMAXPS Y7, Y15, Y7
+	VMAXPS Y8, Y15, Y8
+	VMAXPS Y9, Y15, Y9
+	VMAXPS Y10, Y15, Y10
+	VMAXPS Y11, Y15, Y11
+	VMAXPS Y12, Y15, Y12
+
+store:
+	VMOVUPS Y1, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y2, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X2, (SI)
+
+done0:
+	ADDQ    BX, R8
+	VMOVUPS Y3, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y4, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X4, (SI)
+
+done1:
+	ADDQ    BX, R8
+	VMOVUPS Y5, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y6, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X6, (SI)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X6, (SI)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X6, (SI)
+
+done2:
+	ADDQ    BX, R8
+	VMOVUPS Y7, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four3
+	VMOVUPS Y8, (SI)
+	JMP     done3
+
+four3:
+	TESTB        $0x04, R10
+	JZ           two3
+	VMOVUPS      X8, (SI)
+	VEXTRACTF128 $0x01, Y8, X8
+	ADDQ         $0x10, SI
+
+two3:
+	TESTB     $0x02, R10
+	JZ        one3
+	VMOVLPS   X8, (SI)
+	VPERMILPS $0xee, X8, X8
+	ADDQ      $0x08, SI
+
+one3:
+	TESTB  $0x01, R10
+	JZ     done3
+	VMOVSS X8, (SI)
+
+done3:
+	ADDQ    BX, R8
+	VMOVUPS Y9, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four4
+	VMOVUPS Y10, (SI)
+	JMP     done4
+
+four4:
+	TESTB        $0x04, R10
+	JZ           two4
+	VMOVUPS      X10, (SI)
+	VEXTRACTF128 $0x01, Y10, X10
+	ADDQ         $0x10, SI
+
+two4:
+	TESTB     $0x02, R10
+	JZ        one4
+	VMOVLPS   X10, (SI)
+	VPERMILPS $0xee, X10, X10
+	ADDQ      $0x08, SI
+
+one4:
+	TESTB  $0x01, R10
+	JZ     done4
+	VMOVSS X10, (SI)
+
+done4:
+	ADDQ    BX, R8
+	VMOVUPS Y11, (R8)
+	LEAQ    32(R8), SI
+	TESTB   $0x08, R10
+	JZ      four5
+	VMOVUPS Y12, (SI)
+	JMP     done5
+
+four5:
+	TESTB        $0x04, R10
+	JZ           two5
+	VMOVUPS      X12, (SI)
+	VEXTRACTF128 $0x01, Y12, X12
+	ADDQ         $0x10, SI
+
+two5:
+	TESTB     $0x02, R10
+	JZ        one5
+	VMOVLPS   X12, (SI)
+	VPERMILPS $0xee, X12, X12
+	ADDQ      $0x08, SI
+
+one5:
+	TESTB  $0x01, R10
+	JZ     done5
+	VMOVSS X12, (SI)
+
+done5:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile7x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile7x8tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y7
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMASKMOVPS   (DI), Y0, Y8
+	VBROADCASTSS (SI), Y9
+	VFMADD231PS  Y8, Y9, Y1
+	VBROADCASTSS (SI)(AX*1), Y9
+	VFMADD231PS  Y8, Y9, Y2
+	VBROADCASTSS (SI)(AX*2), Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VBROADCASTSS (R11), Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VBROADCASTSS (R11)(AX*1), Y9
+	VFMADD231PS  Y8, Y9, Y5
+	VBROADCASTSS (R11)(AX*2), Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VBROADCASTSS (R12), Y9
+	VFMADD231PS  Y8, Y9, Y7
+	ADDQ         CX, SI
+	ADDQ         CX, R11
+	ADDQ         CX, R12
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMASKMOVPS   (SI), Y0, Y9
+	VADDPS       Y9, Y1, Y1
+	VADDPS       Y9, Y2, Y2
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y9, Y4, Y4
+	VADDPS       Y9, Y5, Y5
+	VADDPS       Y9, Y6, Y6
+	VADDPS       Y9, Y7, Y7
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y9, Y9, Y9
+	VMAXPS Y1, Y9, Y1
+	VMAXPS Y2, Y9, Y2
+	VMAXPS Y3, Y9, Y3
+	VMAXPS Y4, Y9, Y4
+	VMAXPS Y5, Y9, Y5
+	VMAXPS Y6, Y9, Y6
+	VMAXPS Y7, Y9, Y7
+
+store:
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y1, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X1, (SI)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X1, (SI)
+	VPERMILPS $0xee, X1, X1
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X1, (SI)
+
+done0:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y2, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X2, (SI)
+
+done1:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y3, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X3, (SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X3, (SI)
+	VPERMILPS $0xee, X3, X3
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X3, (SI)
+
+done2:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four3
+	VMOVUPS Y4, (SI)
+	JMP     done3
+
+four3:
+	TESTB        $0x04, R10
+	JZ           two3
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two3:
+	TESTB     $0x02, R10
+	JZ        one3
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one3:
+	TESTB  $0x01, R10
+	JZ     done3
+	VMOVSS X4, (SI)
+
+done3:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four4
+	VMOVUPS Y5, (SI)
+	JMP     done4
+
+four4:
+	TESTB        $0x04, R10
+	JZ           two4
+	VMOVUPS      X5, (SI)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x10, SI
+
+two4:
+	TESTB     $0x02, R10
+	JZ        one4
+	VMOVLPS   X5, (SI)
+	VPERMILPS $0xee, X5, X5
+	ADDQ      $0x08, SI
+
+one4:
+	TESTB  $0x01, R10
+	JZ     done4
+	VMOVSS X5, (SI)
+
+done4:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four5
+	VMOVUPS Y6, (SI)
+	JMP     done5
+
+four5:
+	TESTB        $0x04, R10
+	JZ           two5
+	VMOVUPS      X6, (SI)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, SI
+
+two5:
+	TESTB     $0x02, R10
+	JZ        one5
+	VMOVLPS   X6, (SI)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, SI
+
+one5:
+	TESTB  $0x01, R10
+	JZ     done5
+	VMOVSS X6, (SI)
+
+done5:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four6
+	VMOVUPS Y7, (SI)
+	JMP     done6
+
+four6:
+	TESTB        $0x04, R10
+	JZ           two6
+	VMOVUPS      X7, (SI)
+	VEXTRACTF128 $0x01, Y7, X7
+	ADDQ         $0x10, SI
+
+two6:
+	TESTB     $0x02, R10
+	JZ        one6
+	VMOVLPS   X7, (SI)
+	VPERMILPS $0xee, X7, X7
+	ADDQ      $0x08, SI
+
+one6:
+	TESTB  $0x01, R10
+	JZ     done6
+	VMOVSS X7, (SI)
+
+done6:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile8x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile8x8tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y7
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y8
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMASKMOVPS   (DI), Y0, Y9
+	VBROADCASTSS (SI), Y10
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS (SI)(AX*1), Y10
+	VFMADD231PS  Y9, Y10, Y2
+	VBROADCASTSS (SI)(AX*2), Y10
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS (R11), Y10
+	VFMADD231PS  Y9, Y10, Y4
+	VBROADCASTSS (R11)(AX*1), Y10
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS (R11)(AX*2), Y10
+	VFMADD231PS  Y9, Y10, Y6
+	VBROADCASTSS (R12), Y10
+	VFMADD231PS  Y9, Y10, Y7
+	VBROADCASTSS (R12)(AX*1), Y10
+	VFMADD231PS  Y9, Y10, Y8
+	ADDQ         CX, SI
+	ADDQ         CX, R11
+	ADDQ         CX, R12
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMASKMOVPS   (SI), Y0, Y10
+	VADDPS       Y10, Y1, Y1
+	VADDPS       Y10, Y2, Y2
+	VADDPS       Y10, Y3, Y3
+	VADDPS       Y10, Y4, Y4
+	VADDPS       Y10, Y5, Y5
+	VADDPS       Y10, Y6, Y6
+	VADDPS       Y10, Y7, Y7
+	VADDPS       Y10, Y8, Y8
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y10, Y10, Y10
+	VMAXPS Y1, Y10, Y1
+	VMAXPS Y2, Y10, Y2
+	VMAXPS Y3, Y10, Y3
+	VMAXPS Y4, Y10, Y4
+	VMAXPS Y5, Y10, Y5
+	VMAXPS Y6, Y10, Y6
+	VMAXPS Y7, Y10, Y7
+	VMAXPS Y8, Y10, Y8
+
+store:
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y1, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X1, (SI)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X1, (SI)
+	VPERMILPS $0xee, X1, X1
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X1, (SI)
+
+done0:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y2, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X2, (SI)
+
+done1:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y3, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X3, (SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X3, (SI)
+	VPERMILPS $0xee, X3, X3
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X3, (SI)
+
+done2:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four3
+	VMOVUPS Y4, (SI)
+	JMP     done3
+
+four3:
+	TESTB        $0x04, R10
+	JZ           two3
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two3:
+	TESTB     $0x02, R10
+	JZ        one3
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one3:
+	TESTB  $0x01, R10
+	JZ     done3
+	VMOVSS X4, (SI)
+
+done3:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four4
+	VMOVUPS Y5, (SI)
+	JMP     done4
+
+four4:
+	TESTB        $0x04, R10
+	JZ           two4
+	VMOVUPS      X5, (SI)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x10, SI
+
+two4:
+	TESTB     $0x02, R10
+	JZ        one4
+	VMOVLPS   X5, (SI)
+	VPERMILPS $0xee, X5, X5
+	ADDQ      $0x08, SI
+
+one4:
+	TESTB  $0x01, R10
+	JZ     done4
+	VMOVSS X5, (SI)
+
+done4:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four5
+	VMOVUPS Y6, (SI)
+	JMP     done5
+
+four5:
+	TESTB        $0x04, R10
+	JZ           two5
+	VMOVUPS      X6, (SI)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, SI
+
+two5:
+	TESTB     $0x02, R10
+	JZ        one5
+	VMOVLPS   X6, (SI)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, SI
+
+one5:
+	TESTB  $0x01, R10
+	JZ     done5
+	VMOVSS X6, (SI)
+
+done5:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four6
+	VMOVUPS Y7, (SI)
+	JMP     done6
+
+four6:
+	TESTB        $0x04, R10
+	JZ           two6
+	VMOVUPS      X7, (SI)
+	VEXTRACTF128 $0x01, Y7, X7
+	ADDQ         $0x10, SI
+
+two6:
+	TESTB     $0x02, R10
+	JZ        one6
+	VMOVLPS   X7, (SI)
+	VPERMILPS $0xee, X7, X7
+	ADDQ      $0x08, SI
+
+one6:
+	TESTB  $0x01, R10
+	JZ     done6
+	VMOVSS X7, (SI)
+
+done6:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four7
+	VMOVUPS Y8, (SI)
+	JMP     done7
+
+four7:
+	TESTB        $0x04, R10
+	JZ           two7
+	VMOVUPS      X8, (SI)
+	VEXTRACTF128 $0x01, Y8, X8
+	ADDQ         $0x10, SI
+
+two7:
+	TESTB     $0x02, R10
+	JZ        one7
+	VMOVLPS   X8, (SI)
+	VPERMILPS $0xee, X8, X8
+	ADDQ      $0x08, SI
+
+one7:
+	TESTB  $0x01, R10
+	JZ     done7
+	VMOVSS X8, (SI)
+
+done7:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile9x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile9x8tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y7
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y8
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y9
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMASKMOVPS   (DI), Y0, Y10
+	VBROADCASTSS (SI), Y11
+	VFMADD231PS  Y10, Y11, Y1
+	VBROADCASTSS (SI)(AX*1), Y11
+	VFMADD231PS  Y10, Y11, Y2
+	VBROADCASTSS (SI)(AX*2), Y11
+	VFMADD231PS  Y10, Y11, Y3
+	VBROADCASTSS (R11), Y11
+	VFMADD231PS  Y10, Y11, Y4
+	VBROADCASTSS (R11)(AX*1), Y11
+	VFMADD231PS  Y10, Y11, Y5
+	VBROADCASTSS (R11)(AX*2), Y11
+	VFMADD231PS  Y10, Y11, Y6
+	VBROADCASTSS (R12), Y11
+	VFMADD231PS  Y10, Y11, Y7
+	VBROADCASTSS (R12)(AX*1), Y11
+	VFMADD231PS  Y10, Y11, Y8
+	VBROADCASTSS (R12)(AX*2), Y11
+	VFMADD231PS  Y10, Y11, Y9
+	ADDQ         CX, SI
+	ADDQ         CX, R11
+	ADDQ         CX, R12
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMASKMOVPS   (SI), Y0, Y11
+	VADDPS       Y11, Y1, Y1
+	VADDPS       Y11, Y2, Y2
+	VADDPS       Y11, Y3, Y3
+	VADDPS       Y11, Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VADDPS       Y11, Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VADDPS       Y11, Y8, Y8
+	VADDPS       Y11, Y9, Y9
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y11, Y11, Y11
+	VMAXPS Y1, Y11, Y1
+	VMAXPS Y2, Y11, Y2
+	VMAXPS Y3, Y11, Y3
+	VMAXPS Y4, Y11, Y4
+	VMAXPS Y5, Y11, Y5
+	VMAXPS Y6, Y11, Y6
+	VMAXPS Y7, Y11, Y7
+	VMAXPS Y8, Y11, Y8
+	VMAXPS Y9, Y11, Y9
+
+store:
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y1, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X1, (SI)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X1, (SI)
+	VPERMILPS $0xee, X1, X1
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X1, (SI)
+
+done0:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y2, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X2, (SI)
+
+done1:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y3, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X3, (SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X3, (SI)
+	VPERMILPS $0xee, X3, X3
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X3, (SI)
+
+done2:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four3
+	VMOVUPS Y4, (SI)
+	JMP     done3
+
+four3:
+	TESTB        $0x04, R10
+	JZ           two3
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two3:
+	TESTB     $0x02, R10
+	JZ        one3
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one3:
+	TESTB  $0x01, R10
+	JZ     done3
+	VMOVSS X4, (SI)
+
+done3:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four4
+	VMOVUPS Y5, (SI)
+	JMP     done4
+
+four4:
+	TESTB        $0x04, R10
+	JZ           two4
+	VMOVUPS      X5, (SI)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x10, SI
+
+two4:
+	TESTB     $0x02, R10
+	JZ        one4
+	VMOVLPS   X5, (SI)
+	VPERMILPS $0xee, X5, X5
+	ADDQ      $0x08, SI
+
+one4:
+	TESTB  $0x01, R10
+	JZ     done4
+	VMOVSS X5, (SI)
+
+done4:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four5
+	VMOVUPS Y6, (SI)
+	JMP     done5
+
+four5:
+	TESTB        $0x04, R10
+	JZ           two5
+	VMOVUPS      X6, (SI)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, SI
+
+two5:
+	TESTB     $0x02, R10
+	JZ        one5
+	VMOVLPS   X6, (SI)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, SI
+
+one5:
+	TESTB  $0x01, R10
+	JZ     done5
+	VMOVSS X6, (SI)
+
+done5:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four6
+	VMOVUPS Y7, (SI)
+	JMP     done6
+
+four6:
+	TESTB        $0x04, R10
+	JZ           two6
+	VMOVUPS      X7, (SI)
+	VEXTRACTF128 $0x01, Y7, X7
+	ADDQ         $0x10, SI
+
+two6:
+	TESTB     $0x02, R10
+	JZ        one6
+	VMOVLPS   X7, (SI)
+	VPERMILPS $0xee, X7, X7
+	ADDQ      $0x08, SI
+
+one6:
+	TESTB  $0x01, R10
+	JZ     done6
+	VMOVSS X7, (SI)
+
+done6:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four7
+	VMOVUPS Y8, (SI)
+	JMP     done7
+
+four7:
+	TESTB        $0x04, R10
+	JZ           two7
+	VMOVUPS      X8, (SI)
+	VEXTRACTF128 $0x01, Y8, X8
+	ADDQ         $0x10, SI
+
+two7:
+	TESTB     $0x02, R10
+	JZ        one7
+	VMOVLPS   X8, (SI)
+	VPERMILPS $0xee, X8, X8
+	ADDQ      $0x08, SI
+
+one7:
+	TESTB  $0x01, R10
+	JZ     done7
+	VMOVSS X8, (SI)
+
+done7:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four8
+	VMOVUPS Y9, (SI)
+	JMP     done8
+
+four8:
+	TESTB        $0x04, R10
+	JZ           two8
+	VMOVUPS      X9, (SI)
+	VEXTRACTF128 $0x01, Y9, X9
+	ADDQ         $0x10, SI
+
+two8:
+	TESTB     $0x02, R10
+	JZ        one8
+	VMOVLPS   X9, (SI)
+	VPERMILPS $0xee, X9, X9
+	ADDQ      $0x08, SI
+
+one8:
+	TESTB  $0x01, R10
+	JZ     done8
+	VMOVSS X9, (SI)
+
+done8:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile10x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile10x8tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
+	LEAQ       (R12)(AX*2), R13
+	ADDQ       AX, R13
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y7
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y8
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y9
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y10
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMASKMOVPS   (DI), Y0, Y11
+	VBROADCASTSS (SI), Y12
+	VFMADD231PS  Y11, Y12, Y1
+	VBROADCASTSS (SI)(AX*1), Y12
+	VFMADD231PS  Y11, Y12, Y2
+	VBROADCASTSS (SI)(AX*2), Y12
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS (R11), Y12
+	VFMADD231PS  Y11, Y12, Y4
+	VBROADCASTSS (R11)(AX*1), Y12
+	VFMADD231PS  Y11, Y12, Y5
+	VBROADCASTSS (R11)(AX*2), Y12
+	VFMADD231PS  Y11, Y12, Y6
+	VBROADCASTSS (R12), Y12
+	VFMADD231PS  Y11, Y12, Y7
+	VBROADCASTSS (R12)(AX*1), Y12
+	VFMADD231PS  Y11, Y12, Y8
+	VBROADCASTSS (R12)(AX*2), Y12
+	VFMADD231PS  Y11, Y12, Y9
+	VBROADCASTSS (R13), Y12
+	VFMADD231PS  Y11, Y12, Y10
+	ADDQ         CX, SI
+	ADDQ         CX, R11
+	ADDQ         CX, R12
+	ADDQ         CX, R13
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMASKMOVPS   (SI), Y0, Y12
+	VADDPS       Y12, Y1, Y1
+	VADDPS       Y12, Y2, Y2
+	VADDPS       Y12, Y3, Y3
+	VADDPS       Y12, Y4, Y4
+	VADDPS       Y12, Y5, Y5
+	VADDPS       Y12, Y6, Y6
+	VADDPS       Y12, Y7, Y7
+	VADDPS       Y12, Y8, Y8
+	VADDPS       Y12, Y9, Y9
+	VADDPS       Y12, Y10, Y10
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y12, Y12, Y12
+	VMAXPS Y1, Y12, Y1
+	VMAXPS Y2, Y12, Y2
+	VMAXPS Y3, Y12, Y3
+	VMAXPS Y4, Y12, Y4
+	VMAXPS Y5, Y12, Y5
+	VMAXPS Y6, Y12, Y6
+	VMAXPS Y7, Y12, Y7
+	VMAXPS Y8, Y12, Y8
+	VMAXPS Y9, Y12, Y9
+	VMAXPS Y10, Y12, Y10
+
+store:
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y1, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X1, (SI)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X1, (SI)
+	VPERMILPS $0xee, X1, X1
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X1, (SI)
+
+done0:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y2, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X2, (SI)
+
+done1:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y3, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X3, (SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X3, (SI)
+	VPERMILPS $0xee, X3, X3
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X3, (SI)
+
+done2:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four3
+	VMOVUPS Y4, (SI)
+	JMP     done3
+
+four3:
+	TESTB        $0x04, R10
+	JZ           two3
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two3:
+	TESTB     $0x02, R10
+	JZ        one3
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one3:
+	TESTB  $0x01, R10
+	JZ     done3
+	VMOVSS X4, (SI)
+
+done3:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four4
+	VMOVUPS Y5, (SI)
+	JMP     done4
+
+four4:
+	TESTB        $0x04, R10
+	JZ           two4
+	VMOVUPS      X5, (SI)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x10, SI
+
+two4:
+	TESTB     $0x02, R10
+	JZ        one4
+	VMOVLPS   X5, (SI)
+	VPERMILPS $0xee, X5, X5
+	ADDQ      $0x08, SI
+
+one4:
+	TESTB  $0x01, R10
+	JZ     done4
+	VMOVSS X5, (SI)
+
+done4:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four5
+	VMOVUPS Y6, (SI)
+	JMP     done5
+
+four5:
+	TESTB        $0x04, R10
+	JZ           two5
+	VMOVUPS      X6, (SI)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, SI
+
+two5:
+	TESTB     $0x02, R10
+	JZ        one5
+	VMOVLPS   X6, (SI)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, SI
+
+one5:
+	TESTB  $0x01, R10
+	JZ     done5
+	VMOVSS X6, (SI)
+
+done5:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four6
+	VMOVUPS Y7, (SI)
+	JMP     done6
+
+four6:
+	TESTB        $0x04, R10
+	JZ           two6
+	VMOVUPS      X7, (SI)
+	VEXTRACTF128 $0x01, Y7, X7
+	ADDQ         $0x10, SI
+
+two6:
+	TESTB     $0x02, R10
+	JZ        one6
+	VMOVLPS   X7, (SI)
+	VPERMILPS $0xee, X7, X7
+	ADDQ      $0x08, SI
+
+one6:
+	TESTB  $0x01, R10
+	JZ     done6
+	VMOVSS X7, (SI)
+
+done6:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four7
+	VMOVUPS Y8, (SI)
+	JMP     done7
+
+four7:
+	TESTB        $0x04, R10
+	JZ           two7
+	VMOVUPS      X8, (SI)
+	VEXTRACTF128 $0x01, Y8, X8
+	ADDQ         $0x10, SI
+
+two7:
+	TESTB     $0x02, R10
+	JZ        one7
+	VMOVLPS   X8, (SI)
+	VPERMILPS $0xee, X8, X8
+	ADDQ      $0x08, SI
+
+one7:
+	TESTB  $0x01, R10
+	JZ     done7
+	VMOVSS X8, (SI)
+
+done7:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four8
+	VMOVUPS Y9, (SI)
+	JMP     done8
+
+four8:
+	TESTB        $0x04, R10
+	JZ           two8
+	VMOVUPS      X9, (SI)
+	VEXTRACTF128 $0x01, Y9, X9
+	ADDQ         $0x10, SI
+
+two8:
+	TESTB     $0x02, R10
+	JZ        one8
+	VMOVLPS   X9, (SI)
+	VPERMILPS $0xee, X9, X9
+	ADDQ      $0x08, SI
+
+one8:
+	TESTB  $0x01, R10
+	JZ     done8
+	VMOVSS X9, (SI)
+
+done8:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four9
+	VMOVUPS Y10, (SI)
+	JMP     done9
+
+four9:
+	TESTB        $0x04, R10
+	JZ           two9
+	VMOVUPS      X10, (SI)
+	VEXTRACTF128 $0x01, Y10, X10
+	ADDQ         $0x10, SI
+
+two9:
+	TESTB     $0x02, R10
+	JZ        one9
+	VMOVLPS   X10, (SI)
+	VPERMILPS $0xee, X10, X10
+	ADDQ      $0x08, SI
+
+one9:
+	TESTB  $0x01, R10
+	JZ     done9
+	VMOVSS X10, (SI)
+
+done9:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile11x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile11x8tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
+	LEAQ       (R12)(AX*2), R13
+	ADDQ       AX, R13
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y7
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y8
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y9
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y10
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y11
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMASKMOVPS   (DI), Y0, Y12
+	VBROADCASTSS (SI), Y13
+	VFMADD231PS  Y12, Y13, Y1
+	VBROADCASTSS (SI)(AX*1), Y13
+	VFMADD231PS  Y12, Y13, Y2
+	VBROADCASTSS (SI)(AX*2), Y13
+	VFMADD231PS  Y12, Y13, Y3
+	VBROADCASTSS (R11), Y13
+	VFMADD231PS  Y12, Y13, Y4
+	VBROADCASTSS (R11)(AX*1), Y13
+	VFMADD231PS  Y12, Y13, Y5
+	VBROADCASTSS (R11)(AX*2), Y13
+	VFMADD231PS  Y12, Y13, Y6
+	VBROADCASTSS (R12), Y13
+	VFMADD231PS  Y12, Y13, Y7
+	VBROADCASTSS (R12)(AX*1), Y13
+	VFMADD231PS  Y12, Y13, Y8
+	VBROADCASTSS (R12)(AX*2), Y13
+	VFMADD231PS  Y12, Y13, Y9
+	VBROADCASTSS (R13), Y13
+	VFMADD231PS  Y12, Y13, Y10
+	VBROADCASTSS (R13)(AX*1), Y13
+	VFMADD231PS  Y12, Y13, Y11
+	ADDQ         CX, SI
+	ADDQ         CX, R11
+	ADDQ         CX, R12
+	ADDQ         CX, R13
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMASKMOVPS   (SI), Y0, Y13
+	VADDPS       Y13, Y1, Y1
+	VADDPS       Y13, Y2, Y2
+	VADDPS       Y13, Y3, Y3
+	VADDPS       Y13, Y4, Y4
+	VADDPS       Y13, Y5, Y5
+	VADDPS       Y13, Y6, Y6
+	VADDPS       Y13, Y7, Y7
+	VADDPS       Y13, Y8, Y8
+	VADDPS       Y13, Y9, Y9
+	VADDPS       Y13, Y10, Y10
+	VADDPS       Y13, Y11, Y11
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y13, Y13, Y13
+	VMAXPS Y1, Y13, Y1
+	VMAXPS Y2, Y13, Y2
+	VMAXPS Y3, Y13, Y3
+	VMAXPS Y4, Y13, Y4
+	VMAXPS Y5, Y13, Y5
+	VMAXPS Y6, Y13, Y6
+	VMAXPS Y7, Y13, Y7
+	VMAXPS Y8, Y13, Y8
+	VMAXPS Y9, Y13, Y9
+	VMAXPS Y10, Y13, Y10
+	VMAXPS Y11, Y13, Y11
+
+store:
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y1, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X1, (SI)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X1, (SI)
+	VPERMILPS $0xee, X1, X1
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X1, (SI)
+
+done0:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y2, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X2, (SI)
+
+done1:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y3, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X3, (SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X3, (SI)
+	VPERMILPS $0xee, X3, X3
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X3, (SI)
+
+done2:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four3
+	VMOVUPS Y4, (SI)
+	JMP     done3
+
+four3:
+	TESTB        $0x04, R10
+	JZ           two3
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two3:
+	TESTB     $0x02, R10
+	JZ        one3
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one3:
+	TESTB  $0x01, R10
+	JZ     done3
+	VMOVSS X4, (SI)
+
+done3:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four4
+	VMOVUPS Y5, (SI)
+	JMP     done4
+
+four4:
+	TESTB        $0x04, R10
+	JZ           two4
+	VMOVUPS      X5, (SI)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x10, SI
+
+two4:
+	TESTB     $0x02, R10
+	JZ        one4
+	VMOVLPS   X5, (SI)
+	VPERMILPS $0xee, X5, X5
+	ADDQ      $0x08, SI
+
+one4:
+	TESTB  $0x01, R10
+	JZ     done4
+	VMOVSS X5, (SI)
+
+done4:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four5
+	VMOVUPS Y6, (SI)
+	JMP     done5
+
+four5:
+	TESTB        $0x04, R10
+	JZ           two5
+	VMOVUPS      X6, (SI)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, SI
+
+two5:
+	TESTB     $0x02, R10
+	JZ        one5
+	VMOVLPS   X6, (SI)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, SI
+
+one5:
+	TESTB  $0x01, R10
+	JZ     done5
+	VMOVSS X6, (SI)
+
+done5:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four6
+	VMOVUPS Y7, (SI)
+	JMP     done6
+
+four6:
+	TESTB        $0x04, R10
+	JZ           two6
+	VMOVUPS      X7, (SI)
+	VEXTRACTF128 $0x01, Y7, X7
+	ADDQ         $0x10, SI
+
+two6:
+	TESTB     $0x02, R10
+	JZ        one6
+	VMOVLPS   X7, (SI)
+	VPERMILPS $0xee, X7, X7
+	ADDQ      $0x08, SI
+
+one6:
+	TESTB  $0x01, R10
+	JZ     done6
+	VMOVSS X7, (SI)
+
+done6:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four7
+	VMOVUPS Y8, (SI)
+	JMP     done7
+
+four7:
+	TESTB        $0x04, R10
+	JZ           two7
+	VMOVUPS      X8, (SI)
+	VEXTRACTF128 $0x01, Y8, X8
+	ADDQ         $0x10, SI
+
+two7:
+	TESTB     $0x02, R10
+	JZ        one7
+	VMOVLPS   X8, (SI)
+	VPERMILPS $0xee, X8, X8
+	ADDQ      $0x08, SI
+
+one7:
+	TESTB  $0x01, R10
+	JZ     done7
+	VMOVSS X8, (SI)
+
+done7:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four8
+	VMOVUPS Y9, (SI)
+	JMP     done8
+
+four8:
+	TESTB        $0x04, R10
+	JZ           two8
+	VMOVUPS      X9, (SI)
+	VEXTRACTF128 $0x01, Y9, X9
+	ADDQ         $0x10, SI
+
+two8:
+	TESTB     $0x02, R10
+	JZ        one8
+	VMOVLPS   X9, (SI)
+	VPERMILPS $0xee, X9, X9
+	ADDQ      $0x08, SI
+
+one8:
+	TESTB  $0x01, R10
+	JZ     done8
+	VMOVSS X9, (SI)
+
+done8:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four9
+	VMOVUPS Y10, (SI)
+	JMP     done9
+
+four9:
+	TESTB        $0x04, R10
+	JZ           two9
+	VMOVUPS      X10, (SI)
+	VEXTRACTF128 $0x01, Y10, X10
+	ADDQ         $0x10, SI
+
+two9:
+	TESTB     $0x02, R10
+	JZ        one9
+	VMOVLPS   X10, (SI)
+	VPERMILPS $0xee, X10, X10
+	ADDQ      $0x08, SI
+
+one9:
+	TESTB  $0x01, R10
+	JZ     done9
+	VMOVSS X10, (SI)
+
+done9:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four10
+	VMOVUPS Y11, (SI)
+	JMP     done10
+
+four10:
+	TESTB        $0x04, R10
+	JZ           two10
+	VMOVUPS      X11, (SI)
+	VEXTRACTF128 $0x01, Y11, X11
+	ADDQ         $0x10, SI
+
+two10:
+	TESTB     $0x02, R10
+	JZ        one10
+	VMOVLPS   X11, (SI)
+	VPERMILPS $0xee, X11, X11
+	ADDQ      $0x08, SI
+
+one10:
+	TESTB  $0x01, R10
+	JZ     done10
+	VMOVSS X11, (SI)
+
+done10:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func tile12x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, FMA3, MMX+
+TEXT ·tile12x8tail(SB), NOSPLIT, $0-98
+	MOVQ    rs+8(FP), AX
+	MOVQ    cs+16(FP), CX
+	MOVQ    ldb+40(FP), DX
+	MOVQ    ldc+56(FP), BX
+	MOVQ    tail+88(FP), R10
+	LEAQ    tailMask<>+0(SB), SI
+	SHLQ    $0x02, R10
+	SUBQ    R10, SI
+	VMOVUPS 32(SI), Y0
+	MOVQ    tail+88(FP), R10
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
+	LEAQ       (R12)(AX*2), R13
+	ADDQ       AX, R13
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y7
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y8
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y9
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y10
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y11
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y12
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	VXORPS Y12, Y12, Y12
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	VMASKMOVPS   (DI), Y0, Y13
+	VBROADCASTSS (SI), Y14
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (SI)(AX*1), Y14
+	VFMADD231PS  Y13, Y14, Y2
+	VBROADCASTSS (SI)(AX*2), Y14
+	VFMADD231PS  Y13, Y14, Y3
+	VBROADCASTSS (R11), Y14
+	VFMADD231PS  Y13, Y14, Y4
+	VBROADCASTSS (R11)(AX*1), Y14
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (R11)(AX*2), Y14
+	VFMADD231PS  Y13, Y14, Y6
+	VBROADCASTSS (R12), Y14
+	VFMADD231PS  Y13, Y14, Y7
+	VBROADCASTSS (R12)(AX*1), Y14
+	VFMADD231PS  Y13, Y14, Y8
+	VBROADCASTSS (R12)(AX*2), Y14
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS (R13), Y14
+	VFMADD231PS  Y13, Y14, Y10
+	VBROADCASTSS (R13)(AX*1), Y14
+	VFMADD231PS  Y13, Y14, Y11
+	VBROADCASTSS (R13)(AX*2), Y14
+	VFMADD231PS  Y13, Y14, Y12
+	ADDQ         CX, SI
+	ADDQ         CX, R11
+	ADDQ         CX, R12
+	ADDQ         CX, R13
+	ADDQ         DX, DI
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+64(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMASKMOVPS   (SI), Y0, Y14
+	VADDPS       Y14, Y1, Y1
+	VADDPS       Y14, Y2, Y2
+	VADDPS       Y14, Y3, Y3
+	VADDPS       Y14, Y4, Y4
+	VADDPS       Y14, Y5, Y5
+	VADDPS       Y14, Y6, Y6
+	VADDPS       Y14, Y7, Y7
+	VADDPS       Y14, Y8, Y8
+	VADDPS       Y14, Y9, Y9
+	VADDPS       Y14, Y10, Y10
+	VADDPS       Y14, Y11, Y11
+	VADDPS       Y14, Y12, Y12
+
+activate:
+	CMPB   relu+97(FP), $0x00
+	JEQ    store
+	VXORPS Y14, Y14, Y14
+	VMAXPS Y1, Y14, Y1
+	VMAXPS Y2, Y14, Y2
+	VMAXPS Y3, Y14, Y3
+	VMAXPS Y4, Y14, Y4
+	VMAXPS Y5, Y14, Y5
+	VMAXPS Y6, Y14, Y6
+	VMAXPS Y7, Y14, Y7
+	VMAXPS Y8, Y14, Y8
+	VMAXPS Y9, Y14, Y9
+	VMAXPS Y10, Y14, Y10
+	VMAXPS Y11, Y14, Y11
+	VMAXPS Y12, Y14, Y12
+
+store:
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four0
+	VMOVUPS Y1, (SI)
+	JMP     done0
+
+four0:
+	TESTB        $0x04, R10
+	JZ           two0
+	VMOVUPS      X1, (SI)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x10, SI
+
+two0:
+	TESTB     $0x02, R10
+	JZ        one0
+	VMOVLPS   X1, (SI)
+	VPERMILPS $0xee, X1, X1
+	ADDQ      $0x08, SI
+
+one0:
+	TESTB  $0x01, R10
+	JZ     done0
+	VMOVSS X1, (SI)
+
+done0:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four1
+	VMOVUPS Y2, (SI)
+	JMP     done1
+
+four1:
+	TESTB        $0x04, R10
+	JZ           two1
+	VMOVUPS      X2, (SI)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, SI
+
+two1:
+	TESTB     $0x02, R10
+	JZ        one1
+	VMOVLPS   X2, (SI)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, SI
+
+one1:
+	TESTB  $0x01, R10
+	JZ     done1
+	VMOVSS X2, (SI)
+
+done1:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four2
+	VMOVUPS Y3, (SI)
+	JMP     done2
+
+four2:
+	TESTB        $0x04, R10
+	JZ           two2
+	VMOVUPS      X3, (SI)
+	VEXTRACTF128 $0x01, Y3, X3
+	ADDQ         $0x10, SI
+
+two2:
+	TESTB     $0x02, R10
+	JZ        one2
+	VMOVLPS   X3, (SI)
+	VPERMILPS $0xee, X3, X3
+	ADDQ      $0x08, SI
+
+one2:
+	TESTB  $0x01, R10
+	JZ     done2
+	VMOVSS X3, (SI)
+
+done2:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four3
+	VMOVUPS Y4, (SI)
+	JMP     done3
+
+four3:
+	TESTB        $0x04, R10
+	JZ           two3
+	VMOVUPS      X4, (SI)
+	VEXTRACTF128 $0x01, Y4, X4
+	ADDQ         $0x10, SI
+
+two3:
+	TESTB     $0x02, R10
+	JZ        one3
+	VMOVLPS   X4, (SI)
+	VPERMILPS $0xee, X4, X4
+	ADDQ      $0x08, SI
+
+one3:
+	TESTB  $0x01, R10
+	JZ     done3
+	VMOVSS X4, (SI)
+
+done3:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four4
+	VMOVUPS Y5, (SI)
+	JMP     done4
+
+four4:
+	TESTB        $0x04, R10
+	JZ           two4
+	VMOVUPS      X5, (SI)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x10, SI
+
+two4:
+	TESTB     $0x02, R10
+	JZ        one4
+	VMOVLPS   X5, (SI)
+	VPERMILPS $0xee, X5, X5
+	ADDQ      $0x08, SI
+
+one4:
+	TESTB  $0x01, R10
+	JZ     done4
+	VMOVSS X5, (SI)
+
+done4:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four5
+	VMOVUPS Y6, (SI)
+	JMP     done5
+
+four5:
+	TESTB        $0x04, R10
+	JZ           two5
+	VMOVUPS      X6, (SI)
+	VEXTRACTF128 $0x01, Y6, X6
+	ADDQ         $0x10, SI
+
+two5:
+	TESTB     $0x02, R10
+	JZ        one5
+	VMOVLPS   X6, (SI)
+	VPERMILPS $0xee, X6, X6
+	ADDQ      $0x08, SI
+
+one5:
+	TESTB  $0x01, R10
+	JZ     done5
+	VMOVSS X6, (SI)
+
+done5:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four6
+	VMOVUPS Y7, (SI)
+	JMP     done6
+
+four6:
+	TESTB        $0x04, R10
+	JZ           two6
+	VMOVUPS      X7, (SI)
+	VEXTRACTF128 $0x01, Y7, X7
+	ADDQ         $0x10, SI
+
+two6:
+	TESTB     $0x02, R10
+	JZ        one6
+	VMOVLPS   X7, (SI)
+	VPERMILPS $0xee, X7, X7
+	ADDQ      $0x08, SI
+
+one6:
+	TESTB  $0x01, R10
+	JZ     done6
+	VMOVSS X7, (SI)
+
+done6:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four7
+	VMOVUPS Y8, (SI)
+	JMP     done7
+
+four7:
+	TESTB        $0x04, R10
+	JZ           two7
+	VMOVUPS      X8, (SI)
+	VEXTRACTF128 $0x01, Y8, X8
+	ADDQ         $0x10, SI
+
+two7:
+	TESTB     $0x02, R10
+	JZ        one7
+	VMOVLPS   X8, (SI)
+	VPERMILPS $0xee, X8, X8
+	ADDQ      $0x08, SI
+
+one7:
+	TESTB  $0x01, R10
+	JZ     done7
+	VMOVSS X8, (SI)
+
+done7:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four8
+	VMOVUPS Y9, (SI)
+	JMP     done8
+
+four8:
+	TESTB        $0x04, R10
+	JZ           two8
+	VMOVUPS      X9, (SI)
+	VEXTRACTF128 $0x01, Y9, X9
+	ADDQ         $0x10, SI
+
+two8:
+	TESTB     $0x02, R10
+	JZ        one8
+	VMOVLPS   X9, (SI)
+	VPERMILPS $0xee, X9, X9
+	ADDQ      $0x08, SI
+
+one8:
+	TESTB  $0x01, R10
+	JZ     done8
+	VMOVSS X9, (SI)
+
+done8:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four9
+	VMOVUPS Y10, (SI)
+	JMP     done9
+
+four9:
+	TESTB        $0x04, R10
+	JZ           two9
+	VMOVUPS      X10, (SI)
+	VEXTRACTF128 $0x01, Y10, X10
+	ADDQ         $0x10, SI
+
+two9:
+	TESTB     $0x02, R10
+	JZ        one9
+	VMOVLPS   X10, (SI)
+	VPERMILPS $0xee, X10, X10
+	ADDQ      $0x08, SI
+
+one9:
+	TESTB  $0x01, R10
+	JZ     done9
+	VMOVSS X10, (SI)
+
+done9:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four10
+	VMOVUPS Y11, (SI)
+	JMP     done10
+
+four10:
+	TESTB        $0x04, R10
+	JZ           two10
+	VMOVUPS      X11, (SI)
+	VEXTRACTF128 $0x01, Y11, X11
+	ADDQ         $0x10, SI
+
+two10:
+	TESTB     $0x02, R10
+	JZ        one10
+	VMOVLPS   X11, (SI)
+	VPERMILPS $0xee, X11, X11
+	ADDQ      $0x08, SI
+
+one10:
+	TESTB  $0x01, R10
+	JZ     done10
+	VMOVSS X11, (SI)
+
+done10:
+	ADDQ    BX, R8
+	LEAQ    (R8), SI
+	TESTB   $0x08, R10
+	JZ      four11
+	VMOVUPS Y12, (SI)
+	JMP     done11
+
+four11:
+	TESTB        $0x04, R10
+	JZ           two11
+	VMOVUPS      X12, (SI)
+	VEXTRACTF128 $0x01, Y12, X12
+	ADDQ         $0x10, SI
+
+two11:
+	TESTB     $0x02, R10
+	JZ        one11
+	VMOVLPS   X12, (SI)
+	VPERMILPS $0xee, X12, X12
+	ADDQ      $0x08, SI
+
+one11:
+	TESTB  $0x01, R10
+	JZ     done11
+	VMOVSS X12, (SI)
+
+done11:
+	ADDQ BX, R8
+	MOVQ R8, c+48(FP)
+	MOVQ next+24(FP), SI
+	ADDQ SI, a+0(FP)
+	DECQ tiles+80(FP)
+	JNZ  tiles
+	VZEROUPPER
+	RET
+
+// func columnDot32(y *float32, a *float32, ld int, x *float32, k int)
+// Requires: AVX, FMA3
+TEXT ·columnDot32(SB), NOSPLIT, $0-40
+	MOVQ   ld+16(FP), AX
+	MOVQ   x+24(FP), CX
+	MOVQ   k+32(FP), DX
+	MOVQ   a+8(FP), BX
+	LEAQ   (AX)(AX*2), R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	SUBQ   $0x04, DX
+	JL     rest
+
+loop:
+	VBROADCASTSS (CX), Y4
+	VBROADCASTSS 4(CX), Y7
+	VBROADCASTSS 8(CX), Y10
+	VBROADCASTSS 12(CX), Y12
+	MOVQ         BX, SI
+	LEAQ         (SI)(AX*4), DI
+	VMOVUPS      (SI), X5
+	VINSERTF128  $0x01, (DI), Y5, Y5
+	VMOVUPS      (SI)(AX*1), X8
+	VINSERTF128  $0x01, (DI)(AX*1), Y8, Y8
+	VMOVUPS      (SI)(AX*2), X11
+	VINSERTF128  $0x01, (DI)(AX*2), Y11, Y11
+	VMOVUPS      (SI)(R8*1), X13
+	VINSERTF128  $0x01, (DI)(R8*1), Y13, Y13
+	VUNPCKLPS    Y8, Y5, Y6
+	VUNPCKHPS    Y8, Y5, Y9
+	VUNPCKLPS    Y13, Y11, Y8
+	VUNPCKHPS    Y13, Y11, Y13
+	VUNPCKLPD    Y8, Y6, Y5
+	VUNPCKHPD    Y8, Y6, Y8
+	VUNPCKLPD    Y13, Y9, Y11
+	VUNPCKHPD    Y13, Y9, Y13
+	VFMADD231PS  Y5, Y4, Y0
+	VFMADD231PS  Y8, Y7, Y0
+	VFMADD231PS  Y11, Y10, Y0
+	VFMADD231PS  Y13, Y12, Y0
+	LEAQ         (DI)(AX*4), SI
+	LEAQ         (SI)(AX*4), DI
+	VMOVUPS      (SI), X5
+	VINSERTF128  $0x01, (DI), Y5, Y5
+	VMOVUPS      (SI)(AX*1), X8
+	VINSERTF128  $0x01, (DI)(AX*1), Y8, Y8
+	VMOVUPS      (SI)(AX*2), X11
+	VINSERTF128  $0x01, (DI)(AX*2), Y11, Y11
+	VMOVUPS      (SI)(R8*1), X13
+	VINSERTF128  $0x01, (DI)(R8*1), Y13, Y13
+	VUNPCKLPS    Y8, Y5, Y6
+	VUNPCKHPS    Y8, Y5, Y9
+	VUNPCKLPS    Y13, Y11, Y8
+	VUNPCKHPS    Y13, Y11, Y13
+	VUNPCKLPD    Y8, Y6, Y5
+	VUNPCKHPD    Y8, Y6, Y8
+	VUNPCKLPD    Y13, Y9, Y11
+	VUNPCKHPD    Y13, Y9, Y13
+	VFMADD231PS  Y5, Y4, Y1
+	VFMADD231PS  Y8, Y7, Y1
+	VFMADD231PS  Y11, Y10, Y1
+	VFMADD231PS  Y13, Y12, Y1
+	LEAQ         (DI)(AX*4), SI
+	LEAQ         (SI)(AX*4), DI
+	VMOVUPS      (SI), X5
+	VINSERTF128  $0x01, (DI), Y5, Y5
+	VMOVUPS      (SI)(AX*1), X8
+	VINSERTF128  $0x01, (DI)(AX*1), Y8, Y8
+	VMOVUPS      (SI)(AX*2), X11
+	VINSERTF128  $0x01, (DI)(AX*2), Y11, Y11
+	VMOVUPS      (SI)(R8*1), X13
+	VINSERTF128  $0x01, (DI)(R8*1), Y13, Y13
+	VUNPCKLPS    Y8, Y5, Y6
+	VUNPCKHPS    Y8, Y5, Y9
+	VUNPCKLPS    Y13, Y11, Y8
+	VUNPCKHPS    Y13, Y11, Y13
+	VUNPCKLPD    Y8, Y6, Y5
+	VUNPCKHPD    Y8, Y6, Y8
+	VUNPCKLPD    Y13, Y9, Y11
+	VUNPCKHPD    Y13, Y9, Y13
+	VFMADD231PS  Y5, Y4, Y2
+	VFMADD231PS  Y8, Y7, Y2
+	VFMADD231PS  Y11, Y10, Y2
+	VFMADD231PS  Y13, Y12, Y2
+	LEAQ         (DI)(AX*4), SI
+	LEAQ         (SI)(AX*4), DI
+	VMOVUPS      (SI), X5
+	VINSERTF128  $0x01, (DI), Y5, Y5
+	VMOVUPS      (SI)(AX*1), X8
+	VINSERTF128  $0x01, (DI)(AX*1), Y8, Y8
+	VMOVUPS      (SI)(AX*2), X11
+	VINSERTF128  $0x01, (DI)(AX*2), Y11, Y11
+	VMOVUPS      (SI)(R8*1), X13
+	VINSERTF128  $0x01, (DI)(R8*1), Y13, Y13
+	VUNPCKLPS    Y8, Y5, Y6
+	VUNPCKHPS    Y8, Y5, Y9
+	VUNPCKLPS    Y13, Y11, Y8
+	VUNPCKHPS    Y13, Y11, Y13
+	VUNPCKLPD    Y8, Y6, Y5
+	VUNPCKHPD    Y8, Y6, Y8
+	VUNPCKLPD    Y13, Y9, Y11
+	VUNPCKHPD    Y13, Y9, Y13
+	VFMADD231PS  Y5, Y4, Y3
+	VFMADD231PS  Y8, Y7, Y3
+	VFMADD231PS  Y11, Y10, Y3
+	VFMADD231PS  Y13, Y12, Y3
+	ADDQ         $0x10, BX
+	ADDQ         $0x10, CX
+	SUBQ         $0x04, DX
+	JGE          loop
+
+rest:
+	ADDQ $0x04, DX
+	JZ   store
+
+column:
+	VBROADCASTSS (CX), Y4
+	MOVQ         BX, SI
+	LEAQ         (SI)(AX*4), DI
+	VMOVSS       (SI), X5
+	VINSERTPS    $0x10, (SI)(AX*1), X5, X5
+	VINSERTPS    $0x20, (SI)(AX*2), X5, X5
+	VINSERTPS    $0x30, (SI)(R8*1), X5, X5
+	VMOVSS       (DI), X11
+	VINSERTPS    $0x10, (DI)(AX*1), X11, X11
+	VINSERTPS    $0x20, (DI)(AX*2), X11, X11
+	VINSERTPS    $0x30, (DI)(R8*1), X11, X11
+	VINSERTF128  $0x01, X11, Y5, Y5
+	VFMADD231PS  Y5, Y4, Y0
+	LEAQ         (DI)(AX*4), SI
+	LEAQ         (SI)(AX*4), DI
+	VMOVSS       (SI), X5
+	VINSERTPS    $0x10, (SI)(AX*1), X5, X5
+	VINSERTPS    $0x20, (SI)(AX*2), X5, X5
+	VINSERTPS    $0x30, (SI)(R8*1), X5, X5
+	VMOVSS       (DI), X11
+	VINSERTPS    $0x10, (DI)(AX*1), X11, X11
+	VINSERTPS    $0x20, (DI)(AX*2), X11, X11
+	VINSERTPS    $0x30, (DI)(R8*1), X11, X11
+	VINSERTF128  $0x01, X11, Y5, Y5
+	VFMADD231PS  Y5, Y4, Y1
+	LEAQ         (DI)(AX*4), SI
+	LEAQ         (SI)(AX*4), DI
+	VMOVSS       (SI), X5
+	VINSERTPS    $0x10, (SI)(AX*1), X5, X5
+	VINSERTPS    $0x20, (SI)(AX*2), X5, X5
+	VINSERTPS    $0x30, (SI)(R8*1), X5, X5
+	VMOVSS       (DI), X11
+	VINSERTPS    $0x10, (DI)(AX*1), X11, X11
+	VINSERTPS    $0x20, (DI)(AX*2), X11, X11
+	VINSERTPS    $0x30, (DI)(R8*1), X11, X11
+	VINSERTF128  $0x01, X11, Y5, Y5
+	VFMADD231PS  Y5, Y4, Y2
+	LEAQ         (DI)(AX*4), SI
+	LEAQ         (SI)(AX*4), DI
+	VMOVSS       (SI), X5
+	VINSERTPS    $0x10, (SI)(AX*1), X5, X5
+	VINSERTPS    $0x20, (SI)(AX*2), X5, X5
+	VINSERTPS    $0x30, (SI)(R8*1), X5, X5
+	VMOVSS       (DI), X11
+	VINSERTPS    $0x10, (DI)(AX*1), X11, X11
+	VINSERTPS    $0x20, (DI)(AX*2), X11, X11
+	VINSERTPS    $0x30, (DI)(R8*1), X11, X11
+	VINSERTF128  $0x01, X11, Y5, Y5
+	VFMADD231PS  Y5, Y4, Y3
+	ADDQ         $0x04, BX
+	ADDQ         $0x04, CX
+	DECQ         DX
+	JNZ          column
+
+store:
+	MOVQ    y+0(FP), AX
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y2, 64(AX)
+	VMOVUPS Y3, 96(AX)
+	VZEROUPPER
+	RET
+
+// func columnDot8(y *float32, a *float32, ld int, x *float32, k int)
+// Requires: AVX, FMA3
+TEXT ·columnDot8(SB), NOSPLIT, $0-40
+	MOVQ   ld+16(FP), AX
+	MOVQ   x+24(FP), CX
+	MOVQ   k+32(FP), DX
+	MOVQ   a+8(FP), BX
+	LEAQ   (AX)(AX*2), R8
+	VXORPS Y0, Y0, Y0
+	SUBQ   $0x04, DX
+	JL     rest
+
+loop:
+	VBROADCASTSS (CX), Y1
+	VBROADCASTSS 4(CX), Y4
+	VBROADCASTSS 8(CX), Y7
+	VBROADCASTSS 12(CX), Y9
+	MOVQ         BX, SI
+	LEAQ         (SI)(AX*4), DI
+	VMOVUPS      (SI), X2
+	VINSERTF128  $0x01, (DI), Y2, Y2
+	VMOVUPS      (SI)(AX*1), X5
+	VINSERTF128  $0x01, (DI)(AX*1), Y5, Y5
+	VMOVUPS      (SI)(AX*2), X8
+	VINSERTF128  $0x01, (DI)(AX*2), Y8, Y8
+	VMOVUPS      (SI)(R8*1), X10
+	VINSERTF128  $0x01, (DI)(R8*1), Y10, Y10
+	VUNPCKLPS    Y5, Y2, Y3
+	VUNPCKHPS    Y5, Y2, Y6
+	VUNPCKLPS    Y10, Y8, Y5
+	VUNPCKHPS    Y10, Y8, Y10
+	VUNPCKLPD    Y5, Y3, Y2
+	VUNPCKHPD    Y5, Y3, Y5
+	VUNPCKLPD    Y10, Y6, Y8
+	VUNPCKHPD    Y10, Y6, Y10
+	VFMADD231PS  Y2, Y1, Y0
+	VFMADD231PS  Y5, Y4, Y0
+	VFMADD231PS  Y8, Y7, Y0
+	VFMADD231PS  Y10, Y9, Y0
+	ADDQ         $0x10, BX
+	ADDQ         $0x10, CX
+	SUBQ         $0x04, DX
+	JGE          loop
+
+rest:
+	ADDQ $0x04, DX
+	JZ   store
+
+column:
+	VBROADCASTSS (CX), Y1
+	MOVQ         BX, SI
+	LEAQ         (SI)(AX*4), DI
+	VMOVSS       (SI), X2
+	VINSERTPS    $0x10, (SI)(AX*1), X2, X2
+	VINSERTPS    $0x20, (SI)(AX*2), X2, X2
+	VINSERTPS    $0x30, (SI)(R8*1), X2, X2
+	VMOVSS       (DI), X8
+	VINSERTPS    $0x10, (DI)(AX*1), X8, X8
+	VINSERTPS    $0x20, (DI)(AX*2), X8, X8
+	VINSERTPS    $0x30, (DI)(R8*1), X8, X8
+	VINSERTF128  $0x01, X8, Y2, Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         $0x04, BX
+	ADDQ         $0x04, CX
+	DECQ         DX
+	JNZ          column
+
+store:
+	MOVQ    y+0(FP), AX
+	VMOVUPS Y0, (AX)
+	VZEROUPPER
+	RET
+
+// func fmaPeak(n int)
+// Requires: AVX, FMA3
+TEXT ·fmaPeak(SB), NOSPLIT, $0-8
+	MOVQ   n+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	VXORPS Y12, Y12, Y12
+
+loop:
+	VFMADD231PS Y0, Y0, Y1
+	VFMADD231PS Y0, Y0, Y2
+	VFMADD231PS Y0, Y0, Y3
+	VFMADD231PS Y0, Y0, Y4
+	VFMADD231PS Y0, Y0, Y5
+	VFMADD231PS Y0, Y0, Y6
+	VFMADD231PS Y0, Y0, Y7
+	VFMADD231PS Y0, Y0, Y8
+	VFMADD231PS Y0, Y0, Y9
+	VFMADD231PS Y0, Y0, Y10
+	VFMADD231PS Y0, Y0, Y11
+	VFMADD231PS Y0, Y0, Y12
+	DECQ        AX
+	JNZ         loop
 	VZEROUPPER
 	RET
 

@@ -41,7 +41,7 @@ func TestFMA32RoundsOnce(t *testing.T) {
 		return f
 	}
 	one := func(x, y, z float32) float32 { // the same through the micro-kernel
-		tl := tile{a: []float32{x}, b: []float32{y}, c: []float32{z}, rows: 1, cols: 1, k: 1, load: true}
+		tl := tile{a: []float32{x}, b: []float32{y}, c: []float32{z}, rows: 1, tiles: 1, cols: 1, k: 1, load: true}
 		tilePortable(&tl)
 		return tl.c[0]
 	}
@@ -151,20 +151,41 @@ func TestKernelsAgreeToTheBit(t *testing.T) {
 				compare(fmt.Sprintf("transpose %s, %d columns", what, cols), got, want)
 			}
 		}
-		for rows := 1; rows <= tileRows; rows++ {
+		tilesAgree(t, k, ref, r)
+		for _, rows := range append([]int{2, 7, 8, 9, 31, 32, 33, 41}, oddSizes...) {
+			for _, depth := range []int{1, 2, 3, 4, 5, 8, 17, 130} {
+				a, x, got, want := odd(r, rows*depth), odd(r, depth), odd(r, rows), make([]float32, rows)
+				k.columnDot(got, a, x)
+				ref.columnDot(want, a, x)
+				compare(fmt.Sprintf("columnDot %d rows of %d", rows, depth), got, want)
+			}
+		}
+	}
+}
+
+// tilesAgree holds the micro-kernel of every size to the portable one, and looks that nothing is written beside it.
+func tilesAgree(t *testing.T, k, ref *kernels, r *rand.Rand) {
+	for rows, width := range k.tileCols {
+		for cols := 1; cols <= width; cols++ {
 			for _, depth := range []int{1, 2, 17, 256} {
-				for flags := range 8 {
-					a, b, c := odd(r, depth*(rows+2)), odd(r, depth*20+tileCols), odd(r, rows*23+tileCols)
-					c2 := append([]float32(nil), c...)
-					tl := tile{a: a, b: b, c: c, rows: rows, cols: tileCols, k: depth, rs: 1, cs: rows + 2, ldb: 20, ldc: 23, load: flags&1 != 0, relu: flags&2 != 0}
-					if flags&4 != 0 {
-						tl.bias = odd(r, tileCols)
-						tl.rs, tl.cs = depth, 1
-					}
-					k.tile(&tl)
-					tl.c = c2
-					ref.tile(&tl)
-					compare(fmt.Sprintf("tile %dx16x%d flags %d", rows, depth, flags), c, c2)
+				tiles := 1 + r.IntN(3)
+				tl := tile{rows: rows, tiles: tiles, cols: cols, k: depth, rs: 1, cs: rows + 2, next: depth*(rows+2) + 1, ldb: width + 4,
+					ldc: width + 7, load: r.IntN(2) == 0, relu: r.IntN(2) == 0}
+				if r.IntN(2) == 0 {
+					tl.bias = odd(r, cols)
+				}
+				if r.IntN(2) == 0 {
+					tl.rs, tl.cs, tl.next = depth, 1, rows*depth
+				}
+				tl.a = odd(r, (tiles-1)*tl.next+(rows-1)*tl.rs+(depth-1)*tl.cs+1)
+				tl.b, tl.c = odd(r, (depth-1)*tl.ldb+cols), odd(r, (tiles*rows-1)*tl.ldc+cols+16)
+				c := append([]float32(nil), tl.c...)
+				k.tile(&tl)
+				got := tl.c
+				tl.c = c
+				ref.tile(&tl)
+				if err := same(got, c); err != nil {
+					t.Errorf("%s: %d tiles of %dx%dx%d, load %v relu %v: %v", k.name, tiles, rows, depth, cols, tl.load, tl.relu, err)
 				}
 			}
 		}
@@ -175,7 +196,7 @@ func TestKernelsAgreeToTheBit(t *testing.T) {
 func TestTilesRefuseShortSlices(t *testing.T) {
 	for _, k := range paths() {
 		for short := range 3 {
-			tl := tile{a: make([]float32, 6*8), b: make([]float32, 8*16), c: make([]float32, 6*16), rows: 6, cols: 16, k: 8, rs: 8, cs: 1, ldb: 16, ldc: 16}
+			tl := tile{a: make([]float32, 6*8), b: make([]float32, 8*16), c: make([]float32, 6*16), rows: 6, tiles: 1, cols: 16, k: 8, rs: 8, cs: 1, ldb: 16, ldc: 16}
 			switch short {
 			case 0:
 				tl.a = tl.a[:47:47]
@@ -200,7 +221,7 @@ func TestTilesRefuseShortSlices(t *testing.T) {
 func TestNaNGoesThrough(t *testing.T) {
 	nan := float32(math.NaN())
 	for _, k := range paths() {
-		tl := tile{a: []float32{nan}, b: make([]float32, 16), c: make([]float32, 16), rows: 1, cols: 16, k: 1, relu: true}
+		tl := tile{a: []float32{nan}, b: make([]float32, 16), c: make([]float32, 16), rows: 1, tiles: 1, cols: 16, k: 1, relu: true}
 		k.tile(&tl)
 		if tl.c[5] == tl.c[5] {
 			t.Errorf("%s: relu(NaN) = %v", k.name, tl.c[5])

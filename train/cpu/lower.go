@@ -120,9 +120,9 @@ func (l lowering) emit(p partition, run func(w *worker, lo, hi int), touches ...
 	l.machine.steps = append(l.machine.steps, step{partition: p, run: run, touches: touches})
 }
 
-// byRow divides the rows of a buffer, in whole tiles of the micro-kernel.
+// byRow divides the rows of a buffer, in whole quanta of the matrix product.
 func (l lowering) byRow(id int) partition {
-	return partition{units: l.buf(id).Shape[0], perRow: l.buf(id).PerRow && l.varying, quantum: tileRows}
+	return partition{units: l.buf(id).Shape[0], perRow: l.buf(id).PerRow && l.varying, quantum: rowQuantum}
 }
 
 // byElement divides n elements, in whole cache lines.
@@ -184,22 +184,17 @@ func (l lowering) matmul() {
 		mm.k = l.buf(a).Shape[0]
 	}
 	l.machine.macs += mm.m * mm.n * mm.k
-	s, swapped := mm.swapped()
-	if swapped {
-		mm = s
-	}
-	if kind := l.buf(b).Kind; l.store.frozen && !swapped && (kind == program.Param || kind == program.Const) {
+	if kind := l.buf(b).Kind; l.store.frozen && !mm.transA && (kind == program.Param || kind == program.Const) {
 		mm.packed = l.store.panels(l.buf(b).Name, &mm, l.kernels)
-	} else {
-		l.machine.pack = max(l.pack, min(mm.k, kBlock)*min(mm.panels(), panelBlock)*tileCols)
 	}
-	if mm.transA || mm.m == 1 && !l.buf(out).PerRow {
-		l.emit(partition{units: mm.panels(), quantum: 1}, func(w *worker, lo, hi int) { mm.run(w, 0, mm.m, lo, hi) },
-			append(touches, l.whole(a, false), l.whole(out, true))...)
+	d := mm.divide(l.buf(out).PerRow)
+	l.machine.pack = max(l.pack, d.pack)
+	if !d.byRow {
+		l.emit(d.partition, d.run, append(touches, l.whole(a, false), l.whole(out, true))...)
 		return
 	}
-	l.emit(l.byRow(out), func(w *worker, lo, hi int) { mm.run(w, lo, hi, 0, mm.panels()) },
-		append(touches, l.rows(a, false), l.rows(out, true))...)
+	d.perRow = l.buf(out).PerRow && l.varying
+	l.emit(d.partition, d.run, append(touches, l.rows(a, false), l.rows(out, true))...)
 }
 
 func (l lowering) activate() {

@@ -76,15 +76,13 @@ type worker struct {
 	barrier *barrier
 	wake    chan struct{}
 	pack    []float32
-	edge    []float32
-	bias    [tileCols]float32
 	tile    tile
 	adam    adamCoef
 	drop    dropCoef
 }
 
 func newWorker(k *kernels, id, of, pack int) *worker {
-	return &worker{id: id, of: of, kernels: k, pack: alignedF32(pack), edge: alignedF32(tileRows * tileCols)}
+	return &worker{id: id, of: of, kernels: k, pack: alignedF32(pack)}
 }
 
 // wait is a barrier between the workers.

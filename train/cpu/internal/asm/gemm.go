@@ -1,0 +1,392 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// Kernels of the matrix product are written for a width of vectors. What depends on it beyond a count of lanes and
+// bytes is in vector, loadTail and storeTail.
+const (
+	lanes    = 8
+	vecBytes = 4 * lanes
+)
+
+func vector() reg.VecVirtual { return YMM() }
+
+// maxVecs is the number of vectors that a tile of so many rows is wide at most: rows*vecs sums of 16 registers, with room
+// for a row of b and an element of a. A sum waits 4 cycles for the one before it, and 2 begin in a cycle, so at least 8
+// are wanted.
+var maxVecs = []int{1: 8, 2: 4, 3: 3, 4: 2, 5: 2, 6: 2, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1, 12: 1}
+
+// gemm writes all tiles: of full vectors, and with a last vector that is not full.
+func gemm() {
+	mask := tailMask()
+	for _, rows := range []int{1, 4, 5, 6} {
+		tile(rows, maxVecs[rows], nil)
+	}
+	for rows := 1; rows < len(maxVecs); rows++ {
+		for vecs := 1; vecs <= maxVecs[rows]; vecs++ {
+			tile(rows, vecs, &mask)
+		}
+	}
+	columnDot(4)
+	columnDot(1)
+	peak()
+}
+
+// tailMask is lanes times -1 and then lanes times 0: a mask of t lanes begins at element lanes-t.
+func tailMask() Mem {
+	table := GLOBL("tailMask", RODATA|NOPTR)
+	for i := range 2 * lanes {
+		x := U32(0)
+		if i < lanes {
+			x = ^x
+		}
+		DATA(4*i, x)
+	}
+	return table
+}
+
+// rowAddresses reaches row r, stride bytes apart, by a base and a scaled stride. The bases are base and registers of its own,
+// which step advances too.
+type rowAddresses struct {
+	bases  []reg.GPVirtual
+	stride reg.Register
+}
+
+func newRowAddresses(base reg.GPVirtual, stride reg.Register, rows int) rowAddresses {
+	a := rowAddresses{[]reg.GPVirtual{base}, stride}
+	for r := 3; r < rows; r += 3 {
+		next := GP64()
+		a.bases = append(a.bases, next)
+	}
+	return a
+}
+
+// reset computes the other bases from the first.
+func (a rowAddresses) reset() {
+	for i := 1; i < len(a.bases); i++ {
+		LEAQ(Mem{Base: a.bases[i-1], Index: a.stride, Scale: 2}, a.bases[i])
+		ADDQ(a.stride, a.bases[i])
+	}
+}
+
+func (a rowAddresses) at(r int) Mem {
+	m := Mem{Base: a.bases[r/3]}
+	if r%3 != 0 {
+		m.Index, m.Scale = a.stride, uint8(r%3)
+	}
+	return m
+}
+
+func (a rowAddresses) step(by Op) {
+	for _, b := range a.bases {
+		ADDQ(by, b)
+	}
+}
+
+// tile is the micro-kernel of so many rows and vectors of columns, for several tiles below each other. The sums stay in
+// registers for all of k; each is one chain of fused multiply-adds.
+func tile(rows, vecs int, mask *Mem) {
+	name, cols := fmt.Sprintf("tile%dx%d", rows, vecs*lanes), fmt.Sprint(vecs*lanes)
+	if mask != nil {
+		name, cols = name+"tail", fmt.Sprintf("%d+tail", (vecs-1)*lanes)
+	}
+	TEXT(name, NOSPLIT, "func(a *float32, rs, cs, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k, tiles, tail int, load, relu bool)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("%s is kernels.tile for blocks of %d rows and %s columns.", name, rows, cols))
+	rs, cs, ldb, ldc := Load(Param("rs"), GP64()), Load(Param("cs"), GP64()), Load(Param("ldb"), GP64()), Load(Param("ldc"), GP64())
+	a, b, c, k := GP64(), GP64(), GP64(), GP64()
+	arg := func(name string) Mem {
+		m, err := Param(name).Resolve()
+		if err != nil {
+			panic(err)
+		}
+		return m.Addr
+	}
+	tail := GP64()
+	m := vector()
+	if mask != nil {
+		base := GP64()
+		Load(Param("tail"), tail)
+		LEAQ(*mask, base)
+		SHLQ(U8(2), tail)
+		SUBQ(tail, base)
+		VMOVUPS(Mem{Base: base, Disp: vecBytes}, m)
+		Load(Param("tail"), tail)
+	}
+	isTail := func(v int) bool { return mask != nil && v == vecs-1 }
+	load := func(base reg.Register, v int, to reg.VecVirtual) {
+		if isTail(v) {
+			VMASKMOVPS(Mem{Base: base, Disp: v * vecBytes}, m, to)
+		} else {
+			VMOVUPS(Mem{Base: base, Disp: v * vecBytes}, to)
+		}
+	}
+	acc := make([][]reg.VecVirtual, rows)
+	for r := range acc {
+		for range vecs {
+			acc[r] = append(acc[r], vector())
+		}
+	}
+	bv := make([]reg.VecVirtual, vecs)
+	wide := rows == 1 // a row of b is read from memory by the multiply-adds: there is no second use of it
+	for v := range bv {
+		bv[v] = vector()
+	}
+	ar := newRowAddresses(a, rs, rows)
+	x := vector()
+
+	Label("tiles")
+	MOVQ(arg("a"), a)
+	MOVQ(arg("b"), b)
+	MOVQ(arg("k"), k)
+	MOVQ(arg("c"), c)
+	ar.reset()
+	CMPB(arg("load"), U8(0))
+	JEQ(LabelRef("zero"))
+	for r := range rows {
+		for v := range vecs {
+			load(c, v, acc[r][v])
+		}
+		if r < rows-1 {
+			ADDQ(ldc, c)
+		}
+	}
+	MOVQ(arg("c"), c)
+	JMP(LabelRef("loop"))
+	Label("zero")
+	for r := range rows {
+		for v := range vecs {
+			VXORPS(acc[r][v], acc[r][v], acc[r][v])
+		}
+	}
+	Label("loop")
+	// Rows of b that lie far apart are not foreseen by the processor. Four rows ahead measured best, of 2, 4 and 8.
+	PREFETCHT0(Mem{Base: b, Index: ldb, Scale: 4})
+	if wide {
+		VBROADCASTSS(ar.at(0), x)
+		for v := range vecs {
+			if isTail(v) {
+				load(b, v, bv[0])
+				VFMADD231PS(bv[0], x, acc[0][v])
+			} else {
+				VFMADD231PS(Mem{Base: b, Disp: v * vecBytes}, x, acc[0][v])
+			}
+		}
+	} else {
+		for v := range vecs {
+			load(b, v, bv[v])
+		}
+		for r := range rows {
+			VBROADCASTSS(ar.at(r), x)
+			for v := range vecs {
+				VFMADD231PS(bv[v], x, acc[r][v])
+			}
+		}
+	}
+	ar.step(cs)
+	ADDQ(ldb, b)
+	DECQ(k)
+	JNZ(LabelRef("loop"))
+
+	bias := Load(Param("bias"), GP64())
+	TESTQ(bias, bias)
+	JZ(LabelRef("activate"))
+	for v := range vecs {
+		load(bias, v, x)
+		for r := range rows {
+			VADDPS(x, acc[r][v], acc[r][v])
+		}
+	}
+	Label("activate")
+	CMPB(arg("relu"), U8(0))
+	JEQ(LabelRef("store"))
+	VXORPS(x, x, x)
+	for r := range rows {
+		for v := range vecs {
+			// Of two zeros, or where one is NaN, the instruction gives its last source, here the sum.
+			VMAXPS(acc[r][v], x, acc[r][v])
+		}
+	}
+	Label("store")
+	for r := range rows {
+		for v := range vecs {
+			if isTail(v) {
+				storeTail(fmt.Sprint(r), acc[r][v], c, v*vecBytes, tail)
+			} else {
+				VMOVUPS(acc[r][v], Mem{Base: c, Disp: v * vecBytes})
+			}
+		}
+		ADDQ(ldc, c)
+	}
+	MOVQ(c, arg("c"))
+	next := GP64()
+	MOVQ(arg("next"), next)
+	ADDQ(next, arg("a"))
+	DECQ(arg("tiles"))
+	JNZ(LabelRef("tiles"))
+	VZEROUPPER()
+	RET()
+}
+
+// storeTail stores the first tail lanes of x. A masked store costs 12 cycles on Zen 3, these branches go the same way
+// each time.
+func storeTail(label string, x reg.VecVirtual, base reg.Register, disp int, tail reg.GPVirtual) {
+	at := GP64()
+	LEAQ(Mem{Base: base, Disp: disp}, at)
+	TESTB(U8(8), tail.As8())
+	JZ(LabelRef("four" + label))
+	VMOVUPS(x, Mem{Base: at})
+	JMP(LabelRef("done" + label))
+	Label("four" + label)
+	TESTB(U8(4), tail.As8())
+	JZ(LabelRef("two" + label))
+	VMOVUPS(x.AsX(), Mem{Base: at})
+	VEXTRACTF128(U8(1), x, x.AsX())
+	ADDQ(U8(16), at)
+	Label("two" + label)
+	TESTB(U8(2), tail.As8())
+	JZ(LabelRef("one" + label))
+	VMOVLPS(x.AsX(), Mem{Base: at})
+	VPERMILPS(U8(0xee), x.AsX(), x.AsX())
+	ADDQ(U8(8), at)
+	Label("one" + label)
+	TESTB(U8(1), tail.As8())
+	JZ(LabelRef("done" + label))
+	VMOVSS(x.AsX(), Mem{Base: at})
+	Label("done" + label)
+}
+
+// columnDot is a product with one column: the lanes are rows of a, four columns of which are turned over in registers at a
+// time. Several groups of rows keep the multiply-adds busy.
+func columnDot(groups int) {
+	rows := groups * lanes
+	name := fmt.Sprintf("columnDot%d", rows)
+	TEXT(name, NOSPLIT, "func(y, a *float32, ld int, x *float32, k int)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("%s is kernels.columnDot for %d rows; ld is in bytes, k above 0.", name, rows))
+	ld, x, k := Load(Param("ld"), GP64()), Load(Param("x"), GP64()), Load(Param("k"), GP64())
+	a, at, at4, ld3 := Load(Param("a"), GP64()), GP64(), GP64(), GP64()
+	LEAQ(Mem{Base: ld, Index: ld, Scale: 2}, ld3)
+	acc := make([]reg.VecVirtual, groups)
+	for g := range acc {
+		acc[g] = vector()
+		VXORPS(acc[g], acc[g], acc[g])
+	}
+	var xs, t, u [4]reg.VecVirtual
+	for i := range xs {
+		xs[i], t[i], u[i] = vector(), vector(), vector()
+	}
+	row := func(base reg.Register, r int) Mem {
+		switch r {
+		case 1:
+			return Mem{Base: base, Index: ld, Scale: 1}
+		case 2:
+			return Mem{Base: base, Index: ld, Scale: 2}
+		case 3:
+			return Mem{Base: base, Index: ld3, Scale: 1}
+		}
+		return Mem{Base: base}
+	}
+	rowsOf := func(g int, do func()) {
+		if g == 0 {
+			MOVQ(a, at)
+		} else {
+			LEAQ(Mem{Base: at4, Index: ld, Scale: 4}, at)
+		}
+		LEAQ(Mem{Base: at, Index: ld, Scale: 4}, at4)
+		do()
+	}
+	// u[p] becomes column p of the block whose row r and row r+4 are the halves of t[r].
+	turn := func() {
+		VUNPCKLPS(t[1], t[0], u[0])
+		VUNPCKHPS(t[1], t[0], u[1])
+		VUNPCKLPS(t[3], t[2], u[2])
+		VUNPCKHPS(t[3], t[2], u[3])
+		VUNPCKLPD(u[2], u[0], t[0])
+		VUNPCKHPD(u[2], u[0], t[1])
+		VUNPCKLPD(u[3], u[1], t[2])
+		VUNPCKHPD(u[3], u[1], t[3])
+	}
+	SUBQ(U8(4), k)
+	JL(LabelRef("rest"))
+	Label("loop")
+	for p := range xs {
+		VBROADCASTSS(Mem{Base: x, Disp: 4 * p}, xs[p])
+	}
+	for g := range groups {
+		rowsOf(g, func() {
+			for r := range t {
+				VMOVUPS(row(at, r), t[r].AsX())
+				VINSERTF128(U8(1), row(at4, r), t[r], t[r])
+			}
+			turn()
+			for p := range t {
+				VFMADD231PS(t[p], xs[p], acc[g])
+			}
+		})
+	}
+	ADDQ(U8(16), a)
+	ADDQ(U8(16), x)
+	SUBQ(U8(4), k)
+	JGE(LabelRef("loop"))
+	Label("rest")
+	ADDQ(U8(4), k)
+	JZ(LabelRef("store"))
+	// One column at a time: there is none to turn over.
+	Label("column")
+	VBROADCASTSS(Mem{Base: x}, xs[0])
+	for g := range groups {
+		rowsOf(g, func() {
+			for half, base := range []reg.Register{at, at4} {
+				VMOVSS(row(base, 0), t[2*half].AsX())
+				VINSERTPS(U8(0x10), row(base, 1), t[2*half].AsX(), t[2*half].AsX())
+				VINSERTPS(U8(0x20), row(base, 2), t[2*half].AsX(), t[2*half].AsX())
+				VINSERTPS(U8(0x30), row(base, 3), t[2*half].AsX(), t[2*half].AsX())
+			}
+			VINSERTF128(U8(1), t[2].AsX(), t[0], t[0])
+			VFMADD231PS(t[0], xs[0], acc[g])
+		})
+	}
+	ADDQ(U8(4), a)
+	ADDQ(U8(4), x)
+	DECQ(k)
+	JNZ(LabelRef("column"))
+	Label("store")
+	y := Load(Param("y"), GP64())
+	for g := range groups {
+		VMOVUPS(acc[g], Mem{Base: y, Disp: g * vecBytes})
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// peakSums is the number of chains that peak keeps going: more than latency times rate of any processor with AVX2.
+const peakSums = 12
+
+// peak does nothing but multiply-adds that do not wait for each other.
+func peak() {
+	TEXT("fmaPeak", NOSPLIT, "func(n int)")
+	Doc(fmt.Sprintf("fmaPeak does n times %d multiply-adds of %d lanes, n above 0.", peakSums, lanes))
+	n := Load(Param("n"), GP64())
+	x := vector()
+	VXORPS(x, x, x)
+	var acc [peakSums]reg.VecVirtual
+	for i := range acc {
+		acc[i] = vector()
+		VXORPS(acc[i], acc[i], acc[i])
+	}
+	Label("loop")
+	for i := range acc {
+		VFMADD231PS(x, x, acc[i])
+	}
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}

@@ -1,0 +1,117 @@
+package cpu
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/onmart/onmart/train/program"
+)
+
+// naiveMatmul is y = act(a' b' + bias) as program.MatMul defines it, one output after the other.
+func naiveMatmul(mm *matmul) []float32 {
+	y := make([]float32, mm.m*mm.n)
+	for i := range mm.m {
+		for j := range mm.n {
+			var s float32
+			for p := range mm.k {
+				a, b := i*mm.k+p, p*mm.n+j
+				if mm.transA {
+					a = p*mm.m + i
+				}
+				if mm.transB {
+					b = j*mm.k + p
+				}
+				s = fma32(mm.a[a], mm.b[b], s)
+			}
+			if mm.bias != nil {
+				s += mm.bias[j]
+			}
+			if mm.act == program.Relu && s < 0 {
+				s = 0
+			}
+			y[i*mm.n+j] = s
+		}
+	}
+	if mm.act == program.Silu {
+		siluPortable(y, y)
+	}
+	return y
+}
+
+func (mm *matmul) String() string {
+	return fmt.Sprintf("%dx%dx%d transA %v transB %v act %q bias %v packed %v epilogue %v", mm.m, mm.k, mm.n, mm.transA, mm.transB,
+		mm.act, mm.bias != nil, mm.packed != nil, mm.epilogue != nil)
+}
+
+// randomMatmul is a product with operands at odd addresses.
+func randomMatmul(r *rand.Rand, m, k, n, flags int) *matmul {
+	mm := &matmul{a: odd(r, m*k), b: odd(r, k*n), y: odd(r, m*n), m: m, k: k, n: n, transA: flags&1 != 0, transB: flags&2 != 0}
+	if flags&4 != 0 {
+		mm.bias = odd(r, n)
+	}
+	mm.act = []program.Act{program.None, program.Relu, program.Silu}[flags>>3%3]
+	return mm
+}
+
+// runSplit runs a product as the steps of a machine do, on workers that take turns.
+func (mm *matmul) runSplit(k *kernels, of int) {
+	d := mm.divide(true)
+	for id := range of {
+		w := newWorker(k, id, of, d.pack)
+		for i := range w.pack {
+			w.pack[i] = -1e30
+		}
+		if lo, hi := d.split(d.units, id, of); lo < hi {
+			d.run(w, lo, hi)
+		}
+	}
+}
+
+func TestMatmulIsOneChainAnOutput(t *testing.T) {
+	sizes := []int{1, 2, 3, 5, 7, 8, 9, 12, 13, 15, 16, 17, 31, 33, 48, 64, 100, 128, 257, 500, 1023}
+	for _, k := range paths() {
+		r := rand.New(rand.NewPCG(5, 6))
+		budget, tries := 60_000_000, 1500
+		if k.name == "cpu-portable" {
+			budget, tries = 8_000_000, 300
+		}
+		for try := 0; try < tries && budget > 0; try++ {
+			pick := func() int { return sizes[r.IntN(len(sizes))] }
+			m, kk, n := pick(), pick(), pick()
+			if m*kk*n > 3_000_000 {
+				continue
+			}
+			budget -= m * kk * n
+			mm := randomMatmul(r, m, kk, n, r.IntN(24))
+			want := naiveMatmul(mm)
+			if r.IntN(4) == 0 && !mm.transA {
+				mm.packed = mm.packAll(k)
+			}
+			seen := make([]int, m*n)
+			if r.IntN(2) == 0 {
+				mm.epilogue = func(_ *worker, lo, hi, j0, j1 int) {
+					for i := lo; i < hi; i++ {
+						for j := j0; j < j1; j++ {
+							seen[i*n+j]++
+							mm.y[i*n+j] = -mm.y[i*n+j]
+						}
+					}
+				}
+				for i := range want {
+					want[i] = -want[i]
+				}
+			}
+			of := []int{1, 2, 8}[r.IntN(3)]
+			mm.runSplit(k, of)
+			if err := same(mm.y, want); err != nil {
+				t.Fatalf("%s, %d workers: %v: %v", k.name, of, mm, err)
+			}
+			for i, s := range seen {
+				if mm.epilogue != nil && s != 1 {
+					t.Fatalf("%s, %d workers: %v: the epilogue saw element %d %d times", k.name, of, mm, i, s)
+				}
+			}
+		}
+	}
+}
