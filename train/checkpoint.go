@@ -17,11 +17,12 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// A checkpoint is a directory that is complete or does not exist: the tensors of the last finished epoch
-// with the optimizer's state, the parameters of the best one, and the state of the loop.
+// A checkpoint is a directory that is complete or does not exist: the tensors after the last finished epoch, or after the
+// step at which the training was told to stop, with the optimizer's state; the parameters of the best epoch, where one is
+// finished; and the state of the loop.
 const (
 	checkpointKind   = "checkpoint"
-	checkpointFormat = 1
+	checkpointFormat = 2
 	lastFile         = "last.safetensors"
 	bestFile         = "best.safetensors"
 	// checkpointLimit bounds the manifest, which grows by some 60 bytes an epoch.
@@ -83,7 +84,7 @@ func readCheckpoint(dir string, identity []Fact, set *program.Set) (*checkpoint,
 		return nil, nil
 	}
 	damaged := func(err error) error {
-		return fmt.Errorf("checkpoint %s cannot be taken up: %w; train without --resume", dir, err)
+		return fmt.Errorf("checkpoint %s cannot be taken up: %w; train anew with --force in place of --resume", dir, err)
 	}
 	if err != nil {
 		return nil, damaged(err)
@@ -96,10 +97,10 @@ func readCheckpoint(dir string, identity []Fact, set *program.Set) (*checkpoint,
 		return nil, damaged(fmt.Errorf("it is %q of format %d, want %q of format %d", m.Kind, m.FormatVersion, checkpointKind, checkpointFormat))
 	}
 	if diff := differences(m.Identity, identity); diff != "" {
-		return nil, fmt.Errorf("checkpoint %s belongs to another training: %s; give the same settings and data, or train without --resume", dir, diff)
+		return nil, fmt.Errorf("checkpoint %s belongs to another training: %s; %s", dir, diff, remedy(m.Identity, identity))
 	}
-	if n := len(m.State.Epochs); n == 0 || m.State.Best < 1 || m.State.Best > n {
-		return nil, damaged(fmt.Errorf("best epoch %d of %d", m.State.Best, n))
+	if err := m.State.check(set); err != nil {
+		return nil, damaged(err)
 	}
 	c := &checkpoint{identity: m.Identity, state: m.State}
 	for name, to := range map[string]*program.Tensors{lastFile: &c.tensors, bestFile: &c.best} {
@@ -115,6 +116,38 @@ func readCheckpoint(dir string, identity []Fact, set *program.Set) (*checkpoint,
 		}
 	}
 	return c, nil
+}
+
+// check refuses a state that no run leaves.
+func (s *state) check(set *program.Set) error {
+	n := len(s.Epochs)
+	switch {
+	case s.Step < 0 || n == 0 && s.Step == 0:
+		return fmt.Errorf("it holds %d epochs and step %d", n, s.Step)
+	case s.Best > n || s.Best < min(n, 1):
+		return fmt.Errorf("best epoch %d of %d", s.Best, n)
+	case s.Step > 0 && len(s.Slots) != len(set.Slots):
+		return fmt.Errorf("%d sums of an epoch, the model has %d", len(s.Slots), len(set.Slots))
+	}
+	return nil
+}
+
+// FactOnmart names the version of the program among the facts of a training.
+const FactOnmart = "onmart"
+
+// remedy says what to do about a checkpoint of another training.
+func remedy(saved, now []Fact) string {
+	value := func(facts []Fact) string {
+		i := slices.IndexFunc(facts, func(f Fact) bool { return f.Name == FactOnmart })
+		if i < 0 {
+			return ""
+		}
+		return facts[i].Value
+	}
+	if was := value(saved); was != "" && was != value(now) {
+		return fmt.Sprintf("finish it with onmart %s, or train anew with --force in place of --resume", was)
+	}
+	return "give the same settings and data, or train anew with --force in place of --resume"
 }
 
 // tensorLimit is what the tensors of a set can take on disk, with room for their names.

@@ -56,7 +56,7 @@ func (o *Output) Ended(ctx context.Context, err error, finished bool) error {
 	var diverged *Diverged
 	switch {
 	case ctx.Err() != nil && missing != nil:
-		return fmt.Errorf("the training was stopped before the end of its first epoch (%w); nothing was left behind", context.Cause(ctx))
+		return fmt.Errorf("the training was stopped before its first step (%w); nothing was left behind", context.Cause(ctx))
 	case ctx.Err() != nil:
 		return fmt.Errorf("the training was stopped (%w); what was finished is kept in %s: the same command with --resume goes on from there", context.Cause(ctx), dir)
 	case missing != nil || !finished || errors.As(err, &notFinite) || errors.As(err, &diverged):

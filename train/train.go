@@ -3,7 +3,11 @@
 //
 // A lowered model (program.Set) and its bound data enter; trained weights leave. It knows no task and no
 // model; the machine is a program.Backend that the caller chose. It may not be assumed that a training
-// ran in one process: everything that decides what comes next is in the checkpoint.
+// ran in one process: everything that decides what comes next is in the checkpoint. Nor that what is validated has any
+// part in it: with and without Valid the same steps give the same weights.
+//
+// train.go is one run of the loop, checkpoint.go what it leaves to go on from, budget.go its end by the clock,
+// runlog.go and session.go what people and files are told of the runs of one command.
 package train
 
 import (
@@ -12,6 +16,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/onmart/onmart/train/program"
 )
@@ -34,11 +39,18 @@ type Task struct {
 	// Judge gives the figure of merit (greater is better, finite) of the model's outputs on them, row-major.
 	Valid program.Range
 	Judge func(outputs []float32) float64
+	// Loss, where not nil, is the training's loss of those outputs, mean over the rows: it is shown, and decides nothing.
+	Loss func(outputs []float32) float64
 	// Average is over how many epochs, up to the one compared, the figure is averaged before epochs are
 	// compared: few positive rows make single figures noisy. 0 and 1 compare single figures.
 	Average int
 	// Patience is how many epochs without a better figure end the training; 0 never ends it early.
 	Patience int
+	// Stop ends the run after so many epochs, though Data.Rates goes on: a later run with a greater Stop and Resume goes
+	// on from Checkpoint as if there had been no end. 0 goes to the end.
+	Stop int
+	// Budget ends the run at the last epoch that fits; nil goes to the end.
+	Budget *Budget
 
 	// Checkpoint is the directory that holds the last finished epoch; empty keeps none. Identity names
 	// what the training depends on and may not differ when it is resumed. Where Checkpoint exists it is
@@ -47,8 +59,10 @@ type Task struct {
 	Identity   []Fact
 	Resume     bool
 
-	// Progress is told after each piece of work; nil is told nothing.
+	// Progress is told after each piece of work, Ended after each epoch, when its checkpoint is written; restored says
+	// that a checkpoint brought it. Either may be nil.
 	Progress func(Progress)
+	Ended    func(epoch int, e Epoch, restored bool)
 }
 
 // Fact is one named thing that a training depends on.
@@ -69,8 +83,12 @@ type Progress struct {
 
 // Epoch is what one epoch came to.
 type Epoch struct {
-	Loss   float64  `json:"loss"`             // mean of the training loss over the epoch
-	Figure *float64 `json:"figure,omitempty"` // on the validation rows
+	Loss      float64  `json:"loss"`                 // mean of the training loss over the epoch
+	Figure    *float64 `json:"figure,omitempty"`     // on the validation rows
+	ValidLoss *float64 `json:"valid_loss,omitempty"` // on the validation rows
+	Rate      float64  `json:"learning_rate"`        // of the last step
+	// Seconds are those of the steps and of the validation. They differ from run to run, and decide nothing.
+	Seconds float64 `json:"seconds,omitempty"`
 }
 
 // Result is a finished training.
@@ -80,24 +98,33 @@ type Result struct {
 	Weights program.Tensors
 	Best    int
 	Epochs  []Epoch
-	// Early tells that patience ended it.
-	Early bool
+	// Early tells that it ended before the last epoch, by patience or, where Budgeted, because no further epoch fitted.
+	Early    bool
+	Budgeted bool
+	// Merit is what epoch Best was chosen by: the figure averaged over Average epochs; 0 without validation rows.
+	Merit float64
 	// From is the epoch that a checkpoint brought, 0 for a fresh start.
 	From int
 }
 
-// Interrupted is the error of a training that was told to stop; Epoch epochs are in Checkpoint.
+// Interrupted is the error of a training that was told to stop; Epoch epochs and Step steps of the next are in
+// Checkpoint.
 type Interrupted struct {
-	Epoch      int
-	Checkpoint string
-	cause      error
+	Epoch, Step int
+	Checkpoint  string
+	cause       error
 }
 
 func (e *Interrupted) Error() string {
-	if e.Checkpoint == "" || e.Epoch == 0 {
-		return "the training was stopped before its first checkpoint; nothing was left behind"
+	if e.Checkpoint == "" || e.Epoch == 0 && e.Step == 0 {
+		return "the training was stopped before its first step; nothing was left behind"
 	}
-	return fmt.Sprintf("the training was stopped; epoch %d is kept in %s: the same command with --resume goes on from there", e.Epoch, e.Checkpoint)
+	at := fmt.Sprintf("epoch %d", e.Epoch)
+	if e.Step > 0 {
+		at = fmt.Sprintf("step %d of epoch %d", e.Step, e.Epoch+1)
+	}
+	return fmt.Sprintf("the training was stopped; what was learned up to %s is kept in %s: the same command with --resume "+
+		"goes on from there", at, e.Checkpoint)
 }
 
 func (e *Interrupted) Unwrap() error { return e.cause }
@@ -114,7 +141,8 @@ func (e *Diverged) Error() string {
 		e.Epoch, e.Step, e.Rate)
 }
 
-// Run trains. It stops within a fraction of a second after ctx is done, with an *Interrupted.
+// Run trains. It stops within a fraction of a second after ctx is done, with an *Interrupted and, where it has done a
+// step, a checkpoint.
 func (t *Task) Run(ctx context.Context, b program.Backend) (*Result, error) {
 	r, err := t.start(b)
 	if err != nil {
@@ -123,6 +151,12 @@ func (t *Task) Run(ctx context.Context, b program.Backend) (*Result, error) {
 	defer r.exec.Close()
 	for !r.finished() {
 		if err := r.epoch(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if r.out && r.Checkpoint != "" { // so that a resume does not go on where the budget had ended
+		err := writeCheckpoint(r.Checkpoint, checkpoint{r.identity, r.state, r.last, r.best})
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -144,13 +178,20 @@ type run struct {
 	identity []Fact
 	state    state
 	best     program.Tensors // parameters after epoch state.Best
+	last     program.Tensors // everything after the last epoch; kept only where a Budget may end the run
 	outputs  []float32       // of the validation rows
+	out      bool            // the budget is out
 }
 
 // state is what decides how a training goes on, beside the tensors.
 type state struct {
 	Epochs []Epoch `json:"epochs"`
 	Best   int     `json:"best"` // 0 before the first epoch
+	// Step steps of the next epoch are done too, and Slots is what they accumulated.
+	Step  int       `json:"step,omitempty"`
+	Slots []float64 `json:"slots,omitempty"`
+	// Budgeted tells that the budget has ended it.
+	Budgeted bool `json:"budgeted,omitempty"`
 }
 
 func (t *Task) start(b program.Backend) (*run, error) {
@@ -180,6 +221,7 @@ func (t *Task) start(b program.Backend) (*run, error) {
 		if saved != nil {
 			tensors, r.state, r.best = saved.tensors, saved.state, saved.best
 			r.from = len(r.state.Epochs)
+			r.last = tensors
 		}
 	}
 	exec, err := b.Compile(t.Set)
@@ -191,8 +233,13 @@ func (t *Task) start(b program.Backend) (*run, error) {
 		exec.Close()
 		return nil, err
 	}
-	if r.from > 0 {
-		r.report(int64(r.from)*int64(t.Data.Train.Len()), r.state.Epochs[r.from-1].Loss)
+	if r.from > 0 || r.state.Step > 0 {
+		if t.Ended != nil {
+			for i, e := range r.state.Epochs {
+				t.Ended(i+1, e, true)
+			}
+		}
+		r.report(r.rowsAt(r.from, r.state.Step), r.lossSoFar(), true)
 	}
 	return r, nil
 }
@@ -212,7 +259,21 @@ func (t *Task) facts(b program.Backend) []Fact {
 
 func (r *run) finished() bool {
 	n := len(r.state.Epochs)
-	return n == r.epochs || r.exhausted()
+	return n == r.epochs || r.Stop > 0 && n >= r.Stop || r.state.Budgeted || r.exhausted()
+}
+
+// rowsAt is the rows that so many epochs and steps have taken.
+func (r *run) rowsAt(epochs, steps int) int64 {
+	n := r.Data.Train.Len()
+	return int64(epochs)*int64(n) + int64(min(steps*r.batch, n))
+}
+
+// lossSoFar is the loss that a checkpoint brought: of the epoch that it is in, or of the last.
+func (r *run) lossSoFar() float64 {
+	if r.state.Step > 0 {
+		return r.state.Slots[r.loss] / r.state.Slots[r.rows]
+	}
+	return r.state.Epochs[r.from-1].Loss
 }
 
 // exhausted tells whether patience is at its end.
@@ -220,15 +281,21 @@ func (r *run) exhausted() bool {
 	return r.Valid.Len() > 0 && r.Patience > 0 && len(r.state.Epochs)-r.state.Best >= r.Patience
 }
 
-// epoch trains one epoch, judges it and writes the checkpoint.
+// epoch trains one epoch, or what is left of it, judges it and writes the checkpoint.
 func (r *run) epoch(ctx context.Context) error {
 	done := len(r.state.Epochs)
 	first, chunk := done*r.steps, max(1, r.chunk/r.batch)
 	slots := make([]float64, len(r.Set.Slots))
+	copy(slots, r.state.Slots)
+	begin, began := r.state.Step, time.Now()
+	r.state.Step, r.state.Slots = 0, nil
 	var loss float64
-	for at := 0; at < r.steps; at += chunk {
-		if err := ctx.Err(); err != nil {
-			return &Interrupted{done, r.Checkpoint, context.Cause(ctx)}
+	for at := begin; at < r.steps; at += chunk {
+		if ctx.Err() != nil {
+			return r.interrupted(context.Cause(ctx), at, slots)
+		}
+		if ended, err := r.outOfTime(at, begin, time.Since(began)); ended || err != nil {
+			return err
 		}
 		n := min(chunk, r.steps-at)
 		if err := r.exec.Run(first+at, n, slots); err != nil {
@@ -239,53 +306,77 @@ func (r *run) epoch(ctx context.Context) error {
 			last := first + at + n
 			return &Diverged{done + 1, last, r.Data.Rates[last-1]}
 		}
-		r.report(int64(done)*int64(r.Data.Train.Len())+int64(min((at+n)*r.batch, r.Data.Train.Len())), loss)
+		r.report(r.rowsAt(done, at+n), loss, false)
 	}
-	e := Epoch{Loss: loss}
+	e := Epoch{Loss: loss, Rate: float64(r.Data.Rates[first+r.steps-1])}
 	tensors, err := r.exec.Export()
 	if err != nil {
 		return err
 	}
 	if r.Valid.Len() > 0 {
-		figure, err := r.judge()
-		if err != nil {
+		if err := r.judge(&e); err != nil {
 			return err
 		}
-		e.Figure = &figure
 	}
+	e.Seconds = time.Since(began).Seconds()
 	r.state.Epochs = append(r.state.Epochs, e)
 	if r.Valid.Len() == 0 || r.state.Best == 0 || r.merit(done+1) > r.merit(r.state.Best) {
 		r.state.Best, r.best = done+1, params(r.Set, tensors)
 	}
-	if r.Checkpoint == "" {
-		return nil
+	if r.Budget != nil {
+		r.last = tensors
 	}
-	return writeCheckpoint(r.Checkpoint, checkpoint{r.identity, r.state, tensors, r.best})
+	if r.Checkpoint != "" {
+		if err := writeCheckpoint(r.Checkpoint, checkpoint{r.identity, r.state, tensors, r.best}); err != nil {
+			return err
+		}
+	}
+	if r.Ended != nil {
+		r.Ended(done+1, e, false)
+	}
+	return nil
 }
 
-// merit is what epochs are compared by: the figure averaged over the Average epochs up to this one.
-func (r *run) merit(epoch int) float64 {
-	last := r.state.Epochs[max(0, epoch-max(1, r.Average)):epoch]
-	var sum float64
-	for _, e := range last {
-		sum += *e.Figure
+// interrupted keeps what was done up to a step of the epoch.
+func (r *run) interrupted(cause error, step int, slots []float64) error {
+	e := &Interrupted{len(r.state.Epochs), step, r.Checkpoint, cause}
+	if r.Checkpoint == "" || step == 0 {
+		return e // the last checkpoint is that of the last epoch
 	}
-	return sum / float64(len(last))
+	r.state.Step, r.state.Slots = step, slots
+	tensors, err := r.exec.Export()
+	if err != nil {
+		return errors.Join(e, err)
+	}
+	if err := writeCheckpoint(r.Checkpoint, checkpoint{r.identity, r.state, tensors, r.best}); err != nil {
+		return errors.Join(e, err)
+	}
+	return e
 }
 
-// judge runs the model over the validation rows.
-func (r *run) judge() (float64, error) {
+// merit is what epochs are compared by.
+func (r *run) merit(epoch int) float64 { return Merit(r.state.Epochs, epoch, r.Average) }
+
+// judge runs the model over the validation rows. It reads the weights and changes nothing that steps depend on.
+func (r *run) judge(e *Epoch) error {
 	if r.outputs == nil {
 		r.outputs = make([]float32, r.Valid.Len()*outputWidth(r.Set.Forward))
 	}
 	if err := r.exec.Eval(r.Valid, r.outputs); err != nil {
-		return 0, err
+		return err
 	}
 	figure := r.Judge(r.outputs)
 	if math.IsNaN(figure) || math.IsInf(figure, 0) {
-		return 0, fmt.Errorf("train: the validation figure is %v in epoch %d", figure, len(r.state.Epochs)+1)
+		return fmt.Errorf("train: the validation figure is %v in epoch %d", figure, len(r.state.Epochs)+1)
 	}
-	return figure, nil
+	e.Figure = &figure
+	if r.Loss != nil {
+		// A loss of finite outputs may still overflow: then there is none to show.
+		if loss := r.Loss(r.outputs); !math.IsNaN(loss) && !math.IsInf(loss, 0) {
+			e.ValidLoss = &loss
+		}
+	}
+	return nil
 }
 
 // outputWidth is how many numbers a forward program gives of a row.
@@ -298,14 +389,14 @@ func outputWidth(p *program.Program) int {
 	return 1
 }
 
-func (r *run) report(rows int64, loss float64) {
+func (r *run) report(rows int64, loss float64, restored bool) {
 	if r.Progress == nil {
 		return
 	}
 	p := Progress{
 		Rows: rows, Total: int64(r.epochs) * int64(r.Data.Train.Len()),
 		Epoch: len(r.state.Epochs), Epochs: r.epochs, Loss: loss, Figure: math.NaN(),
-		Resumed: rows == int64(r.from)*int64(r.Data.Train.Len()),
+		Resumed: restored,
 	}
 	if n := len(r.state.Epochs); n > 0 && r.state.Epochs[n-1].Figure != nil {
 		p.Figure = *r.state.Epochs[n-1].Figure
@@ -314,10 +405,14 @@ func (r *run) report(rows int64, loss float64) {
 }
 
 func (r *run) result() *Result {
-	return &Result{
+	out := &Result{
 		Weights: r.best, Best: r.state.Best, Epochs: r.state.Epochs, From: r.from,
-		Early: len(r.state.Epochs) < r.epochs,
+		Early: len(r.state.Epochs) < r.epochs, Budgeted: r.state.Budgeted,
 	}
+	if r.Valid.Len() > 0 && out.Best > 0 {
+		out.Merit = r.merit(out.Best)
+	}
+	return out
 }
 
 // params picks the parameters of the set out of an export.

@@ -226,7 +226,7 @@ func TestResumeRefusesAnotherTraining(t *testing.T) {
 		"seed was 5 and is not there now":    func(tk *train.Task) { tk.Identity = tk.Identity[:1] },
 		"delay is 7d now and was not there":  func(tk *train.Task) { tk.Identity = append(tk.Identity, train.Fact{Name: "delay", Value: "7d"}) },
 		"; seed was 5 and is 6 now":          func(tk *train.Task) { tk.Identity[0].Value, tk.Identity[1].Value = "d", "6" },
-		"train without --resume":             func(tk *train.Task) { tk.Identity[0].Value = "xyz" },
+		"train anew with --force":            func(tk *train.Task) { tk.Identity[0].Value = "xyz" },
 		"rows trained on was {0 300} and is": func(tk *train.Task) { tk.Data.Train.To = 299 },
 	} {
 		tk := task(t, 2, .02)

@@ -37,6 +37,7 @@ var layers = []layer{
 	{"train/cpu", []string{"train/program", "internal"}, "a backend knows programs only"},
 	{"train/gpu", []string{"train/program", "cuda", "internal"}, "a backend knows programs and its device only"},
 	{"train/graph", []string{"train/program", "internal"}, "graphs are lowered to programs and know no data"},
+	{"train/tune", []string{"train/program", "internal"}, "a search knows settings by name, and no task"},
 	{"train/traintest", []string{"train/program", "train/cpu", "train/gpu", "cuda", "internal"}, "tests of all tasks know programs and backends, and no task"},
 	{"train/baseline", []string{"datasets", "features", "train/program", "internal"}, "baselines are apart from the engine"},
 	{"train", []string{"datasets", "features", "forecast", "ranking", "score/model", "train", "internal"}, "tasks stand beside score: of score they know the artifact only"},

@@ -1,13 +1,15 @@
 // Package progress shows how far a long run has come.
 //
-// What enters: counts of work done, as often as the caller likes. What leaves, on the writer (standard
-// error): on a terminal one line redrawn in place, a few times a second; elsewhere a plain line at most
-// every two seconds; at the end one plain line in either case. Nothing may parse these lines.
+// What enters: counts of work done, as often as the caller likes, and on a terminal a few lines of more. What leaves, on
+// the writer (standard error): on a terminal one line, with what is to be below it, redrawn in place, a few times a
+// second; elsewhere a plain line at most every two seconds; at the end one plain line in either case. Nothing may parse
+// these lines.
 package progress
 
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -41,7 +43,10 @@ type Bar struct {
 	samples []sample
 	done    int64
 	extra   string
-	drawn   int // cells of the line on the terminal, to be overwritten
+	short   string   // in place of extra where there are lines below
+	below   []string // lines below the bar, on a terminal
+	drawn   int      // cells of the line on the terminal, to be overwritten
+	under   int      // lines drawn below it
 	ended   bool
 }
 
@@ -54,7 +59,7 @@ type sample struct {
 func New(w io.Writer, label string, total int64, unit string) *Bar {
 	b := &Bar{w: w, label: label, unit: unit, total: total, now: time.Now, width: func() int { return 80 }}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		b.terminal = true
+		b.terminal = os.Getenv("TERM") != "dumb"
 		b.width = func() int {
 			if cols, _, err := term.GetSize(int(f.Fd())); err == nil && cols > 0 {
 				return cols
@@ -105,6 +110,19 @@ func (b *Bar) Set(done int64, extra string) {
 	fmt.Fprintln(b.w, b.line(now, false))
 }
 
+// Below sets the lines that a terminal shows below the bar from the next Set on, and what stands at the bar's end in place
+// of extra: they are redrawn with it and gone when it is done. Elsewhere it does nothing.
+func (b *Bar) Below(short string, lines ...string) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.terminal {
+		b.short, b.below = short, lines
+	}
+}
+
 // SetTotal corrects the total when it becomes known during the run.
 func (b *Bar) SetTotal(total int64) {
 	if b == nil {
@@ -136,21 +154,48 @@ func (b *Bar) Done() {
 		text += ", " + b.extra
 	}
 	if b.terminal {
+		b.below = nil
 		b.redraw("")
 		fmt.Fprint(b.w, "\r")
 	}
 	fmt.Fprintln(b.w, text)
 }
 
-// redraw overwrites the line on the terminal.
+// redraw overwrites the line on the terminal, and what is below it, and leaves the cursor at the end of the line. Only
+// lines below need more of a terminal than a carriage return.
 func (b *Bar) redraw(text string) {
-	cells := []rune(text)
-	if limit := max(b.width()-1, 1); len(cells) > limit { // a full line would wrap
-		cells = cells[:limit]
-	}
+	cells := b.cut(text)
 	pad := max(b.drawn-len(cells), 0)
 	b.drawn = len(cells)
-	fmt.Fprintf(b.w, "\r%s%s", string(cells), strings.Repeat(" ", pad))
+	if len(b.below) == 0 && b.under == 0 {
+		fmt.Fprintf(b.w, "\r%s%s", string(cells), strings.Repeat(" ", pad))
+		return
+	}
+	var s strings.Builder
+	fmt.Fprintf(&s, "\r%s%s", string(cells), eraseLine)
+	lines := max(len(b.below), b.under)
+	for i := range lines {
+		s.WriteString("\n\r")
+		if i < len(b.below) {
+			s.WriteString(string(b.cut(b.below[i])))
+		}
+		s.WriteString(eraseLine)
+	}
+	b.under = len(b.below)
+	fmt.Fprintf(&s, "\x1b[%dA\r", lines)
+	if len(cells) > 0 {
+		fmt.Fprintf(&s, "\x1b[%dC", len(cells))
+	}
+	io.WriteString(b.w, s.String())
+}
+
+// eraseLine clears a terminal's line behind the cursor.
+const eraseLine = "\x1b[K"
+
+// cut is a line as long as the terminal takes: a full one would wrap.
+func (b *Bar) cut(text string) []rune {
+	cells := []rune(text)
+	return cells[:min(len(cells), max(b.width()-1, 1))]
 }
 
 // line is the state in words, with the bar itself where wanted.
@@ -174,8 +219,12 @@ func (b *Bar) line(now time.Time, bar bool) string {
 			fmt.Fprintf(&s, ", %s left", Duration(time.Duration(left*float64(time.Second))))
 		}
 	}
-	if b.extra != "" {
-		s.WriteString(", " + b.extra)
+	extra := b.extra
+	if bar && b.below != nil {
+		extra = b.short
+	}
+	if extra != "" {
+		s.WriteString(", " + extra)
 	}
 	return s.String()
 }
@@ -236,4 +285,30 @@ func Duration(d time.Duration) string {
 		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
 	}
 	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+}
+
+// sparks are the eighths that Spark draws with.
+var sparks = [...]rune{'▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'}
+
+// Spark draws values as a line of small bars between their least and greatest; what is not finite is a gap.
+func Spark(xs []float64) string {
+	least, most := math.Inf(1), math.Inf(-1)
+	finite := func(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+	for _, x := range xs {
+		if finite(x) {
+			least, most = min(least, x), max(most, x)
+		}
+	}
+	out := make([]rune, len(xs))
+	for i, x := range xs {
+		switch {
+		case !finite(x):
+			out[i] = ' '
+		case most > least:
+			out[i] = sparks[min(int((x-least)/(most-least)*float64(len(sparks))), len(sparks)-1)]
+		default:
+			out[i] = sparks[0]
+		}
+	}
+	return string(out)
 }

@@ -247,6 +247,9 @@ func trim(task string, s *program.Set, ts program.Tensors) (*program.Set, progra
 	return set, weights, err
 }
 
+// TrainingFile is an artifact's file of how it was trained, of any task: the course of the losses, and the trials.
+const TrainingFile = "training.json"
+
 // reserved tells whether a file is one that Save itself writes.
 func reserved(name string) bool {
 	return name == manifestFile || name == programFile || name == weightsFile || name == specFile || name == contextFile
@@ -254,7 +257,7 @@ func reserved(name string) bool {
 
 // checkTaskFile wants a name that means the same file everywhere.
 func checkTaskFile(task, name string) error {
-	if task == Fraud && !strings.HasPrefix(name, tableDir) {
+	if task == Fraud && !strings.HasPrefix(name, tableDir) && name != TrainingFile {
 		return fmt.Errorf("%.80q: a model of task %s has no files of its own", name, task)
 	}
 	plain := func(r rune) bool {

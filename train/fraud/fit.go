@@ -10,18 +10,16 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// fitting is one training of the network, of which a run has one or two.
+// fitting is one training of the network, of which a run has one or more.
 type fitting struct {
-	config     *Config
-	backend    program.Backend
-	seed       uint64
-	threads    int
-	log        []bool
-	checkpoint string
-	resume     bool
-	identity   []train.Fact
-	progress   func(train.Progress)
-	explain    func(*program.Set, program.Data)
+	config  *Config
+	backend program.Backend
+	seed    uint64
+	threads int
+	log     []bool
+	explain func(*program.Set, program.Data)
+	// do runs the task; nil runs it with nothing around it.
+	do func(context.Context, *train.Task) (*train.Result, error)
 }
 
 // figureEpochs is over how many epochs the average precision on the validation rows is averaged before epochs are
@@ -84,7 +82,6 @@ func (f *fitting) run(ctx context.Context, fit, valid *Rows, epochs int) (*fitte
 	out := &fitted{set: b.set, standard: b.standard}
 	task := train.Task{
 		Set: b.set, Data: b.data, Init: out.set.Initial(f.seed), Patience: f.config.Patience, Average: figureEpochs,
-		Checkpoint: f.checkpoint, Identity: f.identity, Resume: f.resume, Progress: f.progress,
 	}
 	if valid != nil {
 		task.Valid = program.Range{From: fit.Len(), To: fit.Len() + valid.Len()}
@@ -95,8 +92,16 @@ func (f *fitting) run(ctx context.Context, fit, valid *Rows, epochs int) (*fitte
 			}
 			return train.AveragePrecision(valid.Y, scores)
 		}
+		// The output is the mean of the towers' logits, and the loss the sum of theirs.
+		task.Loss = func(z []float32) float64 {
+			return float64(f.config.Towers) * logLoss(z, valid.Y, f.config.PositiveWeight)
+		}
 	}
-	if out.result, err = task.Run(ctx, f.backend); err != nil {
+	do := f.do
+	if do == nil {
+		do = func(ctx context.Context, t *train.Task) (*train.Result, error) { return t.Run(ctx, f.backend) }
+	}
+	if out.result, err = do(ctx, &task); err != nil {
 		return nil, err
 	}
 	out.weights = out.result.Weights

@@ -24,13 +24,7 @@ const (
 // split divides a range of training without empty ends: its latest part to judge, before it a gap as long as
 // the delay, so that what is judged lies as far ahead as it will in use, and the rest to fit on.
 func split(r datasets.Range, delay int64) (Split, error) {
-	unit := int64(0)
-	for _, u := range []int64{datasets.Day, datasets.Hour, datasets.Minute, datasets.Second} {
-		if (r.To-r.From)/u >= 4 {
-			unit = u
-			break
-		}
-	}
+	unit := unitOf(r)
 	if unit == 0 {
 		return Split{}, fmt.Errorf("--train %s is too short to keep a part of it for choosing epochs; give --valid", r)
 	}
@@ -42,4 +36,14 @@ func split(r datasets.Range, delay int64) (Split, error) {
 	s.Valid = datasets.Range{From: r.To - valid*unit, To: r.To}
 	s.Fit = datasets.Range{From: r.From, To: s.Valid.From - gap}
 	return s, nil
+}
+
+// unitOf is the longest unit of time of which a range has four, or 0.
+func unitOf(r datasets.Range) int64 {
+	for _, u := range []int64{datasets.Day, datasets.Hour, datasets.Minute, datasets.Second} {
+		if (r.To-r.From)/u >= 4 {
+			return u
+		}
+	}
+	return 0
 }

@@ -2,12 +2,8 @@ package fraud
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/onmart/onmart/datasets"
@@ -16,6 +12,7 @@ import (
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/program"
+	"github.com/onmart/onmart/train/tune"
 )
 
 // DefaultAlertsPerDay is the budget of alerts where none is given: the k of the handbook's card precision.
@@ -41,6 +38,10 @@ type Options struct {
 	Backend      program.Backend
 	Created      model.Created
 
+	// Folds is how many rolling parts of Train choose the epoch, where Valid is nil; 0 is 1.
+	Folds int
+	train.Running
+
 	// Note takes lines for people, Bar starts a progress bar, Explain takes the programs of the training and what
 	// they are bound to. All may be nil.
 	Note    func(format string, args ...any)
@@ -50,27 +51,35 @@ type Options struct {
 
 // Summary is what a training came to, for --json.
 type Summary struct {
-	Out           string             `json:"out"`
-	Version       string             `json:"version"`
-	Backend       string             `json:"backend"`
-	Seed          uint64             `json:"seed"`
-	Train         string             `json:"train"`
-	Fit           string             `json:"fit"` // rows the epoch was chosen with
-	Valid         string             `json:"valid"`
-	Refitted      bool               `json:"refitted"`
-	Resumed       bool               `json:"resumed"`
-	Rows          int                `json:"rows"`
-	Positives     int                `json:"positives"`
-	Unlabelled    int                `json:"unlabelled"`
-	Epochs        int                `json:"epochs"`
-	Threshold     float64            `json:"threshold"`
-	AlertsPerDay  float64            `json:"alerts_per_day"`
-	Validation    map[string]float64 `json:"validation"`
-	Test          *TestSummary       `json:"test,omitempty"`
-	Context       bool               `json:"context"`
-	TrainSeconds  float64            `json:"train_seconds"`
-	Seconds       float64            `json:"seconds"`
-	RowsPerSecond float64            `json:"rows_per_second"` // of the training loops
+	Out          string             `json:"out"`
+	Version      string             `json:"version"`
+	Backend      string             `json:"backend"`
+	Seed         uint64             `json:"seed"`
+	Train        string             `json:"train"`
+	Fit          string             `json:"fit"` // rows the epoch was chosen with
+	Valid        string             `json:"valid"`
+	Refitted     bool               `json:"refitted"`
+	Resumed      bool               `json:"resumed"`
+	Rows         int                `json:"rows"`
+	Positives    int                `json:"positives"`
+	Unlabelled   int                `json:"unlabelled"`
+	Epochs       int                `json:"epochs"`
+	Threshold    float64            `json:"threshold"`
+	AlertsPerDay float64            `json:"alerts_per_day"`
+	Validation   map[string]float64 `json:"validation"` // the mean where there are folds
+	// ValidationSpread is the deviation between Folds, which has each; nil with one.
+	ValidationSpread map[string]float64 `json:"validation_spread,omitempty"`
+	Folds            []FoldSummary      `json:"folds,omitempty"`
+	Seeds            int                `json:"seeds"`
+	Tuning           *tune.Result       `json:"tuning,omitempty"`
+	Shortened        []string           `json:"shortened,omitempty"` // parts that --max-time ended
+	Log              string             `json:"log,omitempty"`
+	Curves           []train.Curve      `json:"-"`
+	Test             *TestSummary       `json:"test,omitempty"`
+	Context          bool               `json:"context"`
+	TrainSeconds     float64            `json:"train_seconds"`
+	Seconds          float64            `json:"seconds"`
+	RowsPerSecond    float64            `json:"rows_per_second"` // of the training loops
 }
 
 // TestSummary is the model and the baselines on the test rows.
@@ -89,14 +98,13 @@ type trainer struct {
 	names    []string
 	log      []bool
 	rows     *Rows // of Train
-	valid    *Rows // of Valid, where given
 	span     datasets.Range
-	split    Split
+	split    Split           // of the latest fold
+	folds    []fold          // in the order of time; with Valid, the one that it makes
+	kept     *datasets.Range // what chose the epoch, where there was no time to train on it
 	start    time.Time
-	fitting  time.Duration
-	trained  int64 // rows that steps of this process were made of
-	resumed  bool
-	finished bool // an epoch, in this process or in the checkpoint that was taken up
+	session  *train.Session
+	tuning   *tune.Result
 }
 
 // Train trains a classifier and writes its artifact to Out.
@@ -112,9 +120,10 @@ func Train(ctx context.Context, o Options) (*Summary, error) {
 	if err := t.load(ctx); err != nil {
 		return nil, err
 	}
+	t.session = o.Session(out, t.Note, t.Bar)
 	s, err := t.run(ctx)
-	if err != nil {
-		return nil, out.Ended(ctx, err, t.finished)
+	if err := t.session.End(ctx, s, err); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -140,24 +149,21 @@ func Plan(ctx context.Context, o Options) (*program.Set, program.Data, error) {
 	if err := t.load(ctx); err != nil {
 		return nil, program.Data{}, err
 	}
-	fit, valid := t.choosing()
 	f := fitting{config: &t.Config, seed: t.Seed, threads: t.Threads, log: t.log}
-	b, err := f.bind(fit, valid, t.Config.Epochs)
+	b, err := f.bind(t.folds[0].fit, t.folds[0].valid, t.Config.Epochs)
 	if err != nil {
 		return nil, program.Data{}, err
 	}
 	return b.set, b.data, nil
 }
 
-// choosing are the rows that the epoch is chosen with: those to fit, and those to judge.
-func (t *trainer) choosing() (fit, valid *Rows) {
-	if t.Valid != nil {
-		return t.rows, t.valid
-	}
-	return t.rows.In(t.split.Fit), t.rows.In(t.split.Valid)
-}
-
 func (t *trainer) run(ctx context.Context) (*Summary, error) {
+	if err := t.session.Begin(t.begun()); err != nil {
+		return nil, err
+	}
+	if err := t.tune(ctx); err != nil {
+		return nil, err
+	}
 	m, c, err := t.fit(ctx)
 	if err != nil {
 		return nil, err
@@ -185,43 +191,20 @@ func (t *trainer) load(ctx context.Context) error {
 	if t.Valid == nil {
 		return t.splitTrain()
 	}
-	if t.valid, err = Load(ctx, s.Features, *t.Valid, t.names, t.Threads); err != nil {
+	valid, err := Load(ctx, s.Features, *t.Valid, t.names, t.Threads)
+	if err != nil {
 		return err
 	}
-	if t.valid.Len() == 0 {
+	if valid.Len() == 0 {
 		return t.noRows("--valid", *t.Valid)
 	}
-	t.split = Split{Fit: t.span, Valid: clip(*t.Valid, t.valid)}
+	t.split = Split{Fit: t.span, Valid: clip(*t.Valid, valid)}
+	t.folds = []fold{{Split: t.split, fit: t.rows, valid: valid}}
 	if t.split.Valid.From < t.span.To && t.split.Valid.To > t.span.From {
 		return fmt.Errorf("--valid %s overlaps --train %s: rows that were learned from cannot judge", t.split.Valid, t.span)
 	}
-	t.Note("training on %s (%s); epochs chosen on %s (%s)", t.span, describe(t.rows), t.split.Valid, describe(t.valid))
-	return checkClasses("--valid "+t.Valid.String(), t.valid)
-}
-
-func (t *trainer) splitTrain() error {
-	var err error
-	delay := t.Source.Delay
-	if t.split, err = split(t.span, delay); err != nil {
-		return err
-	}
-	fit, valid := t.rows.In(t.split.Fit), t.rows.In(t.split.Valid)
-	why := ""
-	if t.split.Gap < delay {
-		why = fmt.Sprintf("; the range is too short for the delay of %s between them, the gap is %s", datasets.FormatDuration(delay), datasets.FormatDuration(t.split.Gap))
-	}
-	t.Note("epochs are chosen by training on %s (%s) and judging on %s (%s)%s; then all of %s (%s) is trained on",
-		t.split.Fit, describe(fit), t.split.Valid, describe(valid), why, t.span, describe(t.rows))
-	for what, rows := range map[string]*Rows{"fitted on": fit, "judged on": valid} {
-		if err := checkClasses(fmt.Sprintf("--train %s, the part that is %s to choose the epoch", t.span, what), rows); err != nil {
-			return fmt.Errorf("%w, or give --valid", err)
-		}
-	}
-	return nil
-}
-
-func describe(r *Rows) string {
-	return fmt.Sprintf("%s rows, %s frauds", progress.Count(int64(r.Len())), progress.Count(int64(r.Positives())))
+	t.Note("training on %s (%s); epochs chosen on %s (%s)", t.span, describe(t.rows), t.split.Valid, describe(valid))
+	return checkClasses("--valid "+t.Valid.String(), valid)
 }
 
 func (t *trainer) noRows(flag string, r datasets.Range) error {
@@ -243,93 +226,8 @@ func clip(r datasets.Range, rows *Rows) datasets.Range {
 	return datasets.Range{From: max(from, startOfDay(first)), To: min(to, startOfDay(last)+datasets.Day)}
 }
 
-// chosen is what the validation rows decided.
-type chosen struct {
-	a, b      float64 // of the calibration
-	threshold float64
-	metrics   map[string]float64
-	epochs    int
-}
-
-// fit trains the network, once with --valid and twice without.
-func (t *trainer) fit(ctx context.Context) (*fitted, *chosen, error) {
-	fit, valid := t.choosing()
-	if fit.Len() < t.Config.Batch {
-		t.Note("a batch of %d is more than the %d rows there are: all rows make one step", t.Config.Batch, fit.Len())
-	}
-	m, err := t.phase(ctx, "choose", "training", fit, valid, t.Config.Epochs)
-	if err != nil {
-		return nil, nil, err
-	}
-	c := &chosen{epochs: m.result.Best}
-	if c.a, c.b, err = platt(m.logits, valid.Y); err != nil {
-		// Going on from the checkpoint would come to the same.
-		return nil, nil, errors.Join(err, os.RemoveAll(train.CheckpointDir(t.Out)))
-	}
-	p := make([]float64, len(m.logits))
-	for i, z := range m.logits {
-		p[i] = 1 / (1 + math.Exp(-(c.a*z + c.b)))
-	}
-	c.threshold = threshold(p, t.AlertsPerDay, dayCount(t.split.Valid))
-	e := Evaluate(valid, p, Protocol{AlertsPerDay: t.AlertsPerDay, Threshold: c.threshold})
-	c.metrics = e.Metrics()
-	if m.result.Best == t.Config.Epochs && t.Config.Patience > 0 && t.Config.Schedule == "constant" {
-		t.Note("the last epoch was the best: more epochs may be better still (--set epochs=%d)", 2*t.Config.Epochs)
-	}
-	if t.Valid == nil {
-		if m, err = t.phase(ctx, "refit", fmt.Sprintf("refit, %d epochs", c.epochs), t.rows, nil, c.epochs); err != nil {
-			return nil, nil, err
-		}
-	}
-	if names := m.standard.constant; names != nil {
-		t.Note("never varies in the training rows and is left out: %s", strings.Join(names, ", "))
-	}
-	return m, c, nil
-}
-
-// phase is one training loop with its progress bar and its checkpoint.
-func (t *trainer) phase(ctx context.Context, name, label string, fit, valid *Rows, epochs int) (*fitted, error) {
-	var bar *progress.Bar
-	towers := float64(t.Config.Towers)
-	began, first := time.Now(), int64(-1)
-	var done int64
-	f := fitting{
-		config: &t.Config, backend: t.Backend, seed: t.Seed, threads: t.Threads, log: t.log,
-		checkpoint: filepath.Join(train.CheckpointDir(t.Out), name), resume: t.Resume, identity: t.identity(),
-		explain: t.Explain,
-		progress: func(p train.Progress) {
-			if bar == nil {
-				bar = t.Bar(label, p.Total, "rows")
-			}
-			if first < 0 {
-				first = 0
-				if p.Resumed {
-					first, t.resumed = p.Rows, true
-					t.Note("%s: goes on after epoch %d of %d", label, p.Epoch, p.Epochs)
-				}
-			}
-			done = p.Rows
-			t.finished = t.finished || p.Epoch > 0
-			extra := fmt.Sprintf("epoch %d/%d, loss %.4f", min(p.Epoch+1, p.Epochs), p.Epochs, p.Loss/towers)
-			if !math.IsNaN(p.Figure) {
-				extra += fmt.Sprintf(", average precision %.3f", p.Figure)
-			}
-			bar.Set(p.Rows, extra)
-		},
-	}
-	m, err := f.run(ctx, fit, valid, epochs)
-	bar.Done()
-	if err != nil {
-		return nil, err
-	}
-	t.Explain = nil // once is enough
-	t.fitting += time.Since(began)
-	t.trained += done - max(first, 0)
-	return m, nil
-}
-
 // identity is what decides the weights, beside what the loop itself knows.
-func (t *trainer) identity() []train.Fact {
+func (t *trainer) identity(c *Config, seed uint64) []train.Fact {
 	valid := "the latest part of --train"
 	if t.Valid != nil {
 		valid = t.Valid.String()
@@ -340,8 +238,10 @@ func (t *trainer) identity() []train.Fact {
 		{Name: "--train", Value: t.Train.String()},
 		{Name: "--valid", Value: valid},
 		{Name: "--delay", Value: datasets.FormatDuration(t.Source.Delay)},
-		{Name: "--seed", Value: fmt.Sprint(t.Seed)},
-	}, t.Config.facts()...)
+		{Name: "--seed", Value: fmt.Sprint(seed)},
+		{Name: "--folds", Value: fmt.Sprint(len(t.folds))},
+		{Name: train.FactOnmart, Value: t.Created.Onmart},
+	}, c.facts()...)
 }
 
 // finish wraps the network, judges it and writes the artifact.
@@ -355,17 +255,16 @@ func (t *trainer) finish(ctx context.Context, m *fitted, c *chosen) (*Summary, e
 	weights.Sort()
 	s := &Summary{
 		Out: t.Out, Backend: t.Backend.Name(), Seed: t.Seed, Train: t.span.String(),
-		Fit: t.split.Fit.String(), Valid: t.split.Valid.String(), Refitted: t.Valid == nil, Resumed: t.resumed,
+		Fit: t.split.Fit.String(), Valid: t.split.Valid.String(), Refitted: t.Valid == nil && t.kept == nil,
+		Resumed: t.session.Resumed(), Folds: c.folds, ValidationSpread: c.spread, Seeds: t.Ensemble(), Tuning: t.tuning,
+		Shortened: t.session.Shortened(), Log: t.Log, Curves: t.session.Curves(),
 		Rows: t.rows.Len(), Positives: t.rows.Positives(), Unlabelled: t.rows.Unlabelled(),
 		Epochs: c.epochs, Threshold: c.threshold, AlertsPerDay: t.AlertsPerDay, Validation: c.metrics,
-		TrainSeconds: t.fitting.Seconds(),
 	}
-	if seconds := t.fitting.Seconds(); seconds > 0 {
-		s.RowsPerSecond = float64(t.trained) / seconds
-	}
+	s.TrainSeconds, s.RowsPerSecond = t.session.Seconds()
 	content := model.Contents{
 		Manifest: t.manifest(m, c), Spec: t.Source.Spec, Input: t.Source.Input, Tables: t.Source.Tables,
-		Program: set, Weights: weights,
+		Program: set, Weights: weights, Files: train.HistoryFile(s.Curves, t.tuning),
 	}
 	if t.Test != nil {
 		if s.Test, content.Manifest.Test, err = t.test(ctx, set, weights, c); err != nil {
@@ -387,9 +286,7 @@ func (t *trainer) finish(ctx context.Context, m *fitted, c *chosen) (*Summary, e
 		return nil, err
 	}
 	s.Version = a.Manifest().Version
-	if err := os.RemoveAll(train.CheckpointDir(t.Out)); err != nil {
-		t.Note("the checkpoint is no longer needed and could not be removed: %v", err)
-	}
+	t.session.Remove()
 	s.Seconds = time.Since(t.start).Seconds()
 	return s, nil
 }
@@ -400,6 +297,9 @@ func (t *trainer) manifest(m *fitted, c *chosen) model.Manifest {
 		settings[f.Name] = f.Value
 	}
 	settings["epochs_trained"] = fmt.Sprint(c.epochs)
+	if n := t.Ensemble(); n > 1 {
+		settings["seeds"] = fmt.Sprint(n)
+	}
 	created := t.Created
 	created.Backend = t.Backend.Name()
 	valid := model.Span{Range: t.split.Valid}
@@ -407,7 +307,7 @@ func (t *trainer) manifest(m *fitted, c *chosen) model.Manifest {
 		Data: t.Source.Features.ID(), From: t.Source.From, Train: model.Span{Range: t.span},
 		Delay: model.Duration(t.Source.Delay), Rows: int64(t.rows.Len()), Seen: int64(t.rows.Positives()),
 	}
-	if t.Valid != nil {
+	if t.Valid != nil || t.kept != nil {
 		lineage.Valid = &valid
 	}
 	return model.Manifest{

@@ -1,0 +1,120 @@
+package train
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/onmart/onmart/internal/progress"
+)
+
+// Budget ends a run by the clock, at the last epoch that fits. Where it ends depends on the machine and on what else
+// that does: only without one is a training the same each time.
+type Budget struct {
+	// Total is the whole budget, as it was given, and Start when it began.
+	Total time.Duration
+	Start time.Time
+	// Later is what comes after this run and has to fit too, where an epoch of this run takes so long, it has done so
+	// many epochs, and so many will be its best; nil is nothing.
+	Later func(epoch time.Duration, done, best int) time.Duration
+}
+
+// TooShort is the error of a budget in which not even one epoch fits.
+type TooShort struct {
+	Total  time.Duration
+	Before time.Duration // what had passed when the first epoch began
+	Epoch  time.Duration // what an epoch takes, about
+	Needed time.Duration // for one epoch and what comes after it, about
+}
+
+func (e *TooShort) Error() string {
+	return fmt.Sprintf("--max-time %s is too small for one epoch: %s had passed when the first began, and it takes about %s; "+
+		"give --max-time %s or more", e.Total, progress.Duration(e.Before), progress.Duration(e.Epoch), roundUp(e.Needed))
+}
+
+// roundUp is a duration in whole seconds, or minutes where it is long.
+func roundUp(d time.Duration) time.Duration {
+	unit := time.Second
+	if d > 10*time.Minute {
+		unit = time.Minute
+	}
+	return (d + unit - 1) / unit * unit
+}
+
+// left is what is left after an instant of what must be kept for later.
+func (b *Budget) left(now time.Time, epoch time.Duration, done, best int) time.Duration {
+	left := b.Total - now.Sub(b.Start)
+	if b.Later != nil {
+		left -= b.Later(epoch, done, best)
+	}
+	return left
+}
+
+// outOfTime tells, before step at of an epoch that began at step begin and has taken so long, whether the budget ends the
+// run here. What was done of the epoch is then left; a budget without one whole epoch is an error.
+func (r *run) outOfTime(at, begin int, took time.Duration) (bool, error) {
+	if r.Budget == nil {
+		return false, nil
+	}
+	done := len(r.state.Epochs)
+	epoch := r.epochTime()
+	if at > begin {
+		// This epoch as it goes; the last one says more in the first steps.
+		share := float64(at-begin) / float64(r.steps)
+		if this := time.Duration(float64(took) / share); done == 0 || share > .2 {
+			epoch = this
+		}
+	} else if done == 0 {
+		return r.firstTooLate()
+	}
+	rest := time.Duration(float64(epoch) * float64(r.steps-at) / float64(r.steps))
+	best := max(r.state.Best, 1)
+	left := r.Budget.left(time.Now(), epoch, done+1, best)
+	if done == 0 {
+		// The estimate is rough in the beginning: only what surely does not fit is given up before its time is over.
+		if spent := at-begin < r.steps/8 && left > 0; rest <= left || spent {
+			return false, nil
+		}
+		before := time.Since(r.Budget.Start) - took
+		needed := time.Since(r.Budget.Start) + rest
+		if r.Budget.Later != nil {
+			needed += r.Budget.Later(epoch, 1, 1)
+		}
+		return false, &TooShort{r.Budget.Total, before, epoch, needed + needed/20}
+	}
+	if rest > left {
+		r.state.Budgeted, r.out = true, true
+		return true, nil
+	}
+	return false, nil
+}
+
+// firstTooLate refuses to begin where the budget was over before the first step.
+func (r *run) firstTooLate() (bool, error) {
+	before := time.Since(r.Budget.Start)
+	if before < r.Budget.Total {
+		return false, nil
+	}
+	return false, fmt.Errorf("--max-time %s was over before the first epoch began: %s had passed; give a multiple of that",
+		r.Budget.Total, progress.Duration(before))
+}
+
+// epochTime is what an epoch took, the median of up to three.
+func (r *run) epochTime() time.Duration {
+	n := len(r.state.Epochs)
+	var least, most, sum float64
+	least = math.Inf(1)
+	k := min(n, 3)
+	for _, e := range r.state.Epochs[n-k:] {
+		least, most, sum = min(least, e.Seconds), max(most, e.Seconds), sum+e.Seconds
+	}
+	switch k {
+	case 0:
+		return 0
+	case 3:
+		sum = sum - least - most
+	default:
+		sum /= float64(k)
+	}
+	return time.Duration(sum * float64(time.Second))
+}
