@@ -32,6 +32,7 @@ func main() {
 	softmaxExp()
 	pinball(false)
 	pinball(true)
+	embed()
 	Generate()
 }
 
