@@ -20,6 +20,7 @@ func avx2Kernels() *kernels {
 		prefetch: prefetchAVX2, add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
 		softmaxLogits: softmaxLogitsAVX2, softmaxExp: softmaxExpAVX2, pinball: pinballAVX2, pinballGrad: pinballGradAVX2,
 		fns: portableFns(), laneSum: program.LaneSum, addTo: addToPortable,
+		embed: avx2Embed(),
 	}
 }
 

@@ -4,7 +4,32 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// The operations of embedding tables: Lookup, Sample, RowDot, RowScale and RowAdam.
+// The operations that read embedding tables: Lookup, LookupDot, LookupWeighted, Sample; and RowDot and RowScale. What
+// trains tables is in rows.go.
+
+// embedKernels are the inner loops of embedding tables.
+type embedKernels struct {
+	// dot is LookupDot: s is as long as idx, which has w indices for each row of a.
+	dot func(s, table, idx, a []float32, rows, w, d int)
+	// weighted is LookupWeighted; s is as long as idx.
+	weighted func(y, table, idx, s []float32, rows, w, d int)
+	// sums: row k of g is the gradient of the table's row spans[k], of its entries; the last span only ends the one before
+	// it.
+	sums func(g []float32, spans []span, list []entry, sources [][]float32, d int)
+	// ask is prefetch for the rows of a tensor that spans name.
+	ask func(x []float32, spans []span, d int)
+	// adam is a step of AdamW for the rows that spans name, with their gradients.
+	adam func(p, m, v, g []float32, spans []span, d int, c *adamCoef)
+	// shrink: p[i] = p[i] - lr (g[i] / by + decay p[i]).
+	shrink func(p, g []float32, by, lr, decay float32)
+	// adagrad: acc[i] += g[i] g[i], then shrink by sqrt(acc[i]) + eps.
+	adagrad func(p, acc, g []float32, eps, lr, decay float32)
+}
+
+func portableEmbed() embedKernels {
+	return embedKernels{dot: dotPortable, weighted: weightedPortable, sums: sumsPortable, ask: func([]float32, []span, int) {},
+		adam: adamRowsPortable, shrink: shrinkPortable, adagrad: adagradPortable}
+}
 
 // indexOf is the row of a table that x names, or -1 for none.
 func indexOf(x float32, rows int) int {
@@ -18,6 +43,8 @@ func indexOf(x float32, rows int) int {
 // tables that are larger than the cache. It serves to choose the number of threads alone.
 const (
 	lookupMacs = 30
+	dotMacs    = 8
+	entryMacs  = 16
 	adamMacs   = 300
 	expMacs    = 35
 )
@@ -68,6 +95,61 @@ func lookupRows(k *kernels, y, table, idx []float32, rows, w int) {
 	}
 }
 
+func (l lowering) lookupDot() {
+	table, idx, a, s := l.arg(0), l.arg(1), l.arg(2), l.out(0)
+	rows, d, w := l.buf(l.in.Args[0]).Shape[0], l.width(l.in.Args[0]), l.width(l.in.Args[1])
+	l.machine.macs += dotMacs * d * len(idx)
+	l.emit(l.byRow(l.in.Outs[0]), func(wk *worker, lo, hi int) {
+		wk.kernels.embed.dot(s[lo*w:hi*w], table, idx[lo*w:hi*w], a[lo*d:hi*d], rows, w, d)
+	}, l.whole(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false), l.rows(l.in.Outs[0], true))
+}
+
+func (l lowering) lookupWeighted() {
+	table, idx, s, y := l.arg(0), l.arg(1), l.arg(2), l.out(0)
+	rows, d, w := l.buf(l.in.Args[0]).Shape[0], l.width(l.in.Args[0]), l.width(l.in.Args[1])
+	l.machine.macs += dotMacs * d * len(idx)
+	l.emit(l.byRow(l.in.Outs[0]), func(wk *worker, lo, hi int) {
+		wk.kernels.embed.weighted(y[lo*d:hi*d], table, idx[lo*w:hi*w], s[lo*w:hi*w], rows, w, d)
+	}, l.whole(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false), l.rows(l.in.Outs[0], true))
+}
+
+// dotPortable is the inner product by lanes that LookupDot is defined by.
+func dotPortable(s, table, idx, a []float32, rows, w, d int) {
+	for k, x := range idx {
+		s[k] = 0
+		if at := indexOf(x, rows); at >= 0 {
+			s[k] = laneDot(table[at*d:(at+1)*d], a[k/w*d:(k/w+1)*d])
+		}
+	}
+}
+
+// laneDot: rows whose width is no multiple of the lanes are as if zeros followed.
+func laneDot(a, b []float32) float32 {
+	var sums lanes
+	for c, x := range a {
+		l := &sums[c%program.Lanes]
+		*l = fma32(x, b[c], *l)
+	}
+	for c := len(a); c%program.Lanes > 0; c++ {
+		sums[c%program.Lanes] += 0 // -0 becomes 0
+	}
+	return sums.sum()
+}
+
+func weightedPortable(y, table, idx, s []float32, rows, w, d int) {
+	clear(y)
+	for k, x := range idx {
+		at := indexOf(x, rows)
+		if at < 0 {
+			continue
+		}
+		out, row := y[k/w*d:(k/w+1)*d], table[at*d:(at+1)*d]
+		for c, v := range row {
+			out[c] = fma32(s[k], v, out[c])
+		}
+	}
+}
+
 func (l lowering) sample() {
 	cdf, idx, site := l.arg(0), l.out(0), l.in.Attr.Site
 	l.emit(byElement(len(idx)), func(w *worker, lo, hi int) {
@@ -108,170 +190,6 @@ func (l lowering) rowScale() {
 			w.kernels.scale(y[i*d:(i+1)*d], x[i*d:(i+1)*d], s[i])
 		}
 	}, l.rows(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Outs[0], true))
-}
-
-// use is one Lookup of a table, as RowAdam has it.
-type use struct {
-	idx, dy []float32
-	w       int
-	base    int       // of its rows among those of all uses
-	shared  []float32 // dy's rows divided by their number of indices, where w is above 1
-}
-
-// row is the gradient that one index in row i of the use contributes.
-func (u *use) row(i, d int) []float32 {
-	if u.shared != nil {
-		return u.shared[i*d : (i+1)*d]
-	}
-	return u.dy[i*d : (i+1)*d]
-}
-
-// entry is one index of one use: a row of the table, and the row of the gradient among those of all uses.
-type entry struct{ row, from int32 }
-
-// entries are those of one RowAdam, sorted, and the memory for it.
-type entries struct {
-	list, other []entry // both long enough for all
-	n           int
-}
-
-// rowAdam is three steps: gradients of rows with several indices are divided, one worker lists and sorts the entries,
-// and each row of the table is updated by whoever has its first entry.
-func (l lowering) rowAdam() {
-	p, m, v, at := l.out(0), l.out(1), l.out(2), l.in.Attr
-	rows, d := l.buf(l.in.Outs[0]).Shape[0], l.width(l.in.Outs[0])
-	var uses []use
-	total, base := 0, 0
-	var touches, places []access
-	for k := 0; k < len(l.in.Args); k += 2 {
-		u := use{idx: l.arg(k), dy: l.arg(k + 1), w: l.width(l.in.Args[k]), base: base}
-		total, base = total+len(u.idx), base+l.buf(l.in.Args[k]).Shape[0]
-		touches = append(touches, l.whole(l.in.Args[k], false))
-		place := l.whole(l.in.Args[k+1], false)
-		if u.w > 1 {
-			u.shared, place = l.divided(k, &u, rows, d)
-		}
-		places = append(places, place)
-		uses = append(uses, u)
-	}
-	es := &entries{list: make([]entry, total), other: make([]entry, total)}
-	sorted := access{space: l.spaces, hi: 1}
-	l.machine.spaces++
-	written := sorted
-	written.write = true
-	l.machine.macs += adamMacs * d * total
-	l.machine.pack = max(l.pack, d)
-	l.emit(alone, func(*worker, int, int) { es.collect(uses, rows) }, append(touches, written)...)
-	touches = append(places, sorted)
-	for _, o := range l.in.Outs {
-		touches = append(touches, l.whole(o, true))
-	}
-	l.emit(partition{units: total, quantum: 1}, func(w *worker, lo, hi int) {
-		w.adam = newAdamCoef(&at, w.step, w.rate)
-		es.update(w.kernels, uses, es.share(lo), es.share(hi), w.pack[:d], p, m, v, &w.adam)
-	}, touches...)
-}
-
-// update is a step of AdamW for the rows of the table whose first entry is one of lo..hi. g is memory for a gradient.
-func (es *entries) update(k *kernels, uses []use, lo, hi int, g, p, m, v []float32, c *adamCoef) {
-	d := len(g)
-	for lo > 0 && lo < hi && es.list[lo].row == es.list[lo-1].row { // the rest of a row that began before
-		lo++
-	}
-	next := lo // entry whose row is asked for
-	for lo < hi {
-		for ; next < min(lo+ahead, hi); next++ {
-			r := int(es.list[next].row) * d
-			k.prefetch(p[r : r+d])
-			k.prefetch(m[r : r+d])
-			k.prefetch(v[r : r+d])
-		}
-		sum, end := es.sum(k, uses, lo, d, g)
-		r := int(es.list[lo].row) * d
-		k.adamw(p[r:r+d], m[r:r+d], v[r:r+d], sum, c)
-		lo = end
-	}
-}
-
-// divided emits the step that divides the rows of a gradient by their number of indices.
-func (l lowering) divided(k int, u *use, rows, d int) ([]float32, access) {
-	y, place := l.scratch(len(u.dy))
-	written := place
-	written.write, written.unitBytes = true, 4*d
-	idx, dy, w := u.idx, u.dy, u.w
-	l.emit(l.byRow(l.in.Args[k+1]), func(wk *worker, lo, hi int) {
-		for i := lo; i < hi; i++ {
-			n := 0
-			for _, x := range idx[i*w : (i+1)*w] {
-				if indexOf(x, rows) >= 0 {
-					n++
-				}
-			}
-			wk.kernels.div(y[i*d:(i+1)*d], dy[i*d:(i+1)*d], float32(max(n, 1)))
-		}
-	}, l.rows(l.in.Args[k], false), l.rows(l.in.Args[k+1], false), written)
-	return y, place
-}
-
-// collect lists the entries in the order of use and place and sorts them by row, stably: least significant digits
-// first, eleven bits a pass.
-func (es *entries) collect(uses []use, rows int) {
-	n := 0
-	for i := range uses {
-		u := &uses[i]
-		for k, x := range u.idx {
-			if at := indexOf(x, rows); at >= 0 {
-				es.list[n] = entry{int32(at), int32(u.base + k/u.w)}
-				n++
-			}
-		}
-	}
-	es.n = n
-	const bits = 11
-	for shift := 0; rows > 1<<shift; shift += bits {
-		var at [1 << bits]int32
-		for _, e := range es.list[:n] {
-			at[e.row>>shift&(1<<bits-1)]++
-		}
-		sum := int32(0)
-		for d, c := range at {
-			at[d] = sum
-			sum += c
-		}
-		for _, e := range es.list[:n] {
-			d := e.row >> shift & (1<<bits - 1)
-			es.other[at[d]] = e
-			at[d]++
-		}
-		es.list, es.other = es.other, es.list
-	}
-}
-
-// share scales a bound of the division of all entries down to those that there are.
-func (es *entries) share(at int) int { return at * es.n / len(es.list) }
-
-// sum is the gradient of the row whose first entry is lo, in g unless it has one entry alone, and where the next row
-// begins.
-func (es *entries) sum(k *kernels, uses []use, lo, d int, g []float32) ([]float32, int) {
-	first := gradientRow(uses, es.list[lo].from, d)
-	end := lo + 1
-	if end == es.n || es.list[end].row != es.list[lo].row {
-		return first, end
-	}
-	k.add(g, first, gradientRow(uses, es.list[end].from, d))
-	for end++; end < es.n && es.list[end].row == es.list[lo].row; end++ {
-		k.add(g, g, gradientRow(uses, es.list[end].from, d))
-	}
-	return g, end
-}
-
-// gradientRow finds a row among those of all uses.
-func gradientRow(uses []use, from int32, d int) []float32 {
-	u := len(uses) - 1
-	for int(from) < uses[u].base {
-		u--
-	}
-	return uses[u].row(int(from)-uses[u].base, d)
 }
 
 func addPortable(y, a, b []float32) {

@@ -240,60 +240,264 @@ func testPinball(t *testing.T, run opRunner, r *rand.Rand, m, h int) {
 	}
 }
 
-// testRowAdam: three uses, the second with several indices a row, against sums by a map.
-func testRowAdam(t *testing.T, run opRunner, r *rand.Rand, m, d int) {
+// testLookupDot: to the bit, against lanes written out.
+func testLookupDot(t *testing.T, run opRunner, r *rand.Rand, m, d int) {
+	if m*d > 60_000 {
+		return
+	}
+	const rows = 37
+	table := values(r, rows, d).as(program.Param)
+	for _, w := range []int{1, 2, 4, 9} {
+		idx, a := indices(r, rows, m, w), values(r, m, d)
+		for j := range min(w, 4) {
+			idx.f32[(m-1)*w+j] = []float32{rows, float32(math.NaN()), -7, float32(math.Inf(1))}[j]
+		}
+		got := run(program.LookupDot, program.Attr{}, []operand{table, idx, a}, []operand{values(r, m, w)}, false, nil)[0]
+		want := make([]float32, m*w)
+		for k, x := range idx.f32 {
+			if !(x >= 0 && x < rows) {
+				continue
+			}
+			var lane [16]float32
+			for c := range d {
+				lane[c%16] = fma32(table.f32[int(x)*d+c], a.f32[k/w*d+c], lane[c%16])
+			}
+			want[k] = program.LaneSum(lane[:])
+		}
+		if err := same(got.f32, want); err != nil {
+			t.Fatalf("%d rows of %d, %d indices: %v", m, d, w, err)
+		}
+	}
+}
+
+func testLookupWeighted(t *testing.T, run opRunner, r *rand.Rand, m, d int) {
+	if m*d > 60_000 {
+		return
+	}
+	const rows = 37
+	table := values(r, rows, d).as(program.Param)
+	for _, w := range []int{1, 3, 9} {
+		idx, s := indices(r, rows, m, w), values(r, m, w)
+		for j := range w {
+			idx.f32[j] = -1 // a row of none
+		}
+		got := run(program.LookupWeighted, program.Attr{}, []operand{table, idx, s}, []operand{values(r, m, d)}, false, nil)[0]
+		want := make([]float32, m*d)
+		for k, x := range idx.f32 {
+			for c := 0; x >= 0 && c < d; c++ {
+				want[k/w*d+c] = fma32(s.f32[k], table.f32[int(x)*d+c], want[k/w*d+c])
+			}
+		}
+		if err := same(got.f32, want); err != nil {
+			t.Fatalf("%d rows of %d, %d indices: %v", m, d, w, err)
+		}
+	}
+}
+
+// testCandidates holds both losses and their gradients to float64: scores up to 80 apart, the positive among the others,
+// rows without a positive, candidates that are none.
+func testCandidates(t *testing.T, run opRunner, r *rand.Rand, m, others int) {
+	if m*others > 40_000 {
+		return
+	}
+	const items = 29
+	w := others + 1
+	s, idx, weight, logq := values(r, m, w), indices(r, items, m, w), values(r, m, 1), values(r, items).as(program.Const)
+	scale := values(r, 1)
+	scale.f32[0] = -1.5
+	for i := range m {
+		size := []float32{1, 5, 40, 90}[i%4]
+		for j := range w {
+			s.f32[i*w+j] *= size
+		}
+		if idx.f32[i*w] >= 0 && i%3 == 1 {
+			idx.f32[i*w+others] = idx.f32[i*w]
+		}
+		weight.f32[i] = float32(math.Abs(float64(weight.f32[i])))
+	}
+	counts := func(i, j int) bool { return idx.f32[i*w+j] >= 0 && idx.f32[i*w+j] != idx.f32[i*w] }
+	for _, corrected := range []bool{false, true} {
+		logit := func(i, j int) float64 {
+			if corrected {
+				return float64(s.f32[i*w+j] - logq.f32[int(idx.f32[i*w+j])])
+			}
+			return float64(s.f32[i*w+j])
+		}
+		loss, tol, grad := 0.0, 0.0, make([]float64, m*w)
+		for i := range m {
+			if idx.f32[i*w] < 0 {
+				continue
+			}
+			top, sum := logit(i, 0), 0.0
+			for j := 1; j < w; j++ {
+				if counts(i, j) {
+					top = max(top, logit(i, j))
+				}
+			}
+			for j := 1; j < w; j++ {
+				if counts(i, j) {
+					sum += math.Exp(logit(i, j) - top)
+				}
+			}
+			all, wi := sum+math.Exp(logit(i, 0)-top), float64(weight.f32[i])/float64(m)
+			l := math.Log(all) + top - logit(i, 0)
+			loss += wi * l
+			tol += wi * (1 + l) * float64(w/16+m/16+16) * ulp
+			grad[i*w] = 1.5 * wi * sum / all
+			for j := 1; j < w; j++ {
+				if counts(i, j) {
+					grad[i*w+j] = -1.5 * wi * math.Exp(logit(i, j)-top) / all
+				}
+			}
+		}
+		args := []operand{s, idx, weight}
+		back := []operand{s, idx, weight, scale}
+		if corrected {
+			args, back = append(args, logq), append(back, logq)
+		}
+		near(t, "softmax", run(program.CandidateSoftmax, program.Attr{}, args, []operand{values(r, 1)}, false, nil)[0],
+			[]float64{loss}, func(int) float64 { return tol + 1e-5*math.Abs(loss) })
+		got := run(program.CandidateSoftmaxGrad, program.Attr{}, back, []operand{values(r, m, w)}, false, nil)[0]
+		near(t, "gradient of softmax", got, grad, func(i int) float64 { return 4e-5*math.Abs(grad[i]) + 1e-30 })
+	}
+	loss, tol, grad := 0.0, 0.0, make([]float64, m*w)
+	for i := range m {
+		if idx.f32[i*w] < 0 {
+			continue
+		}
+		wi := float64(weight.f32[i]) / float64(m*others)
+		for j := 1; j < w; j++ {
+			if counts(i, j) {
+				z := float64(s.f32[i*w] - s.f32[i*w+j])
+				loss += wi * (math.Max(-z, 0) + math.Log1p(math.Exp(-math.Abs(z))))
+				tol += wi * (1 + math.Abs(z)) * float64(w+m/16+20) * ulp
+				grad[i*w+j] = -1.5 * wi / (1 + math.Exp(z))
+				grad[i*w] -= grad[i*w+j]
+			}
+		}
+	}
+	args := []operand{s, idx, weight}
+	near(t, "bpr", run(program.CandidateBPR, program.Attr{}, args, []operand{values(r, 1)}, false, nil)[0], []float64{loss},
+		func(int) float64 { return tol })
+	got := run(program.CandidateBPRGrad, program.Attr{}, append(args, scale), []operand{values(r, m, w)}, false, nil)[0]
+	near(t, "gradient of bpr", got, grad, func(i int) float64 { return 1e-5*math.Abs(grad[i]) + 1e-30 })
+	for i, x := range got.f32 {
+		if i%w > 0 && !counts(i/w, i%w) && x != 0 {
+			t.Fatalf("row %d: candidate %d does not count and has gradient %v", i/w, i%w, x)
+		}
+	}
+}
+
+// testRowOptimizers: uses of both kinds, with one and with several indices a row, against sums by a map.
+func testRowOptimizers(t *testing.T, run opRunner, r *rand.Rand, m, d int) {
 	if m*d > 60_000 {
 		return
 	}
 	rows := 5 + m
 	p, mean, v := values(r, rows, d).as(program.Param), values(r, rows, d).as(program.State), values(r, rows, d).as(program.State)
+	acc := values(r, rows, 1).as(program.State)
 	for i := range v.f32 {
 		v.f32[i] = float32(math.Abs(float64(v.f32[i])))
 	}
-	args := []operand{indices(r, rows, m, 1), values(r, m, d), indices(r, rows, 3, 4), values(r, 3, d), indices(r, rows, 7, 1), values(r, 7, d)}
-	args[2].f32[0], args[2].f32[1] = 2, 2 // twice in one row
-	at := program.Attr{Beta1: 0.9, Beta2: 0.99, Eps: 1e-6, Decay: 0.02}
-	const step, rate = 4, 0.01
-	grads := map[int][]float32{}
-	for use := 0; use < len(args); use += 2 {
-		idx, dy, w := args[use], args[use+1], args[use].shape[1]
-		for i := range idx.shape[0] {
-			n := float32(0)
-			for _, x := range idx.f32[i*w : (i+1)*w] {
-				if x >= 0 {
-					n++
-				}
+	for i := range acc.f32 {
+		acc.f32[i] = float32(math.Abs(float64(acc.f32[i])))
+	}
+	index := func(m, w int) operand { return indices(r, rows, m, w) }
+	several := []operand{index(m, 1), values(r, m, d), index(3, 4), values(r, 3, d), index(7, 1), values(r, 7, d)}
+	several[2].f32[0], several[2].f32[1] = 2, 2 // twice in one row
+	for _, c := range []struct {
+		uses string
+		args []operand
+	}{
+		{"", several},
+		{"s", []operand{index(m, 9), values(r, m, 9), values(r, m, d)}},
+		{"slls", slices.Concat([]operand{index(4, 3), values(r, 4, 3), values(r, 4, d)}, several[:4],
+			[]operand{index(m, 2), values(r, m, 2), values(r, m, d)})},
+	} {
+		letters := c.uses
+		if letters == "" {
+			letters = "lll"
+		}
+		grads, at := map[int][]float32{}, 0
+		for _, letter := range letters {
+			idx, last := c.args[at], c.args[at+1]
+			if letter == 's' {
+				last = c.args[at+2]
 			}
-			for _, x := range idx.f32[i*w : (i+1)*w] {
-				if x < 0 {
-					continue
+			w := idx.shape[1]
+			for i := range idx.shape[0] {
+				n := float32(0)
+				for _, x := range idx.f32[i*w : (i+1)*w] {
+					if x >= 0 {
+						n++
+					}
 				}
-				g, seen := grads[int(x)]
-				if !seen {
-					g = make([]float32, d)
-					grads[int(x)] = g
-				}
-				for c := range g {
-					if q := dy.f32[i*d+c] / n; seen {
-						g[c] += q
-					} else {
-						g[c] = q
+				for j, x := range idx.f32[i*w : (i+1)*w] {
+					if x < 0 {
+						continue
+					}
+					g, seen := grads[int(x)]
+					if !seen {
+						g = make([]float32, d)
+						grads[int(x)] = g
+					}
+					for k := range g {
+						y := last.f32[i*d+k]
+						switch {
+						case letter == 's' && seen:
+							g[k] = fma32(c.args[at+1].f32[i*w+j], y, g[k])
+						case letter == 's':
+							g[k] = c.args[at+1].f32[i*w+j] * y
+						case seen:
+							g[k] += y / n
+						default:
+							g[k] = y / n
+						}
 					}
 				}
 			}
+			if at += 2; letter == 's' {
+				at++
+			}
 		}
-	}
-	c := newAdamCoef(&at, step, rate)
-	wp, wm, wv := slices.Clone(p.f32), slices.Clone(mean.f32), slices.Clone(v.f32)
-	for row, g := range grads {
-		lo, hi := row*d, (row+1)*d
-		adamwPortable(wp[lo:hi], wm[lo:hi], wv[lo:hi], g, &c)
-	}
-	got := run(program.RowAdam, at, args, []operand{p, mean, v}, false, func(w *worker) { w.step, w.rate = step, rate })
-	for i, want := range [][]float32{wp, wm, wv} {
-		if err := same(got[i].f32, want); err != nil {
-			t.Fatalf("%d rows of %d, output %d: %v", m, d, i, err)
+		const step, rate = 4, 0.01
+		prepare := func(w *worker) { w.step, w.rate = step, rate }
+		check := func(op program.Op, attr program.Attr, outs []operand, want ...[]float32) {
+			t.Helper()
+			attr.Uses, attr.Decay = c.uses, .02
+			for i, g := range run(op, attr, c.args, outs, false, prepare) {
+				if err := same(g.f32, want[i]); err != nil {
+					t.Fatalf("%s: %q, %d rows of %d, output %d: %v", op, c.uses, m, d, i, err)
+				}
+			}
 		}
+		adam := program.Attr{Beta1: 0.9, Beta2: 0.99, Eps: 1e-6, Decay: .02}
+		coef := newAdamCoef(&adam, step, rate)
+		wp, wm, wv := slices.Clone(p.f32), slices.Clone(mean.f32), slices.Clone(v.f32)
+		rp, racc := slices.Clone(p.f32), slices.Clone(acc.f32)
+		ep, eacc, sp := slices.Clone(p.f32), slices.Clone(v.f32), slices.Clone(p.f32)
+		for row, g := range grads {
+			lo, hi := row*d, (row+1)*d
+			adamwPortable(wp[lo:hi], wm[lo:hi], wv[lo:hi], g, &coef)
+			var lane [16]float32
+			for k, x := range g {
+				lane[k%16] = fma32(x, x, lane[k%16])
+			}
+			racc[row] += program.LaneSum(lane[:]) / float32(d)
+			decayed := func(p, g, root float32) float32 {
+				return p - float32(rate*(float32(g/float32(root+1e-6))+float32(.02*p)))
+			}
+			for k, x := range g {
+				rp[lo+k] = decayed(rp[lo+k], x, float32(math.Sqrt(float64(racc[row]))))
+				eacc[lo+k] += float32(x * x)
+				ep[lo+k] = decayed(ep[lo+k], x, float32(math.Sqrt(float64(eacc[lo+k]))))
+				sp[lo+k] -= float32(rate * (x + float32(.02*sp[lo+k])))
+			}
+		}
+		check(program.RowAdam, adam, []operand{p, mean, v}, wp, wm, wv)
+		check(program.RowAdagrad, program.Attr{Eps: 1e-6}, []operand{p, acc}, rp, racc)
+		check(program.RowAdagrad, program.Attr{Eps: 1e-6}, []operand{p, v}, ep, eacc)
+		check(program.RowSGD, program.Attr{}, []operand{p}, sp)
 	}
 }
 
@@ -394,30 +598,73 @@ func TestLossKernelsLetNaNThrough(t *testing.T) {
 	}
 }
 
-// TestCollectSorts: one, two and three passes of the sort, against a stable sort by comparison.
-func TestCollectSorts(t *testing.T) {
+// TestEntriesAreSorted: small and large tables, few and many entries, rows that are named very often, one to eight
+// workers; against a stable sort by comparison.
+func TestEntriesAreSorted(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 1))
-	for _, rows := range []int{1, 2, 2048, 2049, 1 << 20, 1 << 24} {
-		var uses []use
-		base, total := 0, 0
-		for _, shape := range [][2]int{{500, 1}, {70, 9}, {1, 1}} {
-			u := use{idx: indices(r, rows, shape[0], shape[1]).f32, w: shape[1], base: base}
-			uses, base, total = append(uses, u), base+shape[0], total+shape[0]*shape[1]
-		}
-		var want []entry
-		for _, u := range uses {
-			for k, x := range u.idx {
-				if x >= 0 {
-					want = append(want, entry{int32(x), int32(u.base + k/u.w)})
+	for _, rows := range []int{1, 2, 300, 2048, 2049, 1 << 17, 1 << 20, 1 << 24} {
+		for _, scale := range []int{1, 60} {
+			for _, n := range []int{1, 2, 3, 8} {
+				var uses []use
+				for _, shape := range [][2]int{{500 * scale, 1}, {70 * scale, 9}, {1, 1}} {
+					u := use{idx: indices(r, rows, shape[0], shape[1]).f32, m: shape[0], w: shape[1],
+						part: partition{units: shape[0], quantum: tileRows}}
+					for i := range u.idx {
+						if i%3 == 0 && u.idx[i] >= 0 { // neighbours, so that a bucket is large and has many rows
+							u.idx[i] = float32(i % min(rows, 77))
+						}
+					}
+					if shape[1] > 1 {
+						u.s = values(r, shape[0], shape[1]).f32
+					}
+					uses = append(uses, u)
 				}
-			}
-		}
-		slices.SortStableFunc(want, func(a, b entry) int { return int(a.row) - int(b.row) })
-		es := &entries{list: make([]entry, total), other: make([]entry, total)}
-		for range 2 {
-			es.collect(uses, rows)
-			if !slices.Equal(es.list[:es.n], want) {
-				t.Fatalf("%d rows: not sorted by row, use and place", rows)
+				var want []entry
+				for number, u := range uses {
+					for k, x := range u.idx {
+						if x >= 0 {
+							e := entry{int32(x), int32(k / u.w), int32(number), 1}
+							if u.s != nil {
+								e.factor = u.s[k]
+							}
+							want = append(want, e)
+						}
+					}
+				}
+				slices.SortStableFunc(want, func(a, b entry) int { return int(a.row) - int(b.row) })
+				es := newEntries(uses, nil, rows, 4)
+				each := func(f func(u *use, number, id, lo, hi int)) {
+					for k := range es.uses {
+						for id := range n {
+							if lo, hi := es.uses[k].part.split(es.uses[k].m, id, n); lo < hi {
+								f(&es.uses[k], k, id, lo, hi)
+							}
+						}
+					}
+				}
+				each(func(u *use, _, id, lo, hi int) { es.count(u, id, lo, hi) })
+				each(func(u *use, number, id, lo, hi int) {
+					starts := es.starts
+					if lo > 0 {
+						starts = nil
+					}
+					es.places(u, id, n, es.mine(id).at[:], starts)
+					es.fill(u, int32(number), es.mine(id).at[:], lo, hi)
+				})
+				var got []entry
+				es.take(0, func(spans []span) {
+					for k, s := range spans[:len(spans)-1] {
+						for _, e := range es.other[s.at:spans[k+1].at] {
+							if e.row != s.row {
+								t.Fatalf("%d rows: an entry of row %d in the span of %d", rows, e.row, s.row)
+							}
+							got = append(got, e)
+						}
+					}
+				})
+				if !slices.Equal(got, want) {
+					t.Fatalf("%d rows, %d entries, %d workers: not sorted by row, use and place", rows, len(want), n)
+				}
 			}
 		}
 	}
@@ -459,14 +706,22 @@ func BenchmarkParts(b *testing.B) {
 		report(b, m*d)
 	})
 	b.Run("row_adam", func(b *testing.B) {
-		es := &entries{list: make([]entry, m), other: make([]entry, m)}
-		uses := []use{{dy: x.f32, w: 1}}
+		es := newEntries([]use{{idx: idx[0], m: m, w: 1, part: partition{units: m, quantum: 1}}}, [][]float32{x.f32}, rows, d)
 		c := newAdamCoef(&program.Attr{Beta1: .9, Beta2: .99, Eps: 1e-8}, 3, 1e-3)
-		g, n := make([]float32, d), 0
+		w := newWorker(kern, 0, 1, group*d)
+		n := 0
 		for b.Loop() {
-			uses[0].idx = idx[n%len(idx)]
-			es.collect(uses, rows)
-			es.update(kern, uses, 0, es.n, g, table.f32, mean.f32, v, &c)
+			u := &es.uses[0]
+			u.idx = idx[n%len(idx)]
+			es.count(u, 0, 0, m)
+			es.places(u, 0, 1, es.mine(0).at[:], es.starts)
+			es.next.Store(0)
+			es.fill(u, 0, es.mine(0).at[:], 0, m)
+			es.take(0, func(spans []span) {
+				es.groups(w, spans, [][]float32{table.f32, mean.f32, v}, func(spans []span, g []float32) {
+					kern.embed.adam(table.f32, mean.f32, v, g, spans, d, &c)
+				})
+			})
 			n++
 		}
 		report(b, m*d)

@@ -59,6 +59,7 @@ type kernels struct {
 	laneSum func(x []float32) float32
 	// addTo: y[i] = x[i] + c. y may be x.
 	addTo func(y, x []float32, c float32)
+	embed embedKernels
 }
 
 // The micro-kernel's tile: 6 x 16 fills 12 of the 16 vector registers of AVX2 with sums, which hides the
@@ -110,6 +111,7 @@ func portableKernels() *kernels {
 		prefetch: func([]float32) {}, add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
 		softmaxLogits: softmaxLogitsPortable, softmaxExp: softmaxExpPortable, pinball: pinballPortable, pinballGrad: pinballGradPortable,
 		fns: portableFns(), laneSum: program.LaneSum, addTo: addToPortable,
+		embed: portableEmbed(),
 	}
 }
 

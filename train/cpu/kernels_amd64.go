@@ -263,3 +263,38 @@ func pinball16(sums *float32, y *float32, t *float32, w *float32, v *float32, n 
 //
 //go:noescape
 func pinballGrad8(dy *float32, y *float32, t *float32, w *float32, v *float32, c float32, n int)
+
+// lookupDot16 is embedKernels.dot for m rows of a, m and w above 0.
+//
+//go:noescape
+func lookupDot16(s *float32, table *float32, idx *float32, a *float32, m int, w int, rows int, d int)
+
+// lookupWeighted8 is embedKernels.weighted for m rows of y, m and w above 0.
+//
+//go:noescape
+func lookupWeighted8(y *float32, table *float32, idx *float32, s *float32, m int, w int, rows int, d int)
+
+// sumRows8 is embedKernels.sums for n rows, n above 0, and the span behind them.
+//
+//go:noescape
+func sumRows8(grad *float32, spans *int32, n int, list *int32, sources *[]float32, d int)
+
+// askRows is embedKernels.ask for n rows, n above 0.
+//
+//go:noescape
+func askRows(x *float32, spans *int32, n int, d int)
+
+// adamRows8 is embedKernels.adam for n rows, n above 0, and d a multiple of 8.
+//
+//go:noescape
+func adamRows8(p *float32, m *float32, v *float32, grad *float32, spans *int32, n int, d int, c *float32)
+
+// shrink8 is embedKernels.shrink for n elements, a positive multiple of 8.
+//
+//go:noescape
+func shrink8(p *float32, grad *float32, by float32, lr float32, decay float32, n int)
+
+// adagrad8 is embedKernels.adagrad for n elements, a positive multiple of 8.
+//
+//go:noescape
+func adagrad8(p *float32, acc *float32, grad *float32, eps float32, lr float32, decay float32, n int)

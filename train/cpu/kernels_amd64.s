@@ -4,23 +4,23 @@
 
 #include "textflag.h"
 
-DATA tailMask<>+0(SB)/4, $0xffffffff
-DATA tailMask<>+4(SB)/4, $0xffffffff
-DATA tailMask<>+8(SB)/4, $0xffffffff
-DATA tailMask<>+12(SB)/4, $0xffffffff
-DATA tailMask<>+16(SB)/4, $0xffffffff
-DATA tailMask<>+20(SB)/4, $0xffffffff
-DATA tailMask<>+24(SB)/4, $0xffffffff
-DATA tailMask<>+28(SB)/4, $0xffffffff
-DATA tailMask<>+32(SB)/4, $0x00000000
-DATA tailMask<>+36(SB)/4, $0x00000000
-DATA tailMask<>+40(SB)/4, $0x00000000
-DATA tailMask<>+44(SB)/4, $0x00000000
-DATA tailMask<>+48(SB)/4, $0x00000000
-DATA tailMask<>+52(SB)/4, $0x00000000
-DATA tailMask<>+56(SB)/4, $0x00000000
-DATA tailMask<>+60(SB)/4, $0x00000000
-GLOBL tailMask<>(SB), RODATA|NOPTR, $64
+DATA tileMask<>+0(SB)/4, $0xffffffff
+DATA tileMask<>+4(SB)/4, $0xffffffff
+DATA tileMask<>+8(SB)/4, $0xffffffff
+DATA tileMask<>+12(SB)/4, $0xffffffff
+DATA tileMask<>+16(SB)/4, $0xffffffff
+DATA tileMask<>+20(SB)/4, $0xffffffff
+DATA tileMask<>+24(SB)/4, $0xffffffff
+DATA tileMask<>+28(SB)/4, $0xffffffff
+DATA tileMask<>+32(SB)/4, $0x00000000
+DATA tileMask<>+36(SB)/4, $0x00000000
+DATA tileMask<>+40(SB)/4, $0x00000000
+DATA tileMask<>+44(SB)/4, $0x00000000
+DATA tileMask<>+48(SB)/4, $0x00000000
+DATA tileMask<>+52(SB)/4, $0x00000000
+DATA tileMask<>+56(SB)/4, $0x00000000
+DATA tileMask<>+60(SB)/4, $0x00000000
+GLOBL tileMask<>(SB), RODATA|NOPTR, $64
 
 // func tile1x64(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
@@ -507,7 +507,7 @@ TEXT ·tile1x8tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), CX
 	MOVQ    ldc+56(FP), DX
 	MOVQ    tail+88(FP), R9
-	LEAQ    tailMask<>+0(SB), BX
+	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
@@ -592,7 +592,7 @@ TEXT ·tile1x16tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), CX
 	MOVQ    ldc+56(FP), DX
 	MOVQ    tail+88(FP), R9
-	LEAQ    tailMask<>+0(SB), BX
+	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
@@ -684,7 +684,7 @@ TEXT ·tile1x24tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), CX
 	MOVQ    ldc+56(FP), DX
 	MOVQ    tail+88(FP), R9
-	LEAQ    tailMask<>+0(SB), BX
+	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
@@ -783,7 +783,7 @@ TEXT ·tile1x32tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), CX
 	MOVQ    ldc+56(FP), DX
 	MOVQ    tail+88(FP), R9
-	LEAQ    tailMask<>+0(SB), BX
+	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
@@ -889,7 +889,7 @@ TEXT ·tile1x40tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), CX
 	MOVQ    ldc+56(FP), DX
 	MOVQ    tail+88(FP), R9
-	LEAQ    tailMask<>+0(SB), BX
+	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
@@ -1002,7 +1002,7 @@ TEXT ·tile1x48tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), CX
 	MOVQ    ldc+56(FP), DX
 	MOVQ    tail+88(FP), R9
-	LEAQ    tailMask<>+0(SB), BX
+	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
@@ -1122,7 +1122,7 @@ TEXT ·tile1x56tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), CX
 	MOVQ    ldc+56(FP), DX
 	MOVQ    tail+88(FP), R9
-	LEAQ    tailMask<>+0(SB), BX
+	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
@@ -1249,7 +1249,7 @@ TEXT ·tile1x64tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), CX
 	MOVQ    ldc+56(FP), DX
 	MOVQ    tail+88(FP), R9
-	LEAQ    tailMask<>+0(SB), BX
+	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
@@ -1383,7 +1383,7 @@ TEXT ·tile2x8tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -1502,7 +1502,7 @@ TEXT ·tile2x16tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -1635,7 +1635,7 @@ TEXT ·tile2x24tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -1782,7 +1782,7 @@ TEXT ·tile2x32tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -1943,7 +1943,7 @@ TEXT ·tile3x8tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -2096,7 +2096,7 @@ TEXT ·tile3x16tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -2269,7 +2269,7 @@ TEXT ·tile3x24tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -2462,7 +2462,7 @@ TEXT ·tile4x8tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -2652,7 +2652,7 @@ TEXT ·tile4x16tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -2868,7 +2868,7 @@ TEXT ·tile5x8tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -3092,7 +3092,7 @@ TEXT ·tile5x16tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -3348,7 +3348,7 @@ TEXT ·tile6x8tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -3606,7 +3606,7 @@ TEXT ·tile6x16tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -3902,7 +3902,7 @@ TEXT ·tile7x8tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -4197,7 +4197,7 @@ TEXT ·tile8x8tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -4526,7 +4526,7 @@ TEXT ·tile9x8tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -4889,7 +4889,7 @@ TEXT ·tile10x8tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -5289,7 +5289,7 @@ TEXT ·tile11x8tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -5723,7 +5723,7 @@ TEXT ·tile12x8tail(SB), NOSPLIT, $0-98
 	MOVQ    ldb+40(FP), DX
 	MOVQ    ldc+56(FP), BX
 	MOVQ    tail+88(FP), R10
-	LEAQ    tailMask<>+0(SB), SI
+	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
@@ -8282,6 +8282,815 @@ loop:
 	VMOVUPS Y3, (AX)(R8*4)
 	ADDQ    $0x08, R8
 	CMPQ    R8, DI
+	JLT     loop
+	VZEROUPPER
+	RET
+
+DATA tailMasks<>+0(SB)/4, $0xffffffff
+DATA tailMasks<>+4(SB)/4, $0xffffffff
+DATA tailMasks<>+8(SB)/4, $0xffffffff
+DATA tailMasks<>+12(SB)/4, $0xffffffff
+DATA tailMasks<>+16(SB)/4, $0xffffffff
+DATA tailMasks<>+20(SB)/4, $0xffffffff
+DATA tailMasks<>+24(SB)/4, $0xffffffff
+DATA tailMasks<>+28(SB)/4, $0xffffffff
+DATA tailMasks<>+32(SB)/4, $0xffffffff
+DATA tailMasks<>+36(SB)/4, $0xffffffff
+DATA tailMasks<>+40(SB)/4, $0xffffffff
+DATA tailMasks<>+44(SB)/4, $0xffffffff
+DATA tailMasks<>+48(SB)/4, $0xffffffff
+DATA tailMasks<>+52(SB)/4, $0xffffffff
+DATA tailMasks<>+56(SB)/4, $0xffffffff
+DATA tailMasks<>+60(SB)/4, $0xffffffff
+DATA tailMasks<>+64(SB)/4, $0x00000000
+DATA tailMasks<>+68(SB)/4, $0x00000000
+DATA tailMasks<>+72(SB)/4, $0x00000000
+DATA tailMasks<>+76(SB)/4, $0x00000000
+DATA tailMasks<>+80(SB)/4, $0x00000000
+DATA tailMasks<>+84(SB)/4, $0x00000000
+DATA tailMasks<>+88(SB)/4, $0x00000000
+DATA tailMasks<>+92(SB)/4, $0x00000000
+DATA tailMasks<>+96(SB)/4, $0x00000000
+DATA tailMasks<>+100(SB)/4, $0x00000000
+DATA tailMasks<>+104(SB)/4, $0x00000000
+DATA tailMasks<>+108(SB)/4, $0x00000000
+DATA tailMasks<>+112(SB)/4, $0x00000000
+DATA tailMasks<>+116(SB)/4, $0x00000000
+DATA tailMasks<>+120(SB)/4, $0x00000000
+DATA tailMasks<>+124(SB)/4, $0x00000000
+GLOBL tailMasks<>(SB), RODATA|NOPTR, $128
+
+// func lookupDot16(s *float32, table *float32, idx *float32, a *float32, m int, w int, rows int, d int)
+// Requires: AVX, CMOV, FMA3, MMX+
+TEXT ·lookupDot16(SB), NOSPLIT, $16-64
+	MOVQ    s+0(FP), AX
+	MOVQ    table+8(FP), CX
+	MOVQ    idx+16(FP), DX
+	MOVQ    a+24(FP), BX
+	MOVQ    d+56(FP), SI
+	MOVQ    SI, DI
+	ANDQ    $0x0f, DI
+	LEAQ    tailMasks<>+0(SB), R8
+	NEGQ    DI
+	VMOVUPS 64(R8)(DI*4), Y0
+	VMOVUPS 96(R8)(DI*4), Y1
+	MOVQ    SI, R8
+	ANDQ    $-16, R8
+	SHLQ    $0x02, R8
+	MOVQ    R8, (SP)
+	MOVQ    m+32(FP), R8
+	IMULQ   w+40(FP), R8
+	LEAQ    -16(DX)(R8*4), R8
+	MOVQ    R8, 8(SP)
+	SHLQ    $0x02, SI
+
+row:
+	MOVQ w+40(FP), DI
+
+four:
+	CMPQ        DI, $0x04
+	JL          one
+	VCVTTSS2SIQ (DX), R10
+	CMPQ        R10, rows+48(FP)
+	SBBQ        R9, R9
+	ANDQ        R9, R10
+	IMULQ       SI, R10
+	ADDQ        CX, R10
+	VCVTTSS2SIQ 4(DX), R11
+	CMPQ        R11, rows+48(FP)
+	SBBQ        R9, R9
+	ANDQ        R9, R11
+	IMULQ       SI, R11
+	ADDQ        CX, R11
+	VCVTTSS2SIQ 8(DX), R12
+	CMPQ        R12, rows+48(FP)
+	SBBQ        R9, R9
+	ANDQ        R9, R12
+	IMULQ       SI, R12
+	ADDQ        CX, R12
+	VCVTTSS2SIQ 12(DX), R13
+	CMPQ        R13, rows+48(FP)
+	SBBQ        R9, R9
+	ANDQ        R9, R13
+	IMULQ       SI, R13
+	ADDQ        CX, R13
+	LEAQ        96(DX), R14
+	CMPQ        R14, 8(SP)
+	CMOVQHI     8(SP), R14
+	VCVTTSS2SIQ (R14), R8
+	CMPQ        R8, rows+48(FP)
+	SBBQ        R9, R9
+	ANDQ        R9, R8
+	IMULQ       SI, R8
+	ADDQ        CX, R8
+	PREFETCHT0  (R8)
+	CMPQ        SI, $0x00000040
+	JLE         asked0
+	PREFETCHT0  64(R8)
+	CMPQ        SI, $0x00000080
+	JLE         asked0
+	PREFETCHT0  128(R8)
+	CMPQ        SI, $0x000000c0
+	JLE         asked0
+	PREFETCHT0  192(R8)
+
+asked0:
+	VCVTTSS2SIQ 4(R14), R8
+	CMPQ        R8, rows+48(FP)
+	SBBQ        R9, R9
+	ANDQ        R9, R8
+	IMULQ       SI, R8
+	ADDQ        CX, R8
+	PREFETCHT0  (R8)
+	CMPQ        SI, $0x00000040
+	JLE         asked1
+	PREFETCHT0  64(R8)
+	CMPQ        SI, $0x00000080
+	JLE         asked1
+	PREFETCHT0  128(R8)
+	CMPQ        SI, $0x000000c0
+	JLE         asked1
+	PREFETCHT0  192(R8)
+
+asked1:
+	VCVTTSS2SIQ 8(R14), R8
+	CMPQ        R8, rows+48(FP)
+	SBBQ        R9, R9
+	ANDQ        R9, R8
+	IMULQ       SI, R8
+	ADDQ        CX, R8
+	PREFETCHT0  (R8)
+	CMPQ        SI, $0x00000040
+	JLE         asked2
+	PREFETCHT0  64(R8)
+	CMPQ        SI, $0x00000080
+	JLE         asked2
+	PREFETCHT0  128(R8)
+	CMPQ        SI, $0x000000c0
+	JLE         asked2
+	PREFETCHT0  192(R8)
+
+asked2:
+	VCVTTSS2SIQ 12(R14), R8
+	CMPQ        R8, rows+48(FP)
+	SBBQ        R9, R9
+	ANDQ        R9, R8
+	IMULQ       SI, R8
+	ADDQ        CX, R8
+	PREFETCHT0  (R8)
+	CMPQ        SI, $0x00000040
+	JLE         asked3
+	PREFETCHT0  64(R8)
+	CMPQ        SI, $0x00000080
+	JLE         asked3
+	PREFETCHT0  128(R8)
+	CMPQ        SI, $0x000000c0
+	JLE         asked3
+	PREFETCHT0  192(R8)
+
+asked3:
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	XORQ   R9, R9
+	CMPQ   R9, (SP)
+	JGE    fourTail
+
+fourLoop:
+	VMOVUPS     (BX)(R9*1), Y10
+	VMOVUPS     32(BX)(R9*1), Y11
+	VFMADD231PS (R10)(R9*1), Y10, Y2
+	VFMADD231PS 32(R10)(R9*1), Y11, Y3
+	VFMADD231PS (R11)(R9*1), Y10, Y4
+	VFMADD231PS 32(R11)(R9*1), Y11, Y5
+	VFMADD231PS (R12)(R9*1), Y10, Y6
+	VFMADD231PS 32(R12)(R9*1), Y11, Y7
+	VFMADD231PS (R13)(R9*1), Y10, Y8
+	VFMADD231PS 32(R13)(R9*1), Y11, Y9
+	ADDQ        $0x40, R9
+	CMPQ        R9, (SP)
+	JLT         fourLoop
+
+fourTail:
+	CMPQ        R9, SI
+	JGE         fourFold
+	VMASKMOVPS  (BX)(R9*1), Y0, Y10
+	VMASKMOVPS  32(BX)(R9*1), Y1, Y11
+	VMASKMOVPS  (R10)(R9*1), Y0, Y12
+	VFMADD231PS Y12, Y10, Y2
+	VMASKMOVPS  32(R10)(R9*1), Y1, Y12
+	VFMADD231PS Y12, Y11, Y3
+	VMASKMOVPS  (R11)(R9*1), Y0, Y12
+	VFMADD231PS Y12, Y10, Y4
+	VMASKMOVPS  32(R11)(R9*1), Y1, Y12
+	VFMADD231PS Y12, Y11, Y5
+	VMASKMOVPS  (R12)(R9*1), Y0, Y12
+	VFMADD231PS Y12, Y10, Y6
+	VMASKMOVPS  32(R12)(R9*1), Y1, Y12
+	VFMADD231PS Y12, Y11, Y7
+	VMASKMOVPS  (R13)(R9*1), Y0, Y12
+	VFMADD231PS Y12, Y10, Y8
+	VMASKMOVPS  32(R13)(R9*1), Y1, Y10
+	VFMADD231PS Y10, Y11, Y9
+
+fourFold:
+	VADDPS       Y3, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X3
+	VADDPS       X3, X2, X3
+	VADDPS       Y5, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X2
+	VADDPS       X2, X4, X2
+	VADDPS       Y7, Y6, Y6
+	VEXTRACTF128 $0x01, Y6, X4
+	VADDPS       X4, X6, X4
+	VADDPS       Y9, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X5
+	VADDPS       X5, X8, X5
+	VMOVLHPS     X2, X3, X6
+	VMOVHLPS     X3, X2, X3
+	VADDPS       X3, X6, X6
+	VMOVLHPS     X5, X4, X2
+	VMOVHLPS     X4, X5, X3
+	VADDPS       X3, X2, X2
+	VHADDPS      X2, X6, X6
+	VMOVUPS      X6, (AX)
+	VCVTTSS2SIQ  (DX), R8
+	CMPQ         R8, rows+48(FP)
+	JCS          fourSome0
+	MOVL         $0x00000000, (AX)
+
+fourSome0:
+	VCVTTSS2SIQ 4(DX), R8
+	CMPQ        R8, rows+48(FP)
+	JCS         fourSome1
+	MOVL        $0x00000000, 4(AX)
+
+fourSome1:
+	VCVTTSS2SIQ 8(DX), R8
+	CMPQ        R8, rows+48(FP)
+	JCS         fourSome2
+	MOVL        $0x00000000, 8(AX)
+
+fourSome2:
+	VCVTTSS2SIQ 12(DX), R8
+	CMPQ        R8, rows+48(FP)
+	JCS         fourSome3
+	MOVL        $0x00000000, 12(AX)
+
+fourSome3:
+	ADDQ $0x10, DX
+	ADDQ $0x10, AX
+	SUBQ $0x04, DI
+	JMP  four
+
+one:
+	CMPQ        DI, $0x01
+	JL          next
+	VCVTTSS2SIQ (DX), R8
+	CMPQ        R8, rows+48(FP)
+	SBBQ        R9, R9
+	ANDQ        R9, R8
+	IMULQ       SI, R8
+	ADDQ        CX, R8
+	VXORPS      Y2, Y2, Y2
+	VXORPS      Y3, Y3, Y3
+	XORQ        R9, R9
+	CMPQ        R9, (SP)
+	JGE         oneTail
+
+oneLoop:
+	VMOVUPS     (BX)(R9*1), Y4
+	VMOVUPS     32(BX)(R9*1), Y5
+	VFMADD231PS (R8)(R9*1), Y4, Y2
+	VFMADD231PS 32(R8)(R9*1), Y5, Y3
+	ADDQ        $0x40, R9
+	CMPQ        R9, (SP)
+	JLT         oneLoop
+
+oneTail:
+	CMPQ        R9, SI
+	JGE         oneFold
+	VMASKMOVPS  (BX)(R9*1), Y0, Y4
+	VMASKMOVPS  32(BX)(R9*1), Y1, Y5
+	VMASKMOVPS  (R8)(R9*1), Y0, Y6
+	VFMADD231PS Y6, Y4, Y2
+	VMASKMOVPS  32(R8)(R9*1), Y1, Y4
+	VFMADD231PS Y4, Y5, Y3
+
+oneFold:
+	VADDPS       Y3, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X3
+	VADDPS       X3, X2, X3
+	VMOVHLPS     X3, X3, X2
+	VADDPS       X2, X3, X3
+	VMOVSHDUP    X3, X2
+	VADDSS       X2, X3, X3
+	VMOVSS       X3, (AX)
+	VCVTTSS2SIQ  (DX), R8
+	CMPQ         R8, rows+48(FP)
+	JCS          oneSome0
+	MOVL         $0x00000000, (AX)
+
+oneSome0:
+	ADDQ $0x04, DX
+	ADDQ $0x04, AX
+	SUBQ $0x01, DI
+	JMP  one
+
+next:
+	ADDQ SI, BX
+	DECQ m+32(FP)
+	JNZ  row
+	VZEROUPPER
+	RET
+
+// func lookupWeighted8(y *float32, table *float32, idx *float32, s *float32, m int, w int, rows int, d int)
+// Requires: AVX, FMA3
+TEXT ·lookupWeighted8(SB), NOSPLIT, $0-64
+	MOVQ    y+0(FP), AX
+	MOVQ    table+8(FP), CX
+	MOVQ    idx+16(FP), DX
+	MOVQ    s+24(FP), BX
+	MOVQ    d+56(FP), SI
+	MOVQ    w+40(FP), DI
+	MOVQ    SI, R8
+	ANDQ    $0x07, R8
+	LEAQ    tailMasks<>+0(SB), R9
+	NEGQ    R8
+	VMOVUPS 64(R9)(R8*4), Y0
+	MOVQ    SI, R8
+	SHLQ    $0x02, R8
+
+row:
+	MOVQ SI, R10
+	XORQ R9, R9
+
+columnsEight:
+	CMPQ   R10, $0x40
+	JL     columnsTwo
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	XORQ   R11, R11
+
+indexEight:
+	VCVTTSS2SIQ  (DX)(R11*4), R12
+	CMPQ         R12, rows+48(FP)
+	JCC          noneEight
+	IMULQ        R8, R12
+	ADDQ         CX, R12
+	ADDQ         R9, R12
+	VBROADCASTSS (BX)(R11*4), Y9
+	VFMADD231PS  (R12), Y9, Y1
+	VFMADD231PS  32(R12), Y9, Y2
+	VFMADD231PS  64(R12), Y9, Y3
+	VFMADD231PS  96(R12), Y9, Y4
+	VFMADD231PS  128(R12), Y9, Y5
+	VFMADD231PS  160(R12), Y9, Y6
+	VFMADD231PS  192(R12), Y9, Y7
+	VFMADD231PS  224(R12), Y9, Y8
+
+noneEight:
+	INCQ    R11
+	CMPQ    R11, DI
+	JLT     indexEight
+	VMOVUPS Y1, (AX)(R9*1)
+	VMOVUPS Y2, 32(AX)(R9*1)
+	VMOVUPS Y3, 64(AX)(R9*1)
+	VMOVUPS Y4, 96(AX)(R9*1)
+	VMOVUPS Y5, 128(AX)(R9*1)
+	VMOVUPS Y6, 160(AX)(R9*1)
+	VMOVUPS Y7, 192(AX)(R9*1)
+	VMOVUPS Y8, 224(AX)(R9*1)
+	ADDQ    $0x00000100, R9
+	SUBQ    $0x40, R10
+	JMP     columnsEight
+
+columnsTwo:
+	CMPQ   R10, $0x10
+	JL     columnsOne
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	XORQ   R11, R11
+
+indexTwo:
+	VCVTTSS2SIQ  (DX)(R11*4), R12
+	CMPQ         R12, rows+48(FP)
+	JCC          noneTwo
+	IMULQ        R8, R12
+	ADDQ         CX, R12
+	ADDQ         R9, R12
+	VBROADCASTSS (BX)(R11*4), Y3
+	VFMADD231PS  (R12), Y3, Y1
+	VFMADD231PS  32(R12), Y3, Y2
+
+noneTwo:
+	INCQ    R11
+	CMPQ    R11, DI
+	JLT     indexTwo
+	VMOVUPS Y1, (AX)(R9*1)
+	VMOVUPS Y2, 32(AX)(R9*1)
+	ADDQ    $0x00000040, R9
+	SUBQ    $0x10, R10
+	JMP     columnsTwo
+
+columnsOne:
+	CMPQ   R10, $0x08
+	JL     columnsRest
+	VXORPS Y1, Y1, Y1
+	XORQ   R11, R11
+
+indexOne:
+	VCVTTSS2SIQ  (DX)(R11*4), R12
+	CMPQ         R12, rows+48(FP)
+	JCC          noneOne
+	IMULQ        R8, R12
+	ADDQ         CX, R12
+	ADDQ         R9, R12
+	VBROADCASTSS (BX)(R11*4), Y2
+	VFMADD231PS  (R12), Y2, Y1
+
+noneOne:
+	INCQ    R11
+	CMPQ    R11, DI
+	JLT     indexOne
+	VMOVUPS Y1, (AX)(R9*1)
+	ADDQ    $0x00000020, R9
+	SUBQ    $0x08, R10
+	JMP     columnsOne
+
+columnsRest:
+	TESTQ  R10, R10
+	JZ     columnsDone
+	VXORPS Y1, Y1, Y1
+	XORQ   R11, R11
+
+indexRest:
+	VCVTTSS2SIQ  (DX)(R11*4), R12
+	CMPQ         R12, rows+48(FP)
+	JCC          noneRest
+	IMULQ        R8, R12
+	ADDQ         CX, R12
+	ADDQ         R9, R12
+	VBROADCASTSS (BX)(R11*4), Y2
+	VMASKMOVPS   (R12), Y0, Y3
+	VFMADD231PS  Y3, Y2, Y1
+
+noneRest:
+	INCQ       R11
+	CMPQ       R11, DI
+	JLT        indexRest
+	VMASKMOVPS Y1, Y0, (AX)(R9*1)
+
+columnsDone:
+	ADDQ R8, AX
+	LEAQ (DX)(DI*4), DX
+	LEAQ (BX)(DI*4), BX
+	DECQ m+32(FP)
+	JNZ  row
+	VZEROUPPER
+	RET
+
+// func sumRows8(grad *float32, spans *int32, n int, list *int32, sources *[]float32, d int)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
+TEXT ·sumRows8(SB), NOSPLIT, $8-48
+	MOVQ    grad+0(FP), AX
+	MOVQ    spans+8(FP), CX
+	MOVQ    n+16(FP), DX
+	MOVQ    d+40(FP), BX
+	MOVQ    sources+32(FP), DI
+	MOVQ    BX, SI
+	ANDQ    $0x07, SI
+	LEAQ    tailMasks<>+0(SB), R8
+	NEGQ    SI
+	VMOVUPS 64(R8)(SI*4), Y0
+	MOVQ    BX, SI
+	SHLQ    $0x02, SI
+	MOVLQSX 4(CX)(DX*8), R11
+	SHLQ    $0x04, R11
+	ADDQ    list+24(FP), R11
+	SUBQ    $0x10, R11
+	MOVQ    R11, (SP)
+
+row:
+	MOVQ BX, R9
+	XORQ R8, R8
+
+columnsEight:
+	CMPQ         R9, $0x40
+	JL           columnsTwo
+	MOVL         $0x80000000, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Y1
+	VMOVAPS      Y1, Y2
+	VMOVAPS      Y1, Y3
+	VMOVAPS      Y1, Y4
+	VMOVAPS      Y1, Y5
+	VMOVAPS      Y1, Y6
+	VMOVAPS      Y1, Y7
+	VMOVAPS      Y1, Y8
+	MOVLQSX      4(CX), R10
+	SHLQ         $0x04, R10
+	ADDQ         list+24(FP), R10
+
+entryEight:
+	LEAQ         192(R10), R12
+	CMPQ         R12, (SP)
+	CMOVQHI      (SP), R12
+	MOVLQSX      8(R12), R11
+	LEAQ         (R11)(R11*2), R11
+	MOVLQSX      4(R12), R12
+	IMULQ        SI, R12
+	ADDQ         (DI)(R11*8), R12
+	ADDQ         R8, R12
+	PREFETCHT0   (R12)
+	PREFETCHT0   64(R12)
+	PREFETCHT0   128(R12)
+	PREFETCHT0   192(R12)
+	MOVLQSX      8(R10), R11
+	LEAQ         (R11)(R11*2), R11
+	MOVLQSX      4(R10), R12
+	IMULQ        SI, R12
+	ADDQ         (DI)(R11*8), R12
+	ADDQ         R8, R12
+	VBROADCASTSS 12(R10), Y9
+	VFMADD231PS  (R12), Y9, Y1
+	VFMADD231PS  32(R12), Y9, Y2
+	VFMADD231PS  64(R12), Y9, Y3
+	VFMADD231PS  96(R12), Y9, Y4
+	VFMADD231PS  128(R12), Y9, Y5
+	VFMADD231PS  160(R12), Y9, Y6
+	VFMADD231PS  192(R12), Y9, Y7
+	VFMADD231PS  224(R12), Y9, Y8
+	ADDQ         $0x10, R10
+	MOVLQSX      12(CX), R11
+	SHLQ         $0x04, R11
+	ADDQ         list+24(FP), R11
+	CMPQ         R10, R11
+	JCS          entryEight
+	VMOVUPS      Y1, (AX)(R8*1)
+	VMOVUPS      Y2, 32(AX)(R8*1)
+	VMOVUPS      Y3, 64(AX)(R8*1)
+	VMOVUPS      Y4, 96(AX)(R8*1)
+	VMOVUPS      Y5, 128(AX)(R8*1)
+	VMOVUPS      Y6, 160(AX)(R8*1)
+	VMOVUPS      Y7, 192(AX)(R8*1)
+	VMOVUPS      Y8, 224(AX)(R8*1)
+	ADDQ         $0x00000100, R8
+	SUBQ         $0x40, R9
+	JMP          columnsEight
+
+columnsTwo:
+	CMPQ         R9, $0x10
+	JL           columnsOne
+	MOVL         $0x80000000, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Y1
+	VMOVAPS      Y1, Y2
+	MOVLQSX      4(CX), R10
+	SHLQ         $0x04, R10
+	ADDQ         list+24(FP), R10
+
+entryTwo:
+	MOVLQSX      8(R10), R11
+	LEAQ         (R11)(R11*2), R11
+	MOVLQSX      4(R10), R12
+	IMULQ        SI, R12
+	ADDQ         (DI)(R11*8), R12
+	ADDQ         R8, R12
+	VBROADCASTSS 12(R10), Y3
+	VFMADD231PS  (R12), Y3, Y1
+	VFMADD231PS  32(R12), Y3, Y2
+	ADDQ         $0x10, R10
+	MOVLQSX      12(CX), R11
+	SHLQ         $0x04, R11
+	ADDQ         list+24(FP), R11
+	CMPQ         R10, R11
+	JCS          entryTwo
+	VMOVUPS      Y1, (AX)(R8*1)
+	VMOVUPS      Y2, 32(AX)(R8*1)
+	ADDQ         $0x00000040, R8
+	SUBQ         $0x10, R9
+	JMP          columnsTwo
+
+columnsOne:
+	CMPQ         R9, $0x08
+	JL           columnsRest
+	MOVL         $0x80000000, R10
+	VMOVD        R10, X1
+	VPBROADCASTD X1, Y1
+	MOVLQSX      4(CX), R10
+	SHLQ         $0x04, R10
+	ADDQ         list+24(FP), R10
+
+entryOne:
+	MOVLQSX      8(R10), R11
+	LEAQ         (R11)(R11*2), R11
+	MOVLQSX      4(R10), R12
+	IMULQ        SI, R12
+	ADDQ         (DI)(R11*8), R12
+	ADDQ         R8, R12
+	VBROADCASTSS 12(R10), Y2
+	VFMADD231PS  (R12), Y2, Y1
+	ADDQ         $0x10, R10
+	MOVLQSX      12(CX), R11
+	SHLQ         $0x04, R11
+	ADDQ         list+24(FP), R11
+	CMPQ         R10, R11
+	JCS          entryOne
+	VMOVUPS      Y1, (AX)(R8*1)
+	ADDQ         $0x00000020, R8
+	SUBQ         $0x08, R9
+	JMP          columnsOne
+
+columnsRest:
+	TESTQ        R9, R9
+	JZ           columnsDone
+	MOVL         $0x80000000, R9
+	VMOVD        R9, X1
+	VPBROADCASTD X1, Y1
+	MOVLQSX      4(CX), R10
+	SHLQ         $0x04, R10
+	ADDQ         list+24(FP), R10
+
+entryRest:
+	MOVLQSX      8(R10), R11
+	LEAQ         (R11)(R11*2), R11
+	MOVLQSX      4(R10), R12
+	IMULQ        SI, R12
+	ADDQ         (DI)(R11*8), R12
+	ADDQ         R8, R12
+	VBROADCASTSS 12(R10), Y2
+	VMASKMOVPS   (R12), Y0, Y3
+	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         $0x10, R10
+	MOVLQSX      12(CX), R11
+	SHLQ         $0x04, R11
+	ADDQ         list+24(FP), R11
+	CMPQ         R10, R11
+	JCS          entryRest
+	VMASKMOVPS   Y1, Y0, (AX)(R8*1)
+
+columnsDone:
+	ADDQ SI, AX
+	ADDQ $0x08, CX
+	DECQ DX
+	JNZ  row
+	VZEROUPPER
+	RET
+
+// func askRows(x *float32, spans *int32, n int, d int)
+// Requires: MMX+
+TEXT ·askRows(SB), NOSPLIT, $0-32
+	MOVQ x+0(FP), AX
+	MOVQ spans+8(FP), CX
+	MOVQ n+16(FP), DX
+	MOVQ d+24(FP), BX
+	SHLQ $0x02, BX
+
+row:
+	MOVLQSX    (CX), SI
+	IMULQ      BX, SI
+	ADDQ       AX, SI
+	PREFETCHT0 (SI)
+	CMPQ       BX, $0x00000040
+	JLE        asked
+	PREFETCHT0 64(SI)
+	CMPQ       BX, $0x00000080
+	JLE        asked
+	PREFETCHT0 128(SI)
+	CMPQ       BX, $0x000000c0
+	JLE        asked
+	PREFETCHT0 192(SI)
+
+asked:
+	ADDQ $0x08, CX
+	DECQ DX
+	JNZ  row
+	RET
+
+// func adamRows8(p *float32, m *float32, v *float32, grad *float32, spans *int32, n int, d int, c *float32)
+// Requires: AVX
+TEXT ·adamRows8(SB), NOSPLIT, $0-64
+	MOVQ         p+0(FP), AX
+	MOVQ         m+8(FP), CX
+	MOVQ         v+16(FP), DX
+	MOVQ         grad+24(FP), BX
+	MOVQ         spans+32(FP), SI
+	MOVQ         n+40(FP), DI
+	MOVQ         d+48(FP), R8
+	MOVQ         c+56(FP), R9
+	VBROADCASTSS (R9), Y0
+	VBROADCASTSS 4(R9), Y1
+	VBROADCASTSS 8(R9), Y2
+	VBROADCASTSS 12(R9), Y3
+	VBROADCASTSS 16(R9), Y4
+	VBROADCASTSS 20(R9), Y5
+	VBROADCASTSS 24(R9), Y6
+	VBROADCASTSS 28(R9), Y7
+	VBROADCASTSS 32(R9), Y8
+
+row:
+	MOVLQSX (SI), R9
+	IMULQ   R8, R9
+	MOVQ    R8, R10
+
+loop:
+	VMOVUPS (BX), Y9
+	VMULPS  (CX)(R9*4), Y0, Y10
+	VMULPS  Y9, Y1, Y11
+	VADDPS  Y11, Y10, Y10
+	VMOVUPS Y10, (CX)(R9*4)
+	VMULPS  Y9, Y9, Y11
+	VMULPS  Y11, Y3, Y11
+	VMULPS  (DX)(R9*4), Y2, Y9
+	VADDPS  Y11, Y9, Y9
+	VMOVUPS Y9, (DX)(R9*4)
+	VMULPS  Y5, Y9, Y9
+	VSQRTPS Y9, Y9
+	VADDPS  Y7, Y9, Y9
+	VMULPS  Y4, Y10, Y10
+	VDIVPS  Y9, Y10, Y10
+	VMOVUPS (AX)(R9*4), Y9
+	VMULPS  Y9, Y8, Y11
+	VADDPS  Y11, Y10, Y10
+	VMULPS  Y6, Y10, Y10
+	VSUBPS  Y10, Y9, Y9
+	VMOVUPS Y9, (AX)(R9*4)
+	ADDQ    $0x20, BX
+	ADDQ    $0x08, R9
+	SUBQ    $0x08, R10
+	JNZ     loop
+	ADDQ    $0x08, SI
+	DECQ    DI
+	JNZ     row
+	VZEROUPPER
+	RET
+
+// func shrink8(p *float32, grad *float32, by float32, lr float32, decay float32, n int)
+// Requires: AVX
+TEXT ·shrink8(SB), NOSPLIT, $0-40
+	MOVQ         p+0(FP), AX
+	MOVQ         grad+8(FP), CX
+	MOVQ         n+32(FP), DX
+	VBROADCASTSS lr+20(FP), Y1
+	VBROADCASTSS decay+24(FP), Y2
+	VBROADCASTSS by+16(FP), Y0
+	XORQ         BX, BX
+
+loop:
+	VMOVUPS (CX)(BX*4), Y3
+	VDIVPS  Y0, Y3, Y3
+	VMOVUPS (AX)(BX*4), Y4
+	VMULPS  Y4, Y2, Y5
+	VADDPS  Y5, Y3, Y3
+	VMULPS  Y1, Y3, Y3
+	VSUBPS  Y3, Y4, Y4
+	VMOVUPS Y4, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func adagrad8(p *float32, acc *float32, grad *float32, eps float32, lr float32, decay float32, n int)
+// Requires: AVX
+TEXT ·adagrad8(SB), NOSPLIT, $0-48
+	MOVQ         p+0(FP), AX
+	MOVQ         grad+16(FP), CX
+	MOVQ         n+40(FP), DX
+	VBROADCASTSS lr+28(FP), Y1
+	VBROADCASTSS decay+32(FP), Y2
+	MOVQ         acc+8(FP), BX
+	VBROADCASTSS eps+24(FP), Y0
+	XORQ         SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y3
+	VMULPS  Y3, Y3, Y5
+	VADDPS  (BX)(SI*4), Y5, Y5
+	VMOVUPS Y5, (BX)(SI*4)
+	VSQRTPS Y5, Y5
+	VADDPS  Y0, Y5, Y5
+	VDIVPS  Y5, Y3, Y3
+	VMOVUPS (AX)(SI*4), Y4
+	VMULPS  Y4, Y2, Y5
+	VADDPS  Y5, Y3, Y3
+	VMULPS  Y1, Y3, Y3
+	VSUBPS  Y3, Y4, Y4
+	VMOVUPS Y4, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, DX
 	JLT     loop
 	VZEROUPPER
 	RET

@@ -85,6 +85,18 @@ func (m *machine) lower(in *program.Instr) {
 		l.transposition()
 	case program.Copy:
 		l.copying()
+	case program.RowAdagrad:
+		l.rowAdagrad()
+	case program.RowSGD:
+		l.rowSGD()
+	case program.LookupDot:
+		l.lookupDot()
+	case program.LookupWeighted:
+		l.lookupWeighted()
+	case program.CandidateSoftmax, program.CandidateBPR:
+		l.candidateLoss()
+	case program.CandidateSoftmaxGrad, program.CandidateBPRGrad:
+		l.candidateGrad()
 	default:
 		panic("cpu: no kernel for " + string(in.Op)) // Validate refuses what is not in Ops
 	}

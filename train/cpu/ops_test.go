@@ -171,7 +171,7 @@ var opTests = map[program.Op]func(t *testing.T, run opRunner, r *rand.Rand, m, n
 	program.SampledSoftmaxGrad: testSampledSoftmax,
 	program.Pinball:            testPinball,
 	program.PinballGrad:        testPinball,
-	program.RowAdam:            testRowAdam,
+	program.RowAdam:            testRowOptimizers,
 
 	program.Map:            testMap,
 	program.Reduce:         testReduce,
@@ -183,6 +183,15 @@ var opTests = map[program.Op]func(t *testing.T, run opRunner, r *rand.Rand, m, n
 	program.LayerNormGrad:  testLayerNorm,
 	program.Transpose:      testTranspose,
 	program.Copy:           testCopy,
+
+	program.LookupDot:            testLookupDot,
+	program.LookupWeighted:       testLookupWeighted,
+	program.CandidateSoftmax:     testCandidates,
+	program.CandidateSoftmaxGrad: testCandidates,
+	program.CandidateBPR:         testCandidates,
+	program.CandidateBPRGrad:     testCandidates,
+	program.RowAdagrad:           testRowOptimizers,
+	program.RowSGD:               testRowOptimizers,
 }
 
 type opRunner func(op program.Op, at program.Attr, args, outs []operand, inPlace bool, prepare func(w *worker)) []operand

@@ -57,7 +57,8 @@ type Builder struct {
 type param struct {
 	node  *Node
 	spec  program.TensorSpec
-	table bool // read by Lookup, trained by RowAdam
+	table bool   // read by lookups, trained by an optimizer of rows
+	uses  string // of a table, as its optimizer has them in Attr.Uses
 }
 
 // clock is where the reference Dropout stands: programs get theirs from the schedule.

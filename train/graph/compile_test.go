@@ -33,7 +33,7 @@ func mlp(b *Builder) (Model, error) {
 }
 
 func TestGolden(t *testing.T) {
-	for _, name := range []string{"mlp", "silu", "two towers", "quantiles"} {
+	for _, name := range []string{"mlp", "silu", "two towers", "quantiles", "candidates"} {
 		set, err := Compile(models[name], Options{Batch: 16, Rows: 40, Tile: 4, Optimizer: adam})
 		if err != nil {
 			t.Fatal(err)
@@ -342,7 +342,7 @@ func TestErrors(t *testing.T) {
 		"table as weight": {func(b *Builder) (Model, error) {
 			v := b.Table("v", 5, 3, 1)
 			return end(b, b.Add(b.Lookup(v, b.Input("i", 1)), b.MatMul(b.Input("x", 5), v)))
-		}, "table v: the loss reads it by another operation than Lookup"},
+		}, "table v: the loss reads it by another operation than a lookup"},
 		"table's shape":    {func(b *Builder) (Model, error) { return end(b, b.Lookup(b.Table("v", 0, 3, 1), b.Input("i", 1))) }, `table "v": shape [0 3]`},
 		"table's scale":    {func(b *Builder) (Model, error) { return end(b, b.Lookup(b.Table("v", 5, 3, 0), b.Input("i", 1))) }, `table "v": scale 0`},
 		"constant's shape": {func(b *Builder) (Model, error) { return end(b, b.Lookup(b.Const("c", 2, 0), b.Input("i", 1))) }, `constant "c": shape [2 0]`},

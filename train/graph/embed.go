@@ -9,14 +9,48 @@ import (
 // Lookup is the mean of the rows of a table [n,d], a Table or a Const, that each row of idx [m,w] names: [m,d], 0
 // where all are -1. Indices are an Input, whose column holds whole numbers from -1 to n-1, or a Sample.
 func (b *Builder) Lookup(table, idx *Node) *Node {
-	if !b.usable("lookup", table, idx) || !b.matrix("lookup", table, idx) || !b.index("lookup", idx) {
+	if !b.readable("lookup", table, idx) {
 		return nil
+	}
+	return b.apply("", program.Lookup, program.Attr{}, 0, table, idx)
+}
+
+// LookupDot is the inner product of each row of a [m,d] and the rows of a table [n,d] that its row of idx [m,w] names:
+// [m,w], 0 where the index is -1. Nothing of size m times w times d is made, in the gradient neither. Gradients go to the
+// table and to a.
+func (b *Builder) LookupDot(table, idx, a *Node) *Node {
+	if !b.readable("lookup_dot", table, idx) || !b.usable("lookup_dot", a) || !b.matrix("lookup_dot", a) {
+		return nil
+	}
+	if want := []int{dims(idx)[0], dims(table)[1]}; !slices.Equal(dims(a), want) {
+		return b.failf("graph: lookup_dot: operand %s is %v, want %v", a.Name(), dims(a), want)
+	}
+	return b.apply("", program.LookupDot, program.Attr{}, 0, table, idx, a)
+}
+
+// LookupWeighted is the sum of the rows of a table [n,d] that each row of idx [m,w] names, times their s [m,w]: [m,d].
+// Gradients go to the table and to s.
+func (b *Builder) LookupWeighted(table, idx, s *Node) *Node {
+	if !b.readable("lookup_weighted", table, idx) || !b.usable("lookup_weighted", s) || !b.matrix("lookup_weighted", s) {
+		return nil
+	}
+	if !slices.Equal(dims(s), dims(idx)) {
+		return b.failf("graph: lookup_weighted: operand %s is %v, want %v", s.Name(), dims(s), dims(idx))
+	}
+	return b.apply("", program.LookupWeighted, program.Attr{}, 0, table, idx, s)
+}
+
+// readable checks the operands of a lookup.
+func (b *Builder) readable(what string, table, idx *Node) bool {
+	if !b.usable(what, table, idx) || !b.matrix(what, table, idx) || !b.index(what, idx) {
+		return false
 	}
 	isTable := func(p *param) bool { return p.table && p.node == table }
 	if !b.constant(table) && !slices.ContainsFunc(b.params, isTable) {
-		return b.failf("graph: lookup in %s: want a node that Table or Const made", table.Name())
+		b.failf("graph: %s in %s: want a node that Table or Const made", what, table.Name())
+		return false
 	}
-	return b.apply("", program.Lookup, program.Attr{}, 0, table, idx)
+	return true
 }
 
 // constant says whether Const made the node.
@@ -26,18 +60,34 @@ func (b *Builder) constant(n *Node) bool {
 
 // index checks that a node may be one.
 func (b *Builder) index(what string, idx *Node) bool {
-	o, ours := idx.Op().(*op)
-	if !slices.Contains(b.inputs, idx) && !(ours && o.kind == program.Sample) {
-		b.failf("graph: %s: %s is no index: want an Input or a Sample", what, idx.Name())
+	if !b.isIndex(idx) {
+		b.failf("graph: %s: %s is no index: want an Input, a Sample or a Concat of them", what, idx.Name())
 		return false
 	}
 	return true
 }
 
+func (b *Builder) isIndex(n *Node) bool {
+	if slices.Contains(b.inputs, n) {
+		return true
+	}
+	o, ours := n.Op().(*op)
+	if !ours || o.kind != program.Concat {
+		return ours && o.kind == program.Sample
+	}
+	kids, err := children(n)
+	return err == nil && !slices.ContainsFunc(kids, func(k *Node) bool { return !b.isIndex(k) })
+}
+
 // Sample draws k indices [k,1] for each step, in proportion to the steps of cdf [n], a Const that ascends to 1. The
 // rows of a batch share them. What is drawn depends on the seed, the step and the count of dropouts and samples
 // before this one.
-func (b *Builder) Sample(cdf *Node, k int) *Node {
+func (b *Builder) Sample(cdf *Node, k int) *Node { return b.sample(cdf, 0, k) }
+
+// SampleRows is Sample with k indices for each row of the batch: [rows,k].
+func (b *Builder) SampleRows(cdf *Node, k int) *Node { return b.sample(cdf, b.rows, k) }
+
+func (b *Builder) sample(cdf *Node, rows, k int) *Node {
 	if !b.usable("sample", cdf) {
 		return nil
 	}
@@ -47,7 +97,11 @@ func (b *Builder) Sample(cdf *Node, k int) *Node {
 	if k < 1 {
 		return b.failf("graph: sample by %s: %d samples, want at least 1", cdf.Name(), k)
 	}
-	return b.apply("", program.Sample, program.Attr{Site: b.site()}, k, cdf)
+	n, err := b.nodeOf("", &op{kind: program.Sample, attr: program.Attr{Site: b.site()}, width: k, rows: rows}, cdf)
+	if err != nil {
+		return b.failf("%w", err)
+	}
+	return n
 }
 
 // RowDot is the inner product of each row of x and of y, both [m,d]: [m,1].
@@ -111,6 +165,57 @@ func (b *Builder) BPR(pos, neg, weight *Node) *Node {
 		return nil
 	}
 	return b.BCEWithLogits(b.Add(pos, b.Scale(neg, -1)), b.onesLike(pos), weight)
+}
+
+// CandidateSoftmax is the weighted mean over the rows of the cross-entropy of the first column of the logits s [rows,w]
+// among all of its row: a positive and candidates that each row has for itself, whose scores LookupDot made of the same
+// idx [rows,w]. A candidate that is -1, or the positive once more, does not count; a row whose positive is -1 has loss
+// 0. logq [n], a Const or nil, corrects for how often each was drawn, as in SampledSoftmax. A nil weight counts every
+// row once. See program.CandidateSoftmax. The gradient goes to s alone.
+func (b *Builder) CandidateSoftmax(s, idx, logq, weight *Node) *Node {
+	return b.candidates(program.CandidateSoftmax, s, idx, logq, weight)
+}
+
+// CandidateBPR is the weighted mean over the rows and their candidates of -log sigmoid(positive - candidate); operands
+// as for CandidateSoftmax. See program.CandidateBPR.
+func (b *Builder) CandidateBPR(s, idx, weight *Node) *Node {
+	return b.candidates(program.CandidateBPR, s, idx, nil, weight)
+}
+
+func (b *Builder) candidates(kind program.Op, s, idx, logq, weight *Node) *Node {
+	what := string(kind)
+	if !b.usable(what, s, idx) || !b.matrix(what, s, idx) || !b.index(what, idx) {
+		return nil
+	}
+	if weight == nil {
+		weight = b.onesLike(b.Slice(s, 0, 1))
+	}
+	if !b.usable(what, weight) {
+		return nil
+	}
+	w := dims(s)[1]
+	if w < 2 {
+		return b.failf("graph: %s: %s is %v: want a positive and at least one other column", what, s.Name(), dims(s))
+	}
+	for _, o := range []struct {
+		x     *Node
+		width int
+	}{{s, w}, {idx, w}, {weight, 1}} {
+		if !slices.Equal(dims(o.x), []int{b.rows, o.width}) {
+			return b.failf("graph: %s: operand %s is %v, want [%d %d]", what, o.x.Name(), dims(o.x), b.rows, o.width)
+		}
+	}
+	args := []*Node{s, idx, weight}
+	if logq != nil {
+		if !b.usable(what, logq) {
+			return nil
+		}
+		if !b.constant(logq) || len(dims(logq)) != 1 {
+			return b.failf("graph: %s: %s %v is no logq: want a vector that Const made", what, logq.Name(), dims(logq))
+		}
+		args = append(args, logq)
+	}
+	return b.apply("", kind, program.Attr{}, 0, args...)
 }
 
 // Pinball is the mean pinball loss of the quantile forecasts y [rows, h*q] at h steps, q levels a step, against t

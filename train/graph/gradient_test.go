@@ -148,6 +148,15 @@ var layers = map[string]func(b *Builder, x *Node, width int) *Node{
 		t := b.Table("table", items, w, 1)
 		return b.Add(x, b.Lookup(t, b.Input("idx1", 1)), b.Lookup(t, b.Input("idx3", 3)), b.Lookup(t, b.Input("idx1b", 1)))
 	},
+	"lookup dot": func(b *Builder, x *Node, w int) *Node {
+		t, idx := b.Table("table", items, w, 1), b.Input("idx3", 3)
+		s := b.Scale(b.LookupDot(t, idx, x), .1)
+		return b.Concat(s, b.Scale(b.LookupWeighted(t, idx, s), .3), b.LookupDot(t, b.Input("idx1", 1), x))
+	},
+	"lookup dot in a constant": func(b *Builder, x *Node, w int) *Node {
+		c, idx := b.Const("c", items, w), b.Input("idx3", 3)
+		return b.Add(x, b.LookupWeighted(c, idx, b.Scale(b.LookupDot(c, idx, x), .1)))
+	},
 	"lookup in a constant": func(b *Builder, x *Node, w int) *Node {
 		return b.Add(x, b.Lookup(b.Const("c", items, w), b.Input("idx3", 3)))
 	},
@@ -200,6 +209,25 @@ func TestSampledSoftmaxGradients(t *testing.T) {
 				q := b.Lookup(v, b.Input("idx_before", 2))
 				l := b.SampledSoftmax(b.RowDot(q, b.Lookup(v, pi)), b.MatMulT(q, b.Lookup(v, ni)), pi, ni, b.Const("logq", items), nil)
 				return b.Add(l, b.BPR(b.RowDot(q, q), b.RowDot(q, b.Lookup(v, pi)), nil))
+			})
+		})
+	}
+}
+
+// TestCandidateGradients: awkward numbers of rows and of candidates; as leaves, and through a table.
+func TestCandidateGradients(t *testing.T) {
+	for _, c := range [][2]int{{1, 2}, {3, 3}, {2, 256}, {2, 257}, {3, 512}, {257, 3}} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			checkGradientsRows(t, c[0], func(b *Builder) *Node {
+				s, idx := b.Param("s", "zero", b.Rows(), c[1]), b.Input("idx", c[1])
+				return b.Add(b.CandidateSoftmax(s, idx, b.Const("logq", items), b.Input("w", 1)), b.CandidateSoftmax(s, idx, nil, nil),
+					b.CandidateBPR(s, idx, b.Input("w2", 1)))
+			})
+			checkGradientsRows(t, c[0], func(b *Builder) *Node {
+				v := b.Table("items", items, 5, 1)
+				idx := b.Concat(b.Input("idx", 1), b.SampleRows(b.Const("cdf", items), c[1]-1))
+				s := b.LookupDot(v, idx, b.Lookup(v, b.Input("idx_before", 2)))
+				return b.Add(b.CandidateSoftmax(s, idx, nil, b.Input("w", 1)), b.CandidateBPR(s, idx, nil))
 			})
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/onmart/onmart/train/program"
@@ -292,6 +293,42 @@ func (it *interp) instr(in program.Instr, a, y []operand) error {
 				y[1].x[i*k+j] = slope(&neg[j], term)
 			}
 		}
+	case program.LookupDot, program.LookupWeighted:
+		clear(out)
+		for i := range a[1].shape[0] {
+			for j := range a[1].shape[1] {
+				r := int(a[1].at(i, j))
+				for c := 0; r >= 0 && c < a[0].shape[1]; c++ {
+					if in.Op == program.LookupDot {
+						out[i*a[1].shape[1]+j] += a[0].at(r, c) * a[2].at(i, c)
+					} else {
+						out[i*a[0].shape[1]+c] += a[0].at(r, c) * a[2].at(i, j)
+					}
+				}
+			}
+		}
+	case program.CandidateSoftmax, program.CandidateBPR:
+		out[0] = 0
+		for i := range a[0].shape[0] {
+			out[0] += candidateTerm(in.Op, a, i, a[0].x[i*a[0].shape[1]:]) / float64(a[0].shape[0])
+		}
+	case program.CandidateSoftmaxGrad, program.CandidateBPRGrad: // by differences
+		loss := program.CandidateSoftmax
+		if in.Op == program.CandidateBPRGrad {
+			loss = program.CandidateBPR
+		}
+		operands := append(slices.Clone(a[:3]), a[4:]...)
+		m, w := a[0].shape[0], a[0].shape[1]
+		for i := range m {
+			s := slices.Clone(a[0].x[i*w : (i+1)*w])
+			for j := range s {
+				const eps = 1e-3
+				x := s[j]
+				f := func(d float64) float64 { s[j] = x + d*eps; return candidateTerm(loss, operands, i, s) }
+				out[i*w+j] = a[3].x[0] * (8*(f(1)-f(-1)) - f(2) + f(-2)) / (12 * eps) / float64(m)
+				s[j] = x
+			}
+		}
 	case program.Pinball:
 		out[0] = 0
 		for i, f := range a[0].x {
@@ -315,15 +352,30 @@ func (it *interp) instr(in program.Instr, a, y []operand) error {
 	case program.RowAdam:
 		d := y[0].shape[1]
 		dense, touched := make([]float64, len(out)), map[int]bool{}
-		for u := 0; u < len(a); u += 2 {
-			for i := range a[u].shape[0] {
-				rows := picked(a[u], i)
-				for _, r := range rows {
+		uses := at.Uses
+		if uses == "" {
+			uses = strings.Repeat("l", len(a)/2)
+		}
+		for _, letter := range uses {
+			idx, last := a[0], a[1]
+			if letter == 's' {
+				last = a[2]
+			}
+			for i := range idx.shape[0] {
+				rows := picked(idx, i)
+				for k, r := range rows {
 					touched[r] = true
+					factor := 1 / float64(len(rows))
+					if letter == 's' {
+						factor = a[1].at(i, places(idx, i)[k])
+					}
 					for c := range d {
-						dense[r*d+c] += a[u+1].at(i, c) / float64(len(rows))
+						dense[r*d+c] += last.at(i, c) * factor
 					}
 				}
+			}
+			if a = a[2:]; letter == 's' {
+				a = a[1:]
 			}
 		}
 		for r := range touched {
@@ -356,6 +408,42 @@ func picked(idx operand, i int) []int {
 		}
 	}
 	return rows
+}
+
+// places are those in row i of an index that name a row of a table.
+func places(idx operand, i int) []int {
+	var js []int
+	for j := range idx.shape[1] {
+		if idx.at(i, j) >= 0 {
+			js = append(js, j)
+		}
+	}
+	return js
+}
+
+// candidateTerm is the weighted loss of row i with its scores as given.
+func candidateTerm(kind program.Op, a []operand, i int, s []float64) float64 {
+	first := a[1].at(i, 0)
+	if first < 0 {
+		return 0
+	}
+	sum, pairs := 1.0, 0.0
+	for j := 1; j < a[1].shape[1]; j++ {
+		x := a[1].at(i, j)
+		if x < 0 || x == first {
+			continue
+		}
+		d := s[j] - s[0]
+		if len(a) > 3 {
+			d += a[3].x[int(first)] - a[3].x[int(x)]
+		}
+		sum += math.Exp(d)
+		pairs += math.Log1p(math.Exp(d))
+	}
+	if kind == program.CandidateBPR {
+		return a[2].x[i] * pairs / float64(a[1].shape[1]-1)
+	}
+	return a[2].x[i] * math.Log(sum)
 }
 
 // softmaxTerm is the weighted loss of row i with its logits as given.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/onmart/onmart/train/program"
 )
@@ -186,8 +187,8 @@ func (l *lowering) ours(n *Node, o *op, args []value) error {
 	return nil
 }
 
-// gradient is what the update of a parameter takes: its gradient or, for a table, the index and the gradient of each
-// Lookup, in the order in which the model made them.
+// gradient is what the update of a parameter takes: its gradient or, for a table, the operands of its uses in the order
+// in which the model made them; what they are is noted in p.uses.
 func (p *param) gradient(grad *Node) ([]*Node, error) {
 	if !p.table {
 		return []*Node{grad}, nil
@@ -214,13 +215,18 @@ func (p *param) gradient(grad *Node) ([]*Node, error) {
 				continue
 			}
 		}
-		return nil, fmt.Errorf("graph: table %s: the loss reads it by another operation than Lookup (its gradient has %s): make it a Param",
+		return nil, fmt.Errorf("graph: table %s: the loss reads it by another operation than a lookup (its gradient has %s): make it a Param",
 			p.spec.Name, n.Name())
 	}
 	slices.SortFunc(lookups, func(a, b lookup) int { return cmp.Compare(a.id, b.id) })
 	var args []*Node
+	p.uses = ""
 	for _, l := range lookups {
 		args = append(args, l.args...)
+		p.uses += map[int]string{2: "l", 3: "s"}[len(l.args)]
+	}
+	if !strings.Contains(p.uses, "s") {
+		p.uses = ""
 	}
 	return args, nil
 }
@@ -274,7 +280,7 @@ func (l *lowering) update(p *param, param int, grads []int, opt AdamW) {
 	outs := []int{param,
 		l.buffer(m, program.State, program.F32, spec.Shape),
 		l.buffer(v, program.State, program.F32, spec.Shape)}
-	attr := program.Attr{Beta1: opt.Beta1, Beta2: opt.Beta2, Eps: opt.Eps}
+	attr := program.Attr{Beta1: opt.Beta1, Beta2: opt.Beta2, Eps: opt.Eps, Uses: p.uses}
 	if len(spec.Shape) > 1 {
 		attr.Decay = opt.Decay
 	}

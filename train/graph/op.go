@@ -24,14 +24,16 @@ type op struct {
 	width int
 	// part is 1 in the node of an instruction's second result, whose operand 0 is the node of the first.
 	part   int
-	of     uint32 // of a table's gradient: the id of the Lookup
+	of     uint32 // of a table's gradient: the id of what reads the table
+	rows   int    // of a Sample that every row has of its own
 	ranks  []int  // of the operands
 	wants  []bool // operands that get a gradient
 	output tensor.Shape
 }
 
-// tableGrad is the gradient of a table by one of its Lookups, (idx, dy) -> [n,d]. It is an operation of graphs alone:
-// the lowering hands idx and dy to RowAdam, and nothing dense is made of them.
+// tableGrad is the gradient of a table by one reading of it, (idx, dy) -> [n,d] of a Lookup, (idx, s, a) -> [n,d] of a
+// LookupDot or LookupWeighted. It is an operation of graphs alone: the lowering hands its operands to the table's
+// optimizer, and nothing dense is made of them.
 const tableGrad program.Op = "table_grad"
 
 // differentiable lists for each kind the operands that a gradient can flow to; the others have none.
@@ -40,8 +42,10 @@ func differentiable(kind program.Op, operand int) bool {
 	case program.MatMul, program.Activate, program.Add, program.Scale, program.Dropout, program.Concat, program.Slice,
 		program.RowDot, program.RowScale, program.Softmax, program.LogSoftmax, program.LayerNorm:
 		return true
-	case program.BCE, program.Lookup, program.Pinball:
+	case program.BCE, program.Lookup, program.Pinball, program.CandidateSoftmax, program.CandidateBPR:
 		return operand == 0
+	case program.LookupDot, program.LookupWeighted:
+		return operand != 1
 	case program.SampledSoftmax:
 		return operand <= 1
 	}
@@ -127,13 +131,20 @@ func (o *op) shape(in [][]int) (tensor.Shape, error) {
 		return tensor.Shape{in[0][0], o.attr.To - o.attr.From}, nil
 	case program.SliceGrad:
 		return tensor.Shape{in[0][0], o.width}, nil
-	case program.BCE, program.SampledSoftmax, program.Pinball:
+	case program.BCE, program.SampledSoftmax, program.Pinball, program.CandidateSoftmax, program.CandidateBPR:
 		return tensor.Shape{}, nil
+	case program.LookupDot:
+		return slices.Clone(in[1]), nil
+	case program.LookupWeighted:
+		return tensor.Shape{in[1][0], in[0][1]}, nil
 	case program.Lookup:
 		return tensor.Shape{in[1][0], in[0][1]}, nil
 	case tableGrad:
-		return tensor.Shape{o.width, in[1][1]}, nil
+		return tensor.Shape{o.width, in[len(in)-1][1]}, nil
 	case program.Sample:
+		if o.rows > 0 {
+			return tensor.Shape{o.rows, o.width}, nil
+		}
 		return tensor.Shape{o.width, 1}, nil
 	case program.RowDot:
 		return tensor.Shape{in[0][0], 1}, nil
@@ -142,7 +153,7 @@ func (o *op) shape(in [][]int) (tensor.Shape, error) {
 	case program.SampledSoftmaxGrad:
 		return slices.Clone(in[1]), nil // of neg; in the second part, which has the first before it, of pos
 	case program.Activate, program.ActGrad, program.Scale, program.Fill, program.Dropout, program.BCEGrad, program.RowScale,
-		program.PinballGrad:
+		program.PinballGrad, program.CandidateSoftmaxGrad, program.CandidateBPRGrad:
 		if len(o.ranks) > 0 && o.ranks[0] == 0 {
 			return tensor.Shape{}, nil
 		}
@@ -264,7 +275,28 @@ func (o *op) pullback(in []*Node, out, grad *Node) ([]*Node, error) {
 		}
 	case program.Lookup:
 		if o.wants[0] {
-			grads[0], err = o.b.nodeOf(name+" dtable", &op{kind: tableGrad, width: dims(in[0])[0], of: o.id}, in[1], grad)
+			grads[0], err = o.tableGrad(name, in[0], in[1], grad)
+		}
+	case program.LookupDot:
+		if o.wants[2] {
+			grads[2] = makeNode(in[2], "da", program.LookupWeighted, program.Attr{}, in[0], in[1], grad)
+		}
+		if o.wants[0] && err == nil {
+			grads[0], err = o.tableGrad(name, in[0], in[1], grad, in[2])
+		}
+	case program.LookupWeighted:
+		if o.wants[2] {
+			grads[2] = makeNode(in[2], "ds", program.LookupDot, program.Attr{}, in[0], in[1], grad)
+		}
+		if o.wants[0] && err == nil {
+			grads[0], err = o.tableGrad(name, in[0], in[1], in[2], grad)
+		}
+	case program.CandidateSoftmax, program.CandidateBPR:
+		back := map[program.Op]program.Op{program.CandidateSoftmax: program.CandidateSoftmaxGrad,
+			program.CandidateBPR: program.CandidateBPRGrad}[o.kind]
+		args := slices.Insert(slices.Clone(in), 3, grad) // logq comes behind it
+		if o.wants[0] {
+			grads[0] = makeNode(in[0], "ds", back, program.Attr{}, args...)
 		}
 	case program.SampledSoftmax:
 		args := append(slices.Clone(in), grad)
@@ -279,6 +311,11 @@ func (o *op) pullback(in []*Node, out, grad *Node) ([]*Node, error) {
 		return nil, fmt.Errorf("graph: %s (%s) has no gradient", name, o.kind)
 	}
 	return grads, err
+}
+
+// tableGrad makes the node of a table's gradient.
+func (o *op) tableGrad(name string, table *Node, args ...*Node) (*Node, error) {
+	return o.b.nodeOf(name+" dtable", &op{kind: tableGrad, width: dims(table)[0], of: o.id}, args...)
 }
 
 // What follows fulfils gorgonia.Op and gorgonia.SDOp.
@@ -319,7 +356,7 @@ func (o *op) OverwritesInput() int { return -1 }
 
 // WriteHash writes every attribute in full, and the id, so that no two of our nodes agree.
 func (o *op) WriteHash(h hash.Hash) {
-	fmt.Fprintf(h, "onmart %s %d %#v %d %d %d %v", o.kind, o.id, o.attr, o.width, o.part, o.of, o.output)
+	fmt.Fprintf(h, "onmart %s %d %#v %d %d %d %d %v", o.kind, o.id, o.attr, o.width, o.part, o.of, o.rows, o.output)
 }
 
 // Hashcode is the id itself: Gorgonia takes ops with one hash code for the same op.

@@ -152,13 +152,33 @@ func (o *op) compute(in []matrix, y *matrix) error {
 			y.x[i] = d * w[i] * (1/(1+math.Exp(-z[i])) - t[i]) / float64(len(z))
 		}
 	case program.Lookup:
-		lookup(in[0], in[1], func(i, row, n int) {
+		lookup(in[0], in[1], func(i, _, row, n int) {
 			for c := range y.cols {
 				*y.at(i, c) += *in[0].at(row, c) / float64(n)
 			}
 		})
+	case program.LookupDot:
+		lookup(in[0], in[1], func(i, j, row, _ int) {
+			for c := range in[0].cols {
+				*y.at(i, j) += *in[0].at(row, c) * *in[2].at(i, c)
+			}
+		})
+	case program.LookupWeighted:
+		lookup(in[0], in[1], func(i, j, row, _ int) {
+			for c := range y.cols {
+				*y.at(i, c) += *in[0].at(row, c) * *in[2].at(i, j)
+			}
+		})
 	case tableGrad:
-		lookup(*y, in[0], func(i, row, n int) {
+		if len(in) == 3 {
+			lookup(*y, in[0], func(i, j, row, _ int) {
+				for c := range y.cols {
+					*y.at(row, c) += *in[1].at(i, j) * *in[2].at(i, c)
+				}
+			})
+			return nil
+		}
+		lookup(*y, in[0], func(i, _, row, n int) {
 			for c := range y.cols {
 				*y.at(row, c) += *in[1].at(i, c) / float64(n)
 			}
@@ -209,14 +229,16 @@ func (o *op) compute(in []matrix, y *matrix) error {
 		o.layerNorm(in[o.part:], y)
 	case program.Pinball, program.PinballGrad:
 		o.pinball(in, y)
+	case program.CandidateSoftmax, program.CandidateSoftmaxGrad, program.CandidateBPR, program.CandidateBPRGrad:
+		o.candidates(in, y)
 	default:
 		return fmt.Errorf("graph: no reference for %s", o.kind)
 	}
 	return nil
 }
 
-// lookup calls f for each index in row i of idx that names a row of the table; n is how many do.
-func lookup(table, idx matrix, f func(i, row, n int)) {
+// lookup calls f for each index, at place j of row i of idx, that names a row of the table; n is how many of its row do.
+func lookup(table, idx matrix, f func(i, j, row, n int)) {
 	for i := range idx.rows {
 		n := 0
 		for pass := range 2 {
@@ -225,7 +247,7 @@ func lookup(table, idx matrix, f func(i, row, n int)) {
 					if pass == 0 {
 						n++
 					} else {
-						f(i, int(x), n)
+						f(i, j, int(x), n)
 					}
 				}
 			}
@@ -257,6 +279,72 @@ func probabilities(in []matrix, i int) []float64 {
 		logits[j] /= sum
 	}
 	return logits
+}
+
+// candidates are the losses of CandidateSoftmax and CandidateBPR and their gradients, by one formula each for a loss and
+// its slopes.
+func (o *op) candidates(in []matrix, y *matrix) {
+	s, idx := in[0], in[1]
+	gradient := o.kind == program.CandidateSoftmaxGrad || o.kind == program.CandidateBPRGrad
+	softmax := o.kind == program.CandidateSoftmax || o.kind == program.CandidateSoftmaxGrad
+	var logq []float64
+	if last := in[len(in)-1]; softmax && last.rows == 1 && len(in) == 4+map[bool]int{true: 1}[gradient] {
+		logq = last.x
+	}
+	for i := range s.rows {
+		first := *idx.at(i, 0)
+		if first < 0 {
+			continue
+		}
+		scale := in[2].x[i] / float64(s.rows)
+		if !softmax {
+			scale /= float64(s.cols - 1)
+		}
+		if gradient {
+			scale *= in[3].x[0]
+		}
+		var columns []int
+		logits := []float64{*s.at(i, 0)}
+		for j := 1; j < s.cols; j++ {
+			if x := *idx.at(i, j); x >= 0 && x != first {
+				columns, logits = append(columns, j), append(logits, *s.at(i, j))
+			}
+		}
+		slopes := make([]float64, len(logits)) // of the loss of the row by its logits
+		loss := 0.0
+		if softmax {
+			if logq != nil {
+				logits[0] -= logq[int(first)]
+				for k, j := range columns {
+					logits[k+1] -= logq[int(*idx.at(i, j))]
+				}
+			}
+			top, sum := slices.Max(logits), 0.0
+			for _, l := range logits {
+				sum += math.Exp(l - top)
+			}
+			loss = math.Log(sum) + top - logits[0]
+			for k, l := range logits {
+				slopes[k] = math.Exp(l-top) / sum
+			}
+			slopes[0]--
+		} else {
+			for k := range columns {
+				z := logits[0] - logits[k+1]
+				loss += math.Max(-z, 0) + math.Log1p(math.Exp(-math.Abs(z)))
+				slopes[k+1] = 1 / (1 + math.Exp(z))
+				slopes[0] -= slopes[k+1]
+			}
+		}
+		if !gradient {
+			y.x[0] += scale * loss
+			continue
+		}
+		*y.at(i, 0) = scale * slopes[0]
+		for k, j := range columns {
+			*y.at(i, j) = scale * slopes[k+1]
+		}
+	}
 }
 
 func (o *op) pinball(in []matrix, y *matrix) {

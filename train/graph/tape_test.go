@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/onmart/onmart/train/program"
@@ -105,11 +106,18 @@ func (tp *tape) read(t *testing.T, p *param, grad *Node) map[int]bool {
 		t.Fatal(err)
 	}
 	rows := map[int]bool{}
-	for k := 0; k < len(args); k += 2 {
-		for _, x := range numbers(args[k].Value()) {
+	uses := p.uses
+	if uses == "" {
+		uses = strings.Repeat("l", len(args)/2)
+	}
+	for _, letter := range uses {
+		for _, x := range numbers(args[0].Value()) {
 			if x >= 0 {
 				rows[int(x)] = true
 			}
+		}
+		if args = args[2:]; letter == 's' {
+			args = args[1:]
 		}
 	}
 	return rows
@@ -173,6 +181,23 @@ func twoTowers(b *Builder) (Model, error) {
 	return Model{Loss: b.Add(loss, b.Scale(bpr, .3)), Output: q, Metrics: map[string]*Node{"bpr": bpr}}, nil
 }
 
+// candidates scores a positive, candidates of the data and such as are drawn, which each row has of its own, by both
+// losses; the table of items is read in four ways.
+func candidates(b *Builder) (Model, error) {
+	item, four := b.Input("idx_item", 1), b.Input("idx_four", 4)
+	w := b.Input("w", 1)
+	u, v := b.Table("users", users, 5, .5), b.Table("items", items, 5, .5)
+	q := b.Add(b.Lookup(u, b.Input("idx_user", 1)),
+		b.LookupWeighted(v, b.Input("idx_before", 3), b.Dense("attention", b.Input("x", 3), 3, program.None, "fan_in_uniform")))
+	idx := b.Concat(item, b.Input("idx_other", 1), b.SampleRows(b.Const("cdf", items), 3))
+	s := b.LookupDot(v, idx, q)
+	bpr := b.CandidateBPR(b.LookupDot(v, four, q), four, nil)
+	loss := b.CandidateSoftmax(s, idx, b.Const("logq", items), w)
+	plain := b.CandidateSoftmax(s, idx, nil, nil)
+	return Model{Loss: b.Add(loss, b.Scale(bpr, .3), b.Scale(plain, .2)), Output: b.Concat(q, b.Lookup(v, item)),
+		Metrics: map[string]*Node{"bpr": bpr}}, nil
+}
+
 // quantiles forecasts three levels at two steps, scaled by row.
 func quantiles(b *Builder) (Model, error) {
 	h := b.Dense("l1", b.Concat(b.Input("x", 3), b.Lookup(b.Table("series", users, 2, .1), b.Input("idx_user", 1))), 8, program.Silu, "fan_in_uniform")
@@ -181,7 +206,7 @@ func quantiles(b *Builder) (Model, error) {
 }
 
 var models = map[string]func(*Builder) (Model, error){
-	"two towers": twoTowers, "quantiles": quantiles,
+	"two towers": twoTowers, "candidates": candidates, "quantiles": quantiles,
 	"mlp": mlp, "silu": siluMLP, "towers1": towers(1), "towers2": towers(2), "towers5": towers(5), "towers8": towers(8), "everything": everything,
 }
 
@@ -205,6 +230,9 @@ func data(rows int) map[string][]float64 {
 		m["idx_item"] = append(m["idx_item"], index(items))
 		m["idx_other"] = append(m["idx_other"], index(items))
 		m["idx_before"] = append(m["idx_before"], index(items), index(items), index(items))
+		for range 4 {
+			m["idx_four"] = append(m["idx_four"], index(items))
+		}
 		for range 2 {
 			m["t"] = append(m["t"], float64(float32(rng.NormFloat64())))
 			m["tw"] = append(m["tw"], float64(rng.IntN(3)))

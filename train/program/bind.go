@@ -167,12 +167,20 @@ func (p *Program) indices(in *Instr) []index {
 	switch in.Op {
 	case Lookup:
 		return []index{{in.Args[1], rows(in.Args[0])}}
+	case LookupDot, LookupWeighted:
+		return []index{{in.Args[1], rows(in.Args[0])}}
+	case CandidateSoftmax, CandidateSoftmaxGrad, CandidateBPR, CandidateBPRGrad:
+		n := maxIndex // without logq there is no table to bound it
+		if q := in.logQ(); q >= 0 {
+			n = rows(in.Args[q])
+		}
+		return []index{{in.Args[1], n}}
 	case SampledSoftmax, SampledSoftmaxGrad:
 		return []index{{in.Args[2], rows(in.Args[4])}, {in.Args[3], rows(in.Args[4])}}
-	case RowAdam:
+	case RowAdam, RowAdagrad, RowSGD:
 		var is []index
-		for k := 0; k+1 < len(in.Args); k += 2 {
-			is = append(is, index{in.Args[k], rows(in.Outs[0])})
+		for _, u := range in.TableUses() {
+			is = append(is, index{u.Idx, rows(in.Outs[0])})
 		}
 		return is
 	}
@@ -185,12 +193,27 @@ func (p *Program) Indexed(buf int) int {
 	least := 0
 	for i := range p.Instrs {
 		for _, ix := range p.indices(&p.Instrs[i]) {
-			if ix.buf == buf && (least == 0 || ix.rows < least) {
+			if p.indexOf(ix.buf, buf, i) && (least == 0 || ix.rows < least) {
 				least = ix.rows
 			}
 		}
 	}
 	return least
+}
+
+// indexOf says whether an index operand of instruction i is a buffer, or a Concat that the buffer is part of.
+func (p *Program) indexOf(operand, buf, i int) bool {
+	if operand == buf {
+		return true
+	}
+	for i--; i >= 0; i-- {
+		in := &p.Instrs[i]
+		if !slices.Contains(in.Outs, operand) {
+			continue
+		}
+		return in.Op == Concat && slices.ContainsFunc(in.Args, func(a int) bool { return p.indexOf(a, buf, i) })
+	}
+	return false
 }
 
 // CheckIndices refuses values that are no index of a table of so many rows: only whole numbers from 0 and -1, for none,

@@ -125,7 +125,7 @@ func TestEmbeddingFaults(t *testing.T) {
 		{func(s set) { s.Train.Instrs[12].Attr.Levels = Levels{0.5, 0.5} }, "train: instruction 12 (pinball_grad): levels [0.5 0.5], want 1 to 16 of them, ascending, above 0 and below 1\ntrain: instruction 12 (pinball_grad): argument 0, temp 16, has shape [8 4], want [8 2]\ntrain: instruction 12 (pinball_grad): output, temp 18, has shape [8 4], want [8 2]"},
 		{func(s set) { s.Train.Instrs[7].Attr.Levels = Levels{0.5} }, "train: instruction 7 (matmul): attributes that it does not have: {\"levels\":[0.5]}"},
 		{func(s set) { s.Train.Instrs[13].Args = s.Train.Instrs[13].Args[:5] }, "train: instruction 13 (row_adam): 5 arguments, want pairs of an index and a gradient"},
-		{func(s set) { s.Train.Instrs[13].Args[3] = 11 }, "train: instruction 13 (row_adam): argument 3, temp 11, has shape [3 4], want [8 4]"},
+		{func(s set) { s.Train.Instrs[13].Args[3] = 11 }, "train: instruction 13 (row_adam): the gradient of use 1, temp 11, has shape [3 4], want [8 4]"},
 		{func(s set) { s.Train.Instrs[13].Outs[0] = 16 }, "train: instruction 13 (row_adam): writes temp 16; output 0 is a [param]\ntrain: instruction 13 (row_adam): writes over its argument 1, temp 16\n" +
 			"train: instruction 13 (row_adam): output 1, state \"m\", has shape [5 4], want [8 4]\ntrain: instruction 13 (row_adam): output 2, state \"s\", has shape [5 4], want [8 4]"},
 		{func(s set) { s.Train.Instrs = append(s.Train.Instrs, s.Train.Instrs[13]) }, "train: instruction 14 (row_adam): param \"v\" is updated twice in one step\ntrain: instruction 14 (row_adam): state \"m\" is updated twice in one step\ntrain: instruction 14 (row_adam): state \"s\" is updated twice in one step"},

@@ -136,13 +136,16 @@ const (
 	// -1 for none. Index operands are Inputs, or what Sample wrote. CheckData refuses a column with another value, so
 	// that a kernel may take x for an index where 0 <= x < n and for none everywhere else, NaN included.
 
+	// A Concat of indices is one too.
+
 	// Lookup: (table [n,d] Param or Const, idx [m,w]) -> (y [m,d]). y_i is the mean of the rows of the table that row i
 	// of idx names: added in ascending order of the column of idx, one chain a column of the table that begins
 	// with the first row there is, then divided by their number where that is above 1; 0 where there is none.
 	// A row that is named twice counts twice. Every result is rounded to float32: the same bits everywhere.
 	Lookup Op = "lookup"
-	// Sample: (cdf [n] Const, ascending, its last 1) -> (idx [k,1]). idx_j is the least i with cdf[i] > u, or n-1 where
-	// there is none; u is element j%4 of Uniforms4(seed, step, Site, j/4). The same bits everywhere.
+	// Sample: (cdf [n] Const, ascending, its last 1) -> (idx [k,w]). Element j of idx, counted row by row, is the least i
+	// with cdf[i] > u, or n-1 where there is none; u is element j%4 of Uniforms4(seed, step, Site, j/4). The same bits
+	// everywhere.
 	Sample Op = "sample"
 	// RowDot: (a [m,d], b [m,d]) -> (s [m,1]). s_i = sum_c a_ic b_ic: one chain of fused multiply-adds over c in
 	// ascending order from 0. The same bits everywhere.
@@ -177,13 +180,18 @@ const (
 	// PinballGrad: (y, t, w, dloss [1]) -> (dy [m,h*q]). With c = dloss / (m h q): dy_isl = (c w_is) (-v) where u > 0,
 	// (c w_is) (1-v) where u < 0, and 0 where u is 0 or w_is is 0; each step rounded to float32.
 	PinballGrad Op = "pinball_grad"
-	// RowAdam: (idx1 [m1,w1], dy1 [m1,d], idx2 [m2,w2], dy2 [m2,d], ...) -> (param [n,d], m [n,d], v [n,d]). The optimizer
-	// of a table that Lookup reads, given for each Lookup its idx and the gradient of its y. Every index of every
-	// idx is one entry (row, use, place in idx); the entries are sorted by row, then use, then place, and the gradient
-	// g of a row of the table is the sum in that order, one chain a column that begins with the first, of dy's row,
-	// divided by the number of indices in its row of idx where that is above 1. Then each row that has an entry gets one
-	// step of AdamW, with t counted over the whole training; the other rows, and their moments, stay as they are. So it
-	// is AdamW done lazily, as in PyTorch's SparseAdam.
+	// RowAdam: (uses ...) -> (param [n,d], m [n,d], v [n,d]). The optimizer of a table that is read by rows, given what each
+	// reading of it in the step, a use, contributes to its gradient. The operands of a use are, by its letter in Attr.Uses:
+	//	l, a Lookup: idx [m,w] and dy [m,d], the gradient of its y. The contribution of idx_ij is dy_i, divided by the
+	//	   number of indices in row i of idx where that is above 1
+	//	s, a LookupDot or LookupWeighted: idx [m,w], s [m,w] and a [m,d]. The contribution of idx_ij is s_ij a_i; so s is
+	//	   the gradient of LookupDot's s and a its a, or s is LookupWeighted's s and a the gradient of its y
+	// Empty Uses are an l for each pair of operands. Every index of every idx is one entry (row, use, place in idx), the
+	// places counted row by row; the entries are sorted by row, then use, then place. The gradient g of a row of the
+	// table is one chain a column in that order: the first contribution, rounded to float32, then each next one added, of
+	// an s by a fused multiply-add. Then each row that has an entry gets one step of AdamW, with t counted over the whole
+	// training; the other rows, and their moments, stay as they are. So it is AdamW done lazily, as in PyTorch's
+	// SparseAdam.
 	RowAdam Op = "row_adam"
 
 	// The operations that Gorgonia's own are lowered to.
@@ -222,15 +230,16 @@ const (
 
 // Ops lists every operation: a backend is complete when it runs all of them.
 func Ops() []Op {
-	return []Op{Gather, MatMul, Activate, ActGrad, ColSum, Add, Scale, Fill, Dropout, Concat, Slice, SliceGrad,
+	return append(tableOps(), Gather, MatMul, Activate, ActGrad, ColSum, Add, Scale, Fill, Dropout, Concat, Slice, SliceGrad,
 		BCE, BCEGrad, Accumulate, AdamW, Standardize, Calibrate, Lookup, Sample, RowDot, RowScale, SampledSoftmax,
 		SampledSoftmaxGrad, Pinball, PinballGrad, RowAdam, Map, Reduce, Softmax, LogSoftmax, SoftmaxGrad, LogSoftmaxGrad,
-		LayerNorm, LayerNormGrad, Transpose, Copy}
+		LayerNorm, LayerNormGrad, Transpose, Copy)
 }
 
 // Pending are operations that the GPU backend does not run yet: it refuses them by name.
 func Pending() []Op {
-	return []Op{Map, Reduce, Softmax, LogSoftmax, SoftmaxGrad, LogSoftmaxGrad, LayerNorm, LayerNormGrad, Transpose, Copy}
+	return append(tableOps(), Map, Reduce, Softmax, LogSoftmax, SoftmaxGrad, LogSoftmaxGrad, LayerNorm, LayerNormGrad, Transpose,
+		Copy)
 }
 
 // Act is the activation of MatMul, Activate and ActGrad.
@@ -273,7 +282,8 @@ type Attr struct {
 	Fold   Fold    `json:"fold,omitempty"`
 	Axis   int     `json:"axis,omitempty"`
 	// Sized: a constant of Map, Scale or Fill is made of the number of rows, so that the programs of a set differ in it.
-	Sized bool `json:"sized,omitempty"`
+	Sized bool   `json:"sized,omitempty"`
+	Uses  string `json:"uses,omitempty"`
 }
 
 // MaxLevels is how many quantiles Pinball takes at most.

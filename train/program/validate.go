@@ -154,7 +154,7 @@ type programChecker struct {
 	forward bool
 	ok      []bool
 	defined []bool
-	sampled map[int]int // by buffer: what Sample wrote there last, as the length of its cdf
+	sampled map[int]int // by buffer: what Sample wrote there last, as the length of its cdf; see concatenated
 	instr   int         // the instruction under check, for messages
 }
 
@@ -289,18 +289,22 @@ var arities = map[Op]arity{
 	SampledSoftmaxGrad: {7, 7, 2}, Pinball: {3, 3, 1}, PinballGrad: {4, 4, 1}, RowAdam: {2, maxItems, 3},
 	Map: {1, MaxMapArgs, 1}, Reduce: {1, 1, 1}, Softmax: {1, 1, 1}, LogSoftmax: {1, 1, 1}, SoftmaxGrad: {2, 2, 1},
 	LogSoftmaxGrad: {2, 2, 1}, LayerNorm: {3, 3, 1}, LayerNormGrad: {3, 3, 2}, Transpose: {1, 1, 1}, Copy: {1, 1, 1},
+	LookupDot: {3, 3, 1}, LookupWeighted: {3, 3, 1}, CandidateSoftmax: {3, 4, 1}, CandidateSoftmaxGrad: {4, 5, 1},
+	CandidateBPR: {3, 3, 1}, CandidateBPRGrad: {4, 4, 1}, RowAdagrad: {2, maxItems, 2}, RowSGD: {2, maxItems, 1},
 }
 
 // trainOnly are the operations that a forward program may not hold: they need a schedule or a loss.
 var trainOnly = map[Op]bool{Gather: true, Dropout: true, BCE: true, BCEGrad: true, Accumulate: true, AdamW: true,
-	Sample: true, SampledSoftmax: true, SampledSoftmaxGrad: true, Pinball: true, PinballGrad: true, RowAdam: true}
+	Sample: true, SampledSoftmax: true, SampledSoftmaxGrad: true, Pinball: true, PinballGrad: true, RowAdam: true,
+	CandidateSoftmax: true, CandidateSoftmaxGrad: true, CandidateBPR: true, CandidateBPRGrad: true, RowAdagrad: true,
+	RowSGD: true}
 
 // inPlace are the operations whose output may lie exactly over Args[0].
 var inPlace = map[Op]bool{Add: true, Scale: true, Activate: true, ActGrad: true, Dropout: true,
 	Map: true, Softmax: true, LogSoftmax: true, Copy: true}
 
 // updates are the operations that write Params and State.
-var updates = map[Op]bool{AdamW: true, RowAdam: true}
+var updates = map[Op]bool{AdamW: true, RowAdam: true, RowAdagrad: true, RowSGD: true}
 
 func (c *programChecker) bad(format string, args ...any) {
 	in := &c.p.Instrs[c.instr]
@@ -381,10 +385,33 @@ func (c *programChecker) define(in *Instr) {
 		}
 		c.defined[o] = true
 		delete(c.sampled, o)
+		if n := c.concatenated(in); n > 0 {
+			c.sampled[o] = n
+		}
 		if in.Op == Sample && len(in.Args) == 1 && in.Args[0] >= 0 && in.Args[0] < len(c.defined) {
 			c.sampled[o] = c.buf(in.Args[0]).Len()
 		}
 	}
+}
+
+// concatenated is, of a Concat of indices alone, the greatest length of a cdf that one of them was drawn from, or 1
+// where all are inputs; else 0.
+func (c *programChecker) concatenated(in *Instr) int {
+	if in.Op != Concat {
+		return 0
+	}
+	most := 1
+	for _, a := range in.Args {
+		if a < 0 || a >= len(c.defined) {
+			return 0
+		}
+		if n, known := c.sampled[a]; known {
+			most = max(most, n)
+		} else if c.buf(a).Kind != Input {
+			return 0
+		}
+	}
+	return most
 }
 
 func (c *programChecker) buf(i int) *Buffer { return &c.p.Buffers[i] }
@@ -468,15 +495,27 @@ func (c *programChecker) attributes(in *Instr) {
 			c.bad("eps %v, want above 0", at.Eps)
 		}
 		at.Eps = 0
-	case AdamW, RowAdam:
-		within("beta1", at.Beta1)
-		within("beta2", at.Beta2)
+	case RowSGD:
+		finite("decay", at.Decay)
+		if !(at.Decay >= 0) {
+			c.bad("decay %v, want 0 or more", at.Decay)
+		}
+		at.Decay, at.Uses = 0, ""
+	case AdamW, RowAdam, RowAdagrad:
+		if in.Op != RowAdagrad {
+			within("beta1", at.Beta1)
+			within("beta2", at.Beta2)
+			at.Beta1, at.Beta2 = 0, 0
+		}
+		if in.Op != AdamW {
+			at.Uses = ""
+		}
 		finite("eps", at.Eps)
 		finite("decay", at.Decay)
 		if !(at.Eps > 0) || !(at.Decay >= 0) {
 			c.bad("eps %v and decay %v, want above 0 and 0 or more", at.Eps, at.Decay)
 		}
-		at.Beta1, at.Beta2, at.Eps, at.Decay = 0, 0, 0, 0
+		at.Eps, at.Decay = 0, 0
 	}
 	if at != (Attr{}) {
 		left, _ := json.Marshal(at) // of numbers that may be infinite nothing is left: finite has named them
@@ -491,6 +530,7 @@ var fixedArgs = map[Op][]struct {
 }{
 	Lookup: {{0, []Kind{Param, Const}}}, Sample: {{0, []Kind{Const}}},
 	SampledSoftmax: {{4, []Kind{Const}}}, SampledSoftmaxGrad: {{4, []Kind{Const}}},
+	LookupDot: {{0, []Kind{Param, Const}}}, LookupWeighted: {{0, []Kind{Param, Const}}},
 }
 
 // kinds checks where operands may live, that arguments are defined, and that outputs are not arguments.
@@ -507,6 +547,9 @@ func (c *programChecker) kinds(in *Instr) {
 			c.bad("argument %d, %s, is a %v", f.arg, c.label(in.Args[f.arg]), f.kinds)
 		}
 	}
+	if q := in.logQ(); q >= 0 && c.buf(in.Args[q]).Kind != Const {
+		c.bad("argument %d, %s, is a %v", q, c.label(in.Args[q]), []Kind{Const})
+	}
 	for _, ix := range c.p.indices(in) {
 		if n, sampled := c.sampled[ix.buf]; sampled && n > ix.rows {
 			c.bad("%s was drawn from %d rows and is an index of %d", c.label(ix.buf), n, ix.rows)
@@ -521,7 +564,7 @@ func (c *programChecker) kinds(in *Instr) {
 			want = []Kind{Input}
 		case Accumulate:
 			want = []Kind{Slot}
-		case AdamW, RowAdam:
+		case AdamW, RowAdam, RowAdagrad, RowSGD:
 			want = []Kind{State}
 			if k == 0 {
 				want = []Kind{Param}
@@ -700,9 +743,22 @@ func (c *programChecker) shapes(in *Instr) {
 		} else {
 			c.countable(s[0])
 		}
-		if k, _, ok := matrix("output", out); ok {
-			want("output", out, k, 1)
+		matrix("output", out)
+	case LookupDot, LookupWeighted:
+		n, d, ok := matrix("the table", arg(0))
+		if m, w, good := matrix("the index", arg(1)); ok && good {
+			rows, of := []int{m, d}, []int{m, w}
+			if in.Op == LookupWeighted {
+				rows, of = of, rows
+			}
+			want("argument 2", arg(2), rows...)
+			want("output", out, of...)
+			c.countable(n)
 		}
+		whole(arg(0))
+		rowwise(out, arg(1), arg(2))
+	case CandidateSoftmax, CandidateSoftmaxGrad, CandidateBPR, CandidateBPRGrad:
+		c.candidateShapes(in, matrix, want)
 	case RowDot:
 		if m, d, ok := matrix("argument 0", arg(0)); ok {
 			want("argument 1", arg(1), m, d)
@@ -719,8 +775,8 @@ func (c *programChecker) shapes(in *Instr) {
 		c.softmaxShapes(in, matrix, want)
 	case Pinball, PinballGrad:
 		c.pinballShapes(in, matrix, want)
-	case RowAdam:
-		c.rowAdamShapes(in, matrix, want)
+	case RowAdam, RowAdagrad, RowSGD:
+		c.tableShapes(in, matrix, want)
 	case Calibrate:
 		if m, _, ok := matrix("argument 0", arg(0)); ok {
 			want("argument 0", arg(0), m, 1)
@@ -778,22 +834,59 @@ func (c *programChecker) pinballShapes(in *Instr, matrix func(string, int) (int,
 	want("output", in.Outs[0], m, h*q)
 }
 
-func (c *programChecker) rowAdamShapes(in *Instr, matrix func(string, int) (int, int, bool), want func(string, int, ...int)) {
+func (c *programChecker) candidateShapes(in *Instr, matrix func(string, int) (int, int, bool), want func(string, int, ...int)) {
+	m, w, ok := matrix("argument 0", in.Args[0])
+	if !ok {
+		return
+	}
+	if w < 2 {
+		c.bad("%d columns, want a positive and at least one other", w)
+	}
+	want("argument 1", in.Args[1], m, w)
+	want("argument 2", in.Args[2], m, 1)
+	if in.Op == CandidateSoftmax || in.Op == CandidateBPR {
+		want("output", in.Outs[0], 1)
+	} else {
+		want("argument 3", in.Args[3], 1)
+		want("output", in.Outs[0], m, w)
+	}
+	if q := in.logQ(); q >= 0 {
+		if s := c.buf(in.Args[q]).Shape; len(s) != 1 {
+			c.bad("argument %d, %s, has shape %v, want a vector", q, c.label(in.Args[q]), s)
+		} else {
+			c.countable(s[0])
+		}
+	}
+}
+
+// tableShapes checks an optimizer of a table.
+func (c *programChecker) tableShapes(in *Instr, matrix func(string, int) (int, int, bool), want func(string, int, ...int)) {
 	n, d, ok := matrix("output 0", in.Outs[0])
 	if !ok {
 		return
 	}
 	c.countable(n)
-	want("output 1", in.Outs[1], n, d)
-	want("output 2", in.Outs[2], n, d)
-	if len(in.Args)%2 != 0 {
-		c.bad("%d arguments, want pairs of an index and a gradient", len(in.Args))
+	switch in.Op {
+	case RowAdam:
+		want("output 1", in.Outs[1], n, d)
+		want("output 2", in.Outs[2], n, d)
+	case RowAdagrad:
+		if s := c.buf(in.Outs[1]).Shape; !slices.Equal(s, []int{n, 1}) {
+			want("output 1", in.Outs[1], n, d)
+		}
+	}
+	uses, err := in.tableUses()
+	if err != nil {
+		c.bad("%v", err)
 		return
 	}
 	entries := 0
-	for k := 0; k < len(in.Args); k += 2 {
-		if m, w, ok := matrix(fmt.Sprintf("argument %d", k), in.Args[k]); ok {
-			want(fmt.Sprintf("argument %d", k+1), in.Args[k+1], m, d)
+	for k, u := range uses {
+		if m, w, ok := matrix(fmt.Sprintf("the index of use %d", k), u.Idx); ok {
+			want(fmt.Sprintf("the gradient of use %d", k), u.Source, m, d)
+			if u.S >= 0 {
+				want(fmt.Sprintf("the factors of use %d", k), u.S, m, w)
+			}
 			entries += m * w
 		}
 	}

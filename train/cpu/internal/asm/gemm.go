@@ -24,7 +24,7 @@ var maxVecs = []int{1: 8, 2: 4, 3: 3, 4: 2, 5: 2, 6: 2, 7: 1, 8: 1, 9: 1, 10: 1,
 
 // gemm writes all tiles: of full vectors, and with a last vector that is not full.
 func gemm() {
-	mask := tailMask()
+	mask := tileMask()
 	for _, rows := range []int{1, 4, 5, 6} {
 		tile(rows, maxVecs[rows], nil)
 	}
@@ -38,9 +38,9 @@ func gemm() {
 	peak()
 }
 
-// tailMask is lanes times -1 and then lanes times 0: a mask of t lanes begins at element lanes-t.
-func tailMask() Mem {
-	table := GLOBL("tailMask", RODATA|NOPTR)
+// tileMask is lanes times -1 and then lanes times 0: a mask of t lanes begins at element lanes-t.
+func tileMask() Mem {
+	table := GLOBL("tileMask", RODATA|NOPTR)
 	for i := range 2 * lanes {
 		x := U32(0)
 		if i < lanes {

@@ -30,6 +30,7 @@ func main() {
 	softmaxExp()
 	pinball(false)
 	pinball(true)
+	embed()
 	Generate()
 }
 
