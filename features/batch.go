@@ -288,7 +288,7 @@ func (e *Engine) pack(from, to int) {
 
 // stretch is how many rows are packed or unsorted at a time: so many lines of memory fit the nearest cache while one column
 // after the other goes through them.
-const stretch = 512
+const stretch = 256
 
 func (gs *groupState) pack(sc *scratch, from, to int) {
 	for ; from < to; from += stretch {

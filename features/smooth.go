@@ -1,6 +1,10 @@
 package features
 
-import "math"
+import (
+	"math"
+
+	"github.com/onmart/onmart/features/slab"
+)
 
 // A key's rows of a batch are mostly in the order of time, behind all that the key has. Then all of them can be entered
 // first and read afterwards, window by window and feature by feature in short loops: what stands behind a row in the
@@ -131,7 +135,7 @@ func (w *scanner) places(r *ring) {
 	times := gs.in[run.at*gs.packed:]
 	if gs.shift > 0 {
 		hi := gs.seek(r, low(r.h[headHi]), times[packTime])
-		slide(run.hi[:m], r, s, times, gs.packed, 0, hi)
+		slab.Slide(run.hi[:m], r.d, s, r.n, times, gs.packed, 0, hi)
 	}
 	r.h[headHi] = pair(int(run.hi[m-1]), high(r.h[headHi]))
 	for i := range gs.wins {
@@ -139,7 +143,7 @@ func (w *scanner) places(r *ring) {
 		switch win.form {
 		case sliding:
 			lo := gs.seek(r, getCursor(r.h, gs.cursors, win.cursor), times[packTime]-win.span)
-			lo = slide(los, r, s, times, gs.packed, win.span, lo)
+			lo = slab.Slide(los, r.d, s, r.n, times, gs.packed, win.span, lo)
 			for j, hi := range run.hi[:m] {
 				los[j] = min(los[j], hi)
 			}
@@ -160,39 +164,6 @@ func (w *scanner) places(r *ring) {
 			clear(los)
 		}
 	}
-}
-
-// ahead is how many entries slide compares at a time.
-const ahead = 4
-
-// slide sets dst to the number of entries with K <= t-span of each row, whose times, ascending, stand p words apart, from
-// lo on, which is that of the first row or less. It returns the last of them.
-//
-// From one row to the next there are none, one or a few entries more, in no order that a processor could learn: a loop that
-// stops at the first greater one costs a wrong turn for each row and window. So it compares a few, of which the first so
-// many are not greater, and adds how many they are.
-func slide(dst []int32, r *ring, s int, times []int64, p int, span int64, lo int) int {
-	d, at := r.d, packTime
-	for j := range dst {
-		bound := times[at] - span
-		at += p
-		for {
-			if lo+ahead > r.n+1 { // the sentinel is the last to compare
-				for d[lo*s] <= bound {
-					lo++
-				}
-				break
-			}
-			x := d[lo*s : lo*s+(ahead-1)*s+1]
-			n := btoi(x[0] <= bound) + btoi(x[s] <= bound) + btoi(x[2*s] <= bound) + btoi(x[3*s] <= bound)
-			lo += n
-			if n < ahead {
-				break
-			}
-		}
-		dst[j] = int32(lo)
-	}
-	return lo
 }
 
 // feature1 computes feature i of all rows of the run.
