@@ -17,6 +17,8 @@ type Budget struct {
 	// Later is what comes after this run and has to fit too, where an epoch of this run takes so long, it has done so
 	// many epochs, and so many will be its best; nil is nothing.
 	Later func(epoch time.Duration, done, best int) time.Duration
+	// Must trains the first epoch whatever the time: where what has been trained before would be lost without it.
+	Must bool
 }
 
 // TooShort is the error of a budget in which not even one epoch fits.
@@ -57,6 +59,9 @@ func (r *run) outOfTime(at, begin int, took time.Duration) (bool, error) {
 		return false, nil
 	}
 	done := len(r.state.Epochs)
+	if done == 0 && r.Budget.Must {
+		return false, nil
+	}
 	epoch := r.epochTime()
 	if at > begin {
 		// This epoch as it goes; the last one says more in the first steps.

@@ -171,6 +171,9 @@ func (s *Session) Run(ctx context.Context, p Part, t *Task, b program.Backend) (
 	}
 	s.Event("part", p.Name, w.head())
 	r, err := t.Run(ctx, b)
+	if err == nil {
+		w.bar.Set(w.done, w.kept(r))
+	}
 	w.bar.Done()
 	if !p.Quiet {
 		s.fitting += time.Since(w.began)
@@ -340,6 +343,19 @@ func (w *watch) line(loss float64) string {
 		}
 	}
 	return s
+}
+
+// kept is what a run came to, for the end of its bar.
+func (w *watch) kept(r *Result) string {
+	if r.Best < 1 || r.Best > len(w.epochs) {
+		return ""
+	}
+	e := w.epochs[r.Best-1]
+	s := fmt.Sprintf("loss %.4f", e.Loss)
+	if e.Figure != nil {
+		s += fmt.Sprintf(", %s %.3f", w.p.Words, *e.Figure)
+	}
+	return s + fmt.Sprintf(", epoch %d of %d kept", r.Best, len(r.Epochs))
 }
 
 // viewEpochs is how many epochs the curves on a terminal show.

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/train/tune"
 )
 
 const (
@@ -310,6 +311,17 @@ func (p *configParser) value(key string, list bool, n ast.Node) {
 			texts = append(texts, text)
 		}
 		p.found[key] = setting{texts, where}
+	case *ast.MappingNode, *ast.MappingValueNode:
+		if !strings.HasSuffix("."+key, ".tune-space") {
+			p.fault(n, "%s: expected a value", key)
+			return
+		}
+		space, err := tune.FromNode(p.name, n)
+		if err != nil {
+			p.faults = append(p.faults, err)
+			return
+		}
+		p.found[key] = setting{inlineSpace + space.String(), where}
 	default:
 		text, ok := scalarText(n)
 		if !ok {

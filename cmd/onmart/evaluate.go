@@ -83,6 +83,7 @@ type evaluated struct {
 	artifact  *model.Artifact
 	why       string // why there are no baselines
 	histogram [2][]float64
+	history   report.Sections // how it was trained
 }
 
 // MarshalJSON joins both parts' keys.
@@ -147,6 +148,9 @@ func runEvaluate(cmd *cobra.Command, f *evaluateFlags) error {
 	}
 	e.compare()
 	if page != nil {
+		if e.history, err = historyOf(e.artifact); err != nil {
+			return err
+		}
 		if err := report.Write(page, e.page()); err != nil {
 			return page.Err(err)
 		}

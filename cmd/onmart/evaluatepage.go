@@ -29,7 +29,7 @@ func (e *evaluated) page() *report.Page {
 			{Name: "Seed", Value: strconv.FormatUint(m.Seed, 10)},
 		},
 		Cards:    e.cards(),
-		Sections: e.sections(),
+		Sections: append(e.sections(), e.history...),
 		Footer: fmt.Sprintf("onmart %s. Model %s, trained by onmart %s on %s at %s, data %s. Evaluated data %s.",
 			buildVersion(), e.Model, m.Created.Onmart, m.Created.Backend, m.Created.Time, m.Lineage.Data, e.Data),
 	}

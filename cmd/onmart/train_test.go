@@ -189,7 +189,7 @@ func TestTrainFraudInterrupted(t *testing.T) {
 	if _, err := os.Stat(checkpoint); err != nil {
 		t.Error(err)
 	}
-	if names := testkit.Names(t, "."); slices.Contains(names, "model") || len(names) != 3 {
+	if names := testkit.Names(t, "."); slices.Contains(names, "model") || len(names) != 4 || !slices.Contains(names, "model.runlog.jsonl") {
 		t.Errorf("there are %v", names)
 	}
 	if names := testkit.Names(t, "model.checkpoint"); !slices.Equal(names, []string{"choose"}) {

@@ -7,12 +7,16 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/onmart/onmart/internal/progress"
+	"github.com/onmart/onmart/internal/report"
 	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/demand"
 )
 
@@ -37,8 +41,9 @@ the panel is made first and kept beside them.
 
 The weights are fitted on rolling folds: the latest horizons of --train, or those in --valid. For each fold a network
 is trained on what came before it; the first fold also chooses the epoch. Then one is trained on all of --train. With
---test the forecasts are judged there, a horizon at a time, beside each method alone. Ctrl-C keeps the last finished
-epoch in OUT.checkpoint, and --resume goes on from there to the same bits.
+--test the forecasts are judged there, a horizon at a time, beside each method alone. Ctrl-C keeps what was learned in
+OUT.checkpoint, and --resume goes on from there to the same bits. OUT.runlog.jsonl says what happened when
+(docs/RUNLOG.md).
 
 ` + settingsText(demand.Settings(), demand.DefaultConfig()),
 		Args: cobra.NoArgs,
@@ -50,7 +55,7 @@ epoch in OUT.checkpoint, and --resume goes on from there to the same bits.
 		valid: "`range` of the folds that the combination is weighted on (default: the latest part of --train)",
 		test:  "`range` to judge the forecasts on",
 		seed:  "seed of first weights, shuffles, dropout and drawn windows",
-	})
+	}, demand.DefaultSpace())
 	cmd.Flags().IntVar(&f.horizon, "horizon", 0, "`steps` to forecast (default 48 hours, 28 days or 13 weeks)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runTrainDemand(cmd, &f) }
 	return cmd
@@ -79,18 +84,32 @@ func runTrainDemand(cmd *cobra.Command, f *demandFlags) error {
 		}
 		return f.predicted(con, set, data)
 	}
+	if err := f.reportable(o.Force); err != nil {
+		return err
+	}
 	backend, closeBackend, err := openBackend(con, f.device)
 	if err != nil {
 		return err
 	}
 	defer giveBack(con, closeBackend)
 	o.Backend = backend
+	if err := beside(&o.Running, backend, o.Threads); err != nil {
+		return err
+	}
 	if err := f.open(ctx, con, &o); err != nil {
 		return err
 	}
 	o.Explain = f.explained(con, backend)
 	s, err := demand.Train(ctx, o)
 	if err != nil {
+		return err
+	}
+	page := trainingPage("Training of "+s.Version, "How "+s.Out+" was trained to forecast demand.", []report.Fact{
+		{Name: "Trained on", Value: s.Train}, {Name: "Series", Value: progress.Count(int64(s.Series))},
+		{Name: "Steps", Value: progress.Count(int64(s.Steps))}, {Name: "Horizon", Value: strconv.Itoa(s.Horizon)},
+		{Name: "Networks", Value: strconv.Itoa(s.Seeds)}, {Name: "Seed", Value: strconv.FormatUint(s.Seed, 10)}, {Name: "Device", Value: s.Backend},
+	}, &train.History{Curves: s.Curves, Tuning: s.Tuning})
+	if err := f.writeReport(con, o.Force, page); err != nil {
 		return err
 	}
 	return con.result(s, func(w io.Writer) error { return printDemandTraining(w, s) })
@@ -101,11 +120,19 @@ func (f *demandFlags) check(o *demand.Options) error {
 	faults := f.faults()
 	o.Threads = f.device.threads
 	_, err := f.ranges(time.UTC)
-	faults = append(faults, err)
+	faults = append(faults, err, f.run(&o.Running))
+	if o.Running.Space == nil {
+		o.Running.Space = demand.DefaultSpace()
+	}
 	if f.horizon < 0 {
 		faults = append(faults, fmt.Errorf("--horizon %d: want at least 1 step", f.horizon))
 	}
-	return errors.Join(append(faults, o.Config.Set(f.set))...)
+	faults = append(faults, o.Config.Set(f.set))
+	if o.Trials > 0 {
+		_, err := o.Config.CheckSpace(o.Space)
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
 }
 
 // open finds the source, and takes the ranges' dates as days of its zone.
@@ -146,6 +173,12 @@ func (f *demandFlags) source(ctx context.Context, con *console) (demand.Source, 
 
 // printDemandTraining is the result for people: what was made, the weights, and after --test the table.
 func printDemandTraining(w io.Writer, s *demand.Summary) error {
+	if s.Tuning != nil {
+		if err := printTrials(w, s.Tuning, "pinball loss"); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	}
 	fmt.Fprintf(w, "%s: model %s, %d series of %d steps in %.1f s\n", s.Out, s.Version, s.Series, s.Steps, s.Seconds)
 	if s.Network {
 		fmt.Fprintf(w, "network: %d epochs on %d rows, series scaled by %s\n", s.Epochs, s.Rows, s.Scaling)

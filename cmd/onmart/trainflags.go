@@ -14,6 +14,7 @@ import (
 	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/gpu"
 	"github.com/onmart/onmart/train/program"
+	"github.com/onmart/onmart/train/tune"
 )
 
 // trainFlags are the flags that every task has.
@@ -25,6 +26,8 @@ type trainFlags struct {
 	resume, explain    bool
 	set                []string
 	force              *bool
+	runningFlags
+	start time.Time // of the command: what --max-time counts from
 }
 
 // trainWords is what a task calls the things that its flags name.
@@ -34,7 +37,7 @@ type trainWords struct {
 	seed               string
 }
 
-func (f *trainFlags) bind(cmd *cobra.Command, w trainWords) {
+func (f *trainFlags) bind(cmd *cobra.Command, w trainWords, space tune.Space) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.data, "data", "", w.data)
 	fl.StringVar(&f.out, "out", "", "`directory` of the artifact to make")
@@ -49,6 +52,7 @@ func (f *trainFlags) bind(cmd *cobra.Command, w trainWords) {
 	fl.BoolVar(&f.resume, "resume", false, "go on with a training that was stopped")
 	fl.StringArrayVar(&f.set, "set", nil, "change a setting, `name=value`; may be repeated")
 	fl.BoolVar(&f.explain, "explain", false, "print the training program, one instruction a line; for a GPU, also what a step is predicted to ask of it")
+	f.runningFlags.bind(cmd, space)
 	f.force = addForce(cmd)
 }
 
@@ -70,6 +74,13 @@ func (f *trainFlags) faults() []error {
 		faults = append(faults, fmt.Errorf("--device %s: nothing can be trained on a description of a card; --explain predicts a step on it", f.device.name))
 	}
 	return faults
+}
+
+// run reads how the training is to run, and fixes when it began.
+func (f *trainFlags) run(r *train.Running) (err error) {
+	f.start = time.Now()
+	*r, err = f.running(f.out, f.start, f.resume)
+	return err
 }
 
 // trainRanges are --train, --valid and --test; the last two are nil where they were not given.

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/onmart/onmart/internal/progress"
+	"github.com/onmart/onmart/internal/report"
 	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/recommend"
 )
 
@@ -33,8 +37,9 @@ The default model is a blend: a user's own purchases and the rhythm in which thi
 what is coming up, items bought together (item neighbours and EASE), factors (ALS), users who buy alike, and a network
 of user and item embeddings. Its weights are fitted on spans of --train that the parts have not seen: the latest ones,
 or --valid. --set model=... takes one part alone. With --test the model is judged there, with the parts beside it, over
-all items and over items that are new to the user. Ctrl-C keeps the last finished epoch of the network in
-OUT.checkpoint, and --resume goes on from there to the same bits.
+all items and over items that are new to the user. Ctrl-C keeps what the network has learned in
+OUT.checkpoint, and --resume goes on from there to the same bits. OUT.runlog.jsonl says what happened when
+(docs/RUNLOG.md).
 
 ` + settingsText(recommend.Settings(), recommend.DefaultConfig()),
 		Args: cobra.NoArgs,
@@ -46,7 +51,7 @@ OUT.checkpoint, and --resume goes on from there to the same bits.
 		valid: "`range` inside --train that the blend is fitted on (default: its latest spans)",
 		test:  "`range` to judge the model on",
 		seed:  "seed of first vectors, shuffles and drawn items",
-	})
+	}, recommend.DefaultSpace())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runTrainRecommend(cmd, &f) }
 	return cmd
 }
@@ -74,18 +79,32 @@ func runTrainRecommend(cmd *cobra.Command, f *recommendTraining) error {
 		}
 		return f.predicted(con, set, data)
 	}
+	if err := f.reportable(o.Force); err != nil {
+		return err
+	}
 	backend, closeBackend, err := openBackend(con, f.device)
 	if err != nil {
 		return err
 	}
 	defer giveBack(con, closeBackend)
 	o.Backend = backend
+	if err := beside(&o.Running, backend, o.Threads); err != nil {
+		return err
+	}
 	if err := f.open(ctx, con, &o); err != nil {
 		return err
 	}
 	o.Explain = f.explained(con, backend)
 	s, err := recommend.Train(ctx, o)
 	if err != nil {
+		return err
+	}
+	page := trainingPage("Training of "+s.Version, "How "+s.Out+" was trained to recommend.", []report.Fact{
+		{Name: "Trained on", Value: s.Train}, {Name: "Users", Value: progress.Count(int64(s.Users))},
+		{Name: "Items", Value: progress.Count(int64(s.Items))}, {Name: "Lines of purchases", Value: progress.Count(int64(s.Rows))},
+		{Name: "Networks", Value: strconv.Itoa(s.Seeds)}, {Name: "Seed", Value: strconv.FormatUint(s.Seed, 10)}, {Name: "Device", Value: s.Backend},
+	}, &train.History{Curves: s.Curves, Tuning: s.Tuning})
+	if err := f.writeReport(con, o.Force, page); err != nil {
 		return err
 	}
 	return con.result(s, func(w io.Writer) error { return printRecommendTraining(w, s) })
@@ -96,8 +115,16 @@ func (f *recommendTraining) check(o *recommend.Options) error {
 	faults := f.faults()
 	o.Threads = f.device.threads
 	_, err := f.ranges(time.UTC)
-	faults = append(faults, err)
-	return errors.Join(append(faults, o.Config.Set(f.set))...)
+	faults = append(faults, err, f.run(&o.Running))
+	if o.Running.Space == nil {
+		o.Running.Space = recommend.DefaultSpace()
+	}
+	faults = append(faults, o.Config.Set(f.set))
+	if o.Trials > 0 {
+		_, err := o.Config.CheckSpace(o.Space)
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
 }
 
 // open finds the source, and takes the ranges' dates as days of its zone.
@@ -127,6 +154,12 @@ func (f *recommendTraining) open(ctx context.Context, con *console, o *recommend
 
 // printRecommendTraining is the result for people: what was made and, after --test, the table.
 func printRecommendTraining(w io.Writer, s *recommend.Summary) error {
+	if s.Tuning != nil {
+		if err := printTrials(w, s.Tuning, "nDCG@10"); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	}
 	fmt.Fprintf(w, "%s: model %s, %s of %d users and %d items on %d lines of %d purchases in %.1f s\n", s.Out,
 		s.Version, s.Model, s.Users, s.Items, s.Rows, s.Purchases, s.Seconds)
 	if len(s.Components) > 0 {

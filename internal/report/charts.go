@@ -20,6 +20,7 @@ type Series struct {
 	Name    string // written beside the curve
 	Points  []Point
 	Markers bool // a dot at each point
+	Dots    bool // dots only, with no curve through them
 	Steps   bool // level until the next point
 	Band    bool
 	Muted   bool
@@ -160,7 +161,11 @@ func (l Line) draw(width float64) template.HTML {
 			next++
 		}
 		curves[i] = p.curve(s)
-		p.drawn = append(p.drawn, dense(curves[i])...)
+		if s.Dots {
+			p.drawn = append(p.drawn, curves[i]...)
+		} else {
+			p.drawn = append(p.drawn, dense(curves[i])...)
+		}
 	}
 	for _, r := range l.Rules {
 		v := p.y.at(r.Y)
@@ -193,7 +198,7 @@ func (p *plot) curve(s Series) []pixel {
 			continue
 		}
 		at := pixel{p.x.at(q.X), p.y.at(q.Y)}
-		if s.Steps && len(ps) > 0 {
+		if s.Steps && !s.Dots && len(ps) > 0 {
 			ps = append(ps, pixel{at.x, ps[len(ps)-1].y})
 		}
 		ps = append(ps, at)
@@ -218,14 +223,14 @@ func (p *plot) draw(s Series, ps []pixel, colour string) {
 			p.f(`<path d="%sZ" style="fill:%s;opacity:.16"/>`, path(edge), colour)
 		}
 	}
-	if len(ps) > 1 {
+	if len(ps) > 1 && !s.Dots {
 		class := "curve"
 		if s.Muted {
 			class += " dash"
 		}
 		p.f(`<path class="%s" d="%s" style="stroke:%s"/>`, class, path(ps), colour)
 	}
-	if !s.Markers && len(ps) > 1 {
+	if !s.Markers && !s.Dots && len(ps) > 1 {
 		return
 	}
 	for _, q := range s.Points {

@@ -14,9 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"os"
-	"path/filepath"
+	"maps"
 	"slices"
 	"time"
 
@@ -28,6 +26,7 @@ import (
 	"github.com/onmart/onmart/score/model/forecaster"
 	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/program"
+	"github.com/onmart/onmart/train/tune"
 )
 
 // Options of Train.
@@ -48,6 +47,7 @@ type Options struct {
 	Threads int
 	Backend program.Backend
 	Created model.Created
+	train.Running
 
 	// Note takes lines for people, Bar starts a progress bar, Explain takes the programs of the training and what
 	// they are bound to. All may be nil.
@@ -86,6 +86,11 @@ type Summary struct {
 	Epochs        int                `json:"epochs"`
 	Weights       map[string]Weights `json:"weights"`    // by class of series
 	Validation    Metrics            `json:"validation"` // over the folds
+	Seeds         int                `json:"seeds"`
+	Tuning        *tune.Result       `json:"tuning,omitempty"`
+	Shortened     []string           `json:"shortened,omitempty"` // parts that --max-time ended
+	Log           string             `json:"log,omitempty"`
+	Curves        []train.Curve      `json:"-"`
 	Test          *TestSummary       `json:"test,omitempty"`
 	Context       bool               `json:"context"`
 	TrainSeconds  float64            `json:"train_seconds"`
@@ -109,19 +114,18 @@ type TestSummary struct {
 // trainer is a training under way.
 type trainer struct {
 	Options
-	panel    *forecast.Panel // train and, where given, test
-	learned  *forecast.Panel // up to the end of Train
-	known    int             // its steps
-	span     datasets.Range
-	closed   *forecast.Closed
-	view     *forecaster.View
-	model    *forecaster.Model
-	origins  []int
-	start    time.Time
-	fitting  time.Duration
-	trained  int64
-	resumed  bool
-	finished bool
+	panel   *forecast.Panel // train and, where given, test
+	learned *forecast.Panel // up to the end of Train
+	known   int             // its steps
+	span    datasets.Range
+	closed  *forecast.Closed
+	view    *forecaster.View
+	model   *forecaster.Model
+	origins []int
+	start   time.Time
+	session *train.Session
+	tuning  *tune.Result
+	first   *prepared // rows of the first fold, which trials share
 }
 
 // Train trains a forecaster and writes its artifact to Out.
@@ -134,9 +138,10 @@ func Train(ctx context.Context, o Options) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.session = o.Session(out, t.Note, t.Bar)
 	s, err := t.run(ctx)
-	if err != nil {
-		return nil, out.Ended(ctx, err, t.finished)
+	if err := t.session.End(ctx, s, err); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -152,10 +157,8 @@ func Plan(ctx context.Context, o Options) (*program.Set, program.Data, error) {
 			"there is no network to train: the panel is too short for folds, or --set network=false",
 		)
 	}
-	fit, valid := t.foldRows(0)
 	f := fitting{config: &t.Config, seed: t.Seed}
-	set, _, data, err := f.bind(fit, valid, t.Config.Epochs)
-	return set, data, err
+	return f.bind(prepare(t.foldRows(0)), t.Config.Epochs)
 }
 
 func newTrainer(ctx context.Context, o Options) (*trainer, error) {
@@ -405,9 +408,15 @@ func (t *trainer) foldRows(fold int) (fit, valid *Rows) {
 }
 
 func (t *trainer) run(ctx context.Context) (*Summary, error) {
+	if err := t.session.Begin(t.begun()); err != nil {
+		return nil, err
+	}
 	var final *fitted
 	var net *forecaster.Net
 	var folds []*forecaster.Net
+	if !t.Config.Network && t.Trials > 0 {
+		return nil, errNoNetwork
+	}
 	if t.Config.Network {
 		var err error
 		if final, folds, err = t.networks(ctx); err != nil {
@@ -433,27 +442,35 @@ func (t *trainer) run(ctx context.Context) (*Summary, error) {
 // networks trains one network up to each fold, so that it is as fresh there as the methods beside it, and then one on
 // all of it. The first fold chooses the epoch. Where there are too few rows there are none, which is said.
 func (t *trainer) networks(ctx context.Context) (final *fitted, folds []*forecaster.Net, err error) {
-	epochs := t.Config.Epochs
+	var epochs int
 	for k := range t.origins {
-		fit, valid := t.foldRows(k)
-		if k == 0 && (fit.Len() < leastRows || valid.Len() == 0) {
-			t.Note("%d training rows are too few for a network: the methods are combined without one", fit.Len())
-			t.dropNetwork()
-			return nil, nil, nil
+		p := t.first
+		if k > 0 || p == nil {
+			fit, valid := t.foldRows(k)
+			if k == 0 && (fit.Len() < leastRows || valid.Len() == 0) {
+				t.Note("%d training rows are too few for a network: the methods are combined without one", fit.Len())
+				t.dropNetwork()
+				if t.Trials > 0 {
+					return nil, nil, errNoNetwork
+				}
+				return nil, nil, nil
+			}
+			p = prepare(fit, valid)
 		}
-		m, err := t.phase(
-			ctx,
-			fmt.Sprintf("fold%d", k+1),
-			fmt.Sprintf("training up to fold %d of %d", k+1, len(t.origins)),
-			fit,
-			valid,
-			epochs,
-		)
+		if k == 0 {
+			t.first = p
+			if err := t.tune(ctx); err != nil {
+				return nil, nil, err
+			}
+			t.first, epochs = nil, t.Config.Epochs
+		}
+		m, best, err := t.seeds(ctx, fmt.Sprintf("fold%d", k+1), fmt.Sprintf("training up to fold %d of %d", k+1, len(t.origins)),
+			p, epochs, k)
 		if err != nil {
 			return nil, nil, err
 		}
 		if k == 0 {
-			epochs = m.result.Best
+			epochs = best
 		}
 		net, err := m.net(&t.model.Design, len(t.Config.Levels))
 		if err != nil {
@@ -462,7 +479,7 @@ func (t *trainer) networks(ctx context.Context) (final *fitted, folds []*forecas
 		folds = append(folds, net)
 	}
 	all := drawn(t.view, &t.model.Design, t.drawOptions(t.known))
-	final, err = t.phase(ctx, "all", fmt.Sprintf("training on all of it, %d epochs", epochs), all, nil, epochs)
+	final, _, err = t.seeds(ctx, "all", fmt.Sprintf("training on all of it, %d epochs", epochs), prepare(all, nil), epochs, len(t.origins))
 	return final, folds, err
 }
 
@@ -550,48 +567,8 @@ func (t *trainer) validation(cases []foldCase) (Metrics, error) {
 	return measure(scored, m.Levels, &m.Design)
 }
 
-// phase is one training loop with its progress bar and its checkpoint.
-func (t *trainer) phase(ctx context.Context, name, label string, fit, valid *Rows, epochs int) (*fitted, error) {
-	var bar *progress.Bar
-	towers := float64(t.Config.Towers)
-	began, first := time.Now(), int64(-1)
-	var done int64
-	f := fitting{
-		config: &t.Config, backend: t.Backend, seed: t.Seed,
-		checkpoint: filepath.Join(train.CheckpointDir(t.Out), name), resume: t.Resume, identity: t.identity(), explain: t.Explain,
-		progress: func(p train.Progress) {
-			if bar == nil {
-				bar = t.Bar(label, p.Total, "rows")
-			}
-			if first < 0 {
-				first = 0
-				if p.Resumed {
-					first, t.resumed = p.Rows, true
-					t.Note("%s: goes on after epoch %d of %d", label, p.Epoch, p.Epochs)
-				}
-			}
-			done = p.Rows
-			t.finished = t.finished || p.Epoch > 0
-			extra := fmt.Sprintf("epoch %d/%d, loss %.4f", min(p.Epoch+1, p.Epochs), p.Epochs, p.Loss/towers)
-			if !math.IsNaN(p.Figure) {
-				extra += fmt.Sprintf(", on the folds %.4f", -p.Figure)
-			}
-			bar.Set(p.Rows, extra)
-		},
-	}
-	m, err := f.run(ctx, fit, valid, epochs)
-	bar.Done()
-	if err != nil {
-		return nil, err
-	}
-	t.Explain = nil // once is enough
-	t.fitting += time.Since(began)
-	t.trained += done - max(first, 0)
-	return m, nil
-}
-
 // identity is what decides the weights, beside what the loop itself knows.
-func (t *trainer) identity() []train.Fact {
+func (t *trainer) identity(c *Config, seed uint64) []train.Fact {
 	valid := "the latest part of --train"
 	if t.Valid != nil {
 		valid = t.Valid.String()
@@ -602,8 +579,9 @@ func (t *trainer) identity() []train.Fact {
 		{Name: "--train", Value: t.span.String()},
 		{Name: "--valid", Value: valid},
 		{Name: "--horizon", Value: fmt.Sprint(t.Horizon)},
-		{Name: "--seed", Value: fmt.Sprint(t.Seed)},
-	}, t.Config.facts()...)
+		{Name: "--seed", Value: fmt.Sprint(seed)},
+		{Name: train.FactOnmart, Value: t.Created.Onmart},
+	}, c.facts()...)
 }
 
 // historyTurns is how many turns of the longest season an artifact remembers at least, and historySteps how many steps.
@@ -623,14 +601,13 @@ func (t *trainer) finish(
 	s := &Summary{
 		Out: t.Out, Backend: t.Backend.Name(), Seed: t.Seed, Train: t.span.String(), Folds: []string{},
 		Series: len(t.learned.Series), Steps: t.known, Horizon: t.Horizon, Scaling: m.Design.Scaling, Closed: t.closed.String(),
-		Network: final != nil, Resumed: t.resumed,
-		Weights: weightsOf(m), Validation: validation, TrainSeconds: t.fitting.Seconds(),
+		Network: final != nil, Resumed: t.session.Resumed(),
+		Weights: weightsOf(m), Validation: validation,
+		Seeds: t.Ensemble(), Tuning: t.tuning, Shortened: t.session.Shortened(), Log: t.Log, Curves: t.session.Curves(),
 	}
+	s.TrainSeconds, s.RowsPerSecond = t.session.Seconds()
 	for _, at := range t.origins {
 		s.Folds = append(s.Folds, datasets.FormatTime(t.learned.Times[at]))
-	}
-	if seconds := t.fitting.Seconds(); seconds > 0 {
-		s.RowsPerSecond = float64(t.trained) / seconds
 	}
 	columns := t.Source.columns()
 	keep := max(historySteps, historyTurns*m.Design.Seasons[len(m.Design.Seasons)-1])
@@ -643,6 +620,7 @@ func (t *trainer) finish(
 			},
 		},
 	}
+	maps.Copy(content.Files, train.HistoryFile(s.Curves, t.tuning))
 	if final != nil {
 		s.Rows, s.Epochs = final.rows, len(final.result.Epochs)
 		content.Program, content.Weights = final.set, final.weights
@@ -678,9 +656,7 @@ func (t *trainer) finish(
 		return nil, err
 	}
 	s.Version = a.Manifest().Version
-	if err := os.RemoveAll(train.CheckpointDir(t.Out)); err != nil {
-		t.Note("the checkpoint is no longer needed and could not be removed: %v", err)
-	}
+	t.session.Remove()
 	s.Seconds = time.Since(t.start).Seconds()
 	return s, nil
 }
@@ -730,6 +706,9 @@ func (t *trainer) manifest(s *Summary) model.Manifest {
 		settings[f.Name] = f.Value
 	}
 	settings["horizon"] = fmt.Sprint(t.Horizon)
+	if n := t.Ensemble(); n > 1 && s.Network {
+		settings["seeds"] = fmt.Sprint(n)
+	}
 	created := t.Created
 	created.Backend = t.Backend.Name()
 	m := model.Manifest{

@@ -25,12 +25,17 @@ weight_decay: [0, 0, 0.0001, 0.001, 0.01]
 `)
 }
 
+// CheckSpace reports every fault of the ranges of --tune, and finds out which are of whole numbers.
+func (c *Config) CheckSpace(s tune.Space) (tune.Space, error) {
+	return train.CheckSpace(s, Settings(), *c)
+}
+
 // tune tries settings on the folds and goes on with the best.
 func (t *trainer) tune(ctx context.Context) error {
 	if t.Trials == 0 {
 		return nil
 	}
-	space, err := train.CheckSpace(t.Space, Settings(), t.Config)
+	space, err := t.Config.CheckSpace(t.Space)
 	if err != nil {
 		return err
 	}

@@ -12,19 +12,25 @@ func MemberName(k int, name string) string { return fmt.Sprintf("seed%d/%s", k+1
 // parameters of their own (MemberName), and whose outputs are averaged: added in the order of the copies, then multiplied
 // by 1/k, each step rounded to float32. The copies run one after the other in the same memory. It has no training
 // program. An error says what the forward program lacks.
-func Average(set *Set, k int) (*Set, error) {
+func Average(set *Set, k int) (*Set, error) { return ensemble(set, k, false) }
+
+// SideBySide is Average but for the output: those of the copies stand beside each other, as Concat puts them.
+func SideBySide(set *Set, k int) (*Set, error) { return ensemble(set, k, true) }
+
+func ensemble(set *Set, k int, beside bool) (*Set, error) {
 	p := set.Forward
 	if k < 2 {
 		return nil, fmt.Errorf("program: an ensemble of %d", k)
 	}
 	at := slices.IndexFunc(p.Buffers, func(b Buffer) bool { return b.Kind == Output })
-	if at < 0 || p.Buffers[at].DType != F32 {
-		return nil, fmt.Errorf("program: ensemble of %s: it has no float32 output", p.Name)
+	if at < 0 || p.Buffers[at].DType != F32 || len(p.Buffers[at].Shape) != 2 {
+		return nil, fmt.Errorf("program: ensemble of %s: it has no float32 output of rows and columns", p.Name)
 	}
 	out := &Set{Consts: set.Consts, Forward: &Program{Name: p.Name, Rows: p.Rows, Arena: p.Arena}}
 	q := out.Forward
 	shared := map[int]int{} // inputs and constants, by their place in p
 	var sum int             // the first member's output, to which the others are added
+	var outputs []int
 	for m := range k {
 		place := make([]int, len(p.Buffers))
 		for i, b := range p.Buffers {
@@ -42,7 +48,7 @@ func Average(set *Set, k int) (*Set, error) {
 			}
 			b.Shape = slices.Clone(b.Shape)
 			q.Buffers = append(q.Buffers, b)
-			if i == at && m < 2 {
+			if i == at && (m < 2 || beside) {
 				q.toTemp(place[i])
 			} else if i == at { // in the place of the second's, which has been added by now
 				last := &q.Buffers[place[i]]
@@ -56,9 +62,11 @@ func Average(set *Set, k int) (*Set, error) {
 			}
 			q.Instrs = append(q.Instrs, in)
 		}
-		if m == 0 {
+		outputs = append(outputs, place[at])
+		switch {
+		case m == 0:
 			sum = place[at]
-		} else {
+		case !beside:
 			q.Instrs = append(q.Instrs, Instr{Op: Add, Args: []int{sum, place[at]}, Outs: []int{sum}, Node: "ensemble"})
 		}
 		for _, s := range set.Params {
@@ -67,8 +75,15 @@ func Average(set *Set, k int) (*Set, error) {
 		}
 	}
 	mean := p.Buffers[at]
-	mean.Offset = 0
+	mean.Offset, mean.Shape = 0, slices.Clone(mean.Shape)
+	if beside {
+		mean.Shape[1] *= k
+	}
 	q.Buffers = append(q.Buffers, mean)
+	if beside {
+		q.Instrs = append(q.Instrs, Instr{Op: Concat, Args: outputs, Outs: []int{len(q.Buffers) - 1}, Node: "ensemble"})
+		return out, nil
+	}
 	q.Instrs = append(q.Instrs, Instr{Op: Scale, Args: []int{sum}, Outs: []int{len(q.Buffers) - 1},
 		Attr: Attr{Scale: 1 / float32(k)}, Node: "ensemble"})
 	return out, nil

@@ -81,6 +81,29 @@ func TestAverage(t *testing.T) {
 			t.Errorf("wrapped: %v, want %v", again, got)
 		}
 	}
+	// Side by side each member keeps its own output.
+	a, b := params(set, set.Initial(1)), params(set, set.Initial(2))
+	pair, err := program.SideBySide(set, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pair.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := cpu.NewForward(pair.Forward, program.Members(set, []program.Tensors{a, b}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := make([]float32, 2*rows)
+	if err := f.RunF32(x, rows, out); err != nil {
+		t.Fatal(err)
+	}
+	first, second := run(set.Forward, a), run(set.Forward, b)
+	for i := range rows {
+		if float64(out[2*i]) != first[i] || float64(out[2*i+1]) != second[i] {
+			t.Errorf("row %d: %v, want %v and %v", i, out[2*i:2*i+2], first[i], second[i])
+		}
+	}
 	if _, err := program.Average(set, 1); err == nil {
 		t.Error("an ensemble of one was made")
 	}

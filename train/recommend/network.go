@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/onmart/onmart/ranking"
 	"github.com/onmart/onmart/score/model/recommender"
@@ -147,14 +148,12 @@ func sampling(l *ranking.Log) program.Tensors {
 
 // fitting is one training of the network.
 type fitting struct {
-	config     *Config
-	backend    program.Backend
-	seed       uint64
-	checkpoint string
-	resume     bool
-	identity   []train.Fact
-	progress   func(train.Progress)
-	explain    func(*program.Set, program.Data)
+	config  *Config
+	backend program.Backend
+	seed    uint64
+	explain func(*program.Set, program.Data)
+	// do runs the task; nil runs it with nothing around it.
+	do func(context.Context, *train.Task) (*train.Result, error)
 }
 
 // network is a trained one.
@@ -163,6 +162,7 @@ type network struct {
 	weights program.Tensors
 	result  *train.Result
 	rows    int
+	members int // networks of other seeds in it, whose vectors stand side by side
 }
 
 // bind compiles the network for a log and makes its data.
@@ -190,12 +190,13 @@ func (f *fitting) run(ctx context.Context, l *ranking.Log, now int64) (*network,
 	}
 	init := append(set.Initial(f.seed), sampling(l)...)
 	init.Sort()
-	task := train.Task{
-		Set: set, Data: data, Init: init,
-		Checkpoint: f.checkpoint, Identity: f.identity, Resume: f.resume, Progress: f.progress,
+	task := train.Task{Set: set, Data: data, Init: init}
+	do := f.do
+	if do == nil {
+		do = func(ctx context.Context, t *train.Task) (*train.Result, error) { return t.Run(ctx, f.backend) }
 	}
-	n := &network{set: set, rows: len(l.User)}
-	if n.result, err = task.Run(ctx, f.backend); err != nil {
+	n := &network{set: set, rows: len(l.User), members: 1}
+	if n.result, err = do(ctx, &task); err != nil {
 		return nil, err
 	}
 	n.weights = n.result.Weights
@@ -204,6 +205,50 @@ func (f *fitting) run(ctx context.Context, l *ranking.Log, now int64) (*network,
 
 // embedding makes it ready to answer.
 func (n *network) embedding(c *Config, items int) (*ranking.Embedding, error) {
-	return recommender.NewEmbedding(recommender.Embedding{Dim: c.Dim, Recent: c.Recent}, items, n.set.Forward,
+	return recommender.NewEmbedding(recommender.Embedding{Dim: c.Dim * n.members, Recent: c.Recent}, items, n.set.Forward,
 		n.weights)
+}
+
+// together is the networks of several seeds as one: a user's vectors stand side by side, and so do those of an item, divided
+// by the number of networks. The inner product is then the mean of theirs: of the logits, whose scale all networks share,
+// because the softmax that they were trained by fixes it.
+func together(nets []*network) (*network, error) {
+	if len(nets) == 1 {
+		return nets[0], nil
+	}
+	first, k := nets[0], len(nets)
+	set, err := program.SideBySide(first.set, k)
+	if err != nil {
+		return nil, err
+	}
+	var members []program.Tensors
+	var tables []*program.Tensor
+	for _, n := range nets {
+		tables = append(tables, n.weights.Find(recommender.ItemTable))
+		members = append(members, slices.DeleteFunc(slices.Clone(n.weights), func(t program.Tensor) bool {
+			return t.Name == recommender.ItemTable
+		}))
+	}
+	items, dim := tables[0].Shape[0], tables[0].Shape[1]
+	joined := program.Tensor{Name: recommender.ItemTable, DType: program.F32, Shape: []int{items, k * dim},
+		F32: make([]float32, items*k*dim)}
+	for m, t := range tables {
+		for i := range items {
+			to := joined.F32[(i*k+m)*dim : (i*k+m+1)*dim]
+			for c, v := range t.F32[i*dim : (i+1)*dim] {
+				to[c] = v / float32(k)
+			}
+		}
+	}
+	weights := append(program.Members(first.set, members), joined)
+	weights.Sort()
+	for i := range set.Params { // no program reads them, and they go along under one name
+		if set.Params[i].Name == program.MemberName(0, recommender.ItemTable) {
+			set.Params[i] = program.TensorSpec{Name: recommender.ItemTable, Shape: joined.Shape}
+		}
+	}
+	set.Params = slices.DeleteFunc(set.Params, func(s program.TensorSpec) bool {
+		return strings.HasSuffix(s.Name, "/"+recommender.ItemTable)
+	})
+	return &network{set: set, weights: weights, result: first.result, rows: first.rows, members: k}, nil
 }

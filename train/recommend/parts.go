@@ -19,20 +19,27 @@ func (t *trainer) fitParts(ctx context.Context, l *ranking.Log, now int64, name 
 	for i := range x.Value {
 		x.Value[i] = 1 // whether a user has bought an item, not how often: that is what the user's own purchases say
 	}
-	if p.KNN, err = ranking.ItemNeighbours(x, c.Neighbours, t.Threads); err != nil {
+	if p.KNN, err = shared(t, fmt.Sprint("knn", name, c.Neighbours), func() (*ranking.Matrix, error) {
+		return ranking.ItemNeighbours(x, c.Neighbours, t.Threads)
+	}); err != nil {
 		return p, nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return p, nil, err
 	}
 	if t.ease(l.Items) {
-		if p.EASE, err = ranking.EASE(x, c.EASELambda, c.EASEKeep, t.Threads); err != nil {
+		if p.EASE, err = shared(t, fmt.Sprint("ease", name, c.EASELambda, c.EASEKeep), func() (*ranking.Matrix, error) {
+			return ranking.EASE(x, c.EASELambda, c.EASEKeep, t.Threads)
+		}); err != nil {
 			return p, nil, err
 		}
 	}
 	if c.wants("als", ranking.ALSKind) {
-		p.ALS, err = ranking.TrainALS(ctx, x, ranking.ALSOptions{Factors: c.ALSFactors, Iterations: c.ALSIterations,
-			Regularization: float32(c.ALSRegularization), Alpha: float32(c.ALSAlpha), Seed: t.Seed, Threads: t.Threads})
+		o := ranking.ALSOptions{Factors: c.ALSFactors, Iterations: c.ALSIterations,
+			Regularization: float32(c.ALSRegularization), Alpha: float32(c.ALSAlpha), Seed: t.Seed, Threads: t.Threads}
+		p.ALS, err = shared(t, fmt.Sprint("als", name, o.Factors, o.Iterations, o.Regularization, o.Alpha), func() (*ranking.ALS, error) {
+			return ranking.TrainALS(ctx, x, o)
+		})
 		if err != nil {
 			return p, nil, err
 		}

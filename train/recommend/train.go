@@ -13,8 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"maps"
 	"slices"
 	"time"
 
@@ -26,6 +25,7 @@ import (
 	"github.com/onmart/onmart/score/model/recommender"
 	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/program"
+	"github.com/onmart/onmart/train/tune"
 )
 
 // Options of Train.
@@ -46,6 +46,7 @@ type Options struct {
 	Threads int
 	Backend program.Backend
 	Created model.Created
+	train.Running
 
 	// Note takes lines for people, Bar starts a progress bar, Explain takes the programs of the training and what
 	// they are bound to. All may be nil.
@@ -72,6 +73,11 @@ type Summary struct {
 	Resumed       bool           `json:"resumed"`
 	Validation    *Judged        `json:"validation,omitempty"` // on the latest fold, of a blend fitted on the others
 	Test          *TestSummary   `json:"test,omitempty"`
+	Seeds         int            `json:"seeds"`
+	Tuning        *tune.Result   `json:"tuning,omitempty"`
+	Shortened     []string       `json:"shortened,omitempty"` // parts that --max-time ended
+	Log           string         `json:"log,omitempty"`
+	Curves        []train.Curve  `json:"-"`
 	Context       bool           `json:"context"`
 	TrainSeconds  float64        `json:"train_seconds"` // of the network
 	Seconds       float64        `json:"seconds"`
@@ -87,14 +93,14 @@ type TestSummary struct {
 // trainer is a training under way.
 type trainer struct {
 	Options
-	history  *recommender.History
-	span     datasets.Range
-	folds    []fold
-	start    time.Time
-	fitting  time.Duration
-	trained  int64
-	resumed  bool
-	finished bool
+	history *recommender.History
+	span    datasets.Range
+	folds   []fold
+	start   time.Time
+	session *train.Session
+	tuning  *tune.Result
+	trial   *trial    // what is tried at present, nil in the training itself
+	parts   *partsKit // that trials share
 }
 
 // fold is a span that the blend is fitted on.
@@ -113,9 +119,10 @@ func Train(ctx context.Context, o Options) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.session = o.Session(out, t.Note, t.Bar)
 	s, err := t.run(ctx)
-	if err != nil {
-		return nil, out.Ended(ctx, err, t.finished)
+	if err := t.session.End(ctx, s, err); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -250,6 +257,12 @@ func (t *trainer) usable(f *fold) bool {
 }
 
 func (t *trainer) run(ctx context.Context) (*Summary, error) {
+	if err := t.session.Begin(t.begun()); err != nil {
+		return nil, err
+	}
+	if err := t.tune(ctx); err != nil {
+		return nil, err
+	}
 	s := &Summary{
 		Out: t.Out, Backend: t.Backend.Name(), Seed: t.Seed, Model: t.Config.Model, Train: t.span.String(), Folds: []string{},
 		Users: t.history.Users.Len(), Items: t.history.Items.Len(), Rows: len(t.history.Log.User),
@@ -271,12 +284,11 @@ func (t *trainer) run(ctx context.Context) (*Summary, error) {
 	return t.finish(ctx, s, parts, net)
 }
 
-// weigh fits the blend on the folds. With two or more, one that has not seen the latest is judged there first.
-func (t *trainer) weigh(ctx context.Context, s *Summary) (*ranking.Blend, error) {
+// foldSets is what was bought in each fold as a model of its start sees it.
+func (t *trainer) foldSets(ctx context.Context) ([]*ranking.Examples, error) {
 	var sets []*ranking.Examples
 	for k := range t.folds {
 		f := &t.folds[k]
-		s.Folds = append(s.Folds, datasets.Range{From: f.from, To: f.to}.String())
 		t.Note("fold %d of %d: fitting up to %s, then what was bought until %s", k+1, len(t.folds),
 			datasets.FormatTime(f.from), datasets.FormatTime(f.to))
 		e, err := t.examples(ctx, k)
@@ -285,20 +297,42 @@ func (t *trainer) weigh(ctx context.Context, s *Summary) (*ranking.Blend, error)
 		}
 		sets = append(sets, e)
 	}
-	o := ranking.FitOptions{Penalty: t.Config.Penalty, NewShare: t.Config.NewShare, Threads: t.Threads}
+	return sets, nil
+}
+
+// fitOptions are those of the blend.
+func (t *trainer) fitOptions() ranking.FitOptions {
+	return ranking.FitOptions{Penalty: t.Config.Penalty, NewShare: t.Config.NewShare, Threads: t.Threads}
+}
+
+// onLatest is the model of the latest fold with a blend that was fitted on the others, the log that it knows, and its parts.
+func (t *trainer) onLatest(ctx context.Context, sets []*ranking.Examples) (*ranking.Model, *ranking.Log, ranking.Parts, error) {
+	f := &t.folds[0]
+	l, parts := t.history.Log.Until(f.from), f.parts
+	b, err := ranking.FitBlend(ctx, sets[1:], t.fitOptions())
+	if err != nil {
+		return nil, nil, parts, err
+	}
+	parts.Blend = b
+	m, err := ranking.NewModel(ranking.Blended, l, f.from, parts)
+	return m, l, parts, err
+}
+
+// weigh fits the blend on the folds. With two or more, one that has not seen the latest is judged there first.
+func (t *trainer) weigh(ctx context.Context, s *Summary) (*ranking.Blend, error) {
+	for _, f := range t.folds {
+		s.Folds = append(s.Folds, datasets.Range{From: f.from, To: f.to}.String())
+	}
+	sets, err := t.foldSets(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if len(sets) > 1 {
-		b, err := ranking.FitBlend(ctx, sets[1:], o)
+		m, l, parts, err := t.onLatest(ctx, sets)
 		if err != nil {
 			return nil, err
 		}
 		f := &t.folds[0]
-		l := t.history.Log.Until(f.from)
-		parts := f.parts
-		parts.Blend = b
-		m, err := ranking.NewModel(ranking.Blended, l, f.from, parts)
-		if err != nil {
-			return nil, err
-		}
 		if s.Validation, err = Judge(m, l, t.between(f.from, f.to), parts, t.Threads); err != nil {
 			return nil, err
 		}
@@ -310,47 +344,11 @@ func (t *trainer) weigh(ctx context.Context, s *Summary) (*ranking.Blend, error)
 	for k := range t.folds {
 		t.folds[k].parts = ranking.Parts{} // they are large
 	}
-	return ranking.FitBlend(ctx, sets, o)
-}
-
-// network is one training of the network with its progress bar and its checkpoint.
-func (t *trainer) network(ctx context.Context, l *ranking.Log, now int64, name string) (*network, error) {
-	var bar *progress.Bar
-	began, first := time.Now(), int64(-1)
-	var done int64
-	f := fitting{
-		config: &t.Config, backend: t.Backend, seed: t.Seed, checkpoint: filepath.Join(train.CheckpointDir(t.Out),
-			name), resume: t.Resume,
-		identity: t.identity(name), explain: t.Explain,
-		progress: func(p train.Progress) {
-			if bar == nil {
-				bar = t.Bar("network, "+name, p.Total, "rows")
-			}
-			if first < 0 {
-				first = 0
-				if p.Resumed {
-					first, t.resumed = p.Rows, true
-					t.Note("network, %s: goes on after epoch %d of %d", name, p.Epoch, p.Epochs)
-				}
-			}
-			done = p.Rows
-			t.finished = t.finished || p.Epoch > 0
-			bar.Set(p.Rows, fmt.Sprintf("epoch %d/%d, loss %.4f", min(p.Epoch+1, p.Epochs), p.Epochs, p.Loss))
-		},
-	}
-	n, err := f.run(ctx, l, now)
-	bar.Done()
-	if err != nil {
-		return nil, err
-	}
-	t.Explain = nil // once is enough
-	t.fitting += time.Since(began)
-	t.trained += done - max(first, 0)
-	return n, nil
+	return ranking.FitBlend(ctx, sets, t.fitOptions())
 }
 
 // identity is what decides the weights, beside what the loop itself knows.
-func (t *trainer) identity(name string) []train.Fact {
+func (t *trainer) identity(name string, seed uint64) []train.Fact {
 	valid := "the latest part of --train"
 	if t.Valid != nil {
 		valid = t.Valid.String()
@@ -360,7 +358,8 @@ func (t *trainer) identity(name string) []train.Fact {
 		{Name: "interactions", Value: t.Source.Plan.Fingerprint()},
 		{Name: "--train", Value: t.span.String()},
 		{Name: "--valid", Value: valid},
-		{Name: "--seed", Value: fmt.Sprint(t.Seed)},
+		{Name: "--seed", Value: fmt.Sprint(seed)},
+		{Name: train.FactOnmart, Value: t.Created.Onmart},
 		{Name: "part", Value: name},
 	}
 	for _, f := range t.Config.facts() {
@@ -383,13 +382,15 @@ func (t *trainer) finish(ctx context.Context, s *Summary, parts ranking.Parts, n
 	content := model.Contents{Manifest: t.manifest(s), Spec: t.Source.Spec, Input: t.Source.Input,
 		Tables: t.Source.Tables}
 	if net != nil {
-		m.Embedding = &recommender.Embedding{Dim: t.Config.Dim, Recent: t.Config.Recent}
+		m.Embedding = &recommender.Embedding{Dim: t.Config.Dim * net.members, Recent: t.Config.Recent}
 		content.Program, content.Weights = net.set, slices.Clone(net.weights)
 	}
 	fitted := &recommender.Fitted{Model: m, History: t.history, Parts: parts, Together: together}
 	if err := fitted.Put(&content); err != nil {
 		return nil, err
 	}
+	s.Curves = t.session.Curves()
+	maps.Copy(content.Files, train.HistoryFile(s.Curves, t.tuning))
 	if t.Test != nil {
 		if s.Test, content.Manifest.Test, err = t.test(ctx, parts); err != nil {
 			return nil, err
@@ -410,13 +411,10 @@ func (t *trainer) finish(ctx context.Context, s *Summary, parts ranking.Parts, n
 		return nil, err
 	}
 	s.Version = a.Manifest().Version
-	if err := os.RemoveAll(train.CheckpointDir(t.Out)); err != nil {
-		t.Note("the checkpoint is no longer needed and could not be removed: %v", err)
-	}
-	s.TrainSeconds, s.Seconds = t.fitting.Seconds(), time.Since(t.start).Seconds()
-	if s.TrainSeconds > 0 {
-		s.RowsPerSecond = float64(t.trained) / s.TrainSeconds
-	}
+	t.session.Remove()
+	s.Resumed, s.Seeds, s.Tuning, s.Shortened, s.Log = t.session.Resumed(), t.Ensemble(), t.tuning, t.session.Shortened(), t.Log
+	s.TrainSeconds, s.RowsPerSecond = t.session.Seconds()
+	s.Seconds = time.Since(t.start).Seconds()
 	return s, nil
 }
 
@@ -463,6 +461,9 @@ func (t *trainer) manifest(s *Summary) model.Manifest {
 	settings := map[string]string{}
 	for _, f := range t.Config.facts() {
 		settings[f.Name] = f.Value
+	}
+	if n := t.Ensemble(); n > 1 && t.Config.wants("embedding", ranking.Vector) {
+		settings["seeds"] = fmt.Sprint(n)
 	}
 	created := t.Created
 	created.Backend = t.Backend.Name()
