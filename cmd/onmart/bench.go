@@ -25,7 +25,8 @@ func newBenchCmd() *cobra.Command {
 		Use:   "bench NAME",
 		Short: "The measurements of docs/BENCHMARKS.md",
 	}
-	cmd.AddCommand(newBenchFraudCmd(), newBenchLiveCmd(), newBenchGPUCmd(), newBenchRecommendCmd(), newBenchQualityCmd())
+	cmd.AddCommand(newBenchFraudCmd(), newBenchLiveCmd(), newBenchGPUCmd(), newBenchRecommendCmd(), newBenchQualityCmd(),
+		newBenchTrainCmd(), newBenchInferCmd())
 	return cmd
 }
 

@@ -107,32 +107,35 @@ func benchPrograms() []benchProgram {
 		},
 	}
 	for _, batch := range []int{1024, 8192} {
-		for _, widths := range [][]int{{32, 128, 128}, {15, 500}} {
-			name := fmt.Sprintf("mlp-%d", widths[0])
-			for _, w := range widths[1:] {
-				name += fmt.Sprintf("-%d", w)
-			}
-			out = append(
-				out,
-				benchProgram{
-					fmt.Sprintf("%s-1-b%d", name, batch),
-					batch,
-					labelled(widths[0]),
-					func(rows int) (*program.Set, error) {
-						return graph.Compile(func(b *graph.Builder) (graph.Model, error) {
-							h, y := b.Input("x", widths[0]), b.Input("y", 1)
-							for l, units := range widths[1:] {
-								h = b.Dense(fmt.Sprint("layer", l), h, units, program.Relu, "he_uniform")
-							}
-							z := b.Dense("out", h, 1, program.None, "he_uniform")
-							return graph.Model{Loss: b.BCEWithLogits(z, y, nil), Output: z}, nil
-						}, graph.Options{Batch: batch, Rows: rows, Tile: 256, Optimizer: benchOptimizer()})
-					},
-				},
-			)
+		for _, widths := range mlpWidths() {
+			out = append(out, mlpProgram(widths, batch))
 		}
 	}
 	return out
+}
+
+// mlpWidths are the inputs and hidden layers of the networks that other systems are compared on.
+func mlpWidths() [][]int { return [][]int{{32, 128, 128}, {15, 500}} }
+
+// mlpProgram is a network with ReLU and one output, trained by Adam on the cross-entropy of its logit; widths are
+// those of the input and the hidden layers.
+func mlpProgram(widths []int, batch int) benchProgram {
+	name := "mlp"
+	for _, w := range widths {
+		name += fmt.Sprintf("-%d", w)
+	}
+	compile := func(rows int) (*program.Set, error) {
+		return graph.Compile(func(b *graph.Builder) (graph.Model, error) {
+			h, y := b.Input("x", widths[0]), b.Input("y", 1)
+			for l, units := range widths[1:] {
+				h = b.Dense(fmt.Sprint("layer", l), h, units, program.Relu, "he_uniform")
+			}
+			z := b.Dense("out", h, 1, program.None, "he_uniform")
+			return graph.Model{Loss: b.BCEWithLogits(z, y, nil), Output: z}, nil
+		}, graph.Options{Batch: batch, Rows: rows, Tile: 256, Optimizer: benchOptimizer()})
+	}
+	columns := []benchColumn{{"x", widths[0], benchNormal, 0}, {"y", 1, benchLabel, 0}}
+	return benchProgram{fmt.Sprintf("%s-1-b%d", name, batch), batch, columns, compile}
 }
 
 // compileSoftmax is a user as the mean of items, through one layer, against the item bought next, among negatives
