@@ -138,9 +138,11 @@ func siluGradAVX2(dz, dy, z []float32) {
 	}
 }
 
-func colSumAVX2(s, x []float32, rows, stride int) {
-	if rows == 0 || len(s) == 0 {
+func colSumAVX2(s, x []float32, rows, stride int, more bool) {
+	if !more {
 		clear(s)
+	}
+	if rows == 0 || len(s) == 0 {
 		return
 	}
 	_ = x[(rows-1)*stride+len(s)-1]
@@ -152,7 +154,7 @@ func colSumAVX2(s, x []float32, rows, stride int) {
 		colSum8(&s[j], &x[j], rows, 4*stride)
 	}
 	if j < len(s) {
-		colSumPortable(s[j:], x[j:], rows, stride)
+		colSumPortable(s[j:], x[j:], rows, stride, true)
 	}
 }
 

@@ -5,3 +5,5 @@ package cpu
 func hasAVX2() bool { return false }
 
 func avx2Kernels() *kernels { panic("cpu: AVX2 is for amd64") }
+
+func pause(int) {}

@@ -32,6 +32,7 @@ type Backend struct {
 	threads int
 	always  bool
 	kernels *kernels
+	block   int // rows of a block, a multiple of rowQuantum, where a test wants other than what fits the cache; 0 elsewhere
 }
 
 // maxThreads bounds Options.Threads: far above the cores of a workstation, and a typing error is caught.

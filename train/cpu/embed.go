@@ -54,7 +54,7 @@ func (l lowering) lookup() {
 	out := l.in.Outs[0]
 	rows, d, w := l.buf(l.in.Args[0]).Shape[0], l.width(out), l.width(l.in.Args[1])
 	l.machine.macs += lookupMacs * d * len(idx)
-	l.emit(l.byRow(out), func(wk *worker, lo, hi int) {
+	l.emitRows(out, func(wk *worker, lo, hi int) {
 		lookupRows(wk.kernels, y[lo*d:hi*d], table, idx[lo*w:hi*w], rows, w)
 	}, l.whole(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(out, true))
 }
@@ -178,14 +178,14 @@ func above(cdf []float32, u float32) int {
 
 func (l lowering) rowDot() {
 	a, b, s, d := l.arg(0), l.arg(1), l.out(0), l.width(l.in.Args[0])
-	l.emit(l.byRow(l.in.Outs[0]), func(w *worker, lo, hi int) {
+	l.emitRows(l.in.Outs[0], func(w *worker, lo, hi int) {
 		w.kernels.rowDot(s[lo:hi], a[lo*d:hi*d], b[lo*d:hi*d], d)
 	}, l.rows(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Outs[0], true))
 }
 
 func (l lowering) rowScale() {
 	x, s, y, d := l.arg(0), l.arg(1), l.out(0), l.width(l.in.Args[0])
-	l.emit(l.byRow(l.in.Outs[0]), func(w *worker, lo, hi int) {
+	l.emitRows(l.in.Outs[0], func(w *worker, lo, hi int) {
 		for i := lo; i < hi; i++ {
 			w.kernels.scale(y[i*d:(i+1)*d], x[i*d:(i+1)*d], s[i])
 		}

@@ -17,8 +17,8 @@ type exec struct {
 	train   *machine
 	rest    *machine // nil without
 	forward *machine
-	input   []evalInput
 	pool    *pool
+	arena   int  // bytes, which the machines share
 	always  bool // all threads for any batch
 	data    *bound
 	closed  bool
@@ -26,8 +26,7 @@ type exec struct {
 	// The job under way; workers read it, worker 0 writes failed.
 	firstStep, lastStep int
 	failed              atomic.Int64
-	evalRange           program.Range
-	evalOut             []float32
+	evalRows            int
 	trainJob, evalJob   func(w *worker)
 }
 
@@ -37,28 +36,30 @@ type bound struct {
 	rows int
 }
 
-type evalInput struct {
-	name  string
-	width int
-	to    []float32
-}
-
 func newExec(b *Backend, s *program.Set) *exec {
 	e := &exec{set: s, always: b.always, store: newStore(s), slots: make([]float64, len(s.Slots))}
-	pack := 0
+	machines := make([]*machine, 0, 3)
 	machineOf := func(p *program.Program) *machine {
 		if p == nil {
 			return nil
 		}
-		m := newMachine(s, p, b.kernels, e.store, e.slots)
-		pack = max(pack, m.pack)
+		m := newMachine(s, p, b.kernels, e.store, e.slots, b.threads, e.train)
+		if b.block > 0 {
+			m.most = b.block
+			m.plan = m.planLayout()
+		}
+		machines = append(machines, m)
 		return m
 	}
-	e.train, e.rest, e.forward = machineOf(s.Train), machineOf(s.Rest), machineOf(s.Forward)
-	for i := range s.Forward.Buffers {
-		if f := &s.Forward.Buffers[i]; f.Kind == program.Input {
-			e.input = append(e.input, evalInput{f.Name, f.Len() / f.Shape[0], e.forward.mem[i].f32})
-		}
+	e.train = machineOf(s.Train)
+	e.rest, e.forward = machineOf(s.Rest), machineOf(s.Forward)
+	for _, m := range machines {
+		e.arena = max(e.arena, m.plan.bytes)
+	}
+	arena, pack := aligned(e.arena), 0
+	for _, m := range machines {
+		m.build(arena, s.Slots)
+		pack = max(pack, m.pack)
 	}
 	e.pool = newPool(b.kernels, b.threads, pack)
 	e.trainJob, e.evalJob = e.trainWorker, e.evalWorker
@@ -98,8 +99,11 @@ func (e *exec) threads(macs int) int {
 	if e.always {
 		return len(e.pool.workers)
 	}
-	return max(1, min(len(e.pool.workers), macs/macsPerThread))
+	return threadsFor(macs, len(e.pool.workers))
 }
+
+// threadsFor is how many of n threads so much work is worth.
+func threadsFor(macs, n int) int { return max(1, min(n, macs/macsPerThread)) }
 
 // Run does optimizer steps first .. first+n-1.
 func (e *exec) Run(first, n int, slots []float64) error {
@@ -129,6 +133,10 @@ func (e *exec) trainWorker(w *worker) {
 	batch := e.train.p.Rows
 	perEpoch := e.data.StepsPerEpoch(batch)
 	w.data, w.train = e.data, e.data.Train
+	e.train.prepare(w)
+	if e.rest != nil {
+		e.rest.prepare(w)
+	}
 	for s := e.firstStep; s < e.lastStep; s++ {
 		epoch, at := s/perEpoch, s%perEpoch
 		if at == 0 || s == e.firstStep {
@@ -167,35 +175,25 @@ func (e *exec) Eval(r program.Range, out []float32) error {
 	if err := e.set.CheckEval(e.schedule(), r, len(out)); err != nil {
 		return fmt.Errorf("cpu: %w", err)
 	}
-	e.evalRange, e.evalOut = r, out
-	e.pool.run(e.threads(e.forward.macs), e.evalJob)
-	e.evalOut = nil
+	m := e.forward
+	for k := range m.in {
+		in := &m.in[k]
+		in.tensor = tensor{f32: e.data.Column(in.Name).F32[r.From*in.Width : r.To*in.Width]}
+	}
+	m.out.tensor = tensor{f32: out}
+	e.evalRows = r.Len()
+	e.pool.run(e.threads(m.macs/m.p.Rows*e.evalRows), e.evalJob)
+	for k := range m.in {
+		m.in[k].tensor = tensor{}
+	}
+	m.out.tensor = tensor{}
 	return nil
 }
 
-// evalWorker is one worker's share of Eval: its rows of every tile.
+// evalWorker is one worker's share of Eval.
 func (e *exec) evalWorker(w *worker) {
-	m := e.forward
-	id, o, width := m.result()
-	t := m.mem[id]
-	part := partition{units: o.Shape[0], perRow: true, quantum: rowQuantum}
-	for at := e.evalRange.From; at < e.evalRange.To; at += m.p.Rows {
-		w.rows = min(m.p.Rows, e.evalRange.To-at)
-		lo, hi := part.split(w.rows, w.id, w.of)
-		for _, in := range e.input {
-			copy(in.to[lo*in.width:hi*in.width], e.data.Column(in.name).F32[(at+lo)*in.width:(at+hi)*in.width])
-		}
-		m.run(w)
-		out := e.evalOut[(at-e.evalRange.From)*width:]
-		if t.f64 == nil {
-			copy(out[lo*width:hi*width], t.f32[lo*width:hi*width])
-		} else {
-			for i := lo * width; i < hi*width; i++ {
-				out[i] = float32(t.f64[i])
-			}
-		}
-		w.wait()
-	}
+	e.forward.prepare(w)
+	e.forward.forward(w, e.evalRows)
 }
 
 // Export copies the tensors of the set out.

@@ -40,10 +40,7 @@ func sameTensors(a, b program.Tensors) error {
 
 // manyThreads makes every batch worth all threads, so that small tests divide their work.
 func manyThreads(e *exec) *exec {
-	if e.train != nil {
-		e.train.macs = math.MaxInt
-	}
-	e.forward.macs = math.MaxInt
+	e.always = true
 	return e
 }
 
@@ -360,26 +357,5 @@ func TestPool(t *testing.T) {
 			}
 		}
 		p.close()
-	}
-}
-
-// TestBarriersStandWhereRowsChangeHands pins the plan of a training step: none up to the loss, since each worker
-// keeps its rows; then one before each step that needs other workers' results.
-func TestBarriersStandWhereRowsChangeHands(t *testing.T) {
-	e := newExec(&Backend{threads: 1, kernels: portableKernels()}, mlp{widths: []int{15, 128, 128}, batch: 1024, evalRows: 10}.set())
-	defer e.Close()
-	var at []int
-	for i, s := range e.train.steps {
-		if s.barrier {
-			at = append(at, i)
-		}
-	}
-	if fmt.Sprint(at) != "[8 12 13 17 21 27]" {
-		t.Errorf("barriers before steps %v", at)
-	}
-	for i, s := range e.forward.steps {
-		if s.barrier {
-			t.Errorf("forward waits before step %d", i)
-		}
 	}
 }

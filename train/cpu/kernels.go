@@ -27,8 +27,8 @@ type kernels struct {
 	silu func(y, z []float32)
 	// siluGrad: dz[i] = dy[i] s (1 + z[i] (1-s)), s = 1 / (1 + exp(-z[i])). dz may be dy.
 	siluGrad func(dz, dy, z []float32)
-	// colSum: s[j] = x[j] + x[stride+j] + ... over rows, in that order from 0.
-	colSum func(s, x []float32, rows, stride int)
+	// colSum: s[j] = x[j] + x[stride+j] + ... over rows, in that order from 0 or, with more, from s[j].
+	colSum func(s, x []float32, rows, stride int, more bool)
 	// adamw is one update of equally long slices, with the arithmetic of adamwScalar.
 	adamw func(p, m, v, g []float32, c *adamCoef)
 	// dropout: y[i] = x[i] / keep where the uniform of element first+i is at least rate, else 0.
@@ -197,8 +197,10 @@ func actGradPortable(dz, dy, y []float32) {
 	}
 }
 
-func colSumPortable(s, x []float32, rows, stride int) {
-	clear(s)
+func colSumPortable(s, x []float32, rows, stride int, more bool) {
+	if !more {
+		clear(s)
+	}
 	for r := range rows {
 		for j, v := range x[r*stride : r*stride+len(s)] {
 			s[j] += v

@@ -187,12 +187,12 @@ func silu8(y *float32, z *float32, n int)
 //go:noescape
 func siluGrad8(dz *float32, dy *float32, z *float32, n int)
 
-// colSum32 is kernels.colSum for 32 columns; stride is in bytes.
+// colSum32 is kernels.colSum for 32 columns, which goes on from s; stride is in bytes.
 //
 //go:noescape
 func colSum32(s *float32, x *float32, rows int, stride int)
 
-// colSum8 is kernels.colSum for 8 columns; stride is in bytes.
+// colSum8 is kernels.colSum for 8 columns, which goes on from s; stride is in bytes.
 //
 //go:noescape
 func colSum8(s *float32, x *float32, rows int, stride int)
@@ -298,3 +298,6 @@ func shrink8(p *float32, grad *float32, by float32, lr float32, decay float32, n
 //
 //go:noescape
 func adagrad8(p *float32, acc *float32, grad *float32, eps float32, lr float32, decay float32, n int)
+
+// pause does n times what lets another thread of the core go on, about 20 ns each; n above 0.
+func pause(n int)

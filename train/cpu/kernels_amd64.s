@@ -6689,14 +6689,14 @@ loop:
 // func colSum32(s *float32, x *float32, rows int, stride int)
 // Requires: AVX
 TEXT ·colSum32(SB), NOSPLIT, $0-32
-	MOVQ   s+0(FP), AX
-	MOVQ   x+8(FP), CX
-	MOVQ   rows+16(FP), DX
-	MOVQ   stride+24(FP), BX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	MOVQ    s+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    rows+16(FP), DX
+	MOVQ    stride+24(FP), BX
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
 
 loop:
 	VADDPS  (CX), Y0, Y0
@@ -6716,11 +6716,11 @@ loop:
 // func colSum8(s *float32, x *float32, rows int, stride int)
 // Requires: AVX
 TEXT ·colSum8(SB), NOSPLIT, $0-32
-	MOVQ   s+0(FP), AX
-	MOVQ   x+8(FP), CX
-	MOVQ   rows+16(FP), DX
-	MOVQ   stride+24(FP), BX
-	VXORPS Y0, Y0, Y0
+	MOVQ    s+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    rows+16(FP), DX
+	MOVQ    stride+24(FP), BX
+	VMOVUPS (AX), Y0
 
 loop:
 	VADDPS  (CX), Y0, Y0
@@ -9093,4 +9093,14 @@ loop:
 	CMPQ    SI, DX
 	JLT     loop
 	VZEROUPPER
+	RET
+
+// func pause(n int)
+TEXT ·pause(SB), NOSPLIT, $0-8
+	MOVQ n+0(FP), AX
+
+loop:
+	PAUSE
+	DECQ AX
+	JNZ  loop
 	RET

@@ -105,8 +105,8 @@ func TestKernelsAgreeToTheBit(t *testing.T) {
 			for _, rows := range []int{1, 2, 17, 300} {
 				stride := n + rows%3
 				x := odd(r, rows*stride+1)
-				k.colSum(got, x, rows, stride)
-				ref.colSum(want, x, rows, stride)
+				k.colSum(got, x, rows, stride, false)
+				ref.colSum(want, x, rows, stride, false)
 				compare(fmt.Sprintf("colSum %s, %d rows", what, rows), got, want)
 			}
 

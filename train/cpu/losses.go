@@ -70,7 +70,8 @@ func (l lowering) sampledSoftmax() {
 	written := place
 	written.write, written.unitBytes = true, 4
 	loss := l.out(0)
-	l.emit(l.byRow(l.in.Args[1]), func(w *worker, lo, hi int) {
+	l.emitRows(l.in.Args[1], func(w *worker, lo, hi int) {
+		terms := terms[w.base:]
 		for i := lo; i < hi; i++ {
 			terms[i] = 0
 			if a, largest, _, s, ok := f.row(w.kernels, i, w.pack[:f.k]); ok {
@@ -86,7 +87,7 @@ func (l lowering) sampledSoftmax() {
 func (l lowering) sampledSoftmaxGrad() {
 	f, touches := l.softmax()
 	dloss, dpos, dneg := l.arg(6), l.out(0), l.out(1)
-	l.emit(l.byRow(l.in.Args[1]), func(w *worker, lo, hi int) {
+	l.emitRows(l.in.Args[1], func(w *worker, lo, hi int) {
 		c := dloss[0] / float32(f.m)
 		for i := lo; i < hi; i++ {
 			e := dneg[i*f.k : (i+1)*f.k]
@@ -171,7 +172,8 @@ func (l lowering) pinball() {
 	written := place
 	written.write, written.unitBytes = true, 4
 	loss := l.out(0)
-	l.emit(l.byRow(l.in.Args[0]), func(w *worker, lo, hi int) {
+	l.emitRows(l.in.Args[0], func(w *worker, lo, hi int) {
+		sums := sums[w.base:]
 		for i := lo; i < hi; i++ {
 			y, t, weight := p.row(w, i)
 			var terms lanes
@@ -180,15 +182,15 @@ func (l lowering) pinball() {
 		}
 	}, append(touches, written)...)
 	l.emit(alone, func(*worker, int, int) {
-		loss[0] = program.LaneSum(sums) / float32(len(p.y))
+		loss[0] = program.LaneSum(sums) / float32(p.m*p.h*p.q)
 	}, place, l.whole(l.in.Outs[0], true))
 }
 
 func (l lowering) pinballGrad() {
 	p, touches := l.pinballOf()
 	dloss, dy := l.arg(3), l.out(0)
-	l.emit(l.byRow(l.in.Args[0]), func(w *worker, lo, hi int) {
-		n, c := p.h*p.q, dloss[0]/float32(len(p.y))
+	l.emitRows(l.in.Args[0], func(w *worker, lo, hi int) {
+		n, c := p.h*p.q, dloss[0]/float32(p.m*p.h*p.q)
 		for i := lo; i < hi; i++ {
 			y, t, weight := p.row(w, i)
 			w.kernels.pinballGrad(dy[i*n:(i+1)*n], y, t, weight, p.v, c)

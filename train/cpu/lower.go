@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"math"
+	"slices"
 
 	"github.com/onmart/onmart/train/program"
 )
@@ -129,8 +130,28 @@ func (l lowering) rows(id int, write bool) access {
 }
 
 func (l lowering) emit(p partition, run func(w *worker, lo, hi int), touches ...access) {
-	l.machine.steps = append(l.machine.steps, step{partition: p, run: run, touches: touches})
+	l.machine.steps = append(l.machine.steps, step{partition: p, run: run, touches: touches, instr: l.instr})
 }
+
+// emitRows emits a step that works row by row of a buffer. Where that has the rows of the batch, the step may become part of a
+// region (fuse.go): then its buffers hold blocks of the batch. So run may take lo..hi for nothing but rows of buffers that
+// touches lists by rows; the place of such a row in the batch is w.base more, the size of the batch is that of the program, and
+// scratch has a place for each row of the batch.
+func (l lowering) emitRows(id int, run func(w *worker, lo, hi int), touches ...access) {
+	l.emit(l.byRow(id), run, touches...)
+	l.last().rowwise = l.buf(id).PerRow && !slices.ContainsFunc(touches, func(a access) bool {
+		other := l.bufferOf(a) // one that is as high as the batch by chance is not cut into blocks
+		return a.unitBytes > 0 && other >= 0 && !l.buf(other).PerRow
+	})
+}
+
+// emitSum emits sums over the rows of the batch, divided by outputs, which a region may do block by block.
+func (l lowering) emitSum(p partition, over func(w *worker, lo, hi, r0, r1 int, first bool), touches ...access) {
+	l.emit(p, nil, touches...)
+	l.last().over = over
+}
+
+func (l lowering) last() *step { return &l.machine.steps[len(l.machine.steps)-1] }
 
 // byRow divides the rows of a buffer, in whole quanta of the matrix product.
 func (l lowering) byRow(id int) partition {
@@ -151,7 +172,7 @@ func (l lowering) elementwise(run func(w *worker, lo, hi int)) {
 			touches = append(touches, l.rows(a, false))
 		}
 		width := l.width(out)
-		l.emit(l.byRow(out), func(w *worker, lo, hi int) { run(w, lo*width, hi*width) }, append(touches, l.rows(out, true))...)
+		l.emitRows(out, func(w *worker, lo, hi int) { run(w, lo*width, hi*width) }, append(touches, l.rows(out, true))...)
 		return
 	}
 	for _, a := range l.in.Args {
@@ -165,20 +186,46 @@ func (l lowering) gather() {
 	if l.order == nil { // once a batch, for all columns
 		l.machine.order, l.machine.orderAt = make([]int32, l.p.Rows), access{space: l.spaces, hi: 4 * l.p.Rows, unitBytes: 4}
 		l.machine.spaces++
+		l.machine.own += 4 * l.p.Rows
 		order, written := l.order, l.orderAt
 		written.write = true
-		l.emit(l.byRow(out), func(w *worker, lo, hi int) {
+		l.emitRows(out, func(w *worker, lo, hi int) {
+			lo, hi = lo+w.base, hi+w.base
 			w.kernels.permute(order[lo:hi], w.first+lo, &w.order)
 		}, written)
 	}
-	order, x, width, column := l.order, l.out(0), l.width(out), l.in.Attr.Column
-	l.emit(l.byRow(out), func(w *worker, lo, hi int) {
-		src := w.data.Column(column).F32
-		for i := lo; i < hi; i++ {
-			at := (w.train.From + int(order[i])) * width
-			copy(x[i*width:(i+1)*width], src[at:at+width])
+	m, order, x, width, column := l.machine, l.order, l.out(0), l.width(out), len(l.gathers)
+	l.machine.gathers = append(l.gathers, l.in.Attr.Column)
+	l.emitRows(out, func(w *worker, lo, hi int) {
+		src := w.column(m, column)[w.train.From*width:]
+		if width == 1 {
+			to := x[lo:hi]
+			for i, at := range order[lo+w.base : hi+w.base] {
+				to[i] = src[at]
+			}
+			return
+		}
+		for i, at := range order[lo+w.base : hi+w.base] {
+			copy(x[(lo+i)*width:(lo+i+1)*width], src[int(at)*width:])
 		}
 	}, l.orderAt, l.rows(out, true))
+}
+
+// columnsKey says whose columns a worker has looked up.
+type columnsKey struct {
+	data *bound
+	m    *machine
+}
+
+// column is the one that gather k of the machine reads.
+func (w *worker) column(m *machine, k int) []float32 {
+	if key := (columnsKey{w.data, m}); w.whose != key {
+		w.whose, w.columns = key, w.columns[:0]
+		for _, name := range m.gathers {
+			w.columns = append(w.columns, w.data.Column(name).F32)
+		}
+	}
+	return w.columns[k]
 }
 
 func (l lowering) matmul() {
@@ -198,6 +245,13 @@ func (l lowering) matmul() {
 	l.machine.macs += mm.m * mm.n * mm.k
 	if kind := l.buf(b).Kind; l.store.frozen && !mm.transA && (kind == program.Param || kind == program.Const) {
 		mm.packed = l.store.panels(l.buf(b).Name, &mm, l.kernels)
+	} else if set := l.panelsOf(b, out, &mm); set != nil {
+		mm.packed = set.packed
+		touches = append(touches, set.place)
+	}
+	if l.in.Attr.TransA && !l.in.Attr.TransB && mm.bias == nil && mm.act == program.None && l.buf(a).PerRow && l.buf(b).PerRow {
+		l.matmulSum(mm.normal())
+		return
 	}
 	d := mm.divide(l.buf(out).PerRow)
 	l.machine.pack = max(l.pack, d.pack)
@@ -205,8 +259,54 @@ func (l lowering) matmul() {
 		l.emit(d.partition, d.run, append(touches, l.whole(a, false), l.whole(out, true))...)
 		return
 	}
-	d.perRow = l.buf(out).PerRow && l.varying
-	l.emit(d.partition, d.run, append(touches, l.rows(a, false), l.rows(out, true))...)
+	l.emitRows(out, d.run, append(touches, l.rows(a, false), l.rows(out, true))...)
+}
+
+// matmulSum is the gradient of a weight: a sum over the rows of the batch.
+func (l lowering) matmulSum(mm matmul) {
+	l.machine.pack = max(l.pack, mm.packLen())
+	out := l.in.Outs[0]
+	p, by, unit := l.outputs(out)
+	part := func(w *worker, r0, r1 int, first bool) *matmul {
+		w.product = mm
+		w.product.a, w.product.b, w.product.k, w.product.more = mm.a[r0*mm.m:], mm.b[r0*mm.n:], r1-r0, !first
+		return &w.product
+	}
+	over := func(w *worker, lo, hi, r0, r1 int, first bool) {
+		part(w, r0, r1, first).run(w, lo, hi, 0, mm.panels())
+	}
+	if by == byColumns || mm.m == 1 {
+		over = func(w *worker, lo, hi, r0, r1 int, first bool) {
+			part(w, r0, r1, first).run(w, 0, mm.m, lo/tileCols, ceilDiv(hi, tileCols))
+		}
+	}
+	l.emitSum(p, over, l.rows(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.units(out, unit, true))
+}
+
+// How the elements of a tensor are divided between workers.
+const (
+	byElements = iota
+	byRows
+	byColumns
+)
+
+// outputs divides a tensor between workers, always in the same way: so whoever sums a gradient up may update the weights with it.
+// A matrix is divided by rows or by columns, by what is more even, in runs of tileCols, the width of a panel.
+func (m *machine) outputs(id int) (p partition, by, unitBytes int) {
+	b := &m.p.Buffers[id]
+	n := b.Len() / b.Shape[0]
+	if len(b.Shape) != 2 || n == 1 {
+		return byElement(b.Len()), byElements, 4
+	}
+	largest := func(p partition) float64 {
+		_, hi := p.split(p.units, 0, m.workers)
+		return float64(hi) / float64(p.units)
+	}
+	rows, columns := partition{units: b.Shape[0], quantum: tileCols}, partition{units: n, quantum: tileCols}
+	if largest(rows) <= 1.05*largest(columns) {
+		return rows, byRows, 4 * n
+	}
+	return columns, byColumns, 4
 }
 
 func (l lowering) activate() {
@@ -247,8 +347,16 @@ func (l lowering) actGrad() {
 func (l lowering) colSum() {
 	x, s := l.arg(0), l.out(0)
 	rows, n := l.buf(l.in.Args[0]).Shape[0], len(s)
-	l.emit(byElement(n), func(w *worker, lo, hi int) { w.kernels.colSum(s[lo:hi], x[lo:], rows, n) },
-		l.whole(l.in.Args[0], false), l.units(l.in.Outs[0], 4, true))
+	x0 := l.in.Args[0]
+	over := func(w *worker, lo, hi, r0, r1 int, first bool) {
+		w.kernels.colSum(s[lo:hi], x[r0*n+lo:], r1-r0, n, !first)
+	}
+	if l.buf(x0).PerRow {
+		l.emitSum(byElement(n), over, l.rows(x0, false), l.units(l.in.Outs[0], 4, true))
+		return
+	}
+	l.emit(byElement(n), func(w *worker, lo, hi int) { over(w, lo, hi, 0, rows, true) },
+		l.whole(x0, false), l.units(l.in.Outs[0], 4, true))
 }
 
 func (l lowering) add() {
@@ -272,10 +380,10 @@ func (l lowering) fill() {
 }
 
 func (l lowering) dropout() {
-	x, y, at := l.arg(0), l.out(0), l.in.Attr
+	x, y, at, width := l.arg(0), l.out(0), l.in.Attr, l.width(l.in.Outs[0])
 	l.elementwise(func(w *worker, lo, hi int) {
 		w.drop = dropCoef{seed: w.data.Seed, step: w.step, site: at.Site, rate: at.Rate, keep: 1 - at.Rate}
-		w.kernels.dropout(y[lo:hi], x[lo:hi], lo, &w.drop)
+		w.kernels.dropout(y[lo:hi], x[lo:hi], lo+w.base*width, &w.drop)
 	})
 }
 
@@ -285,7 +393,7 @@ func (l lowering) columns(id int, run func(row int)) {
 	for _, a := range l.in.Args {
 		touches = append(touches, l.rows(a, false))
 	}
-	l.emit(l.byRow(id), func(_ *worker, lo, hi int) {
+	l.emitRows(id, func(_ *worker, lo, hi int) {
 		for r := lo; r < hi; r++ {
 			run(r)
 		}
@@ -329,10 +437,11 @@ func (l lowering) sliceGrad() {
 // bce is two steps: the terms by row, then their sum by one worker.
 func (l lowering) bce() {
 	z, t, wt, loss := l.arg(0), l.arg(1), l.arg(2), l.out(0)
-	terms, place := l.scratch(len(z))
+	terms, place := l.scratch(l.buf(l.in.Args[0]).Shape[0])
 	written := place
 	written.write, written.unitBytes = true, 4
-	l.emit(l.byRow(l.in.Args[0]), func(_ *worker, lo, hi int) {
+	l.emitRows(l.in.Args[0], func(w *worker, lo, hi int) {
+		terms := terms[w.base:]
 		for i := lo; i < hi; i++ {
 			terms[i] = float32(float64(wt[i]) * bceTerm(float64(z[i]), float64(t[i])))
 		}
@@ -349,13 +458,34 @@ func bceTerm(z, t float64) float64 {
 
 func (l lowering) bceGrad() {
 	z, t, wt, dloss, dz := l.arg(0), l.arg(1), l.arg(2), l.arg(3), l.out(0)
-	rows := float64(len(z))
-	l.emit(l.byRow(l.in.Args[0]), func(_ *worker, lo, hi int) {
-		for i := lo; i < hi; i++ {
-			dz[i] = float32(float64(dloss[0]) * float64(wt[i]) * (sigmoid(float64(z[i])) - float64(t[i])) / rows)
+	rows := float64(l.buf(l.in.Args[0]).Shape[0])
+	known, constant := l.constant(l.in.Args[3])
+	touches := []access{l.rows(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false), l.rows(l.in.Outs[0], true)}
+	if !constant {
+		touches = append(touches, l.whole(l.in.Args[3], false))
+	}
+	l.emitRows(l.in.Args[0], func(_ *worker, lo, hi int) {
+		scale := known
+		if !constant {
+			scale = dloss[0]
 		}
-	}, l.rows(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false),
-		l.whole(l.in.Args[3], false), l.rows(l.in.Outs[0], true))
+		for i := lo; i < hi; i++ {
+			dz[i] = float32(float64(scale) * float64(wt[i]) * (sigmoid(float64(z[i])) - float64(t[i])) / rows)
+		}
+	}, touches...)
+}
+
+// constant is the value of a buffer that one Fill and nothing else writes: who knows it need not wait for it.
+func (l lowering) constant(id int) (value float32, is bool) {
+	for i := range l.p.Instrs {
+		if in := &l.p.Instrs[i]; slices.Contains(in.Outs, id) {
+			if is || in.Op != program.Fill {
+				return 0, false
+			}
+			value, is = in.Attr.Scale, true
+		}
+	}
+	return value, is
 }
 
 func sigmoid(z float64) float64 { return 1 / (1 + math.Exp(-z)) }
@@ -373,14 +503,41 @@ func (l lowering) accumulate() {
 
 func (l lowering) adamw() {
 	g, p, m, v, at := l.arg(0), l.out(0), l.out(1), l.out(2), l.in.Attr
-	touches := []access{l.units(l.in.Args[0], 4, false)}
+	part, by, unit := l.outputs(l.in.Outs[0])
+	touches := []access{l.units(l.in.Args[0], unit, false)}
 	for _, o := range l.in.Outs {
-		touches = append(touches, l.units(o, 4, true))
+		touches = append(touches, l.units(o, unit, true))
 	}
-	l.emit(byElement(len(g)), func(w *worker, lo, hi int) {
-		w.adam = newAdamCoef(&at, w.step, w.rate)
-		w.kernels.adamw(p[lo:hi], m[lo:hi], v[lo:hi], g[lo:hi], &w.adam)
+	n := len(g) / l.buf(l.in.Outs[0]).Shape[0]
+	l.emit(part, func(w *worker, lo, hi int) {
+		c := w.adamCoef(&at)
+		switch by {
+		case byRows:
+			lo, hi = lo*n, hi*n
+		case byColumns:
+			for ; lo < len(g); lo, hi = lo+n, hi+n {
+				w.kernels.adamw(p[lo:hi], m[lo:hi], v[lo:hi], g[lo:hi], c)
+			}
+			return
+		}
+		w.kernels.adamw(p[lo:hi], m[lo:hi], v[lo:hi], g[lo:hi], c)
 	}, touches...)
+}
+
+// adamKey is what the coefficients of AdamW are made of.
+type adamKey struct {
+	beta1, beta2, eps, decay float64
+	step                     uint32
+	rate                     float32
+	made                     bool
+}
+
+// adamCoef are the coefficients of this step, which are computed once a step where all weights have the same.
+func (w *worker) adamCoef(at *program.Attr) *adamCoef {
+	if key := (adamKey{at.Beta1, at.Beta2, at.Eps, at.Decay, w.step, w.rate, true}); w.adamOf != key {
+		w.adamOf, w.adam = key, newAdamCoef(at, w.step, w.rate)
+	}
+	return &w.adam
 }
 
 // newAdamCoef rounds each coefficient to float32 once; step counts from 0.
@@ -396,7 +553,7 @@ func newAdamCoef(at *program.Attr, step uint32, rate float32) adamCoef {
 func (l lowering) standardize() {
 	x, mean, scale, log := l.mem[l.in.Args[0]].f64, l.mem[l.in.Args[1]].f64, l.mem[l.in.Args[2]].f64, l.mem[l.in.Args[3]].f64
 	y, n := l.out(0), len(mean)
-	l.emit(l.byRow(l.in.Outs[0]), func(_ *worker, lo, hi int) {
+	l.emitRows(l.in.Outs[0], func(_ *worker, lo, hi int) {
 		for r := lo; r < hi; r++ {
 			in, out := x[r*n:(r+1)*n], y[r*n:(r+1)*n]
 			for j, u := range in {
@@ -412,7 +569,7 @@ func (l lowering) standardize() {
 
 func (l lowering) calibrate() {
 	z, ab, p := l.arg(0), l.mem[l.in.Args[1]].f64, l.mem[l.in.Outs[0]].f64
-	l.emit(l.byRow(l.in.Outs[0]), func(_ *worker, lo, hi int) {
+	l.emitRows(l.in.Outs[0], func(_ *worker, lo, hi int) {
 		for i := lo; i < hi; i++ {
 			p[i] = sigmoid(ab[0]*float64(z[i]) + ab[1])
 		}

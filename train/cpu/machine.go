@@ -10,6 +10,7 @@ type partition struct {
 	units   int
 	perRow  bool // as many units as the batch has rows, where that is fewer than the program's
 	quantum int
+	region  int // of a step of a region, whose rows are divided block by block; 0 elsewhere
 }
 
 // alone is the partition of work that worker 0 does.
@@ -29,37 +30,70 @@ type access struct {
 	write         bool
 }
 
-// spaceArena is the space of temps; every other buffer is a space of its own from 1 on.
+// spaceArena is the space of what lies in the arena; every other buffer is a space of its own from 1 on.
 const spaceArena = 0
 
 // step is one instruction, or a part of one, made ready: operands resolved, work divided.
 type step struct {
 	partition
-	run     func(w *worker, lo, hi int)
+	// run does units lo..hi.
+	run func(w *worker, lo, hi int)
+	// over, in place of run, does units lo..hi of sums over the rows r0..r1 of the batch; first begins the sums, else they
+	// go on.
+	over    func(w *worker, lo, hi, r0, r1 int, first bool)
+	rowwise bool // it may be run a block of rows at a time: see emitRows
 	touches []access
-	barrier bool // wait for the other workers first
+	instr   int // of the program, or one of the numbers below 0
 }
 
-// machine is a program with its memory. Several workers run it at a time, all of them through all steps.
+// What a step is of that is of no instruction.
+const (
+	instrLoad   = -1 - iota // an input of a forward program is filled
+	instrUnload             // its output is handed out
+	instrPack               // weights are packed that were updated
+	instrCopy               // rows go from a buffer to its twin, or back
+)
+
+// machine is a program with its memory. Several workers run it at a time, all of them through all phases.
 type machine struct {
 	p       *program.Program
-	varying bool // run with fewer rows than the program has: a forward program
+	varying bool // run with any number of rows: a forward program
 	kernels *kernels
 	store   *store
 	slots   []float64
+	workers int // at most
+	most    int // rows of a block, where a test wants other than what fits the cache; 0 elsewhere
+
 	mem     []tensor // by buffer
 	place   []access // by buffer: where it lies
 	spaces  int
 	steps   []step
-	order   []int32 // the rows of the batch, where the program gathers
-	orderAt access  // its place
-	macs    int     // multiply-adds of one run, or what takes as long, for the choice of how many workers
-	pack    int     // elements that a worker needs for panels
+	instr   int      // under lowering
+	order   []int32  // the rows of the batch, where the program gathers
+	orderAt access   // its place
+	macs    int      // multiply-adds of one run, or what takes as long, for the choice of how many workers
+	pack    int      // elements that a worker needs for panels
+	gathers []string // columns, in the order of the Gathers
+	packs   []*panelSet
+	turns   *machine // that this one takes turns with, so that it must keep its packed weights true; nil without
+	own     int      // bytes of memory beside the arena
+
+	plan                  layout
+	whole, twinMem        []tensor // by buffer, and by twin
+	wholePlace, twinPlace []access
+	phases                []phase
+	// stream: a forward program that is one region, and so takes any number of rows at once.
+	stream bool
+	in     []feed // of a forward program
+	out    drain
+	checks bool // that indices among its inputs are some
 }
 
 // position is where in the training a worker is.
 type position struct {
 	rows  int // of this batch
+	base  int // what is added to the row of a buffer to have the row of the batch: see layout
+	from  int // the first row of this batch among those that a forward program is given
 	step  uint32
 	first int // of this batch in the order of its epoch
 	train program.Range
@@ -74,15 +108,20 @@ type worker struct {
 	id, of  int
 	kernels *kernels
 	barrier *barrier
-	wake    chan struct{}
+	start   *gate
 	pack    []float32
 	tile    tile
+	product matmul // the part of a product that is under way
 	adam    adamCoef
+	adamOf  adamKey
 	drop    dropCoef
+	columns [][]float32 // of data, by gather of the machine
+	whose   columnsKey
+	fault   error // the first of a forward program's inputs
 }
 
 func newWorker(k *kernels, id, of, pack int) *worker {
-	return &worker{id: id, of: of, kernels: k, pack: alignedF32(pack)}
+	return &worker{id: id, of: of, kernels: k, pack: alignedF32(pack), start: newGate()}
 }
 
 // wait is a barrier between the workers.
@@ -92,65 +131,53 @@ func (w *worker) wait() {
 	}
 }
 
-// newMachine resolves a valid program of a set.
-func newMachine(s *program.Set, p *program.Program, k *kernels, st *store, slots []float64) *machine {
-	m := &machine{p: p, varying: p == s.Forward, kernels: k, store: st, slots: slots, spaces: 1}
-	m.layout(s.Slots)
-	for i := range p.Instrs {
-		m.lower(&p.Instrs[i])
-	}
-	m.planBarriers()
+// newMachine plans a valid program of a set for so many workers at most; turns is nil or the machine that it takes turns with. It
+// runs after build.
+func newMachine(s *program.Set, p *program.Program, k *kernels, st *store, slots []float64, workers int, turns *machine) *machine {
+	m := &machine{turns: turns, p: p, varying: p == s.Forward, kernels: k, store: st, slots: slots, workers: workers}
+	m.dry()
+	m.lowerAll()
+	m.plan = m.planLayout()
 	return m
 }
 
-// layout gives every buffer its memory and its place. Shared tensors are spaces by their position in the
-// store, so that two programs' places need never be compared.
-func (m *machine) layout(slotNames []string) {
-	arena := aligned(m.p.Arena)
-	for i := range m.p.Buffers {
-		b := &m.p.Buffers[i]
-		var t tensor
-		place := access{space: m.spaces, hi: b.Len() * b.DType.Size()}
-		m.spaces++
-		switch b.Kind {
-		case program.Param, program.State, program.Const:
-			t = m.store.find(b.Name).tensor
-		case program.Temp:
-			t = view(arena, b.DType, b.Offset, b.Len())
-			place = access{space: spaceArena, lo: b.Offset, hi: b.Offset + place.hi}
-		case program.Slot:
-			for s, n := range slotNames {
-				if n == b.Name {
-					t.f64 = m.slots[s : s+1]
-				}
-			}
-		default:
-			t = newTensor(b.DType, b.Len())
-		}
-		m.mem = append(m.mem, t)
-		m.place = append(m.place, place)
-	}
+// build gives the machine its memory and makes its steps. The arena has plan.bytes at least; several machines of which one runs
+// at a time may share it.
+func (m *machine) build(arena []float64, slotNames []string) {
+	m.allocate(arena, slotNames)
+	m.lowerAll()
+	m.assemble()
 }
 
-// scratch takes memory that no buffer has, for parts of one instruction.
+// scratch takes memory that no buffer has, for parts of one instruction. It is never cut into blocks: a step of a region
+// finds row i of the batch's block at i + w.base.
 func (m *machine) scratch(n int) ([]float32, access) {
 	m.spaces++
+	m.own += 4 * n
 	return alignedF32(n), access{space: m.spaces - 1, hi: 4 * n}
 }
 
-// planBarriers marks the steps that must wait: those that touch what an earlier step since the last barrier
-// has touched in another division of the work, one of the two writing. Rows that stay with one worker from
-// Gather to the loss need no barrier between.
-func (m *machine) planBarriers() {
-	since := 0
-	for i := range m.steps {
-		for j := since; j < i && !m.steps[i].barrier; j++ {
-			m.steps[i].barrier = conflict(&m.steps[i], &m.steps[j])
-		}
-		if m.steps[i].barrier {
-			since = i
-		}
+// lowerAll makes the steps of all instructions.
+func (m *machine) lowerAll() {
+	m.steps, m.order, m.macs, m.pack, m.gathers, m.own = nil, nil, 0, 0, nil, 0
+	m.spaces = len(m.p.Buffers) + 1
+	m.packs = nil
+	for i := range m.in {
+		m.instr = instrLoad
+		m.load(i)
 	}
+	for i := range m.p.Instrs {
+		m.instr = i
+		m.enter(i)
+		m.lower(&m.p.Instrs[i])
+		m.leave(i)
+	}
+	if m.varying {
+		m.instr = instrUnload
+		m.unload()
+	}
+	m.instr = instrPack
+	m.repack()
 }
 
 func conflict(a, b *step) bool {
@@ -160,7 +187,7 @@ func conflict(a, b *step) bool {
 	}
 	for _, x := range a.touches {
 		for _, y := range b.touches {
-			if x.space != y.space || x.lo >= y.hi || y.lo >= x.hi || !x.write && !y.write {
+			if !x.meets(y) {
 				continue
 			}
 			if !(same && x.unitBytes > 0 && x.unitBytes == y.unitBytes && x.lo == y.lo) {
@@ -171,29 +198,42 @@ func conflict(a, b *step) bool {
 	return false
 }
 
-// run does all steps for a batch of w.rows rows. It ends without a barrier.
+// meets tells whether the order of two accesses matters.
+func (a access) meets(b access) bool {
+	return a.space == b.space && a.lo < b.hi && b.lo < a.hi && (a.write || b.write)
+}
+
+// run does all phases for a batch of w.rows rows. It ends without a barrier.
 func (m *machine) run(w *worker) {
-	for i := range m.steps {
-		s := &m.steps[i]
-		if s.barrier {
+	for i := range m.phases {
+		ph := &m.phases[i]
+		if ph.barrier {
 			w.wait()
 		}
-		units := s.units
-		if s.perRow {
-			units = w.rows
-		}
-		if lo, hi := s.split(units, w.id, w.of); lo < hi {
-			s.run(w, lo, hi)
+		switch {
+		case ph.rows == nil:
+			m.plain(w, &ph.step)
+		case ph.sums == nil:
+			m.eachRow(w, ph)
+		default:
+			m.eachBlock(w, ph)
 		}
 	}
 }
 
-// result is the output of a forward program: its buffer and the elements of one row.
-func (m *machine) result() (id int, b *program.Buffer, width int) {
-	for i := range m.p.Buffers {
-		if b := &m.p.Buffers[i]; b.Kind == program.Output {
-			return i, b, b.Len() / b.Shape[0]
-		}
+// plain does a worker's share of a step outside the regions.
+func (m *machine) plain(w *worker, s *step) {
+	units := s.units
+	if s.perRow {
+		units = w.rows
 	}
-	panic("cpu: a forward program without an output") // Validate refuses it
+	lo, hi := s.split(units, w.id, w.of)
+	if lo >= hi {
+		return
+	}
+	if s.over != nil {
+		s.over(w, lo, hi, 0, m.p.Rows, true)
+		return
+	}
+	s.run(w, lo, hi)
 }

@@ -60,7 +60,7 @@ func (l lowering) mapping() {
 			continue
 		}
 		args[k] = source{register: len(m.spreads)}
-		m.spreads = append(m.spreads, spread{len(m.spreads), l.arg(k), spreadDims(l.buf(id).Shape, shape)})
+		m.spreads = append(m.spreads, spread{len(m.spreads), l.arg(k), spreadDims(endless(l.buf(id)), endless(l.buf(out)))})
 	}
 	m.registers = len(m.spreads)
 	m.compile(l.kernels.fns, steps, args)
@@ -95,6 +95,16 @@ func (m *mapping) compile(fns map[program.Fn]vectorFn, steps []program.Step, arg
 	if len(m.steps) == 0 || len(steps) > 0 && steps[len(steps)-1].Fn == "" { // an operand or a constant alone
 		m.steps = append(m.steps, mapStep{fn: func(y, a, _ []float32) { copy(y, a) }, a: stack[0], b: stack[0], to: -1})
 	}
+}
+
+// endless is a shape with more rows than there can be where they are those of a batch: a region's blocks may be more than a program
+// for one row has (see emitRows).
+func endless(b *program.Buffer) []int {
+	shape := slices.Clone(b.Shape)
+	if b.PerRow {
+		shape[0] = 1 << 30
+	}
+	return shape
 }
 
 // spreadDims describes how an operand lies under y, without dimensions of 1, neighbours merged where one step follows
@@ -196,7 +206,7 @@ func (l lowering) emitMapping(m *mapping) {
 	}
 	if byRow {
 		width := l.width(out)
-		l.emit(l.byRow(out), func(w *worker, lo, hi int) { m.run(w, lo*width, hi*width) }, append(touches, l.rows(out, true))...)
+		l.emitRows(out, func(w *worker, lo, hi int) { m.run(w, lo*width, hi*width) }, append(touches, l.rows(out, true))...)
 		return
 	}
 	l.emit(byElement(b.Len()), m.run, append(touches, l.units(out, 4, true))...)

@@ -24,6 +24,7 @@ type matmul struct {
 	transA, transB bool
 	act            program.Act
 	packed         []float32 // b in panels, made once, where b does not change
+	more           bool      // the chains go on from what is in y; never with b transposed
 
 	// epilogue, unless nil, is called once for every element of y, in blocks: rows lo..hi of columns j0..j1 are final,
 	// with bias and act, and in the cache of the worker that calls it. It may change them. Where a block ends depends
@@ -60,12 +61,15 @@ type division struct {
 	pack  int // elements of memory that each worker needs for panels
 }
 
+// packLen is the elements of memory that a worker needs for panels.
+func (mm *matmul) packLen() int { return min(mm.k, kBlock) * min(mm.panels(), panelBlock) * tileCols }
+
 // divide divides by rows of y, or by panels where a worker with rows of y would still read all of a, or where y has one
 // row; perRow says that y grows with the batch.
 func (mm *matmul) divide(perRow bool) division {
 	product := mm.normal()
 	d := division{}
-	d.pack = min(product.k, kBlock) * min(product.panels(), panelBlock) * tileCols
+	d.pack = product.packLen()
 	if product.transA || product.m == 1 && !perRow {
 		d.partition = partition{units: product.panels(), quantum: 1}
 		d.run = func(w *worker, lo, hi int) { product.run(w, 0, product.m, lo, hi) }
@@ -80,7 +84,7 @@ func (mm *matmul) divide(perRow bool) division {
 func (mm *matmul) run(w *worker, lo, hi, p0, p1 int) {
 	j0, j1 := p0*tileCols, min(p1*tileCols, mm.n)
 	switch {
-	case mm.n == 1 && !mm.transA:
+	case mm.n == 1 && !mm.transA && !mm.more:
 		mm.column(w, lo, hi)
 		mm.finish(w, lo, hi, j0, j1)
 	case hi-lo < fewRows && mm.transB && !mm.transA:
@@ -127,7 +131,7 @@ func (mm *matmul) dots(w *worker, i, j0, j1 int) {
 func (mm *matmul) flat(w *worker, lo, hi, j0, j1 int) {
 	t := &w.tile
 	t.rows, t.tiles, t.k = hi-lo, 1, mm.k
-	t.ldb, t.ldc, t.load, t.relu = mm.n, mm.n, false, mm.act == program.Relu
+	t.ldb, t.ldc, t.load, t.relu = mm.n, mm.n, mm.more, mm.act == program.Relu
 	a0 := mm.stridesA(t, lo, 0)
 	t.a = mm.a[a0:]
 	width := w.kernels.tileCols[t.rows]
@@ -249,7 +253,7 @@ func (mm *matmul) panel(w *worker, b []float32, ldb, k0, kc, lo, hi, p int) {
 	j0 := p * tileCols
 	t := &w.tile
 	t.b, t.ldb, t.ldc, t.k, t.cols = b, ldb, mm.n, kc, min(tileCols, mm.n-j0)
-	t.load = k0 > 0
+	t.load = k0 > 0 || mm.more
 	last := k0+kc == mm.k
 	t.relu = mm.act == program.Relu && last
 	if t.bias = nil; mm.bias != nil && last {

@@ -85,9 +85,101 @@ func (s *store) panels(name string, mm *matmul, k *kernels) []float32 {
 	return s.packs[key]
 }
 
+// panelSet is the packed form of a weight that is updated by the program: made when a run begins and after each update.
+type panelSet struct {
+	key    packKey
+	mm     matmul
+	packed []float32
+	weight int    // its buffer
+	place  access // of the packed form
+}
+
+// panelsOf is the packed form of weight b for a product whose output has the rows of the batch, or nil where the product packs
+// it itself: for a few rows, or where the weight has been written before.
+func (l lowering) panelsOf(b, out int, mm *matmul) *panelSet {
+	few := 4 * packFrom * tileRows // b as it lies is read nearly as fast: the copy must be for many rows
+	if mm.transB {
+		few = packFrom * tileRows / 4
+	}
+	if l.buf(b).Kind != program.Param || l.store.frozen || mm.transA || mm.n == 1 || mm.k == 1 || !l.buf(out).PerRow || l.p.Rows < few {
+		return nil
+	}
+	for i := range l.p.Instrs[:l.instr] {
+		if slices.Contains(l.p.Instrs[i].Outs, b) {
+			return nil
+		}
+	}
+	key := packKey{l.buf(b).Name, mm.transB}
+	for _, s := range l.packs {
+		if s.key == key {
+			return s
+		}
+	}
+	s := &panelSet{key: key, mm: *mm, packed: l.store.room(key, mm), weight: b}
+	s.place = access{space: l.spaces, hi: 4 * len(s.packed)}
+	l.machine.spaces++
+	l.machine.packs = append(l.packs, s)
+	return s
+}
+
+// room is memory for the packed form of a weight, which the machines of a set share.
+func (s *store) room(key packKey, mm *matmul) []float32 {
+	if s.packs[key] == nil {
+		s.packs[key] = alignedF32(mm.k * mm.panels() * tileCols)
+	}
+	return s.packs[key]
+}
+
+// pack makes panels lo..hi.
+func (s *panelSet) pack(k *kernels, lo, hi int) {
+	for k0 := 0; k0 < s.mm.k; k0 += kBlock {
+		kc := min(kBlock, s.mm.k-k0)
+		s.mm.pack(k, s.packed[(k0*s.mm.panels()+lo*kc)*tileCols:], k0, kc, lo, hi)
+	}
+}
+
+// repack emits the steps that pack the weights that the program has updated, those too that only the machine reads with which
+// it takes turns.
+func (m *machine) repack() {
+	l := lowering{machine: m}
+	sets := slices.Clone(m.packs)
+	if m.turns != nil {
+		for _, s := range m.turns.packs {
+			if !slices.ContainsFunc(sets, func(t *panelSet) bool { return t.key == s.key }) {
+				other := *s
+				other.weight = slices.IndexFunc(m.p.Buffers, func(b program.Buffer) bool { return b.Name == s.key.name })
+				other.place.space = m.spaces
+				m.spaces++
+				sets = append(sets, &other)
+			}
+		}
+	}
+	for _, s := range sets {
+		updated := slices.ContainsFunc(m.p.Instrs, func(in program.Instr) bool { return slices.Contains(in.Outs, s.weight) })
+		if !updated {
+			continue
+		}
+		made := s.place
+		made.write, made.unitBytes = true, 4*s.mm.k*tileCols
+		l.emit(partition{units: s.mm.panels(), quantum: 1}, func(w *worker, lo, hi int) { s.pack(w.kernels, lo, hi) },
+			l.whole(s.weight, false), made)
+	}
+}
+
+// prepare packs all weights, divided between the workers, before a run.
+func (m *machine) prepare(w *worker) {
+	for _, s := range m.packs {
+		all := partition{units: s.mm.panels(), quantum: 1}
+		if lo, hi := all.split(all.units, w.id, w.of); lo < hi {
+			s.pack(w.kernels, lo, hi)
+		}
+	}
+	w.wait()
+}
+
 // newStore takes memory for every tensor of the set.
 func newStore(s *program.Set) *store {
-	st := &store{}
+	st := &store{packs: map[packKey][]float32{}}
 	for _, h := range s.Holds() {
 		st.tensors = append(st.tensors, &named{h, newTensor(h.DType, h.Len())})
 	}

@@ -93,7 +93,8 @@ func runOp(t *testing.T, k *kernels, threads int, op program.Op, at program.Attr
 	}
 	p.Instrs = []program.Instr{in}
 	set.Train = &p
-	m := newMachine(set, &p, k, newStore(set), make([]float64, 1))
+	m := newMachine(set, &p, k, newStore(set), make([]float64, 1), threads, nil)
+	m.build(aligned(m.plan.bytes), set.Slots)
 	fill := func(id int, o operand) {
 		copy(m.mem[id].f32, o.f32)
 		copy(m.mem[id].f64, o.f64)

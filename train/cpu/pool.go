@@ -6,18 +6,63 @@ import (
 	"sync/atomic"
 )
 
-// spins is how often a worker looks before it sleeps: about 20 us, more than any imbalance between two
-// workers of a step, less than a visible waste when the machine is busy with something else.
-const spins = 20000
+// spins is how often a worker looks before it sleeps, each time after a pause of spinPauses: about 40 us, more than any
+// imbalance between two workers of a step, less than a visible waste when the machine is busy with something else.
+const (
+	spins      = 1000
+	spinPauses = 1
+)
+
+// gate is a number that goes up, and workers who wait for it to.
+type gate struct {
+	round  atomic.Uint32
+	_      [60]byte // what is written when somebody sleeps is not in the line that others look at
+	asleep atomic.Int32
+	mu     sync.Mutex
+	moved  sync.Cond
+}
+
+func newGate() *gate {
+	g := &gate{}
+	g.moved.L = &g.mu
+	return g
+}
+
+// open lets all go on who wait for a round other than the present one.
+func (g *gate) open() {
+	g.round.Add(1)
+	if g.asleep.Load() > 0 { // who has counted itself after this looks at the round again
+		g.mu.Lock()
+		g.moved.Broadcast()
+		g.mu.Unlock()
+	}
+}
+
+// wait returns when the round is not the one given any more.
+func (g *gate) wait(round uint32, spins int) {
+	for range spins {
+		if g.round.Load() != round {
+			return
+		}
+		pause(spinPauses)
+	}
+	g.asleep.Add(1)
+	g.mu.Lock()
+	for g.round.Load() == round {
+		g.moved.Wait()
+	}
+	g.mu.Unlock()
+	g.asleep.Add(-1)
+}
 
 // barrier lets n workers go on together. What any of them wrote before is visible to all after.
 type barrier struct {
+	gate
 	n       int32
 	spins   int
+	_       [64]byte
 	arrived atomic.Int32
-	round   atomic.Uint32
-	mu      sync.Mutex
-	moved   sync.Cond // round has moved
+	_       [60]byte
 }
 
 // newBarrier is for n workers at most; reset says how many take part.
@@ -27,82 +72,90 @@ func newBarrier() *barrier {
 	return b
 }
 
-// reset sets the number of workers while none waits. Spinning helps only where all can run at once.
-func (b *barrier) reset(n int) {
-	b.n, b.spins = int32(n), 0
+// reset sets the number of workers while none waits.
+func (b *barrier) reset(n int) { b.n, b.spins = int32(n), spinsFor(n) }
+
+// spinsFor is how often one of n workers looks before it sleeps: spinning helps only where all can run at once.
+func spinsFor(n int) int {
 	if n <= runtime.GOMAXPROCS(0) {
-		b.spins = spins
+		return spins
 	}
+	return 0
 }
 
 func (b *barrier) wait() {
 	round := b.round.Load()
 	if b.arrived.Add(1) == b.n {
 		b.arrived.Store(0)
-		b.mu.Lock()
-		b.round.Add(1)
-		b.mu.Unlock()
-		b.moved.Broadcast()
+		b.open()
 		return
 	}
-	for range b.spins {
-		if b.round.Load() != round {
-			return
-		}
-	}
-	b.mu.Lock()
-	for b.round.Load() == round {
-		b.moved.Wait()
-	}
-	b.mu.Unlock()
+	b.gate.wait(round, b.spins)
 }
 
-// pool is the workers of one Exec. Worker 0 is the caller; the others are goroutines that sleep between jobs.
+// pool is the workers of one Exec. Worker 0 is the caller; the others are goroutines that wait between jobs, at first
+// looking, then asleep.
 type pool struct {
 	workers []*worker
 	barrier *barrier
 	job     func(w *worker)
-	done    sync.WaitGroup
+	left    atomic.Int32 // workers that have not ended the job
+	done    *gate
+	spins   int // between jobs
+	closed  bool
 }
 
 func newPool(k *kernels, threads, pack int) *pool {
-	p := &pool{barrier: newBarrier()}
+	p := &pool{barrier: newBarrier(), done: newGate(), spins: spinsFor(threads)}
 	for id := range threads {
 		w := newWorker(k, id, threads, pack)
 		w.barrier = p.barrier
 		p.workers = append(p.workers, w)
 		if id > 0 {
-			w.wake = make(chan struct{}, 1)
-			go func() {
-				for range w.wake {
-					p.job(w)
-					p.done.Done()
-				}
-			}()
+			go p.serve(w, w.start.round.Load())
 		}
 	}
 	return p
+}
+
+// serve does one job after the other, each when the worker's gate opens.
+func (p *pool) serve(w *worker, round uint32) {
+	for {
+		w.start.wait(round, p.spins)
+		round++
+		if p.closed {
+			return
+		}
+		p.job(w)
+		if p.left.Add(-1) == 0 {
+			p.done.open()
+		}
+	}
 }
 
 // run does the job on the first n workers and returns when all have done it.
 func (p *pool) run(n int, job func(w *worker)) {
 	p.job = job
 	p.barrier.reset(n)
-	p.done.Add(n - 1)
+	p.left.Store(int32(n - 1))
+	round := p.done.round.Load()
 	for _, w := range p.workers[:n] {
 		w.of = n
 	}
 	for _, w := range p.workers[1:n] {
-		w.wake <- struct{}{}
+		w.start.open()
 	}
 	job(p.workers[0])
-	p.done.Wait()
+	if n > 1 {
+		p.done.wait(round, spinsFor(n))
+	}
 }
 
 // close ends the goroutines.
 func (p *pool) close() {
+	p.closed = true
 	for _, w := range p.workers[1:] {
-		close(w.wake)
+		w.start.open()
 	}
 	p.workers = nil
 }

@@ -33,7 +33,7 @@ func (k *kernels) foldRow(fold program.Fold, x []float32) float32 {
 // foldRows is a Reduce along another one, whose values are stride apart, for neighbouring results y.
 func (k *kernels) foldRows(fold program.Fold, y, x []float32, n, stride int) {
 	if fold == program.Sum || fold == program.Mean {
-		k.colSum(y, x, n, stride)
+		k.colSum(y, x, n, stride, false)
 		if fold == program.Mean {
 			k.div(y, y, float32(n))
 		}
@@ -52,6 +52,11 @@ func (l lowering) reduce() {
 	x, y := l.arg(0), l.out(0)
 	outer, n, inner := program.Split(l.buf(from).Shape, l.in.Attr.Axis)
 	switch {
+	case outer == 1 && inner > 1 && fold == program.Sum && l.buf(from).PerRow: // over the rows of the batch
+		l.emitSum(byElement(inner), func(w *worker, lo, hi, r0, r1 int, first bool) {
+			w.kernels.colSum(y[lo:hi], x[r0*inner+lo:], r1-r0, inner, !first)
+		}, l.rows(from, false), l.units(l.in.Outs[0], 4, true))
+		return
 	case outer == 1 && inner > 1: // by result
 		l.emit(byElement(inner), func(w *worker, lo, hi int) { w.kernels.foldRows(fold, y[lo:hi], x[lo:], n, inner) },
 			l.whole(from, false), l.units(l.in.Outs[0], 4, true))
@@ -62,7 +67,7 @@ func (l lowering) reduce() {
 		return
 	}
 	each := outer / l.buf(from).Shape[0] // results in one row of x
-	l.emit(l.byRow(from), func(w *worker, lo, hi int) {
+	l.emitRows(from, func(w *worker, lo, hi int) {
 		for o := lo * each; o < hi*each; o++ {
 			if inner == 1 {
 				y[o] = w.kernels.foldRow(fold, x[o*n:(o+1)*n])
@@ -87,7 +92,7 @@ func (l lowering) byRows(run func(w *worker, row int)) {
 	for _, o := range l.in.Outs {
 		touches = append(touches, l.rows(o, true))
 	}
-	l.emit(l.byRow(out), func(w *worker, lo, hi int) {
+	l.emitRows(out, func(w *worker, lo, hi int) {
 		for r := lo; r < hi; r++ {
 			run(w, r)
 		}
@@ -203,7 +208,7 @@ func (l lowering) copying() {
 	x, y := l.arg(0), l.out(0)
 	if b := l.buf(out); b.PerRow && l.buf(from).PerRow {
 		width := l.width(out)
-		l.emit(l.byRow(out), func(_ *worker, lo, hi int) { copy(y[lo*width:hi*width], x[lo*width:hi*width]) },
+		l.emitRows(out, func(_ *worker, lo, hi int) { copy(y[lo*width:hi*width], x[lo*width:hi*width]) },
 			l.rows(from, false), l.rows(out, true))
 		return
 	}

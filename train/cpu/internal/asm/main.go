@@ -31,7 +31,20 @@ func main() {
 	pinball(false)
 	pinball(true)
 	embed()
+	pause()
 	Generate()
+}
+
+// pause tells the processor that a loop waits for another.
+func pause() {
+	TEXT("pause", NOSPLIT, "func(n int)")
+	Doc("pause does n times what lets another thread of the core go on, about 20 ns each; n above 0.")
+	n := Load(Param("n"), GP64())
+	Label("loop")
+	PAUSE()
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	RET()
 }
 
 func actGrad() {
@@ -140,12 +153,12 @@ func silu(gradient bool) {
 func colSum(vectors int) {
 	TEXT(fmt.Sprintf("colSum%d", 8*vectors), NOSPLIT, "func(s, x *float32, rows, stride int)")
 	Pragma("noescape")
-	Doc(fmt.Sprintf("colSum%d is kernels.colSum for %d columns; stride is in bytes.", 8*vectors, 8*vectors))
+	Doc(fmt.Sprintf("colSum%d is kernels.colSum for %d columns, which goes on from s; stride is in bytes.", 8*vectors, 8*vectors))
 	s, x, rows, stride := Load(Param("s"), GP64()), Load(Param("x"), GP64()), Load(Param("rows"), GP64()), Load(Param("stride"), GP64())
 	acc := make([]reg.VecVirtual, vectors)
 	for v := range acc {
 		acc[v] = YMM()
-		VXORPS(acc[v], acc[v], acc[v])
+		VMOVUPS(Mem{Base: s, Disp: 32 * v}, acc[v])
 	}
 	Label("loop")
 	for v := range acc {
