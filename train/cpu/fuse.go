@@ -436,6 +436,9 @@ func (m *machine) placeAll(l *layout) {
 		m.eachTouch(&l.items[k], func(_ int, a access) {
 			if id := m.bufferOf(a); id >= 0 && m.moves(id) {
 				p := &all[where[id]]
+				if !a.write && p.last < 0 {
+					p.first = 0 // what is read first was there before
+				}
 				p.first, p.last = min(p.first, k), max(p.last, k)
 			}
 		})

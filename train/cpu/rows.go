@@ -353,7 +353,7 @@ func (l lowering) rowAdam() {
 	es, touches := l.sorted()
 	tensors := [][]float32{p, m, v}
 	l.update(es, touches, func(w *worker, spans []span) {
-		w.adam = newAdamCoef(&at, w.step, w.rate)
+		w.adamCoef(&at)
 		es.groups(w, spans, tensors, func(spans []span, g []float32) {
 			w.kernels.embed.adam(p, m, v, g, spans, es.d, &w.adam)
 		})
