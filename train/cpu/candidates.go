@@ -32,7 +32,7 @@ func (l lowering) candidatesOf(in *program.Instr) (candidates, []access) {
 		touches = append(touches, l.whole(a[q], false))
 	}
 	l.machine.macs += candidateMacs * f.m * f.w
-	l.machine.pack = max(l.pack, padded(f.w))
+	l.machine.pack = max(l.pack, f.scratch())
 	return f, touches
 }
 
@@ -49,7 +49,7 @@ func (l lowering) candidateLoss() {
 
 // candidateSum emits the step that makes the loss of the terms of all rows.
 func (l lowering) candidateSum(in *program.Instr, f candidates, terms []float32, place access) {
-	loss, terms := l.mem[in.Outs[0]].f32, terms
+	loss := l.mem[in.Outs[0]].f32
 	n := float32(f.terms())
 	l.emit(alone, func(*worker, int, int) { loss[0] = program.LaneSum(terms) / n }, place, l.whole(in.Outs[0], true))
 }
@@ -70,31 +70,69 @@ func (l lowering) candidateGrad() {
 	}, append(touches, l.whole(l.in.Args[3], false), l.rows(l.in.Outs[0], true))...)
 }
 
+// candidateBlock is the rows whose terms are made at a time: a vector of them.
+const candidateBlock = 8
+
+// outcome is what candidateBlock rows leave for their terms, each of which is weight (log(all) + rest). Where a row has no
+// positive, the logarithm is of 1 and the rest and the weight are 0. The layout is known to the assembly.
+type outcome struct {
+	all, rest, weight [candidateBlock]float32
+	unused            lanes // sums that nobody wants
+}
+
+// term is the loss of a row.
+func (o *outcome) term(i int) float32 { return o.weight[i] * (log32(o.all[i]) + o.rest[i]) }
+
+// scratch is the memory that rows needs of a worker.
+func (f *candidates) scratch() int { return padded(f.w) + candidateBlock*f.w }
+
 // rows computes terms and gradients of rows lo..hi, either of which may be nil; s are their scores and c what the
 // gradient has before the weight.
 func (f *candidates) rows(w *worker, lo, hi int, c float32, s, terms, ds []float32) {
-	e := w.pack[:padded(f.w)]
-	for i := lo; i < hi; i++ {
-		s := s[(i-lo)*f.w : (i-lo+1)*f.w]
-		term, grad := float32(0), []float32(nil)
+	e, unused := w.pack[:padded(f.w)], w.pack[padded(f.w):][:candidateBlock*f.w]
+	k := &w.kernels.embed
+	for at := lo; at < hi; at += candidateBlock {
+		end := min(at+candidateBlock, hi)
+		s, grad := s[(at-lo)*f.w:(end-lo)*f.w], unused[:(end-at)*f.w]
 		if ds != nil {
-			grad = ds[i*f.w : (i+1)*f.w]
+			grad = ds[at*f.w : end*f.w]
 		}
-		switch {
-		case !(f.idx[i*f.w] >= 0):
-			clear(grad)
-		case f.bpr:
-			if terms != nil {
-				term = f.bprTerm(w.kernels, i, s, e)
+		idx, weight := f.idx[at*f.w:end*f.w], f.weight[at:end]
+		if f.w <= program.Lanes && f.logq == nil {
+			k.candidates(grad, s, idx, weight, f.w, c, f.bpr, &w.outcome)
+		} else {
+			for i := range end - at {
+				lo, hi := i*f.w, (i+1)*f.w
+				if f.bpr {
+					bprRow(w.kernels.softmaxExp, grad[lo:hi], s[lo:hi], idx[lo:hi], e, c*weight[i], &w.outcome, i)
+				} else {
+					f.corrected(e, s[lo:hi], idx[lo:hi])
+					softmaxRow(w.kernels.softmaxExp, grad[lo:hi], e, idx[lo:hi], c*weight[i], &w.outcome, i)
+				}
+				if w.outcome.weight[i] = weight[i]; !(idx[lo] >= 0) {
+					w.outcome.none(i)
+					clear(grad[lo:hi])
+				}
 			}
-			if grad != nil {
-				f.bprGrad(w.kernels, i, c, s, e, grad)
-			}
-		default:
-			term = f.softmax(w.kernels, i, c, s, e, grad)
 		}
 		if terms != nil {
-			terms[i] = term
+			k.terms(terms[at:end], &w.outcome)
+		}
+	}
+}
+
+// none is the outcome of a row without a positive.
+func (o *outcome) none(i int) { o.all[i], o.rest[i], o.weight[i] = 1, 0, 0 }
+
+// corrected copies the scores of a row, less what logq says of their items.
+func (f *candidates) corrected(e, s, idx []float32) {
+	copy(e, s)
+	if f.logq == nil || !(idx[0] >= 0) {
+		return
+	}
+	for j, at := range idx {
+		if at >= 0 {
+			e[j] -= f.logq[int(at)]
 		}
 	}
 }
@@ -102,119 +140,112 @@ func (f *candidates) rows(w *worker, lo, hi int, c float32, s, terms, ds []float
 // minusInf is the logit of what does not count.
 func minusInf() float32 { return float32(math.Inf(-1)) }
 
-// softmax is the term of row i and, unless grad is nil, the gradient.
-func (f *candidates) softmax(k *kernels, i int, c float32, s, e, grad []float32) float32 {
-	idx := f.idx[i*f.w : (i+1)*f.w]
-	first := s[0]
-	if f.logq != nil {
-		first -= f.logq[int(idx[0])]
-	}
+// softmaxRow takes the logits of row i in e, which is a whole number of lanes long; g is what its gradient has before the
+// sum.
+func softmaxRow(exp func(*lanes, []float32, float32), grad, e, idx []float32, g float32, o *outcome, i int) {
+	first := e[0]
 	top := first
-	e[0] = minusInf()
-	for j := 1; j < f.w; j++ {
-		x := minusInf()
-		if at := idx[j]; at >= 0 && at != idx[0] {
-			x = s[j]
-			if f.logq != nil {
-				x -= f.logq[int(at)]
-			}
+	for j := 1; j < len(e); j++ {
+		if j >= len(idx) || !(idx[j] >= 0) || idx[j] == idx[0] {
+			e[j] = minusInf()
+		} else if e[j] > top {
+			top = e[j]
 		}
-		if x > top {
-			top = x
+	}
+	var own lanes
+	exp(&o.unused, e, top)
+	x := e[0] // exp is that of every element for itself
+	for j, v := range e {
+		if j > 0 {
+			own[j%program.Lanes] += v
 		}
-		e[j] = x
 	}
-	for j := f.w; j < len(e); j++ {
-		e[j] = minusInf()
+	n := own.sum()
+	o.all[i], o.rest[i] = n+x, top-first
+	g /= n + x
+	for j := range grad {
+		grad[j] = g * e[j]
 	}
-	var sums lanes
-	k.softmaxExp(&sums, e, top)
-	x := expBelow(top - first)
-	n := sums.sum()
-	all := n + x
-	weight := f.weight[i]
-	if grad != nil {
-		g := float32(c*weight) / all
-		for j := range grad {
-			grad[j] = g * e[j]
-		}
-		grad[0] = -float32(g * n)
-		return 0
-	}
-	return float32(float64(weight) * (math.Log(float64(all)) + (float64(top) - float64(first))))
+	grad[0] = -float32(g * n)
 }
 
-// expBelow is exp(-z), 0 where z is above siluBound. NaN goes through.
-func expBelow(z float32) float32 {
-	if z > siluBound {
-		return 0
-	}
-	_, _, x := siluExp(z)
-	return x
-}
+// bprChunk is how many 1 + exp(-|z|) are multiplied before a logarithm is taken, each at most 2.
+const bprChunk = 4 * program.Lanes
 
-// bprTerm multiplies the 1 + exp(-|z|), in each lane at most 32 of them, and takes one logarithm.
-func (f *candidates) bprTerm(k *kernels, i int, s, e []float32) float32 {
-	idx := f.idx[i*f.w : (i+1)*f.w]
+// bprRow is the same for the scores s.
+func bprRow(exp func(*lanes, []float32, float32), grad, s, idx, e []float32, g float32, o *outcome, i int) {
+	counts := func(j int) bool { return j > 0 && j < len(s) && idx[j] >= 0 && idx[j] != idx[0] }
 	var heads, sums lanes
 	for j := range e {
 		e[j] = minusInf()
-		if j == 0 || j >= f.w {
-			continue
-		}
-		if at := idx[j]; at >= 0 && at != idx[0] {
+		if counts(j) {
 			z := s[0] - s[j]
 			if z < 0 {
 				heads[j%program.Lanes] -= z
-				e[j] = z
-			} else {
-				e[j] = -z
+				z = -z
 			}
+			e[j] = -z
 		}
 	}
-	k.softmaxExp(&sums, e, 0)
-	logs := 0.0
-	for len(e) > 0 {
-		part := e[:min(len(e), 32*program.Lanes)]
-		e = e[len(part):]
-		var product [program.Lanes]float32
+	exp(&o.unused, e, 0)
+	rest := heads.sum()
+	for lo := 0; lo < len(e); lo += bprChunk {
+		var product lanes
 		for l := range product {
-			product[l] = 1 + part[l]
+			product[l] = 1 + e[lo+l]
 		}
-		for j := program.Lanes; j < len(part); j++ {
-			product[j%program.Lanes] *= 1 + part[j]
+		for j := lo + program.Lanes; j < min(lo+bprChunk, len(e)); j++ {
+			product[j%program.Lanes] *= 1 + e[j]
 		}
-		all := 1.0
-		for _, p := range product {
-			all *= float64(p)
-		}
-		logs += math.Log(all)
-	}
-	return float32(float64(f.weight[i]) * (float64(heads.sum()) + logs))
-}
-
-func (f *candidates) bprGrad(k *kernels, i int, c float32, s, e, grad []float32) {
-	idx := f.idx[i*f.w : (i+1)*f.w]
-	for j := range e {
-		e[j] = minusInf()
-		if j == 0 || j >= f.w {
-			continue
-		}
-		if at := idx[j]; at >= 0 && at != idx[0] {
-			z := s[j] - s[0]
-			if z > siluBound {
-				z = siluBound
+		for half := program.Lanes / 2; half > 0; half /= 2 {
+			for l := range half {
+				product[l] *= product[l+half]
 			}
-			e[j] = z
+		}
+		if lo+bprChunk < len(e) {
+			rest += log32(product[0])
+		} else {
+			o.all[i] = product[0]
 		}
 	}
-	var unused, sums lanes
-	k.softmaxExp(&unused, e, 0)
-	g := float32(c * f.weight[i])
-	for j := 1; j < f.w; j++ {
-		x := g * float32(e[j]/(1+e[j]))
+	o.rest[i] = rest
+	for j := range grad {
+		x := float32(0)
+		if counts(j) {
+			x = 1
+			if s[0]-s[j] >= 0 {
+				x = e[j]
+			}
+			x /= 1 + e[j]
+		}
+		x *= g
 		grad[j] = x
-		sums[j%program.Lanes] += x
+		if j > 0 {
+			sums[j%program.Lanes] += x
+		}
 	}
 	grad[0] = -sums.sum()
+}
+
+func candidatesPortable(grad, s, idx, weight []float32, w int, c float32, bpr bool, o *outcome) {
+	var e lanes
+	for i, x := range weight {
+		lo, hi := i*w, (i+1)*w
+		if bpr {
+			bprRow(softmaxExpPortable, grad[lo:hi], s[lo:hi], idx[lo:hi], e[:], c*x, o, i)
+		} else {
+			copy(e[:], s[lo:hi])
+			softmaxRow(softmaxExpPortable, grad[lo:hi], e[:], idx[lo:hi], c*x, o, i)
+		}
+		if o.weight[i] = x; !(idx[lo] >= 0) {
+			o.none(i)
+			clear(grad[lo:hi])
+		}
+	}
+}
+
+func termsPortable(terms []float32, o *outcome) {
+	for i := range terms {
+		terms[i] = o.term(i)
+	}
 }

@@ -9,9 +9,9 @@ import (
 
 // embedKernels are the inner loops of embedding tables.
 type embedKernels struct {
-	// dot is LookupDot: s is as long as idx, which has w indices for each row of a.
+	// dot is LookupDot: s has w elements for each row of a. idx may be longer: what is behind will be read next.
 	dot func(s, table, idx, a []float32, rows, w, d int)
-	// weighted is LookupWeighted; s is as long as idx.
+	// weighted is LookupWeighted, of as many rows as s has.
 	weighted func(y, table, idx, s []float32, rows, w, d int)
 	// sums: row k of g is the gradient of the table's row spans[k], of its entries; the last span only ends the one before
 	// it.
@@ -24,11 +24,17 @@ type embedKernels struct {
 	shrink func(p, g []float32, by, lr, decay float32)
 	// adagrad: acc[i] += g[i] g[i], then shrink by sqrt(acc[i]) + eps.
 	adagrad func(p, acc, g []float32, eps, lr, decay float32)
+	// candidates is the gradients of at most candidateBlock rows of w columns, of which Lanes holds one, and what their
+	// terms are made of; c is what the gradient has before the weight.
+	candidates func(grad, s, idx, weight []float32, w int, c float32, bpr bool, o *outcome)
+	// terms makes them.
+	terms func(terms []float32, o *outcome)
 }
 
 func portableEmbed() embedKernels {
 	return embedKernels{dot: dotPortable, weighted: weightedPortable, sums: sumsPortable, ask: func([]float32, []span, int) {},
-		adam: adamRowsPortable, shrink: shrinkPortable, adagrad: adagradPortable}
+		adam: adamRowsPortable, shrink: shrinkPortable, adagrad: adagradPortable, candidates: candidatesPortable,
+		terms: termsPortable}
 }
 
 // indexOf is the row of a table that x names, or -1 for none.
@@ -115,7 +121,7 @@ func (l lowering) lookupWeighted() {
 
 // dotPortable is the inner product by lanes that LookupDot is defined by.
 func dotPortable(s, table, idx, a []float32, rows, w, d int) {
-	for k, x := range idx {
+	for k, x := range idx[:len(s)] {
 		s[k] = 0
 		if at := indexOf(x, rows); at >= 0 {
 			s[k] = laneDot(table[at*d:(at+1)*d], a[k/w*d:(k/w+1)*d])
@@ -138,7 +144,7 @@ func laneDot(a, b []float32) float32 {
 
 func weightedPortable(y, table, idx, s []float32, rows, w, d int) {
 	clear(y)
-	for k, x := range idx {
+	for k, x := range idx[:len(s)] {
 		at := indexOf(x, rows)
 		if at < 0 {
 			continue

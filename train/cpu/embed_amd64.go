@@ -4,19 +4,19 @@ import "unsafe"
 
 func avx2Embed() embedKernels {
 	return embedKernels{dot: dotAVX2, weighted: weightedAVX2, sums: sumsAVX2, ask: askAVX2, adam: adamRowsAVX2,
-		shrink: shrinkAVX2, adagrad: adagradAVX2}
+		shrink: shrinkAVX2, adagrad: adagradAVX2, candidates: candidatesAVX2, terms: termsAVX2}
 }
 
 func dotAVX2(s, table, idx, a []float32, rows, w, d int) {
-	if m := len(idx) / w; m > 0 {
-		_, _, _ = s[m*w-1], table[rows*d-1], a[m*d-1]
-		lookupDot16(&s[0], &table[0], &idx[0], &a[0], m, w, rows, d)
+	if m := len(s) / w; m > 0 {
+		_, _, _ = idx[m*w-1], table[rows*d-1], a[m*d-1]
+		lookupDot16(&s[0], &table[0], &idx[0], &a[0], m, w, len(idx), rows, d)
 	}
 }
 
 func weightedAVX2(y, table, idx, s []float32, rows, w, d int) {
-	if m := len(idx) / w; m > 0 {
-		_, _, _ = s[m*w-1], table[rows*d-1], y[m*d-1]
+	if m := len(s) / w; m > 0 {
+		_, _, _ = idx[m*w-1], table[rows*d-1], y[m*d-1]
 		lookupWeighted8(&y[0], &table[0], &idx[0], &s[0], m, w, rows, d)
 	}
 }
@@ -67,4 +67,27 @@ func adagradAVX2(p, acc, g []float32, eps, lr, decay float32) {
 		adagrad8(&p[0], &acc[0], &g[0], eps, lr, decay, n)
 	}
 	adagradPortable(p[n:], acc[n:], g[n:], eps, lr, decay)
+}
+
+func candidatesAVX2(grad, s, idx, weight []float32, w int, c float32, bpr bool, o *outcome) {
+	m := len(weight)
+	if m == 0 {
+		return
+	}
+	_, _, _, _ = grad[m*w-1], s[m*w-1], idx[m*w-1], o.all[m-1]
+	if bpr {
+		candidateBPR16(&grad[0], &s[0], &idx[0], &weight[0], &o.all[0], m, w, c)
+	} else {
+		candidateSoftmax16(&grad[0], &s[0], &idx[0], &weight[0], &o.all[0], m, w, c)
+	}
+}
+
+func termsAVX2(terms []float32, o *outcome) {
+	if len(terms) == candidateBlock {
+		candidateTerms8(&terms[0], &o.all[0])
+		return
+	}
+	var all [candidateBlock]float32
+	candidateTerms8(&all[0], &o.all[0])
+	copy(terms, all[:])
 }

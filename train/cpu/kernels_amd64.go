@@ -264,10 +264,10 @@ func pinball16(sums *float32, y *float32, t *float32, w *float32, v *float32, n 
 //go:noescape
 func pinballGrad8(dy *float32, y *float32, t *float32, w *float32, v *float32, c float32, n int)
 
-// lookupDot16 is embedKernels.dot for m rows of a, m and w above 0.
+// lookupDot16 is embedKernels.dot for m rows of a, m and w above 0; known is the length of idx.
 //
 //go:noescape
-func lookupDot16(s *float32, table *float32, idx *float32, a *float32, m int, w int, rows int, d int)
+func lookupDot16(s *float32, table *float32, idx *float32, a *float32, m int, w int, known int, rows int, d int)
 
 // lookupWeighted8 is embedKernels.weighted for m rows of y, m and w above 0.
 //
@@ -298,6 +298,23 @@ func shrink8(p *float32, grad *float32, by float32, lr float32, decay float32, n
 //
 //go:noescape
 func adagrad8(p *float32, acc *float32, grad *float32, eps float32, lr float32, decay float32, n int)
+
+// candidateSoftmax16 is candidates.each with softmax for m rows of w columns, 2 to 16 of them; m numbers of each kind begin at
+// out, out+32 and out+64 bytes.
+//
+//go:noescape
+func candidateSoftmax16(ds *float32, s *float32, idx *float32, weight *float32, out *float32, m int, w int, c float32)
+
+// candidateBPR16 is candidates.each with BPR for m rows of w columns, 2 to 16 of them; m numbers of each kind begin at
+// out, out+32 and out+64 bytes.
+//
+//go:noescape
+func candidateBPR16(ds *float32, s *float32, idx *float32, weight *float32, out *float32, m int, w int, c float32)
+
+// candidateTerms8 makes the terms of eight rows of what candidateSoftmax16 or candidateBPR16 left.
+//
+//go:noescape
+func candidateTerms8(terms *float32, out *float32)
 
 // pause does n times what lets another thread of the core go on, about 20 ns each; n above 0.
 func pause(n int)

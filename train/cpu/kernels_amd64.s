@@ -8320,14 +8320,14 @@ DATA tailMasks<>+120(SB)/4, $0x00000000
 DATA tailMasks<>+124(SB)/4, $0x00000000
 GLOBL tailMasks<>(SB), RODATA|NOPTR, $128
 
-// func lookupDot16(s *float32, table *float32, idx *float32, a *float32, m int, w int, rows int, d int)
+// func lookupDot16(s *float32, table *float32, idx *float32, a *float32, m int, w int, known int, rows int, d int)
 // Requires: AVX, CMOV, FMA3, MMX+
-TEXT ·lookupDot16(SB), NOSPLIT, $16-64
+TEXT ·lookupDot16(SB), NOSPLIT, $16-72
 	MOVQ    s+0(FP), AX
 	MOVQ    table+8(FP), CX
 	MOVQ    idx+16(FP), DX
 	MOVQ    a+24(FP), BX
-	MOVQ    d+56(FP), SI
+	MOVQ    d+64(FP), SI
 	MOVQ    SI, DI
 	ANDQ    $0x0f, DI
 	LEAQ    tailMasks<>+0(SB), R8
@@ -8338,8 +8338,7 @@ TEXT ·lookupDot16(SB), NOSPLIT, $16-64
 	ANDQ    $-16, R8
 	SHLQ    $0x02, R8
 	MOVQ    R8, (SP)
-	MOVQ    m+32(FP), R8
-	IMULQ   w+40(FP), R8
+	MOVQ    known+48(FP), R8
 	LEAQ    -16(DX)(R8*4), R8
 	MOVQ    R8, 8(SP)
 	SHLQ    $0x02, SI
@@ -8351,25 +8350,25 @@ four:
 	CMPQ        DI, $0x04
 	JL          one
 	VCVTTSS2SIQ (DX), R10
-	CMPQ        R10, rows+48(FP)
+	CMPQ        R10, rows+56(FP)
 	SBBQ        R9, R9
 	ANDQ        R9, R10
 	IMULQ       SI, R10
 	ADDQ        CX, R10
 	VCVTTSS2SIQ 4(DX), R11
-	CMPQ        R11, rows+48(FP)
+	CMPQ        R11, rows+56(FP)
 	SBBQ        R9, R9
 	ANDQ        R9, R11
 	IMULQ       SI, R11
 	ADDQ        CX, R11
 	VCVTTSS2SIQ 8(DX), R12
-	CMPQ        R12, rows+48(FP)
+	CMPQ        R12, rows+56(FP)
 	SBBQ        R9, R9
 	ANDQ        R9, R12
 	IMULQ       SI, R12
 	ADDQ        CX, R12
 	VCVTTSS2SIQ 12(DX), R13
-	CMPQ        R13, rows+48(FP)
+	CMPQ        R13, rows+56(FP)
 	SBBQ        R9, R9
 	ANDQ        R9, R13
 	IMULQ       SI, R13
@@ -8378,7 +8377,7 @@ four:
 	CMPQ        R14, 8(SP)
 	CMOVQHI     8(SP), R14
 	VCVTTSS2SIQ (R14), R8
-	CMPQ        R8, rows+48(FP)
+	CMPQ        R8, rows+56(FP)
 	SBBQ        R9, R9
 	ANDQ        R9, R8
 	IMULQ       SI, R8
@@ -8396,7 +8395,7 @@ four:
 
 asked0:
 	VCVTTSS2SIQ 4(R14), R8
-	CMPQ        R8, rows+48(FP)
+	CMPQ        R8, rows+56(FP)
 	SBBQ        R9, R9
 	ANDQ        R9, R8
 	IMULQ       SI, R8
@@ -8414,7 +8413,7 @@ asked0:
 
 asked1:
 	VCVTTSS2SIQ 8(R14), R8
-	CMPQ        R8, rows+48(FP)
+	CMPQ        R8, rows+56(FP)
 	SBBQ        R9, R9
 	ANDQ        R9, R8
 	IMULQ       SI, R8
@@ -8432,7 +8431,7 @@ asked1:
 
 asked2:
 	VCVTTSS2SIQ 12(R14), R8
-	CMPQ        R8, rows+48(FP)
+	CMPQ        R8, rows+56(FP)
 	SBBQ        R9, R9
 	ANDQ        R9, R8
 	IMULQ       SI, R8
@@ -8520,25 +8519,25 @@ fourFold:
 	VHADDPS      X2, X6, X6
 	VMOVUPS      X6, (AX)
 	VCVTTSS2SIQ  (DX), R8
-	CMPQ         R8, rows+48(FP)
+	CMPQ         R8, rows+56(FP)
 	JCS          fourSome0
 	MOVL         $0x00000000, (AX)
 
 fourSome0:
 	VCVTTSS2SIQ 4(DX), R8
-	CMPQ        R8, rows+48(FP)
+	CMPQ        R8, rows+56(FP)
 	JCS         fourSome1
 	MOVL        $0x00000000, 4(AX)
 
 fourSome1:
 	VCVTTSS2SIQ 8(DX), R8
-	CMPQ        R8, rows+48(FP)
+	CMPQ        R8, rows+56(FP)
 	JCS         fourSome2
 	MOVL        $0x00000000, 8(AX)
 
 fourSome2:
 	VCVTTSS2SIQ 12(DX), R8
-	CMPQ        R8, rows+48(FP)
+	CMPQ        R8, rows+56(FP)
 	JCS         fourSome3
 	MOVL        $0x00000000, 12(AX)
 
@@ -8552,7 +8551,7 @@ one:
 	CMPQ        DI, $0x01
 	JL          next
 	VCVTTSS2SIQ (DX), R8
-	CMPQ        R8, rows+48(FP)
+	CMPQ        R8, rows+56(FP)
 	SBBQ        R9, R9
 	ANDQ        R9, R8
 	IMULQ       SI, R8
@@ -8592,7 +8591,7 @@ oneFold:
 	VADDSS       X2, X3, X3
 	VMOVSS       X3, (AX)
 	VCVTTSS2SIQ  (DX), R8
-	CMPQ         R8, rows+48(FP)
+	CMPQ         R8, rows+56(FP)
 	JCS          oneSome0
 	MOVL         $0x00000000, (AX)
 
@@ -9092,6 +9091,495 @@ loop:
 	ADDQ    $0x08, SI
 	CMPQ    SI, DX
 	JLT     loop
+	VZEROUPPER
+	RET
+
+DATA candidateConsts<>+0(SB)/4, $0xff800000
+DATA candidateConsts<>+4(SB)/4, $0xff800000
+DATA candidateConsts<>+8(SB)/4, $0xff800000
+DATA candidateConsts<>+12(SB)/4, $0xff800000
+DATA candidateConsts<>+16(SB)/4, $0xff800000
+DATA candidateConsts<>+20(SB)/4, $0xff800000
+DATA candidateConsts<>+24(SB)/4, $0xff800000
+DATA candidateConsts<>+28(SB)/4, $0xff800000
+DATA candidateConsts<>+32(SB)/4, $0x3f800000
+DATA candidateConsts<>+36(SB)/4, $0x3f800000
+DATA candidateConsts<>+40(SB)/4, $0x3f800000
+DATA candidateConsts<>+44(SB)/4, $0x3f800000
+DATA candidateConsts<>+48(SB)/4, $0x3f800000
+DATA candidateConsts<>+52(SB)/4, $0x3f800000
+DATA candidateConsts<>+56(SB)/4, $0x3f800000
+DATA candidateConsts<>+60(SB)/4, $0x3f800000
+DATA candidateConsts<>+64(SB)/4, $0x7fffffff
+DATA candidateConsts<>+68(SB)/4, $0x7fffffff
+DATA candidateConsts<>+72(SB)/4, $0x7fffffff
+DATA candidateConsts<>+76(SB)/4, $0x7fffffff
+DATA candidateConsts<>+80(SB)/4, $0x7fffffff
+DATA candidateConsts<>+84(SB)/4, $0x7fffffff
+DATA candidateConsts<>+88(SB)/4, $0x7fffffff
+DATA candidateConsts<>+92(SB)/4, $0x7fffffff
+DATA candidateConsts<>+96(SB)/4, $0x80000000
+DATA candidateConsts<>+100(SB)/4, $0x80000000
+DATA candidateConsts<>+104(SB)/4, $0x80000000
+DATA candidateConsts<>+108(SB)/4, $0x80000000
+DATA candidateConsts<>+112(SB)/4, $0x80000000
+DATA candidateConsts<>+116(SB)/4, $0x80000000
+DATA candidateConsts<>+120(SB)/4, $0x80000000
+DATA candidateConsts<>+124(SB)/4, $0x80000000
+GLOBL candidateConsts<>(SB), RODATA|NOPTR, $128
+
+// func candidateSoftmax16(ds *float32, s *float32, idx *float32, weight *float32, out *float32, m int, w int, c float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·candidateSoftmax16(SB), NOSPLIT, $0-60
+	MOVQ    ds+0(FP), AX
+	MOVQ    s+8(FP), CX
+	MOVQ    idx+16(FP), DX
+	MOVQ    weight+24(FP), BX
+	MOVQ    out+32(FP), SI
+	MOVQ    m+40(FP), DI
+	MOVQ    w+48(FP), R8
+	LEAQ    tailMasks<>+0(SB), R9
+	MOVQ    R8, R10
+	NEGQ    R10
+	VMOVUPS 64(R9)(R10*4), Y0
+	VMOVUPS 96(R9)(R10*4), Y1
+
+row:
+	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS (CX), Y2
+	VBROADCASTSS (DX), Y3
+	VCMPPS       $0x1d, Y4, Y3, Y5
+	VMASKMOVPS   (CX), Y0, Y6
+	VMASKMOVPS   (DX), Y0, Y8
+	VCMPPS       $0x1d, Y4, Y8, Y7
+	VCMPPS       $0x04, Y3, Y8, Y8
+	VANDPS       Y7, Y8, Y8
+	VANDPS       Y0, Y8, Y8
+	VMASKMOVPS   32(CX), Y1, Y7
+	VMASKMOVPS   32(DX), Y1, Y9
+	VCMPPS       $0x1d, Y4, Y9, Y10
+	VCMPPS       $0x04, Y3, Y9, Y3
+	VANDPS       Y10, Y3, Y3
+	VANDPS       Y1, Y3, Y3
+	VMOVUPS      candidateConsts<>+0(SB), Y9
+	VBLENDVPS    Y8, Y6, Y9, Y9
+	VMOVUPS      candidateConsts<>+0(SB), Y8
+	VBLENDVPS    Y3, Y7, Y8, Y8
+	VBLENDPS     $0x01, Y2, Y9, Y9
+	VMAXPS       Y8, Y9, Y3
+	VEXTRACTF128 $0x01, Y3, X6
+	VMAXPS       X6, X3, X3
+	VMOVHLPS     X3, X3, X6
+	VMAXPS       X6, X3, X3
+	VMOVSHDUP    X3, X6
+	VMAXPS       X6, X3, X3
+	VBROADCASTSS X3, Y3
+	VSUBPS       Y9, Y3, Y6
+	VMOVAPS      Y6, Y7
+	VMOVUPS      siluConsts<>+32(SB), Y9
+	VMINPS       Y6, Y9, Y6
+	VMOVUPS      siluConsts<>+96(SB), Y9
+	VFMADD231PS  siluConsts<>+64(SB), Y6, Y9
+	VSUBPS       siluConsts<>+96(SB), Y9, Y11
+	VMOVAPS      Y6, Y10
+	VFMADD231PS  siluConsts<>+128(SB), Y11, Y10
+	VFMADD231PS  siluConsts<>+160(SB), Y11, Y10
+	VMOVUPS      siluConsts<>+352(SB), Y11
+	VFMADD213PS  siluConsts<>+320(SB), Y10, Y11
+	VFMADD213PS  siluConsts<>+288(SB), Y10, Y11
+	VFMADD213PS  siluConsts<>+256(SB), Y10, Y11
+	VFMADD213PS  siluConsts<>+224(SB), Y10, Y11
+	VMULPS       Y10, Y10, Y6
+	VFMSUB213PS  Y10, Y6, Y11
+	VADDPS       siluConsts<>+192(SB), Y11, Y11
+	VPSLLD       $0x17, Y9, Y9
+	VPADDD       siluConsts<>+192(SB), Y9, Y9
+	VMULPS       Y9, Y11, Y11
+	VMOVUPS      siluConsts<>+32(SB), Y6
+	VCMPPS       $0x1a, Y6, Y7, Y7
+	VANDPS       Y7, Y11, Y6
+	VSUBPS       Y8, Y3, Y7
+	VMOVAPS      Y7, Y8
+	VMOVUPS      siluConsts<>+32(SB), Y9
+	VMINPS       Y7, Y9, Y7
+	VMOVUPS      siluConsts<>+96(SB), Y9
+	VFMADD231PS  siluConsts<>+64(SB), Y7, Y9
+	VSUBPS       siluConsts<>+96(SB), Y9, Y11
+	VMOVAPS      Y7, Y10
+	VFMADD231PS  siluConsts<>+128(SB), Y11, Y10
+	VFMADD231PS  siluConsts<>+160(SB), Y11, Y10
+	VMOVUPS      siluConsts<>+352(SB), Y11
+	VFMADD213PS  siluConsts<>+320(SB), Y10, Y11
+	VFMADD213PS  siluConsts<>+288(SB), Y10, Y11
+	VFMADD213PS  siluConsts<>+256(SB), Y10, Y11
+	VFMADD213PS  siluConsts<>+224(SB), Y10, Y11
+	VMULPS       Y10, Y10, Y7
+	VFMSUB213PS  Y10, Y7, Y11
+	VADDPS       siluConsts<>+192(SB), Y11, Y11
+	VPSLLD       $0x17, Y9, Y9
+	VPADDD       siluConsts<>+192(SB), Y9, Y9
+	VMULPS       Y9, Y11, Y11
+	VMOVUPS      siluConsts<>+32(SB), Y7
+	VCMPPS       $0x1a, Y7, Y8, Y8
+	VANDPS       Y8, Y11, Y7
+	VSUBSS       X2, X3, X2
+	VMOVAPS      X6, X3
+	VBLENDPS     $0x01, Y4, Y6, Y6
+	VADDPS       Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X4
+	VADDPS       X4, X8, X8
+	VMOVHLPS     X8, X8, X4
+	VADDPS       X4, X8, X8
+	VMOVSHDUP    X8, X4
+	VADDPS       X4, X8, X8
+	VADDSS       X3, X8, X4
+	VMOVAPS      X8, X3
+	VMOVSS       c+56(FP), X8
+	VMULSS       (BX), X8, X8
+	VDIVSS       X4, X8, X8
+	VMULSS       X3, X8, X3
+	VXORPS       candidateConsts<>+96(SB), X3, X3
+	VANDPS       X5, X3, X3
+	VANDPS       X5, X8, X8
+	VBROADCASTSS X8, Y8
+	VMULPS       Y8, Y6, Y6
+	VMASKMOVPS   Y6, Y0, (AX)
+	VMULPS       Y8, Y7, Y7
+	VMASKMOVPS   Y7, Y1, 32(AX)
+	VMOVSS       X3, (AX)
+	VMOVUPS      candidateConsts<>+32(SB), X3
+	VBLENDVPS    X5, X4, X3, X4
+	VANDPS       X5, X2, X2
+	VMOVSS       X4, (SI)
+	VMOVSS       X2, 32(SI)
+	VMOVSS       (BX), X3
+	VANDPS       X5, X3, X3
+	VMOVSS       X3, 64(SI)
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, BX
+	LEAQ         (AX)(R8*4), AX
+	LEAQ         (CX)(R8*4), CX
+	LEAQ         (DX)(R8*4), DX
+	DECQ         DI
+	JNZ          row
+	VZEROUPPER
+	RET
+
+// func candidateBPR16(ds *float32, s *float32, idx *float32, weight *float32, out *float32, m int, w int, c float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·candidateBPR16(SB), NOSPLIT, $0-60
+	MOVQ    ds+0(FP), AX
+	MOVQ    s+8(FP), CX
+	MOVQ    idx+16(FP), DX
+	MOVQ    weight+24(FP), BX
+	MOVQ    out+32(FP), SI
+	MOVQ    m+40(FP), DI
+	MOVQ    w+48(FP), R8
+	LEAQ    tailMasks<>+0(SB), R9
+	MOVQ    R8, R10
+	NEGQ    R10
+	VMOVUPS 64(R9)(R10*4), Y0
+	VMOVUPS 96(R9)(R10*4), Y1
+
+row:
+	VXORPS       Y4, Y4, Y4
+	VBROADCASTSS (CX), Y2
+	VBROADCASTSS (DX), Y3
+	VCMPPS       $0x1d, Y4, Y3, Y5
+	VMASKMOVPS   (CX), Y0, Y6
+	VMASKMOVPS   (DX), Y0, Y8
+	VCMPPS       $0x1d, Y4, Y8, Y7
+	VCMPPS       $0x04, Y3, Y8, Y8
+	VANDPS       Y7, Y8, Y8
+	VANDPS       Y0, Y8, Y8
+	VMASKMOVPS   32(CX), Y1, Y7
+	VMASKMOVPS   32(DX), Y1, Y9
+	VCMPPS       $0x1d, Y4, Y9, Y10
+	VCMPPS       $0x04, Y3, Y9, Y3
+	VANDPS       Y10, Y3, Y3
+	VANDPS       Y1, Y3, Y3
+	VSUBPS       Y2, Y6, Y9
+	VSUBPS       Y6, Y2, Y11
+	VMAXPS       Y4, Y9, Y9
+	VANDPS       Y8, Y9, Y9
+	VANDPS       candidateConsts<>+64(SB), Y11, Y6
+	VMOVAPS      Y6, Y10
+	VMOVUPS      siluConsts<>+32(SB), Y12
+	VMINPS       Y6, Y12, Y6
+	VMOVUPS      siluConsts<>+96(SB), Y12
+	VFMADD231PS  siluConsts<>+64(SB), Y6, Y12
+	VSUBPS       siluConsts<>+96(SB), Y12, Y14
+	VMOVAPS      Y6, Y13
+	VFMADD231PS  siluConsts<>+128(SB), Y14, Y13
+	VFMADD231PS  siluConsts<>+160(SB), Y14, Y13
+	VMOVUPS      siluConsts<>+352(SB), Y14
+	VFMADD213PS  siluConsts<>+320(SB), Y13, Y14
+	VFMADD213PS  siluConsts<>+288(SB), Y13, Y14
+	VFMADD213PS  siluConsts<>+256(SB), Y13, Y14
+	VFMADD213PS  siluConsts<>+224(SB), Y13, Y14
+	VMULPS       Y13, Y13, Y6
+	VFMSUB213PS  Y13, Y6, Y14
+	VADDPS       siluConsts<>+192(SB), Y14, Y14
+	VPSLLD       $0x17, Y12, Y12
+	VPADDD       siluConsts<>+192(SB), Y12, Y12
+	VMULPS       Y12, Y14, Y14
+	VMOVUPS      siluConsts<>+32(SB), Y6
+	VCMPPS       $0x1a, Y6, Y10, Y10
+	VANDPS       Y10, Y14, Y6
+	VANDPS       Y8, Y6, Y6
+	VADDPS       candidateConsts<>+32(SB), Y6, Y10
+	VCMPPS       $0x1d, Y4, Y11, Y11
+	VMOVUPS      candidateConsts<>+32(SB), Y12
+	VBLENDVPS    Y11, Y6, Y12, Y12
+	VDIVPS       Y10, Y12, Y6
+	VANDPS       Y8, Y6, Y6
+	VSUBPS       Y2, Y7, Y8
+	VSUBPS       Y7, Y2, Y11
+	VMAXPS       Y4, Y8, Y8
+	VANDPS       Y3, Y8, Y8
+	VANDPS       candidateConsts<>+64(SB), Y11, Y7
+	VMOVAPS      Y7, Y2
+	VMOVUPS      siluConsts<>+32(SB), Y12
+	VMINPS       Y7, Y12, Y7
+	VMOVUPS      siluConsts<>+96(SB), Y12
+	VFMADD231PS  siluConsts<>+64(SB), Y7, Y12
+	VSUBPS       siluConsts<>+96(SB), Y12, Y14
+	VMOVAPS      Y7, Y13
+	VFMADD231PS  siluConsts<>+128(SB), Y14, Y13
+	VFMADD231PS  siluConsts<>+160(SB), Y14, Y13
+	VMOVUPS      siluConsts<>+352(SB), Y14
+	VFMADD213PS  siluConsts<>+320(SB), Y13, Y14
+	VFMADD213PS  siluConsts<>+288(SB), Y13, Y14
+	VFMADD213PS  siluConsts<>+256(SB), Y13, Y14
+	VFMADD213PS  siluConsts<>+224(SB), Y13, Y14
+	VMULPS       Y13, Y13, Y7
+	VFMSUB213PS  Y13, Y7, Y14
+	VADDPS       siluConsts<>+192(SB), Y14, Y14
+	VPSLLD       $0x17, Y12, Y12
+	VPADDD       siluConsts<>+192(SB), Y12, Y12
+	VMULPS       Y12, Y14, Y14
+	VMOVUPS      siluConsts<>+32(SB), Y7
+	VCMPPS       $0x1a, Y7, Y2, Y2
+	VANDPS       Y2, Y14, Y7
+	VANDPS       Y3, Y7, Y7
+	VADDPS       candidateConsts<>+32(SB), Y7, Y2
+	VCMPPS       $0x1d, Y4, Y11, Y11
+	VMOVUPS      candidateConsts<>+32(SB), Y12
+	VBLENDVPS    Y11, Y7, Y12, Y12
+	VDIVPS       Y2, Y12, Y7
+	VANDPS       Y3, Y7, Y7
+	VADDPS       Y8, Y9, Y3
+	VEXTRACTF128 $0x01, Y3, X8
+	VADDPS       X8, X3, X3
+	VMOVHLPS     X3, X3, X8
+	VADDPS       X8, X3, X3
+	VMOVSHDUP    X3, X8
+	VADDPS       X8, X3, X3
+	VMOVAPS      X3, X3
+	VMULPS       Y2, Y10, Y2
+	VEXTRACTF128 $0x01, Y2, X8
+	VMULPS       X8, X2, X2
+	VMOVHLPS     X2, X2, X8
+	VMULPS       X8, X2, X2
+	VMOVSHDUP    X2, X8
+	VMULPS       X8, X2, X2
+	VMOVAPS      X2, X2
+	VMOVSS       c+56(FP), X8
+	VMULSS       (BX), X8, X8
+	VANDPS       X5, X8, X8
+	VANDPS       Y5, Y6, Y6
+	VANDPS       Y5, Y7, Y7
+	VBROADCASTSS X8, Y8
+	VMULPS       Y8, Y6, Y6
+	VMASKMOVPS   Y6, Y0, (AX)
+	VMULPS       Y8, Y7, Y7
+	VMASKMOVPS   Y7, Y1, 32(AX)
+	VADDPS       Y4, Y6, Y6
+	VADDPS       Y4, Y7, Y7
+	VADDPS       Y7, Y6, Y4
+	VEXTRACTF128 $0x01, Y4, X6
+	VADDPS       X6, X4, X4
+	VMOVHLPS     X4, X4, X6
+	VADDPS       X6, X4, X4
+	VMOVSHDUP    X4, X6
+	VADDPS       X6, X4, X4
+	VXORPS       candidateConsts<>+96(SB), X4, X4
+	VANDPS       X5, X4, X4
+	VMOVSS       X4, (AX)
+	VMOVUPS      candidateConsts<>+32(SB), X4
+	VBLENDVPS    X5, X2, X4, X2
+	VANDPS       X5, X3, X3
+	VMOVSS       X2, (SI)
+	VMOVSS       X3, 32(SI)
+	VMOVSS       (BX), X4
+	VANDPS       X5, X4, X4
+	VMOVSS       X4, 64(SI)
+	ADDQ         $0x04, SI
+	ADDQ         $0x04, BX
+	LEAQ         (AX)(R8*4), AX
+	LEAQ         (CX)(R8*4), CX
+	LEAQ         (DX)(R8*4), DX
+	DECQ         DI
+	JNZ          row
+	VZEROUPPER
+	RET
+
+DATA logConsts<>+0(SB)/4, $0x3d9021bb
+DATA logConsts<>+4(SB)/4, $0x3d9021bb
+DATA logConsts<>+8(SB)/4, $0x3d9021bb
+DATA logConsts<>+12(SB)/4, $0x3d9021bb
+DATA logConsts<>+16(SB)/4, $0x3d9021bb
+DATA logConsts<>+20(SB)/4, $0x3d9021bb
+DATA logConsts<>+24(SB)/4, $0x3d9021bb
+DATA logConsts<>+28(SB)/4, $0x3d9021bb
+DATA logConsts<>+32(SB)/4, $0xbdebd1b8
+DATA logConsts<>+36(SB)/4, $0xbdebd1b8
+DATA logConsts<>+40(SB)/4, $0xbdebd1b8
+DATA logConsts<>+44(SB)/4, $0xbdebd1b8
+DATA logConsts<>+48(SB)/4, $0xbdebd1b8
+DATA logConsts<>+52(SB)/4, $0xbdebd1b8
+DATA logConsts<>+56(SB)/4, $0xbdebd1b8
+DATA logConsts<>+60(SB)/4, $0xbdebd1b8
+DATA logConsts<>+64(SB)/4, $0x3def251a
+DATA logConsts<>+68(SB)/4, $0x3def251a
+DATA logConsts<>+72(SB)/4, $0x3def251a
+DATA logConsts<>+76(SB)/4, $0x3def251a
+DATA logConsts<>+80(SB)/4, $0x3def251a
+DATA logConsts<>+84(SB)/4, $0x3def251a
+DATA logConsts<>+88(SB)/4, $0x3def251a
+DATA logConsts<>+92(SB)/4, $0x3def251a
+DATA logConsts<>+96(SB)/4, $0xbdfe5d4f
+DATA logConsts<>+100(SB)/4, $0xbdfe5d4f
+DATA logConsts<>+104(SB)/4, $0xbdfe5d4f
+DATA logConsts<>+108(SB)/4, $0xbdfe5d4f
+DATA logConsts<>+112(SB)/4, $0xbdfe5d4f
+DATA logConsts<>+116(SB)/4, $0xbdfe5d4f
+DATA logConsts<>+120(SB)/4, $0xbdfe5d4f
+DATA logConsts<>+124(SB)/4, $0xbdfe5d4f
+DATA logConsts<>+128(SB)/4, $0x3e11e9bf
+DATA logConsts<>+132(SB)/4, $0x3e11e9bf
+DATA logConsts<>+136(SB)/4, $0x3e11e9bf
+DATA logConsts<>+140(SB)/4, $0x3e11e9bf
+DATA logConsts<>+144(SB)/4, $0x3e11e9bf
+DATA logConsts<>+148(SB)/4, $0x3e11e9bf
+DATA logConsts<>+152(SB)/4, $0x3e11e9bf
+DATA logConsts<>+156(SB)/4, $0x3e11e9bf
+DATA logConsts<>+160(SB)/4, $0xbe2aae50
+DATA logConsts<>+164(SB)/4, $0xbe2aae50
+DATA logConsts<>+168(SB)/4, $0xbe2aae50
+DATA logConsts<>+172(SB)/4, $0xbe2aae50
+DATA logConsts<>+176(SB)/4, $0xbe2aae50
+DATA logConsts<>+180(SB)/4, $0xbe2aae50
+DATA logConsts<>+184(SB)/4, $0xbe2aae50
+DATA logConsts<>+188(SB)/4, $0xbe2aae50
+DATA logConsts<>+192(SB)/4, $0x3e4cceac
+DATA logConsts<>+196(SB)/4, $0x3e4cceac
+DATA logConsts<>+200(SB)/4, $0x3e4cceac
+DATA logConsts<>+204(SB)/4, $0x3e4cceac
+DATA logConsts<>+208(SB)/4, $0x3e4cceac
+DATA logConsts<>+212(SB)/4, $0x3e4cceac
+DATA logConsts<>+216(SB)/4, $0x3e4cceac
+DATA logConsts<>+220(SB)/4, $0x3e4cceac
+DATA logConsts<>+224(SB)/4, $0xbe7ffffc
+DATA logConsts<>+228(SB)/4, $0xbe7ffffc
+DATA logConsts<>+232(SB)/4, $0xbe7ffffc
+DATA logConsts<>+236(SB)/4, $0xbe7ffffc
+DATA logConsts<>+240(SB)/4, $0xbe7ffffc
+DATA logConsts<>+244(SB)/4, $0xbe7ffffc
+DATA logConsts<>+248(SB)/4, $0xbe7ffffc
+DATA logConsts<>+252(SB)/4, $0xbe7ffffc
+DATA logConsts<>+256(SB)/4, $0x3eaaaaaa
+DATA logConsts<>+260(SB)/4, $0x3eaaaaaa
+DATA logConsts<>+264(SB)/4, $0x3eaaaaaa
+DATA logConsts<>+268(SB)/4, $0x3eaaaaaa
+DATA logConsts<>+272(SB)/4, $0x3eaaaaaa
+DATA logConsts<>+276(SB)/4, $0x3eaaaaaa
+DATA logConsts<>+280(SB)/4, $0x3eaaaaaa
+DATA logConsts<>+284(SB)/4, $0x3eaaaaaa
+DATA logConsts<>+288(SB)/4, $0x3f318000
+DATA logConsts<>+292(SB)/4, $0x3f318000
+DATA logConsts<>+296(SB)/4, $0x3f318000
+DATA logConsts<>+300(SB)/4, $0x3f318000
+DATA logConsts<>+304(SB)/4, $0x3f318000
+DATA logConsts<>+308(SB)/4, $0x3f318000
+DATA logConsts<>+312(SB)/4, $0x3f318000
+DATA logConsts<>+316(SB)/4, $0x3f318000
+DATA logConsts<>+320(SB)/4, $0xb95e8083
+DATA logConsts<>+324(SB)/4, $0xb95e8083
+DATA logConsts<>+328(SB)/4, $0xb95e8083
+DATA logConsts<>+332(SB)/4, $0xb95e8083
+DATA logConsts<>+336(SB)/4, $0xb95e8083
+DATA logConsts<>+340(SB)/4, $0xb95e8083
+DATA logConsts<>+344(SB)/4, $0xb95e8083
+DATA logConsts<>+348(SB)/4, $0xb95e8083
+DATA logConsts<>+352(SB)/4, $0xbf000000
+DATA logConsts<>+356(SB)/4, $0xbf000000
+DATA logConsts<>+360(SB)/4, $0xbf000000
+DATA logConsts<>+364(SB)/4, $0xbf000000
+DATA logConsts<>+368(SB)/4, $0xbf000000
+DATA logConsts<>+372(SB)/4, $0xbf000000
+DATA logConsts<>+376(SB)/4, $0xbf000000
+DATA logConsts<>+380(SB)/4, $0xbf000000
+DATA logConsts<>+384(SB)/4, $0x3f800000
+DATA logConsts<>+388(SB)/4, $0x3f800000
+DATA logConsts<>+392(SB)/4, $0x3f800000
+DATA logConsts<>+396(SB)/4, $0x3f800000
+DATA logConsts<>+400(SB)/4, $0x3f800000
+DATA logConsts<>+404(SB)/4, $0x3f800000
+DATA logConsts<>+408(SB)/4, $0x3f800000
+DATA logConsts<>+412(SB)/4, $0x3f800000
+DATA logConsts<>+416(SB)/4, $0x3f3504f3
+DATA logConsts<>+420(SB)/4, $0x3f3504f3
+DATA logConsts<>+424(SB)/4, $0x3f3504f3
+DATA logConsts<>+428(SB)/4, $0x3f3504f3
+DATA logConsts<>+432(SB)/4, $0x3f3504f3
+DATA logConsts<>+436(SB)/4, $0x3f3504f3
+DATA logConsts<>+440(SB)/4, $0x3f3504f3
+DATA logConsts<>+444(SB)/4, $0x3f3504f3
+DATA logConsts<>+448(SB)/4, $0x007fffff
+DATA logConsts<>+452(SB)/4, $0x007fffff
+DATA logConsts<>+456(SB)/4, $0x007fffff
+DATA logConsts<>+460(SB)/4, $0x007fffff
+DATA logConsts<>+464(SB)/4, $0x007fffff
+DATA logConsts<>+468(SB)/4, $0x007fffff
+DATA logConsts<>+472(SB)/4, $0x007fffff
+DATA logConsts<>+476(SB)/4, $0x007fffff
+GLOBL logConsts<>(SB), RODATA|NOPTR, $480
+
+// func candidateTerms8(terms *float32, out *float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·candidateTerms8(SB), NOSPLIT, $0-16
+	MOVQ        terms+0(FP), AX
+	MOVQ        out+8(FP), CX
+	VMOVUPS     (CX), Y0
+	VMOVAPS     Y0, Y1
+	VPSUBD      logConsts<>+416(SB), Y0, Y2
+	VPSRAD      $0x17, Y2, Y0
+	VCVTDQ2PS   Y0, Y0
+	VPAND       logConsts<>+448(SB), Y2, Y2
+	VPADDD      logConsts<>+416(SB), Y2, Y2
+	VSUBPS      logConsts<>+384(SB), Y2, Y2
+	VMULPS      Y2, Y2, Y3
+	VMOVUPS     logConsts<>+0(SB), Y4
+	VFMADD213PS logConsts<>+32(SB), Y2, Y4
+	VFMADD213PS logConsts<>+64(SB), Y2, Y4
+	VFMADD213PS logConsts<>+96(SB), Y2, Y4
+	VFMADD213PS logConsts<>+128(SB), Y2, Y4
+	VFMADD213PS logConsts<>+160(SB), Y2, Y4
+	VFMADD213PS logConsts<>+192(SB), Y2, Y4
+	VFMADD213PS logConsts<>+224(SB), Y2, Y4
+	VFMADD213PS logConsts<>+256(SB), Y2, Y4
+	VMULPS      Y2, Y4, Y4
+	VMULPS      Y3, Y4, Y4
+	VFMADD231PS logConsts<>+320(SB), Y0, Y4
+	VFMADD231PS logConsts<>+352(SB), Y3, Y4
+	VADDPS      Y4, Y2, Y2
+	VFMADD231PS logConsts<>+288(SB), Y0, Y2
+	VCMPPS      $0x03, Y1, Y1, Y3
+	VBLENDVPS   Y3, Y1, Y2, Y2
+	VADDPS      32(CX), Y2, Y2
+	VMULPS      64(CX), Y2, Y2
+	VMOVUPS     Y2, (AX)
 	VZEROUPPER
 	RET
 

@@ -15,6 +15,12 @@ type lowering struct {
 
 func (m *machine) lower(in *program.Instr) {
 	l := lowering{m, in}
+	if s := m.scoringOf(in); s != nil {
+		if in == s.last() {
+			l.scored(s)
+		}
+		return
+	}
 	switch in.Op {
 	case program.Gather:
 		l.gather()

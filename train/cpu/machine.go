@@ -118,6 +118,7 @@ type worker struct {
 	columns [][]float32 // of data, by gather of the machine
 	whose   columnsKey
 	fault   error // the first of a forward program's inputs
+	outcome outcome
 }
 
 func newWorker(k *kernels, id, of, pack int) *worker {

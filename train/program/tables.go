@@ -36,9 +36,9 @@ const (
 	// weight_i l_i is within w+4 units in the last place of weight_i times the sum of the 1 + |z_ij| that count.
 	CandidateBPR Op = "candidate_bpr"
 	// CandidateBPRGrad: (s, idx, weight, dloss [1]) -> (ds [m,w]). With c = dloss / (m (w-1)), g_i = c weight_i and
-	// E_ij = exp(-z_ij), z_ij held to -87 from below, 0 where it is above 87: ds_ij = g_i (E_ij / (1 + E_ij)) where
-	// j > 0 counts, else 0; ds_i0 = -LaneSum(ds_i) over all w places, of which the first is 0 there; each step rounded to
-	// float32. All 0 in a row whose idx_i0 is none.
+	// e_ij = exp(-|z_ij|), 0 where |z_ij| is above 87: r_ij = e_ij / (1 + e_ij) where z_ij is 0 or above, else
+	// 1 / (1 + e_ij), which is sigmoid(-z_ij); ds_ij = g_i r_ij where j > 0 counts, else 0; ds_i0 = -LaneSum(ds_i) over all
+	// w places, of which the first is 0 there; each step rounded to float32. All 0 in a row whose idx_i0 is none.
 	CandidateBPRGrad Op = "candidate_bpr_grad"
 	// RowAdagrad: (uses ...) -> (param [n,d], acc [n,1] or [n,d]). Adagrad (Duchi et al. 2011) of the rows that have an
 	// entry, with their gradients g as RowAdam has them: with one accumulator a row, the row-wise Adagrad of DLRM (Naumov

@@ -32,6 +32,7 @@ func embed() {
 	adamRows()
 	shrink(false)
 	shrink(true)
+	candidates(table)
 }
 
 // arg is the place of an argument on the stack.
@@ -70,9 +71,9 @@ func askLines(row, rowBytes reg.Register, done string) {
 
 // lookupDot takes four rows of the table at a time, then one.
 func lookupDot(table Mem) {
-	TEXT("lookupDot16", NOSPLIT, "func(s, table, idx, a *float32, m, w, rows, d int)")
+	TEXT("lookupDot16", NOSPLIT, "func(s, table, idx, a *float32, m, w, known, rows, d int)")
 	Pragma("noescape")
-	Doc("lookupDot16 is embedKernels.dot for m rows of a, m and w above 0.")
+	Doc("lookupDot16 is embedKernels.dot for m rows of a, m and w above 0; known is the length of idx.")
 	s, tab, idx, a := Load(Param("s"), GP64()), Load(Param("table"), GP64()), Load(Param("idx"), GP64()), Load(Param("a"), GP64())
 	d, left, t, c := GP64(), GP64(), GP64(), GP64()
 	full, end := AllocLocal(8), AllocLocal(8)
@@ -83,10 +84,9 @@ func lookupDot(table Mem) {
 	ANDQ(I8(-16), t)
 	SHLQ(U8(2), t)
 	MOVQ(t, full)
-	Load(Param("m"), t)
-	IMULQ(arg("w"), t)
+	Load(Param("known"), t)
 	LEAQ(Mem{Base: idx, Index: t, Scale: 4, Disp: -16}, t)
-	MOVQ(t, end) // the last four indices, if there are as many
+	MOVQ(t, end) // of the last four indices, if there are as many
 	rowBytes := d
 	SHLQ(U8(2), rowBytes)
 	// address is a row of the table, its first where the index is none.

@@ -1,0 +1,141 @@
+package cpu
+
+import (
+	"slices"
+
+	"github.com/onmart/onmart/train/program"
+)
+
+// scoring is a chain of instructions that is done in one pass over the rows of the batch: LookupDot, a loss of
+// candidates, its gradient and, where somebody wants it, LookupWeighted of that. A block's rows of the table are read
+// from memory once, its scores are held nowhere, and the exponentials are computed once for loss and gradient. The bits
+// are those of the instructions one by one.
+type scoring struct {
+	dot, loss, grad *program.Instr
+	weighted        *program.Instr // nil without
+}
+
+// last is the instruction in whose place all is done.
+func (s *scoring) last() *program.Instr {
+	if s.weighted != nil {
+		return s.weighted
+	}
+	return s.grad
+}
+
+// scoringBlock is the rows that are done at a time: with nine candidates of 64 they are 18 KiB, which the first cache
+// holds beside what is read ahead.
+const scoringBlock = 8
+
+// scoringOf is the chain that an instruction of the program is part of, or nil.
+func (m *machine) scoringOf(in *program.Instr) *scoring {
+	for i := range m.p.Instrs {
+		dot := &m.p.Instrs[i]
+		if dot.Op != program.LookupDot {
+			continue
+		}
+		if s := m.scoringFrom(i); s != nil && (in == s.dot || in == s.loss || in == s.grad || in == s.weighted) {
+			return s
+		}
+	}
+	return nil
+}
+
+// scoringFrom is the chain that begins with the LookupDot i, or nil where there is none that may wait for its end.
+func (m *machine) scoringFrom(i int) *scoring {
+	all := m.p.Instrs
+	s := &scoring{dot: &all[i]}
+	scores, idx := s.dot.Outs[0], s.dot.Args[1]
+	end := 0
+	for k := i + 1; k < len(all); k++ {
+		in := &all[k]
+		switch {
+		case s.weighted == nil && s.grad != nil && in.Op == program.LookupWeighted && in.Args[0] == s.dot.Args[0] &&
+			in.Args[1] == idx && in.Args[2] == s.grad.Outs[0]:
+			s.weighted, end = in, k
+		case s.loss == nil && (in.Op == program.CandidateSoftmax || in.Op == program.CandidateBPR) && in.Args[0] == scores &&
+			in.Args[1] == idx:
+			s.loss = in
+		case s.loss != nil && s.grad == nil && gradientOf(in, s.loss):
+			s.grad, end = in, k
+		case slices.Contains(in.Args, scores) || slices.Contains(in.Outs, scores):
+			return nil // somebody else needs them
+		}
+	}
+	if s.grad == nil || !m.mayWait(s, i, end) {
+		return nil
+	}
+	return s
+}
+
+// gradientOf says whether an instruction is the gradient of a loss.
+func gradientOf(in, loss *program.Instr) bool {
+	back := program.CandidateSoftmaxGrad
+	if loss.Op == program.CandidateBPR {
+		back = program.CandidateBPRGrad
+	}
+	return in.Op == back && slices.Equal(slices.Delete(slices.Clone(in.Args), 3, 4), loss.Args)
+}
+
+// mayWait says whether nobody writes what the chain reads from instruction i on until its end, and nobody reads or writes
+// in between what it leaves. Where buffers lie is planned by the steps, so that memory that two of them share at different
+// times is no matter here.
+func (m *machine) mayWait(s *scoring, i, end int) bool {
+	chain := []*program.Instr{s.dot, s.loss, s.grad}
+	var reads []int
+	for _, in := range chain {
+		reads = append(reads, in.Args...)
+	}
+	leaves := []int{s.loss.Outs[0], s.grad.Outs[0]}
+	for k := i + 1; k < end; k++ {
+		in := &m.p.Instrs[k]
+		if in == s.loss || in == s.grad {
+			continue
+		}
+		for _, o := range in.Outs {
+			late := slices.Contains(s.grad.Args[3:], o) && !slices.Contains(s.loss.Args, o) && in.Op == program.Fill
+			if slices.Contains(leaves, o) || slices.Contains(reads, o) && !late {
+				return false
+			}
+		}
+		if slices.ContainsFunc(leaves, func(o int) bool { return slices.Contains(in.Args, o) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// scored emits the chain.
+func (l lowering) scored(s *scoring) {
+	f, touches := l.candidatesOf(s.loss)
+	f.s = nil
+	table, idx, a := l.mem[s.dot.Args[0]].f32, l.mem[s.dot.Args[1]].f32, l.mem[s.dot.Args[2]].f32
+	rows, d := l.buf(s.dot.Args[0]).Shape[0], l.width(s.dot.Args[0])
+	dloss, ds := l.mem[s.grad.Args[3]].f32, l.mem[s.grad.Outs[0]].f32
+	terms, place := l.scratch(f.m)
+	written := place
+	written.write, written.unitBytes = true, 4
+	touches = append(touches[1:], written, l.whole(s.dot.Args[0], false), l.rows(s.dot.Args[2], false),
+		l.whole(s.grad.Args[3], false), l.rows(s.grad.Outs[0], true))
+	var da []float32
+	if s.weighted != nil {
+		da = l.mem[s.weighted.Outs[0]].f32
+		touches = append(touches, l.rows(s.weighted.Outs[0], true))
+	}
+	scores := f.scratch()
+	l.machine.macs += dotMacs * d * f.m * f.w
+	l.machine.pack = max(l.pack, scores+scoringBlock*f.w)
+	l.emit(l.byRow(s.dot.Args[1]), func(w *worker, lo, hi int) {
+		k, c := &w.kernels.embed, dloss[0]/float32(f.terms())
+		for at := lo; at < hi; at += scoringBlock {
+			end := min(at+scoringBlock, hi)
+			s := w.pack[scores:][:(end-at)*f.w]
+			k.dot(s, table, idx[at*f.w:hi*f.w], a[at*d:end*d], rows, f.w, d)
+			f.rows(w, at, end, c, s, terms, ds)
+			if da != nil {
+				k.weighted(da[at*d:end*d], table, idx[at*f.w:end*f.w], ds[at*f.w:end*f.w], rows, f.w, d)
+			}
+		}
+	}, touches...)
+	l.candidateSum(s.loss, f, terms, place)
+}
