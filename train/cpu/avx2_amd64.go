@@ -19,7 +19,7 @@ func avx2Kernels() *kernels {
 		adamw: adamwAVX2, dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
 		prefetch: prefetchAVX2, add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
 		softmaxLogits: softmaxLogitsAVX2, softmaxExp: softmaxExpAVX2, pinball: pinballAVX2, pinballGrad: pinballGradAVX2,
-		fns: portableFns(), laneSum: program.LaneSum, addTo: addToPortable,
+		fns: avx2Fns(), laneSum: laneSumAVX2, extreme: extremeAVX2, addTo: addToAVX2,
 		embed: avx2Embed(),
 	}
 }

@@ -57,6 +57,8 @@ type kernels struct {
 	fns map[program.Fn]vectorFn
 	// laneSum is program.LaneSum.
 	laneSum func(x []float32) float32
+	// extreme is the greatest or least of a row, NaN where one is.
+	extreme func(fold program.Fold, x []float32) float32
 	// addTo: y[i] = x[i] + c. y may be x.
 	addTo func(y, x []float32, c float32)
 	embed embedKernels
@@ -110,7 +112,7 @@ func portableKernels() *kernels {
 		adamw: adamwPortable, dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
 		prefetch: func([]float32) {}, add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
 		softmaxLogits: softmaxLogitsPortable, softmaxExp: softmaxExpPortable, pinball: pinballPortable, pinballGrad: pinballGradPortable,
-		fns: portableFns(), laneSum: program.LaneSum, addTo: addToPortable,
+		fns: portableFns(), laneSum: program.LaneSum, extreme: extremePortable, addTo: addToPortable,
 		embed: portableEmbed(),
 	}
 }

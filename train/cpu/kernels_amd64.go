@@ -318,3 +318,173 @@ func candidateTerms8(terms *float32, out *float32)
 
 // pause does n times what lets another thread of the core go on, about 20 ns each; n above 0.
 func pause(n int)
+
+// negFn8 is Map's function neg of n elements, a positive multiple of 8.
+//
+//go:noescape
+func negFn8(y *float32, a *float32, n int)
+
+// absFn8 is Map's function abs of n elements, a positive multiple of 8.
+//
+//go:noescape
+func absFn8(y *float32, a *float32, n int)
+
+// signFn8 is Map's function sign of n elements, a positive multiple of 8.
+//
+//go:noescape
+func signFn8(y *float32, a *float32, n int)
+
+// squareFn8 is Map's function square of n elements, a positive multiple of 8.
+//
+//go:noescape
+func squareFn8(y *float32, a *float32, n int)
+
+// cubeFn8 is Map's function cube of n elements, a positive multiple of 8.
+//
+//go:noescape
+func cubeFn8(y *float32, a *float32, n int)
+
+// sqrtFn8 is Map's function sqrt of n elements, a positive multiple of 8.
+//
+//go:noescape
+func sqrtFn8(y *float32, a *float32, n int)
+
+// invFn8 is Map's function inv of n elements, a positive multiple of 8.
+//
+//go:noescape
+func invFn8(y *float32, a *float32, n int)
+
+// rsqrtFn8 is Map's function rsqrt of n elements, a positive multiple of 8.
+//
+//go:noescape
+func rsqrtFn8(y *float32, a *float32, n int)
+
+// floorFn8 is Map's function floor of n elements, a positive multiple of 8.
+//
+//go:noescape
+func floorFn8(y *float32, a *float32, n int)
+
+// ceilFn8 is Map's function ceil of n elements, a positive multiple of 8.
+//
+//go:noescape
+func ceilFn8(y *float32, a *float32, n int)
+
+// expFn8 is Map's function exp of n elements, a positive multiple of 8.
+//
+//go:noescape
+func expFn8(y *float32, a *float32, n int)
+
+// logFn8 is Map's function log of n elements, a positive multiple of 8.
+//
+//go:noescape
+func logFn8(y *float32, a *float32, n int)
+
+// log1pFn8 is Map's function log1p of n elements, a positive multiple of 8.
+//
+//go:noescape
+func log1pFn8(y *float32, a *float32, n int)
+
+// expm1Fn8 is Map's function expm1 of n elements, a positive multiple of 8.
+//
+//go:noescape
+func expm1Fn8(y *float32, a *float32, n int)
+
+// tanhFn8 is Map's function tanh of n elements, a positive multiple of 8.
+//
+//go:noescape
+func tanhFn8(y *float32, a *float32, n int)
+
+// sigmoidFn8 is Map's function sigmoid of n elements, a positive multiple of 8.
+//
+//go:noescape
+func sigmoidFn8(y *float32, a *float32, n int)
+
+// softplusFn8 is Map's function softplus of n elements, a positive multiple of 8.
+//
+//go:noescape
+func softplusFn8(y *float32, a *float32, n int)
+
+// reluFn8 is Map's function relu of n elements, a positive multiple of 8.
+//
+//go:noescape
+func reluFn8(y *float32, a *float32, n int)
+
+// addFn8 is Map's function add of n pairs, a positive multiple of 8.
+//
+//go:noescape
+func addFn8(y *float32, a *float32, b *float32, n int)
+
+// subFn8 is Map's function sub of n pairs, a positive multiple of 8.
+//
+//go:noescape
+func subFn8(y *float32, a *float32, b *float32, n int)
+
+// mulFn8 is Map's function mul of n pairs, a positive multiple of 8.
+//
+//go:noescape
+func mulFn8(y *float32, a *float32, b *float32, n int)
+
+// divFn8 is Map's function div of n pairs, a positive multiple of 8.
+//
+//go:noescape
+func divFn8(y *float32, a *float32, b *float32, n int)
+
+// maxFn8 is Map's function max of n pairs, a positive multiple of 8.
+//
+//go:noescape
+func maxFn8(y *float32, a *float32, b *float32, n int)
+
+// minFn8 is Map's function min of n pairs, a positive multiple of 8.
+//
+//go:noescape
+func minFn8(y *float32, a *float32, b *float32, n int)
+
+// ltFn8 is Map's function lt of n pairs, a positive multiple of 8.
+//
+//go:noescape
+func ltFn8(y *float32, a *float32, b *float32, n int)
+
+// gtFn8 is Map's function gt of n pairs, a positive multiple of 8.
+//
+//go:noescape
+func gtFn8(y *float32, a *float32, b *float32, n int)
+
+// leFn8 is Map's function le of n pairs, a positive multiple of 8.
+//
+//go:noescape
+func leFn8(y *float32, a *float32, b *float32, n int)
+
+// geFn8 is Map's function ge of n pairs, a positive multiple of 8.
+//
+//go:noescape
+func geFn8(y *float32, a *float32, b *float32, n int)
+
+// eqFn8 is Map's function eq of n pairs, a positive multiple of 8.
+//
+//go:noescape
+func eqFn8(y *float32, a *float32, b *float32, n int)
+
+// neFn8 is Map's function ne of n pairs, a positive multiple of 8.
+//
+//go:noescape
+func neFn8(y *float32, a *float32, b *float32, n int)
+
+// addTo8 is kernels.addTo for n elements, a positive multiple of 8.
+//
+//go:noescape
+func addTo8(y *float32, x *float32, c float32, n int)
+
+// laneSum16 adds n elements, a positive multiple of 16, to 16 lanes.
+//
+//go:noescape
+func laneSum16(sums *float32, x *float32, n int)
+
+// maxLanes8 folds n elements, a positive multiple of 8, into the extremes m of 8 lanes; NaN stays.
+//
+//go:noescape
+func maxLanes8(m *float32, x *float32, n int)
+
+// minLanes8 folds n elements, a positive multiple of 8, into the extremes m of 8 lanes; NaN stays.
+//
+//go:noescape
+func minLanes8(m *float32, x *float32, n int)

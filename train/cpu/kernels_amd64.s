@@ -9592,3 +9592,1337 @@ loop:
 	DECQ AX
 	JNZ  loop
 	RET
+
+// func negFn8(y *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·negFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS (CX)(BX*4), Y0
+	VXORPS  functionConsts<>+0(SB), Y0, Y0
+	VMOVUPS Y0, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func absFn8(y *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·absFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS (CX)(BX*4), Y0
+	VANDPS  functionConsts<>+32(SB), Y0, Y0
+	VMOVUPS Y0, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func signFn8(y *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·signFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS (CX)(BX*4), Y0
+	VXORPS  Y1, Y1, Y1
+	VCMPPS  $0x1e, Y1, Y0, Y2
+	VCMPPS  $0x11, Y1, Y0, Y0
+	VANDPS  functionConsts<>+64(SB), Y2, Y2
+	VANDPS  functionConsts<>+96(SB), Y0, Y0
+	VORPS   Y2, Y0, Y0
+	VMOVUPS Y0, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func squareFn8(y *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·squareFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS (CX)(BX*4), Y0
+	VMULPS  Y0, Y0, Y0
+	VMOVUPS Y0, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func cubeFn8(y *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·cubeFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS (CX)(BX*4), Y0
+	VMULPS  Y0, Y0, Y1
+	VMULPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func sqrtFn8(y *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·sqrtFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS (CX)(BX*4), Y0
+	VSQRTPS Y0, Y0
+	VMOVUPS Y0, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func invFn8(y *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·invFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS (CX)(BX*4), Y0
+	VMOVUPS functionConsts<>+64(SB), Y1
+	VDIVPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func rsqrtFn8(y *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·rsqrtFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS (CX)(BX*4), Y0
+	VMOVUPS functionConsts<>+64(SB), Y1
+	VSQRTPS Y0, Y0
+	VDIVPS  Y0, Y1, Y1
+	VMOVUPS Y1, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func floorFn8(y *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·floorFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS  (CX)(BX*4), Y0
+	VROUNDPS $0x09, Y0, Y0
+	VMOVUPS  Y0, (AX)(BX*4)
+	ADDQ     $0x08, BX
+	CMPQ     BX, DX
+	JLT      loop
+	VZEROUPPER
+	RET
+
+// func ceilFn8(y *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·ceilFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS  (CX)(BX*4), Y0
+	VROUNDPS $0x0a, Y0, Y0
+	VMOVUPS  Y0, (AX)(BX*4)
+	ADDQ     $0x08, BX
+	CMPQ     BX, DX
+	JLT      loop
+	VZEROUPPER
+	RET
+
+// func expFn8(y *float32, a *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·expFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS     (CX)(BX*4), Y0
+	VMOVUPS     functionConsts<>+128(SB), Y1
+	VMOVUPS     functionConsts<>+160(SB), Y2
+	VMAXPS      Y0, Y1, Y0
+	VMINPS      Y0, Y2, Y0
+	VMOVUPS     functionConsts<>+192(SB), Y1
+	VFMADD231PS functionConsts<>+224(SB), Y0, Y1
+	VSUBPS      functionConsts<>+192(SB), Y1, Y2
+	VMOVAPS     Y0, Y0
+	VFMADD231PS functionConsts<>+256(SB), Y2, Y0
+	VFMADD231PS functionConsts<>+288(SB), Y2, Y0
+	VXORPS      functionConsts<>+0(SB), Y0, Y2
+	VMOVUPS     functionConsts<>+320(SB), Y3
+	VFMADD213PS functionConsts<>+352(SB), Y2, Y3
+	VFMADD213PS functionConsts<>+384(SB), Y2, Y3
+	VFMADD213PS functionConsts<>+416(SB), Y2, Y3
+	VFMADD213PS functionConsts<>+448(SB), Y2, Y3
+	VMULPS      Y0, Y0, Y2
+	VFMADD213PS Y0, Y2, Y3
+	VADDPS      functionConsts<>+64(SB), Y3, Y3
+	VPSUBD      functionConsts<>+192(SB), Y1, Y1
+	VPSRAD      $0x01, Y1, Y0
+	VPSUBD      Y0, Y1, Y1
+	VPADDD      functionConsts<>+480(SB), Y0, Y0
+	VPSLLD      $0x17, Y0, Y0
+	VMULPS      Y0, Y3, Y3
+	VPADDD      functionConsts<>+480(SB), Y1, Y1
+	VPSLLD      $0x17, Y1, Y1
+	VMULPS      Y1, Y3, Y3
+	VMOVUPS     Y3, (AX)(BX*4)
+	ADDQ        $0x08, BX
+	CMPQ        BX, DX
+	JLT         loop
+	VZEROUPPER
+	RET
+
+// func logFn8(y *float32, a *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·logFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS     (CX)(BX*4), Y0
+	VCMPPS      $0x11, functionConsts<>+512(SB), Y0, Y1
+	VMULPS      functionConsts<>+544(SB), Y0, Y2
+	VBLENDVPS   Y1, Y2, Y0, Y2
+	VANDPS      functionConsts<>+576(SB), Y1, Y1
+	VPSUBD      functionConsts<>+608(SB), Y2, Y2
+	VPSRAD      $0x17, Y2, Y3
+	VCVTDQ2PS   Y3, Y3
+	VADDPS      Y3, Y1, Y1
+	VANDPS      functionConsts<>+640(SB), Y2, Y2
+	VPADDD      functionConsts<>+608(SB), Y2, Y2
+	VSUBPS      functionConsts<>+64(SB), Y2, Y3
+	VMULPS      Y3, Y3, Y4
+	VMOVUPS     functionConsts<>+672(SB), Y2
+	VFMADD213PS functionConsts<>+704(SB), Y3, Y2
+	VFMADD213PS functionConsts<>+736(SB), Y3, Y2
+	VFMADD213PS functionConsts<>+768(SB), Y3, Y2
+	VFMADD213PS functionConsts<>+800(SB), Y3, Y2
+	VFMADD213PS functionConsts<>+832(SB), Y3, Y2
+	VFMADD213PS functionConsts<>+864(SB), Y3, Y2
+	VFMADD213PS functionConsts<>+896(SB), Y3, Y2
+	VFMADD213PS functionConsts<>+928(SB), Y3, Y2
+	VMULPS      Y3, Y2, Y2
+	VMULPS      Y4, Y2, Y2
+	VFMADD231PS functionConsts<>+960(SB), Y1, Y2
+	VFMADD231PS functionConsts<>+992(SB), Y4, Y2
+	VADDPS      Y2, Y3, Y2
+	VFMADD231PS functionConsts<>+1024(SB), Y1, Y2
+	VXORPS      Y1, Y1, Y1
+	VCMPPS      $0x00, Y1, Y0, Y3
+	VBLENDVPS   Y3, functionConsts<>+1056(SB), Y2, Y2
+	VCMPPS      $0x19, Y1, Y0, Y3
+	VBLENDVPS   Y3, functionConsts<>+1088(SB), Y2, Y2
+	VCMPPS      $0x00, functionConsts<>+1120(SB), Y0, Y3
+	VBLENDVPS   Y3, Y0, Y2, Y2
+	VMOVUPS     Y2, (AX)(BX*4)
+	ADDQ        $0x08, BX
+	CMPQ        BX, DX
+	JLT         loop
+	VZEROUPPER
+	RET
+
+// func log1pFn8(y *float32, a *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·log1pFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS     (CX)(BX*4), Y0
+	VADDPS      functionConsts<>+64(SB), Y0, Y1
+	VSUBPS      functionConsts<>+64(SB), Y1, Y2
+	VCMPPS      $0x11, functionConsts<>+512(SB), Y1, Y3
+	VMULPS      functionConsts<>+544(SB), Y1, Y4
+	VBLENDVPS   Y3, Y4, Y1, Y4
+	VANDPS      functionConsts<>+576(SB), Y3, Y3
+	VPSUBD      functionConsts<>+608(SB), Y4, Y4
+	VPSRAD      $0x17, Y4, Y5
+	VCVTDQ2PS   Y5, Y5
+	VADDPS      Y5, Y3, Y3
+	VANDPS      functionConsts<>+640(SB), Y4, Y4
+	VPADDD      functionConsts<>+608(SB), Y4, Y4
+	VSUBPS      functionConsts<>+64(SB), Y4, Y5
+	VMULPS      Y5, Y5, Y6
+	VMOVUPS     functionConsts<>+672(SB), Y4
+	VFMADD213PS functionConsts<>+704(SB), Y5, Y4
+	VFMADD213PS functionConsts<>+736(SB), Y5, Y4
+	VFMADD213PS functionConsts<>+768(SB), Y5, Y4
+	VFMADD213PS functionConsts<>+800(SB), Y5, Y4
+	VFMADD213PS functionConsts<>+832(SB), Y5, Y4
+	VFMADD213PS functionConsts<>+864(SB), Y5, Y4
+	VFMADD213PS functionConsts<>+896(SB), Y5, Y4
+	VFMADD213PS functionConsts<>+928(SB), Y5, Y4
+	VMULPS      Y5, Y4, Y4
+	VMULPS      Y6, Y4, Y4
+	VFMADD231PS functionConsts<>+960(SB), Y3, Y4
+	VFMADD231PS functionConsts<>+992(SB), Y6, Y4
+	VADDPS      Y4, Y5, Y4
+	VFMADD231PS functionConsts<>+1024(SB), Y3, Y4
+	VXORPS      Y3, Y3, Y3
+	VCMPPS      $0x00, Y3, Y1, Y5
+	VBLENDVPS   Y5, functionConsts<>+1056(SB), Y4, Y4
+	VCMPPS      $0x19, Y3, Y1, Y5
+	VBLENDVPS   Y5, functionConsts<>+1088(SB), Y4, Y4
+	VCMPPS      $0x00, functionConsts<>+1120(SB), Y1, Y5
+	VBLENDVPS   Y5, Y1, Y4, Y4
+	VDIVPS      Y2, Y0, Y3
+	VMULPS      Y3, Y4, Y4
+	VXORPS      Y3, Y3, Y3
+	VCMPPS      $0x00, Y3, Y2, Y2
+	VBLENDVPS   Y2, Y0, Y4, Y4
+	VCMPPS      $0x00, functionConsts<>+1120(SB), Y1, Y2
+	VBLENDVPS   Y2, Y0, Y4, Y4
+	VMOVUPS     Y4, (AX)(BX*4)
+	ADDQ        $0x08, BX
+	CMPQ        BX, DX
+	JLT         loop
+	VZEROUPPER
+	RET
+
+// func expm1Fn8(y *float32, a *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·expm1Fn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS     (CX)(BX*4), Y0
+	VMOVAPS     Y0, Y1
+	VMOVUPS     functionConsts<>+128(SB), Y2
+	VMOVUPS     functionConsts<>+160(SB), Y3
+	VMAXPS      Y1, Y2, Y1
+	VMINPS      Y1, Y3, Y1
+	VMOVUPS     functionConsts<>+192(SB), Y2
+	VFMADD231PS functionConsts<>+224(SB), Y1, Y2
+	VSUBPS      functionConsts<>+192(SB), Y2, Y3
+	VMOVAPS     Y1, Y1
+	VFMADD231PS functionConsts<>+256(SB), Y3, Y1
+	VFMADD231PS functionConsts<>+288(SB), Y3, Y1
+	VXORPS      functionConsts<>+0(SB), Y1, Y3
+	VMOVUPS     functionConsts<>+320(SB), Y4
+	VFMADD213PS functionConsts<>+352(SB), Y3, Y4
+	VFMADD213PS functionConsts<>+384(SB), Y3, Y4
+	VFMADD213PS functionConsts<>+416(SB), Y3, Y4
+	VFMADD213PS functionConsts<>+448(SB), Y3, Y4
+	VMULPS      Y1, Y1, Y3
+	VFMADD213PS Y1, Y3, Y4
+	VADDPS      functionConsts<>+64(SB), Y4, Y4
+	VPSUBD      functionConsts<>+192(SB), Y2, Y2
+	VPSRAD      $0x01, Y2, Y1
+	VPSUBD      Y1, Y2, Y2
+	VPADDD      functionConsts<>+480(SB), Y1, Y1
+	VPSLLD      $0x17, Y1, Y1
+	VMULPS      Y1, Y4, Y4
+	VPADDD      functionConsts<>+480(SB), Y2, Y2
+	VPSLLD      $0x17, Y2, Y2
+	VMULPS      Y2, Y4, Y4
+	VSUBPS      functionConsts<>+64(SB), Y4, Y1
+	VCMPPS      $0x11, functionConsts<>+512(SB), Y4, Y2
+	VMULPS      functionConsts<>+544(SB), Y4, Y3
+	VBLENDVPS   Y2, Y3, Y4, Y3
+	VANDPS      functionConsts<>+576(SB), Y2, Y2
+	VPSUBD      functionConsts<>+608(SB), Y3, Y3
+	VPSRAD      $0x17, Y3, Y5
+	VCVTDQ2PS   Y5, Y5
+	VADDPS      Y5, Y2, Y2
+	VANDPS      functionConsts<>+640(SB), Y3, Y3
+	VPADDD      functionConsts<>+608(SB), Y3, Y3
+	VSUBPS      functionConsts<>+64(SB), Y3, Y5
+	VMULPS      Y5, Y5, Y6
+	VMOVUPS     functionConsts<>+672(SB), Y3
+	VFMADD213PS functionConsts<>+704(SB), Y5, Y3
+	VFMADD213PS functionConsts<>+736(SB), Y5, Y3
+	VFMADD213PS functionConsts<>+768(SB), Y5, Y3
+	VFMADD213PS functionConsts<>+800(SB), Y5, Y3
+	VFMADD213PS functionConsts<>+832(SB), Y5, Y3
+	VFMADD213PS functionConsts<>+864(SB), Y5, Y3
+	VFMADD213PS functionConsts<>+896(SB), Y5, Y3
+	VFMADD213PS functionConsts<>+928(SB), Y5, Y3
+	VMULPS      Y5, Y3, Y3
+	VMULPS      Y6, Y3, Y3
+	VFMADD231PS functionConsts<>+960(SB), Y2, Y3
+	VFMADD231PS functionConsts<>+992(SB), Y6, Y3
+	VADDPS      Y3, Y5, Y3
+	VFMADD231PS functionConsts<>+1024(SB), Y2, Y3
+	VXORPS      Y2, Y2, Y2
+	VCMPPS      $0x00, Y2, Y4, Y5
+	VBLENDVPS   Y5, functionConsts<>+1056(SB), Y3, Y3
+	VCMPPS      $0x19, Y2, Y4, Y5
+	VBLENDVPS   Y5, functionConsts<>+1088(SB), Y3, Y3
+	VCMPPS      $0x00, functionConsts<>+1120(SB), Y4, Y5
+	VBLENDVPS   Y5, Y4, Y3, Y3
+	VDIVPS      Y3, Y0, Y3
+	VMULPS      Y3, Y1, Y3
+	VCMPPS      $0x00, functionConsts<>+96(SB), Y1, Y2
+	VBLENDVPS   Y2, Y1, Y3, Y3
+	VCMPPS      $0x00, functionConsts<>+1120(SB), Y4, Y2
+	VBLENDVPS   Y2, Y1, Y3, Y3
+	VXORPS      Y2, Y2, Y2
+	VCMPPS      $0x00, Y2, Y1, Y2
+	VBLENDVPS   Y2, Y0, Y3, Y3
+	VMOVUPS     Y3, (AX)(BX*4)
+	ADDQ        $0x08, BX
+	CMPQ        BX, DX
+	JLT         loop
+	VZEROUPPER
+	RET
+
+// func tanhFn8(y *float32, a *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·tanhFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS     (CX)(BX*4), Y0
+	VANDPS      functionConsts<>+32(SB), Y0, Y1
+	VMULPS      Y0, Y0, Y2
+	VMOVUPS     functionConsts<>+1152(SB), Y3
+	VFMADD213PS functionConsts<>+1184(SB), Y2, Y3
+	VFMADD213PS functionConsts<>+1216(SB), Y2, Y3
+	VFMADD213PS functionConsts<>+1248(SB), Y2, Y3
+	VFMADD213PS functionConsts<>+1280(SB), Y2, Y3
+	VMULPS      Y2, Y3, Y3
+	VFMADD213PS Y0, Y0, Y3
+	VCMPPS      $0x11, functionConsts<>+1312(SB), Y1, Y2
+	VADDPS      Y1, Y1, Y1
+	VMOVUPS     functionConsts<>+128(SB), Y4
+	VMOVUPS     functionConsts<>+160(SB), Y5
+	VMAXPS      Y1, Y4, Y1
+	VMINPS      Y1, Y5, Y1
+	VMOVUPS     functionConsts<>+192(SB), Y4
+	VFMADD231PS functionConsts<>+224(SB), Y1, Y4
+	VSUBPS      functionConsts<>+192(SB), Y4, Y5
+	VMOVAPS     Y1, Y1
+	VFMADD231PS functionConsts<>+256(SB), Y5, Y1
+	VFMADD231PS functionConsts<>+288(SB), Y5, Y1
+	VXORPS      functionConsts<>+0(SB), Y1, Y5
+	VMOVUPS     functionConsts<>+320(SB), Y6
+	VFMADD213PS functionConsts<>+352(SB), Y5, Y6
+	VFMADD213PS functionConsts<>+384(SB), Y5, Y6
+	VFMADD213PS functionConsts<>+416(SB), Y5, Y6
+	VFMADD213PS functionConsts<>+448(SB), Y5, Y6
+	VMULPS      Y1, Y1, Y5
+	VFMADD213PS Y1, Y5, Y6
+	VADDPS      functionConsts<>+64(SB), Y6, Y6
+	VPSUBD      functionConsts<>+192(SB), Y4, Y4
+	VPSRAD      $0x01, Y4, Y1
+	VPSUBD      Y1, Y4, Y4
+	VPADDD      functionConsts<>+480(SB), Y1, Y1
+	VPSLLD      $0x17, Y1, Y1
+	VMULPS      Y1, Y6, Y6
+	VPADDD      functionConsts<>+480(SB), Y4, Y4
+	VPSLLD      $0x17, Y4, Y4
+	VMULPS      Y4, Y6, Y6
+	VADDPS      functionConsts<>+64(SB), Y6, Y6
+	VMOVUPS     functionConsts<>+1344(SB), Y1
+	VDIVPS      Y6, Y1, Y1
+	VMOVUPS     functionConsts<>+64(SB), Y4
+	VSUBPS      Y1, Y4, Y1
+	VANDPS      functionConsts<>+0(SB), Y0, Y0
+	VANDPS      functionConsts<>+32(SB), Y1, Y1
+	VORPS       Y0, Y1, Y1
+	VBLENDVPS   Y2, Y3, Y1, Y1
+	VMOVUPS     Y1, (AX)(BX*4)
+	ADDQ        $0x08, BX
+	CMPQ        BX, DX
+	JLT         loop
+	VZEROUPPER
+	RET
+
+// func sigmoidFn8(y *float32, a *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·sigmoidFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS     (CX)(BX*4), Y0
+	VXORPS      functionConsts<>+0(SB), Y0, Y0
+	VMOVUPS     functionConsts<>+128(SB), Y1
+	VMOVUPS     functionConsts<>+160(SB), Y2
+	VMAXPS      Y0, Y1, Y0
+	VMINPS      Y0, Y2, Y0
+	VMOVUPS     functionConsts<>+192(SB), Y1
+	VFMADD231PS functionConsts<>+224(SB), Y0, Y1
+	VSUBPS      functionConsts<>+192(SB), Y1, Y2
+	VMOVAPS     Y0, Y0
+	VFMADD231PS functionConsts<>+256(SB), Y2, Y0
+	VFMADD231PS functionConsts<>+288(SB), Y2, Y0
+	VXORPS      functionConsts<>+0(SB), Y0, Y2
+	VMOVUPS     functionConsts<>+320(SB), Y3
+	VFMADD213PS functionConsts<>+352(SB), Y2, Y3
+	VFMADD213PS functionConsts<>+384(SB), Y2, Y3
+	VFMADD213PS functionConsts<>+416(SB), Y2, Y3
+	VFMADD213PS functionConsts<>+448(SB), Y2, Y3
+	VMULPS      Y0, Y0, Y2
+	VFMADD213PS Y0, Y2, Y3
+	VADDPS      functionConsts<>+64(SB), Y3, Y3
+	VPSUBD      functionConsts<>+192(SB), Y1, Y1
+	VPSRAD      $0x01, Y1, Y0
+	VPSUBD      Y0, Y1, Y1
+	VPADDD      functionConsts<>+480(SB), Y0, Y0
+	VPSLLD      $0x17, Y0, Y0
+	VMULPS      Y0, Y3, Y3
+	VPADDD      functionConsts<>+480(SB), Y1, Y1
+	VPSLLD      $0x17, Y1, Y1
+	VMULPS      Y1, Y3, Y3
+	VADDPS      functionConsts<>+64(SB), Y3, Y3
+	VMOVUPS     functionConsts<>+64(SB), Y0
+	VDIVPS      Y3, Y0, Y0
+	VMOVUPS     Y0, (AX)(BX*4)
+	ADDQ        $0x08, BX
+	CMPQ        BX, DX
+	JLT         loop
+	VZEROUPPER
+	RET
+
+// func softplusFn8(y *float32, a *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·softplusFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS     (CX)(BX*4), Y0
+	VXORPS      Y1, Y1, Y1
+	VMAXPS      Y1, Y0, Y1
+	VANDPS      functionConsts<>+32(SB), Y0, Y0
+	VXORPS      functionConsts<>+0(SB), Y0, Y0
+	VMOVUPS     functionConsts<>+128(SB), Y2
+	VMOVUPS     functionConsts<>+160(SB), Y3
+	VMAXPS      Y0, Y2, Y0
+	VMINPS      Y0, Y3, Y0
+	VMOVUPS     functionConsts<>+192(SB), Y2
+	VFMADD231PS functionConsts<>+224(SB), Y0, Y2
+	VSUBPS      functionConsts<>+192(SB), Y2, Y3
+	VMOVAPS     Y0, Y0
+	VFMADD231PS functionConsts<>+256(SB), Y3, Y0
+	VFMADD231PS functionConsts<>+288(SB), Y3, Y0
+	VXORPS      functionConsts<>+0(SB), Y0, Y3
+	VMOVUPS     functionConsts<>+320(SB), Y4
+	VFMADD213PS functionConsts<>+352(SB), Y3, Y4
+	VFMADD213PS functionConsts<>+384(SB), Y3, Y4
+	VFMADD213PS functionConsts<>+416(SB), Y3, Y4
+	VFMADD213PS functionConsts<>+448(SB), Y3, Y4
+	VMULPS      Y0, Y0, Y3
+	VFMADD213PS Y0, Y3, Y4
+	VADDPS      functionConsts<>+64(SB), Y4, Y4
+	VPSUBD      functionConsts<>+192(SB), Y2, Y2
+	VPSRAD      $0x01, Y2, Y0
+	VPSUBD      Y0, Y2, Y2
+	VPADDD      functionConsts<>+480(SB), Y0, Y0
+	VPSLLD      $0x17, Y0, Y0
+	VMULPS      Y0, Y4, Y4
+	VPADDD      functionConsts<>+480(SB), Y2, Y2
+	VPSLLD      $0x17, Y2, Y2
+	VMULPS      Y2, Y4, Y4
+	VADDPS      functionConsts<>+64(SB), Y4, Y0
+	VSUBPS      functionConsts<>+64(SB), Y0, Y2
+	VCMPPS      $0x11, functionConsts<>+512(SB), Y0, Y3
+	VMULPS      functionConsts<>+544(SB), Y0, Y5
+	VBLENDVPS   Y3, Y5, Y0, Y5
+	VANDPS      functionConsts<>+576(SB), Y3, Y3
+	VPSUBD      functionConsts<>+608(SB), Y5, Y5
+	VPSRAD      $0x17, Y5, Y6
+	VCVTDQ2PS   Y6, Y6
+	VADDPS      Y6, Y3, Y3
+	VANDPS      functionConsts<>+640(SB), Y5, Y5
+	VPADDD      functionConsts<>+608(SB), Y5, Y5
+	VSUBPS      functionConsts<>+64(SB), Y5, Y6
+	VMULPS      Y6, Y6, Y7
+	VMOVUPS     functionConsts<>+672(SB), Y5
+	VFMADD213PS functionConsts<>+704(SB), Y6, Y5
+	VFMADD213PS functionConsts<>+736(SB), Y6, Y5
+	VFMADD213PS functionConsts<>+768(SB), Y6, Y5
+	VFMADD213PS functionConsts<>+800(SB), Y6, Y5
+	VFMADD213PS functionConsts<>+832(SB), Y6, Y5
+	VFMADD213PS functionConsts<>+864(SB), Y6, Y5
+	VFMADD213PS functionConsts<>+896(SB), Y6, Y5
+	VFMADD213PS functionConsts<>+928(SB), Y6, Y5
+	VMULPS      Y6, Y5, Y5
+	VMULPS      Y7, Y5, Y5
+	VFMADD231PS functionConsts<>+960(SB), Y3, Y5
+	VFMADD231PS functionConsts<>+992(SB), Y7, Y5
+	VADDPS      Y5, Y6, Y5
+	VFMADD231PS functionConsts<>+1024(SB), Y3, Y5
+	VXORPS      Y3, Y3, Y3
+	VCMPPS      $0x00, Y3, Y0, Y6
+	VBLENDVPS   Y6, functionConsts<>+1056(SB), Y5, Y5
+	VCMPPS      $0x19, Y3, Y0, Y6
+	VBLENDVPS   Y6, functionConsts<>+1088(SB), Y5, Y5
+	VCMPPS      $0x00, functionConsts<>+1120(SB), Y0, Y6
+	VBLENDVPS   Y6, Y0, Y5, Y5
+	VDIVPS      Y2, Y4, Y3
+	VMULPS      Y3, Y5, Y5
+	VXORPS      Y3, Y3, Y3
+	VCMPPS      $0x00, Y3, Y2, Y2
+	VBLENDVPS   Y2, Y4, Y5, Y5
+	VCMPPS      $0x00, functionConsts<>+1120(SB), Y0, Y2
+	VBLENDVPS   Y2, Y4, Y5, Y5
+	VADDPS      Y5, Y1, Y1
+	VMOVUPS     Y1, (AX)(BX*4)
+	ADDQ        $0x08, BX
+	CMPQ        BX, DX
+	JLT         loop
+	VZEROUPPER
+	RET
+
+// func reluFn8(y *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·reluFn8(SB), NOSPLIT, $0-24
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop:
+	VMOVUPS (CX)(BX*4), Y0
+	VXORPS  Y1, Y1, Y1
+	VMAXPS  Y0, Y1, Y0
+	VMOVUPS Y0, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func addFn8(y *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·addFn8(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VMOVUPS (DX)(SI*4), Y1
+	VADDPS  Y1, Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func subFn8(y *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·subFn8(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VMOVUPS (DX)(SI*4), Y1
+	VSUBPS  Y1, Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func mulFn8(y *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·mulFn8(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VMOVUPS (DX)(SI*4), Y1
+	VMULPS  Y1, Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func divFn8(y *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·divFn8(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VMOVUPS (DX)(SI*4), Y1
+	VDIVPS  Y1, Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func maxFn8(y *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·maxFn8(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VMOVUPS (DX)(SI*4), Y1
+	VMAXPS  Y1, Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func minFn8(y *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·minFn8(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VMOVUPS (DX)(SI*4), Y1
+	VMINPS  Y1, Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func ltFn8(y *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·ltFn8(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VMOVUPS (DX)(SI*4), Y1
+	VCMPPS  $0x11, Y1, Y0, Y0
+	VANDPS  functionConsts<>+64(SB), Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func gtFn8(y *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·gtFn8(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VMOVUPS (DX)(SI*4), Y1
+	VCMPPS  $0x1e, Y1, Y0, Y0
+	VANDPS  functionConsts<>+64(SB), Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func leFn8(y *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·leFn8(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VMOVUPS (DX)(SI*4), Y1
+	VCMPPS  $0x12, Y1, Y0, Y0
+	VANDPS  functionConsts<>+64(SB), Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func geFn8(y *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·geFn8(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VMOVUPS (DX)(SI*4), Y1
+	VCMPPS  $0x1d, Y1, Y0, Y0
+	VANDPS  functionConsts<>+64(SB), Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func eqFn8(y *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·eqFn8(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VMOVUPS (DX)(SI*4), Y1
+	VCMPPS  $0x00, Y1, Y0, Y0
+	VANDPS  functionConsts<>+64(SB), Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func neFn8(y *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·neFn8(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop:
+	VMOVUPS (CX)(SI*4), Y0
+	VMOVUPS (DX)(SI*4), Y1
+	VCMPPS  $0x04, Y1, Y0, Y0
+	VANDPS  functionConsts<>+64(SB), Y0, Y0
+	VMOVUPS Y0, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func addTo8(y *float32, x *float32, c float32, n int)
+// Requires: AVX
+TEXT ·addTo8(SB), NOSPLIT, $0-32
+	MOVQ         y+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS c+16(FP), Y0
+	XORQ         BX, BX
+
+loop:
+	VADDPS  (CX)(BX*4), Y0, Y1
+	VMOVUPS Y1, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func laneSum16(sums *float32, x *float32, n int)
+// Requires: AVX
+TEXT ·laneSum16(SB), NOSPLIT, $0-24
+	MOVQ    sums+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	XORQ    BX, BX
+
+loop:
+	VADDPS  (CX)(BX*4), Y0, Y0
+	VADDPS  32(CX)(BX*4), Y1, Y1
+	ADDQ    $0x10, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VZEROUPPER
+	RET
+
+// func maxLanes8(m *float32, x *float32, n int)
+// Requires: AVX
+TEXT ·maxLanes8(SB), NOSPLIT, $0-24
+	MOVQ    m+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPS (AX), Y0
+	XORQ    BX, BX
+
+loop:
+	VMOVUPS   (CX)(BX*4), Y1
+	VCMPPS    $0x03, Y1, Y1, Y2
+	VMAXPS    Y0, Y1, Y0
+	VBLENDVPS Y2, Y1, Y0, Y0
+	ADDQ      $0x08, BX
+	CMPQ      BX, DX
+	JLT       loop
+	VMOVUPS   Y0, (AX)
+	VZEROUPPER
+	RET
+
+// func minLanes8(m *float32, x *float32, n int)
+// Requires: AVX
+TEXT ·minLanes8(SB), NOSPLIT, $0-24
+	MOVQ    m+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPS (AX), Y0
+	XORQ    BX, BX
+
+loop:
+	VMOVUPS   (CX)(BX*4), Y1
+	VCMPPS    $0x03, Y1, Y1, Y2
+	VMINPS    Y0, Y1, Y0
+	VBLENDVPS Y2, Y1, Y0, Y0
+	ADDQ      $0x08, BX
+	CMPQ      BX, DX
+	JLT       loop
+	VMOVUPS   Y0, (AX)
+	VZEROUPPER
+	RET
+
+DATA functionConsts<>+0(SB)/4, $0x80000000
+DATA functionConsts<>+4(SB)/4, $0x80000000
+DATA functionConsts<>+8(SB)/4, $0x80000000
+DATA functionConsts<>+12(SB)/4, $0x80000000
+DATA functionConsts<>+16(SB)/4, $0x80000000
+DATA functionConsts<>+20(SB)/4, $0x80000000
+DATA functionConsts<>+24(SB)/4, $0x80000000
+DATA functionConsts<>+28(SB)/4, $0x80000000
+DATA functionConsts<>+32(SB)/4, $0x7fffffff
+DATA functionConsts<>+36(SB)/4, $0x7fffffff
+DATA functionConsts<>+40(SB)/4, $0x7fffffff
+DATA functionConsts<>+44(SB)/4, $0x7fffffff
+DATA functionConsts<>+48(SB)/4, $0x7fffffff
+DATA functionConsts<>+52(SB)/4, $0x7fffffff
+DATA functionConsts<>+56(SB)/4, $0x7fffffff
+DATA functionConsts<>+60(SB)/4, $0x7fffffff
+DATA functionConsts<>+64(SB)/4, $0x3f800000
+DATA functionConsts<>+68(SB)/4, $0x3f800000
+DATA functionConsts<>+72(SB)/4, $0x3f800000
+DATA functionConsts<>+76(SB)/4, $0x3f800000
+DATA functionConsts<>+80(SB)/4, $0x3f800000
+DATA functionConsts<>+84(SB)/4, $0x3f800000
+DATA functionConsts<>+88(SB)/4, $0x3f800000
+DATA functionConsts<>+92(SB)/4, $0x3f800000
+DATA functionConsts<>+96(SB)/4, $0xbf800000
+DATA functionConsts<>+100(SB)/4, $0xbf800000
+DATA functionConsts<>+104(SB)/4, $0xbf800000
+DATA functionConsts<>+108(SB)/4, $0xbf800000
+DATA functionConsts<>+112(SB)/4, $0xbf800000
+DATA functionConsts<>+116(SB)/4, $0xbf800000
+DATA functionConsts<>+120(SB)/4, $0xbf800000
+DATA functionConsts<>+124(SB)/4, $0xbf800000
+DATA functionConsts<>+128(SB)/4, $0xc2d00000
+DATA functionConsts<>+132(SB)/4, $0xc2d00000
+DATA functionConsts<>+136(SB)/4, $0xc2d00000
+DATA functionConsts<>+140(SB)/4, $0xc2d00000
+DATA functionConsts<>+144(SB)/4, $0xc2d00000
+DATA functionConsts<>+148(SB)/4, $0xc2d00000
+DATA functionConsts<>+152(SB)/4, $0xc2d00000
+DATA functionConsts<>+156(SB)/4, $0xc2d00000
+DATA functionConsts<>+160(SB)/4, $0x42b20000
+DATA functionConsts<>+164(SB)/4, $0x42b20000
+DATA functionConsts<>+168(SB)/4, $0x42b20000
+DATA functionConsts<>+172(SB)/4, $0x42b20000
+DATA functionConsts<>+176(SB)/4, $0x42b20000
+DATA functionConsts<>+180(SB)/4, $0x42b20000
+DATA functionConsts<>+184(SB)/4, $0x42b20000
+DATA functionConsts<>+188(SB)/4, $0x42b20000
+DATA functionConsts<>+192(SB)/4, $0x4b400000
+DATA functionConsts<>+196(SB)/4, $0x4b400000
+DATA functionConsts<>+200(SB)/4, $0x4b400000
+DATA functionConsts<>+204(SB)/4, $0x4b400000
+DATA functionConsts<>+208(SB)/4, $0x4b400000
+DATA functionConsts<>+212(SB)/4, $0x4b400000
+DATA functionConsts<>+216(SB)/4, $0x4b400000
+DATA functionConsts<>+220(SB)/4, $0x4b400000
+DATA functionConsts<>+224(SB)/4, $0x3fb8aa3b
+DATA functionConsts<>+228(SB)/4, $0x3fb8aa3b
+DATA functionConsts<>+232(SB)/4, $0x3fb8aa3b
+DATA functionConsts<>+236(SB)/4, $0x3fb8aa3b
+DATA functionConsts<>+240(SB)/4, $0x3fb8aa3b
+DATA functionConsts<>+244(SB)/4, $0x3fb8aa3b
+DATA functionConsts<>+248(SB)/4, $0x3fb8aa3b
+DATA functionConsts<>+252(SB)/4, $0x3fb8aa3b
+DATA functionConsts<>+256(SB)/4, $0xbf317218
+DATA functionConsts<>+260(SB)/4, $0xbf317218
+DATA functionConsts<>+264(SB)/4, $0xbf317218
+DATA functionConsts<>+268(SB)/4, $0xbf317218
+DATA functionConsts<>+272(SB)/4, $0xbf317218
+DATA functionConsts<>+276(SB)/4, $0xbf317218
+DATA functionConsts<>+280(SB)/4, $0xbf317218
+DATA functionConsts<>+284(SB)/4, $0xbf317218
+DATA functionConsts<>+288(SB)/4, $0x3102e308
+DATA functionConsts<>+292(SB)/4, $0x3102e308
+DATA functionConsts<>+296(SB)/4, $0x3102e308
+DATA functionConsts<>+300(SB)/4, $0x3102e308
+DATA functionConsts<>+304(SB)/4, $0x3102e308
+DATA functionConsts<>+308(SB)/4, $0x3102e308
+DATA functionConsts<>+312(SB)/4, $0x3102e308
+DATA functionConsts<>+316(SB)/4, $0x3102e308
+DATA functionConsts<>+320(SB)/4, $0x3ab511e8
+DATA functionConsts<>+324(SB)/4, $0x3ab511e8
+DATA functionConsts<>+328(SB)/4, $0x3ab511e8
+DATA functionConsts<>+332(SB)/4, $0x3ab511e8
+DATA functionConsts<>+336(SB)/4, $0x3ab511e8
+DATA functionConsts<>+340(SB)/4, $0x3ab511e8
+DATA functionConsts<>+344(SB)/4, $0x3ab511e8
+DATA functionConsts<>+348(SB)/4, $0x3ab511e8
+DATA functionConsts<>+352(SB)/4, $0xbc091d10
+DATA functionConsts<>+356(SB)/4, $0xbc091d10
+DATA functionConsts<>+360(SB)/4, $0xbc091d10
+DATA functionConsts<>+364(SB)/4, $0xbc091d10
+DATA functionConsts<>+368(SB)/4, $0xbc091d10
+DATA functionConsts<>+372(SB)/4, $0xbc091d10
+DATA functionConsts<>+376(SB)/4, $0xbc091d10
+DATA functionConsts<>+380(SB)/4, $0xbc091d10
+DATA functionConsts<>+384(SB)/4, $0x3d2aac79
+DATA functionConsts<>+388(SB)/4, $0x3d2aac79
+DATA functionConsts<>+392(SB)/4, $0x3d2aac79
+DATA functionConsts<>+396(SB)/4, $0x3d2aac79
+DATA functionConsts<>+400(SB)/4, $0x3d2aac79
+DATA functionConsts<>+404(SB)/4, $0x3d2aac79
+DATA functionConsts<>+408(SB)/4, $0x3d2aac79
+DATA functionConsts<>+412(SB)/4, $0x3d2aac79
+DATA functionConsts<>+416(SB)/4, $0xbe2aaa49
+DATA functionConsts<>+420(SB)/4, $0xbe2aaa49
+DATA functionConsts<>+424(SB)/4, $0xbe2aaa49
+DATA functionConsts<>+428(SB)/4, $0xbe2aaa49
+DATA functionConsts<>+432(SB)/4, $0xbe2aaa49
+DATA functionConsts<>+436(SB)/4, $0xbe2aaa49
+DATA functionConsts<>+440(SB)/4, $0xbe2aaa49
+DATA functionConsts<>+444(SB)/4, $0xbe2aaa49
+DATA functionConsts<>+448(SB)/4, $0x3efffffe
+DATA functionConsts<>+452(SB)/4, $0x3efffffe
+DATA functionConsts<>+456(SB)/4, $0x3efffffe
+DATA functionConsts<>+460(SB)/4, $0x3efffffe
+DATA functionConsts<>+464(SB)/4, $0x3efffffe
+DATA functionConsts<>+468(SB)/4, $0x3efffffe
+DATA functionConsts<>+472(SB)/4, $0x3efffffe
+DATA functionConsts<>+476(SB)/4, $0x3efffffe
+DATA functionConsts<>+480(SB)/4, $0x0000007f
+DATA functionConsts<>+484(SB)/4, $0x0000007f
+DATA functionConsts<>+488(SB)/4, $0x0000007f
+DATA functionConsts<>+492(SB)/4, $0x0000007f
+DATA functionConsts<>+496(SB)/4, $0x0000007f
+DATA functionConsts<>+500(SB)/4, $0x0000007f
+DATA functionConsts<>+504(SB)/4, $0x0000007f
+DATA functionConsts<>+508(SB)/4, $0x0000007f
+DATA functionConsts<>+512(SB)/4, $0x00800000
+DATA functionConsts<>+516(SB)/4, $0x00800000
+DATA functionConsts<>+520(SB)/4, $0x00800000
+DATA functionConsts<>+524(SB)/4, $0x00800000
+DATA functionConsts<>+528(SB)/4, $0x00800000
+DATA functionConsts<>+532(SB)/4, $0x00800000
+DATA functionConsts<>+536(SB)/4, $0x00800000
+DATA functionConsts<>+540(SB)/4, $0x00800000
+DATA functionConsts<>+544(SB)/4, $0x4b800000
+DATA functionConsts<>+548(SB)/4, $0x4b800000
+DATA functionConsts<>+552(SB)/4, $0x4b800000
+DATA functionConsts<>+556(SB)/4, $0x4b800000
+DATA functionConsts<>+560(SB)/4, $0x4b800000
+DATA functionConsts<>+564(SB)/4, $0x4b800000
+DATA functionConsts<>+568(SB)/4, $0x4b800000
+DATA functionConsts<>+572(SB)/4, $0x4b800000
+DATA functionConsts<>+576(SB)/4, $0xc1c00000
+DATA functionConsts<>+580(SB)/4, $0xc1c00000
+DATA functionConsts<>+584(SB)/4, $0xc1c00000
+DATA functionConsts<>+588(SB)/4, $0xc1c00000
+DATA functionConsts<>+592(SB)/4, $0xc1c00000
+DATA functionConsts<>+596(SB)/4, $0xc1c00000
+DATA functionConsts<>+600(SB)/4, $0xc1c00000
+DATA functionConsts<>+604(SB)/4, $0xc1c00000
+DATA functionConsts<>+608(SB)/4, $0x3f3504f3
+DATA functionConsts<>+612(SB)/4, $0x3f3504f3
+DATA functionConsts<>+616(SB)/4, $0x3f3504f3
+DATA functionConsts<>+620(SB)/4, $0x3f3504f3
+DATA functionConsts<>+624(SB)/4, $0x3f3504f3
+DATA functionConsts<>+628(SB)/4, $0x3f3504f3
+DATA functionConsts<>+632(SB)/4, $0x3f3504f3
+DATA functionConsts<>+636(SB)/4, $0x3f3504f3
+DATA functionConsts<>+640(SB)/4, $0x007fffff
+DATA functionConsts<>+644(SB)/4, $0x007fffff
+DATA functionConsts<>+648(SB)/4, $0x007fffff
+DATA functionConsts<>+652(SB)/4, $0x007fffff
+DATA functionConsts<>+656(SB)/4, $0x007fffff
+DATA functionConsts<>+660(SB)/4, $0x007fffff
+DATA functionConsts<>+664(SB)/4, $0x007fffff
+DATA functionConsts<>+668(SB)/4, $0x007fffff
+DATA functionConsts<>+672(SB)/4, $0x3d9021bb
+DATA functionConsts<>+676(SB)/4, $0x3d9021bb
+DATA functionConsts<>+680(SB)/4, $0x3d9021bb
+DATA functionConsts<>+684(SB)/4, $0x3d9021bb
+DATA functionConsts<>+688(SB)/4, $0x3d9021bb
+DATA functionConsts<>+692(SB)/4, $0x3d9021bb
+DATA functionConsts<>+696(SB)/4, $0x3d9021bb
+DATA functionConsts<>+700(SB)/4, $0x3d9021bb
+DATA functionConsts<>+704(SB)/4, $0xbdebd1b8
+DATA functionConsts<>+708(SB)/4, $0xbdebd1b8
+DATA functionConsts<>+712(SB)/4, $0xbdebd1b8
+DATA functionConsts<>+716(SB)/4, $0xbdebd1b8
+DATA functionConsts<>+720(SB)/4, $0xbdebd1b8
+DATA functionConsts<>+724(SB)/4, $0xbdebd1b8
+DATA functionConsts<>+728(SB)/4, $0xbdebd1b8
+DATA functionConsts<>+732(SB)/4, $0xbdebd1b8
+DATA functionConsts<>+736(SB)/4, $0x3def251a
+DATA functionConsts<>+740(SB)/4, $0x3def251a
+DATA functionConsts<>+744(SB)/4, $0x3def251a
+DATA functionConsts<>+748(SB)/4, $0x3def251a
+DATA functionConsts<>+752(SB)/4, $0x3def251a
+DATA functionConsts<>+756(SB)/4, $0x3def251a
+DATA functionConsts<>+760(SB)/4, $0x3def251a
+DATA functionConsts<>+764(SB)/4, $0x3def251a
+DATA functionConsts<>+768(SB)/4, $0xbdfe5d4f
+DATA functionConsts<>+772(SB)/4, $0xbdfe5d4f
+DATA functionConsts<>+776(SB)/4, $0xbdfe5d4f
+DATA functionConsts<>+780(SB)/4, $0xbdfe5d4f
+DATA functionConsts<>+784(SB)/4, $0xbdfe5d4f
+DATA functionConsts<>+788(SB)/4, $0xbdfe5d4f
+DATA functionConsts<>+792(SB)/4, $0xbdfe5d4f
+DATA functionConsts<>+796(SB)/4, $0xbdfe5d4f
+DATA functionConsts<>+800(SB)/4, $0x3e11e9bf
+DATA functionConsts<>+804(SB)/4, $0x3e11e9bf
+DATA functionConsts<>+808(SB)/4, $0x3e11e9bf
+DATA functionConsts<>+812(SB)/4, $0x3e11e9bf
+DATA functionConsts<>+816(SB)/4, $0x3e11e9bf
+DATA functionConsts<>+820(SB)/4, $0x3e11e9bf
+DATA functionConsts<>+824(SB)/4, $0x3e11e9bf
+DATA functionConsts<>+828(SB)/4, $0x3e11e9bf
+DATA functionConsts<>+832(SB)/4, $0xbe2aae50
+DATA functionConsts<>+836(SB)/4, $0xbe2aae50
+DATA functionConsts<>+840(SB)/4, $0xbe2aae50
+DATA functionConsts<>+844(SB)/4, $0xbe2aae50
+DATA functionConsts<>+848(SB)/4, $0xbe2aae50
+DATA functionConsts<>+852(SB)/4, $0xbe2aae50
+DATA functionConsts<>+856(SB)/4, $0xbe2aae50
+DATA functionConsts<>+860(SB)/4, $0xbe2aae50
+DATA functionConsts<>+864(SB)/4, $0x3e4cceac
+DATA functionConsts<>+868(SB)/4, $0x3e4cceac
+DATA functionConsts<>+872(SB)/4, $0x3e4cceac
+DATA functionConsts<>+876(SB)/4, $0x3e4cceac
+DATA functionConsts<>+880(SB)/4, $0x3e4cceac
+DATA functionConsts<>+884(SB)/4, $0x3e4cceac
+DATA functionConsts<>+888(SB)/4, $0x3e4cceac
+DATA functionConsts<>+892(SB)/4, $0x3e4cceac
+DATA functionConsts<>+896(SB)/4, $0xbe7ffffc
+DATA functionConsts<>+900(SB)/4, $0xbe7ffffc
+DATA functionConsts<>+904(SB)/4, $0xbe7ffffc
+DATA functionConsts<>+908(SB)/4, $0xbe7ffffc
+DATA functionConsts<>+912(SB)/4, $0xbe7ffffc
+DATA functionConsts<>+916(SB)/4, $0xbe7ffffc
+DATA functionConsts<>+920(SB)/4, $0xbe7ffffc
+DATA functionConsts<>+924(SB)/4, $0xbe7ffffc
+DATA functionConsts<>+928(SB)/4, $0x3eaaaaaa
+DATA functionConsts<>+932(SB)/4, $0x3eaaaaaa
+DATA functionConsts<>+936(SB)/4, $0x3eaaaaaa
+DATA functionConsts<>+940(SB)/4, $0x3eaaaaaa
+DATA functionConsts<>+944(SB)/4, $0x3eaaaaaa
+DATA functionConsts<>+948(SB)/4, $0x3eaaaaaa
+DATA functionConsts<>+952(SB)/4, $0x3eaaaaaa
+DATA functionConsts<>+956(SB)/4, $0x3eaaaaaa
+DATA functionConsts<>+960(SB)/4, $0xb95e8083
+DATA functionConsts<>+964(SB)/4, $0xb95e8083
+DATA functionConsts<>+968(SB)/4, $0xb95e8083
+DATA functionConsts<>+972(SB)/4, $0xb95e8083
+DATA functionConsts<>+976(SB)/4, $0xb95e8083
+DATA functionConsts<>+980(SB)/4, $0xb95e8083
+DATA functionConsts<>+984(SB)/4, $0xb95e8083
+DATA functionConsts<>+988(SB)/4, $0xb95e8083
+DATA functionConsts<>+992(SB)/4, $0xbf000000
+DATA functionConsts<>+996(SB)/4, $0xbf000000
+DATA functionConsts<>+1000(SB)/4, $0xbf000000
+DATA functionConsts<>+1004(SB)/4, $0xbf000000
+DATA functionConsts<>+1008(SB)/4, $0xbf000000
+DATA functionConsts<>+1012(SB)/4, $0xbf000000
+DATA functionConsts<>+1016(SB)/4, $0xbf000000
+DATA functionConsts<>+1020(SB)/4, $0xbf000000
+DATA functionConsts<>+1024(SB)/4, $0x3f318000
+DATA functionConsts<>+1028(SB)/4, $0x3f318000
+DATA functionConsts<>+1032(SB)/4, $0x3f318000
+DATA functionConsts<>+1036(SB)/4, $0x3f318000
+DATA functionConsts<>+1040(SB)/4, $0x3f318000
+DATA functionConsts<>+1044(SB)/4, $0x3f318000
+DATA functionConsts<>+1048(SB)/4, $0x3f318000
+DATA functionConsts<>+1052(SB)/4, $0x3f318000
+DATA functionConsts<>+1056(SB)/4, $0xff800000
+DATA functionConsts<>+1060(SB)/4, $0xff800000
+DATA functionConsts<>+1064(SB)/4, $0xff800000
+DATA functionConsts<>+1068(SB)/4, $0xff800000
+DATA functionConsts<>+1072(SB)/4, $0xff800000
+DATA functionConsts<>+1076(SB)/4, $0xff800000
+DATA functionConsts<>+1080(SB)/4, $0xff800000
+DATA functionConsts<>+1084(SB)/4, $0xff800000
+DATA functionConsts<>+1088(SB)/4, $0x7fc00000
+DATA functionConsts<>+1092(SB)/4, $0x7fc00000
+DATA functionConsts<>+1096(SB)/4, $0x7fc00000
+DATA functionConsts<>+1100(SB)/4, $0x7fc00000
+DATA functionConsts<>+1104(SB)/4, $0x7fc00000
+DATA functionConsts<>+1108(SB)/4, $0x7fc00000
+DATA functionConsts<>+1112(SB)/4, $0x7fc00000
+DATA functionConsts<>+1116(SB)/4, $0x7fc00000
+DATA functionConsts<>+1120(SB)/4, $0x7f800000
+DATA functionConsts<>+1124(SB)/4, $0x7f800000
+DATA functionConsts<>+1128(SB)/4, $0x7f800000
+DATA functionConsts<>+1132(SB)/4, $0x7f800000
+DATA functionConsts<>+1136(SB)/4, $0x7f800000
+DATA functionConsts<>+1140(SB)/4, $0x7f800000
+DATA functionConsts<>+1144(SB)/4, $0x7f800000
+DATA functionConsts<>+1148(SB)/4, $0x7f800000
+DATA functionConsts<>+1152(SB)/4, $0xbbbaf0ea
+DATA functionConsts<>+1156(SB)/4, $0xbbbaf0ea
+DATA functionConsts<>+1160(SB)/4, $0xbbbaf0ea
+DATA functionConsts<>+1164(SB)/4, $0xbbbaf0ea
+DATA functionConsts<>+1168(SB)/4, $0xbbbaf0ea
+DATA functionConsts<>+1172(SB)/4, $0xbbbaf0ea
+DATA functionConsts<>+1176(SB)/4, $0xbbbaf0ea
+DATA functionConsts<>+1180(SB)/4, $0xbbbaf0ea
+DATA functionConsts<>+1184(SB)/4, $0x3ca9134e
+DATA functionConsts<>+1188(SB)/4, $0x3ca9134e
+DATA functionConsts<>+1192(SB)/4, $0x3ca9134e
+DATA functionConsts<>+1196(SB)/4, $0x3ca9134e
+DATA functionConsts<>+1200(SB)/4, $0x3ca9134e
+DATA functionConsts<>+1204(SB)/4, $0x3ca9134e
+DATA functionConsts<>+1208(SB)/4, $0x3ca9134e
+DATA functionConsts<>+1212(SB)/4, $0x3ca9134e
+DATA functionConsts<>+1216(SB)/4, $0xbd5c1e2d
+DATA functionConsts<>+1220(SB)/4, $0xbd5c1e2d
+DATA functionConsts<>+1224(SB)/4, $0xbd5c1e2d
+DATA functionConsts<>+1228(SB)/4, $0xbd5c1e2d
+DATA functionConsts<>+1232(SB)/4, $0xbd5c1e2d
+DATA functionConsts<>+1236(SB)/4, $0xbd5c1e2d
+DATA functionConsts<>+1240(SB)/4, $0xbd5c1e2d
+DATA functionConsts<>+1244(SB)/4, $0xbd5c1e2d
+DATA functionConsts<>+1248(SB)/4, $0x3e088393
+DATA functionConsts<>+1252(SB)/4, $0x3e088393
+DATA functionConsts<>+1256(SB)/4, $0x3e088393
+DATA functionConsts<>+1260(SB)/4, $0x3e088393
+DATA functionConsts<>+1264(SB)/4, $0x3e088393
+DATA functionConsts<>+1268(SB)/4, $0x3e088393
+DATA functionConsts<>+1272(SB)/4, $0x3e088393
+DATA functionConsts<>+1276(SB)/4, $0x3e088393
+DATA functionConsts<>+1280(SB)/4, $0xbeaaaa99
+DATA functionConsts<>+1284(SB)/4, $0xbeaaaa99
+DATA functionConsts<>+1288(SB)/4, $0xbeaaaa99
+DATA functionConsts<>+1292(SB)/4, $0xbeaaaa99
+DATA functionConsts<>+1296(SB)/4, $0xbeaaaa99
+DATA functionConsts<>+1300(SB)/4, $0xbeaaaa99
+DATA functionConsts<>+1304(SB)/4, $0xbeaaaa99
+DATA functionConsts<>+1308(SB)/4, $0xbeaaaa99
+DATA functionConsts<>+1312(SB)/4, $0x3f200000
+DATA functionConsts<>+1316(SB)/4, $0x3f200000
+DATA functionConsts<>+1320(SB)/4, $0x3f200000
+DATA functionConsts<>+1324(SB)/4, $0x3f200000
+DATA functionConsts<>+1328(SB)/4, $0x3f200000
+DATA functionConsts<>+1332(SB)/4, $0x3f200000
+DATA functionConsts<>+1336(SB)/4, $0x3f200000
+DATA functionConsts<>+1340(SB)/4, $0x3f200000
+DATA functionConsts<>+1344(SB)/4, $0x40000000
+DATA functionConsts<>+1348(SB)/4, $0x40000000
+DATA functionConsts<>+1352(SB)/4, $0x40000000
+DATA functionConsts<>+1356(SB)/4, $0x40000000
+DATA functionConsts<>+1360(SB)/4, $0x40000000
+DATA functionConsts<>+1364(SB)/4, $0x40000000
+DATA functionConsts<>+1368(SB)/4, $0x40000000
+DATA functionConsts<>+1372(SB)/4, $0x40000000
+GLOBL functionConsts<>(SB), RODATA|NOPTR, $1376

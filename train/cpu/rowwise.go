@@ -23,11 +23,17 @@ func (k *kernels) foldRow(fold program.Fold, x []float32) float32 {
 	case program.Mean:
 		return k.laneSum(x) / float32(len(x))
 	}
+	return k.extreme(fold, x)
+}
+
+// extremePortable is the greatest or the least of at least one. Of two zeros it is the positive one, whatever order they are
+// looked at in.
+func extremePortable(fold program.Fold, x []float32) float32 {
 	m := x[0]
 	for _, v := range x[1:] {
 		m = extreme32(fold, m, v)
 	}
-	return m
+	return m + 0
 }
 
 // foldRows is a Reduce along another one, whose values are stride apart, for neighbouring results y.

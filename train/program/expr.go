@@ -172,7 +172,7 @@ type Fold string
 const (
 	Sum  Fold = "sum"
 	Mean Fold = "mean" // the sum, divided by their number
-	Max  Fold = "max"  // NaN where one of them is
+	Max  Fold = "max"  // NaN where one of them is; +0 of zeros
 	Min  Fold = "min"
 )
 

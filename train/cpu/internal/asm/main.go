@@ -32,6 +32,7 @@ func main() {
 	pinball(true)
 	embed()
 	pause()
+	functions()
 	Generate()
 }
 
