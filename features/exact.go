@@ -79,7 +79,7 @@ func floatOf(w [4]uint64) float64 {
 	if rest != 0 {
 		m |= 1 // what is below the 64 bits decides a tie, and nothing else: 53 of them count
 	}
-	return math.Ldexp(float64(m), 64*top-shift)
+	return float64(m) * math.Float64frombits(uint64(1023+64*top-shift)<<52) // a power of two: exact
 }
 
 // uint192 is a sum of squares, its words from the lowest.

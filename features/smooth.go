@@ -216,12 +216,92 @@ func (w *scanner) feature1(r *ring, i int, res []float64) {
 		}
 		return
 	}
+	if simple && !o.current && w.plain(r, o, lo, hi, res) {
+		return
+	}
 	for j := range lo {
 		enters := w.take(run.at+j, int(uint32(run.rows[j])))
 		w.from[o.win], w.to[o.win], w.j = int(lo[j]), int(hi[j]), j
 		res[j*outs] = w.feature(r, o, enters)
 	}
 	w.j = none
+}
+
+// plain computes a feature of all rows of the run without the rows' own part, where it is of a kind whose turns from row
+// to row cost as much as itself; it says no where it is not.
+func (w *scanner) plain(r *ring, o *output, lo, hi []int32, res []float64) bool {
+	switch o.kind {
+	case Std, ZScore:
+		c := &w.gs.cols[o.col]
+		if bound := w.sc.bound(c.val); bound >= exactSquares || !fits(bound, 2*r.n+2) {
+			return false
+		}
+		w.spreads(r, o, lo, hi, res)
+	case Min, Max:
+		w.extremes(r, o, lo, hi, res)
+	case Distinct:
+		if o.tab < 0 {
+			return false
+		}
+		tab, outs := &w.gs.tabs[o.tab], len(w.gs.outs)
+		for j := range lo {
+			bag := w.gs.table(r, tab, int(lo[j]), int(hi[j]))
+			res[j*outs] = float64(bag.Distinct(w.gs.a))
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+// spreads is what spread gives, of windows whose sums fit 63 bits.
+func (w *scanner) spreads(r *ring, o *output, lo, hi []int32, res []float64) {
+	gs, run, outs := w.gs, &w.run, len(w.gs.outs)
+	c, s, d := &gs.cols[o.col], gs.stride, r.d
+	var absent []bool
+	if o.kind == ZScore && c.val >= 0 {
+		absent = w.sc.absent[c.val]
+	}
+	for j := range lo {
+		a, b := d[int(lo[j])*s:], d[int(hi[j])*s:]
+		n := int64(hi[j] - lo[j])
+		switch {
+		case n == 0 || absent != nil && absent[uint32(run.rows[j])]:
+			res[j*outs] = o.empty
+			continue
+		case n == 1:
+			res[j*outs] = 0
+			continue
+		}
+		sum := b[c.sum] - a[c.sum]
+		root := math.Sqrt(spread(n, wideOf(sum), sub128(b[c.sq:], a[c.sq:])) / float64(n*(n-1)))
+		switch {
+		case o.kind == Std:
+			res[j*outs] = root / o.scale
+		case root == 0:
+			res[j*outs] = 0
+		default:
+			x := gs.in[(run.at+j)*gs.packed+gs.packVals+o.col]
+			res[j*outs] = float64(n*x-sum) / float64(n) / root
+		}
+	}
+}
+
+// extremes is what extreme gives.
+func (w *scanner) extremes(r *ring, o *output, lo, hi []int32, res []float64) {
+	gs, outs := w.gs, len(w.gs.outs)
+	c := &gs.cols[o.col]
+	for j := range lo {
+		if hi[j] == lo[j] {
+			res[j*outs] = o.empty
+			continue
+		}
+		least, most := gs.extremes(r, c, int(lo[j]), int(hi[j]))
+		if o.kind == Max {
+			least = most
+		}
+		res[j*outs] = o.number(least)
+	}
 }
 
 // late tells whether a feature reads what rows before change one by one: accumulators.

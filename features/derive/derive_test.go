@@ -3,6 +3,7 @@ package derive
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -544,5 +545,19 @@ func TestAllFaults(t *testing.T) {
 		Options{Time: "when"}); len(faults) != 1 ||
 		faults[0].Text != `calendar needs the column of the event time, "when", and the data has none of type time` {
 		t.Errorf("%v", faults)
+	}
+}
+
+// TestPowOfSquares holds pow to the bits of math.Pow, over all magnitudes.
+func TestPowOfSquares(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	for i := range 1_000_000 {
+		x := math.Float64frombits(rnd.Uint64())
+		if i%2 == 0 {
+			x = math.Ldexp(rnd.Float64()-0.5, rnd.IntN(40)-20)
+		}
+		if got, want := pow(x, 2), math.Pow(x, 2); math.Float64bits(got) != math.Float64bits(want) && want == want {
+			t.Fatalf("pow(%v, 2) is %v, want %v", x, got, want)
+		}
 	}
 }

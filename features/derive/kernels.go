@@ -170,8 +170,16 @@ func divF(d, a, b []float64) {
 func powF(d, a, b []float64) {
 	a, b = a[:len(d)], b[:len(d)]
 	for i := range d {
-		d[i] = math.Pow(a[i], b[i])
+		d[i] = pow(a[i], b[i])
 	}
+}
+
+// pow is math.Pow, which of a square is the product, rounded once, wherever that is neither tiny nor huge.
+func pow(x, y float64) float64 {
+	if m := math.Abs(x); y == 2 && m > 1e-150 && m < 1e150 {
+		return x * x
+	}
+	return math.Pow(x, y)
 }
 
 func mapF(d, a []float64, o op) {

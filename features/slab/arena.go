@@ -193,6 +193,9 @@ func (a *Arena) Words(r Ref, n int) []int64 {
 	return (*a.table.Load())[r>>chunkBits][r&chunkMask:][:n:n]
 }
 
+// from is the words of a block and of what lies behind it in its chunk.
+func (a *Arena) from(r Ref) []int64 { return (*a.table.Load())[r>>chunkBits][r&chunkMask:] }
+
 // Alloc gives a block for at least that many words, all zero, and its capacity, ClassWords(words).
 func (a *Arena) Alloc(words int) (Ref, int) {
 	r, size, dirty := a.alloc(words)

@@ -62,13 +62,12 @@ func countedOf(w []int64, capacity int) counted {
 
 // small gives header, values and counts of a multiset of one block; ok is false for one with a root.
 func (m Multiset) small(a *Arena) (head *int64, c counted, ok bool) {
-	w := a.Words(Ref(m), 1)
+	w := a.from(Ref(m))
 	capacity := int(w[0] >> 32)
 	if capacity == 0 {
 		return nil, counted{}, false
 	}
-	w = a.Words(Ref(m), smallWords(capacity))
-	return &w[0], countedOf(w[1:], capacity), true
+	return &w[0], countedOf(w[1:smallWords(capacity)], capacity), true
 }
 
 // find is the place of a value among the first n, or -1.
