@@ -339,7 +339,7 @@ func streams() []stream {
 		arrays("siluGrad", expFLOPs+7, 3, 3, func(k *kernels, x [][]float32) { k.siluGrad(x[0], x[1], x[2]) }),
 		{"colSum", 1, 4, func(k *kernels, n int) func() {
 			x, s := noise(rand.New(rand.NewPCG(1, 1)), n), alignedF32(sumCols)
-			return func() { k.colSum(s, x, n/sumCols, sumCols) }
+			return func() { k.colSum(s, x, n/sumCols, sumCols, false) }
 		}},
 		{"adamw", 16, 28, func(k *kernels, n int) func() {
 			r := rand.New(rand.NewPCG(1, 1))
