@@ -6,7 +6,6 @@ import (
 	"io"
 	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -168,8 +167,11 @@ func (f *benchInferFlags) one(c *inferCase, forward *cpu.Forward, x []float32, w
 
 // batch is rows a second of calls with all of x, on so many threads.
 func (f *benchInferFlags) batch(ctx context.Context, forward *cpu.Forward, x []float32, threads int) (spread, error) {
-	out := make([]float32, inferBatch)
-	call := f.divided(forward, x, out, threads)
+	in, out := [][]float32{x}, make([]float32, inferBatch)
+	if threads > 1 {
+		forward = forward.Parallel(threads)
+		defer forward.Close()
+	}
 	var rates []float64
 	for round := range f.rounds + 1 {
 		if err := ctx.Err(); err != nil {
@@ -177,7 +179,7 @@ func (f *benchInferFlags) batch(ctx context.Context, forward *cpu.Forward, x []f
 		}
 		calls, start := 0, time.Now()
 		for time.Since(start).Seconds() < f.seconds {
-			if err := call(); err != nil {
+			if err := forward.RunAllF32(in, inferBatch, out); err != nil {
 				return spread{}, err
 			}
 			calls++
@@ -187,37 +189,6 @@ func (f *benchInferFlags) batch(ctx context.Context, forward *cpu.Forward, x []f
 		}
 	}
 	return spreadOf(rates), nil
-}
-
-// divided runs all rows of x, each of threads its part.
-func (f *benchInferFlags) divided(forward *cpu.Forward, x, out []float32, threads int) func() error {
-	width := len(x) / len(out)
-	if threads == 1 {
-		in := [][]float32{x}
-		return func() error { return forward.RunAllF32(in, len(out), out) }
-	}
-	per := (len(out) + threads - 1) / threads
-	var parts []func() error
-	for lo := 0; lo < len(out); lo += per {
-		hi := min(lo+per, len(out))
-		clone, in := forward.Clone(), [][]float32{x[lo*width : hi*width]}
-		parts = append(parts, func() error { return clone.RunAllF32(in, hi-lo, out[lo:hi]) })
-	}
-	errs := make([]error, len(parts))
-	return func() error {
-		var wait sync.WaitGroup
-		for i := 1; i < len(parts); i++ {
-			wait.Go(func() { errs[i] = parts[i]() })
-		}
-		errs[0] = parts[0]()
-		wait.Wait()
-		for _, err := range errs {
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 }
 
 func (r *benchInferResult) print(w io.Writer) error {

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/onmart/onmart/internal/atomicdir"
+	"github.com/onmart/onmart/internal/progress"
+	"github.com/onmart/onmart/internal/report"
+	"github.com/onmart/onmart/train/cpu"
+)
+
+// benchKernelsFlags are the flags of bench kernels.
+type benchKernelsFlags struct {
+	only    []string
+	seconds float64
+	svg     string
+}
+
+func newBenchKernelsCmd() *cobra.Command {
+	var f benchKernelsFlags
+	cmd := &cobra.Command{
+		Use:   "kernels",
+		Short: "What each kernel of the processor reaches, against what the processor could",
+		Long: `bench kernels times the kernels that programs run with on the processor, on one thread: matrix products at the
+sizes of networks, the others on operands that lie in the first cache, in the second, and in memory. Beside each rate
+stands its share of the ceiling: the multiply-adds on registers that were measured first, or the bandwidth of that
+working set, whichever binds at the kernel's operations a byte. --svg draws them as a roofline.`,
+		Args: cobra.NoArgs,
+	}
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.only, "kernel", nil, "only the kernel of this `name`, such as matmul or adamw; may be repeated")
+	fl.Float64Var(&f.seconds, "seconds", .004, "length of a timed run, of which a rate is the median of five")
+	fl.StringVar(&f.svg, "svg", "", "SVG `file` to draw")
+	force := addForce(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runBenchKernels(cmd, &f, *force) }
+	return cmd
+}
+
+// benchKernelsResult is what it prints.
+type benchKernelsResult struct {
+	Backend string      `json:"backend"`
+	CPU     cpuReport   `json:"cpu"`
+	All     cpu.Ceiling `json:"all_threads"`
+	cpu.Measurement
+}
+
+func runBenchKernels(cmd *cobra.Command, f *benchKernelsFlags, force bool) error {
+	con := consoleOf(cmd)
+	if !(f.seconds > 0) {
+		return usagef("--seconds %g: want more than 0", f.seconds)
+	}
+	if f.svg != "" && !force {
+		if _, err := os.Stat(f.svg); err == nil {
+			return usagef("--svg %s exists: give --force to replace it", f.svg)
+		}
+	}
+	backend, err := cpu.New(cpu.Options{})
+	if err != nil {
+		return err
+	}
+	r := &benchKernelsResult{Backend: backend.Name()}
+	if r.CPU, err = describeCPU(); err != nil {
+		return err
+	}
+	r.All = backend.Ceiling(r.CPU.Threads)
+	m := backend.Measure(time.Duration(f.seconds*1e9), f.only)
+	if len(m.Rates) == 0 {
+		return usagef("--kernel %s: there is none of that name", strings.Join(f.only, ", "))
+	}
+	r.Measurement = *m
+	if f.svg != "" {
+		var b bytes.Buffer
+		if err := report.WriteRoofline(&b, r.roofline()); err != nil {
+			return err
+		}
+		if err := atomicdir.WriteFile(f.svg, b.Bytes(), force); err != nil {
+			return err
+		}
+	}
+	return con.result(r, r.print)
+}
+
+// bandwidth of a level.
+func bandwidth(c *cpu.Ceiling, level string) float64 {
+	i := slices.IndexFunc(c.Bandwidths, func(b cpu.Bandwidth) bool { return b.Level == level })
+	return c.Bandwidths[i].Bytes
+}
+
+// share is the rate against the ceiling: the greater of its shares of the multiply-adds and of the bandwidth.
+func share(c *cpu.Ceiling, r *cpu.Rate) (share float64, of string) {
+	share, of = r.Bytes/r.Seconds/bandwidth(c, r.Level), "bandwidth"
+	if c.FLOPs > 0 {
+		if s := r.FLOPs / r.Seconds / c.FLOPs; s > share {
+			return s, "arithmetic"
+		}
+	}
+	return share, of
+}
+
+// roofline is the drawing of the kernels that calculate.
+func (r *benchKernelsResult) roofline() report.Roofline {
+	d := report.Roofline{Title: fmt.Sprintf("Kernels of %s on one thread, %s", r.Backend, r.CPU.Name), Peak: r.Ceiling.FLOPs}
+	for _, b := range r.Ceiling.Bandwidths {
+		d.Roofs = append(d.Roofs, report.Roof{Name: b.Level, Bytes: b.Bytes})
+	}
+	for i := range r.Rates {
+		rate := &r.Rates[i]
+		p := report.RoofPoint{Group: rate.Level, PerByte: rate.FLOPs / rate.Bytes, Second: rate.FLOPs / rate.Seconds}
+		switch {
+		case rate.Kernel == "matmul":
+			p.Group, p.Name = "matrix products", rate.Case
+		case rate.Level == r.Ceiling.Bandwidths[0].Level:
+			p.Name = rate.Kernel
+		}
+		d.Points = append(d.Points, p)
+	}
+	return d
+}
+
+func (r *benchKernelsResult) print(w io.Writer) error {
+	fmt.Fprintf(w, "%s on %s\n\n", r.Backend, r.CPU.Name)
+	head := []string{"threads", "multiply-adds GFLOP/s"}
+	for _, b := range r.Ceiling.Bandwidths {
+		head = append(head, fmt.Sprintf("%s (%s) GB/s", b.Level, progress.Bytes(int64(b.Working))))
+	}
+	t := newTable(head...)
+	for _, c := range []*cpu.Ceiling{&r.Ceiling, &r.All} {
+		cells := []string{fmt.Sprint(c.Threads), fmt.Sprintf("%.1f", c.FLOPs/1e9)}
+		for _, b := range c.Bandwidths {
+			cells = append(cells, fmt.Sprintf("%.1f", b.Bytes/1e9))
+		}
+		t.add(cells...)
+	}
+	if err := t.write(w); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	t = newTable("kernel", "case", "in", "us", "GFLOP/s", "GB/s", "share", "of")
+	for i := range r.Rates {
+		rate := &r.Rates[i]
+		s, of := share(&r.Ceiling, rate)
+		flops := "-"
+		if rate.FLOPs > 0 {
+			flops = fmt.Sprintf("%.1f", rate.FLOPs/rate.Seconds/1e9)
+		}
+		t.add(rate.Kernel, rate.Case, rate.Level, fmt.Sprintf("%.2f", rate.Seconds*1e6), flops,
+			fmt.Sprintf("%.1f", rate.Bytes/rate.Seconds/1e9), fmt.Sprintf("%.0f%%", 100*s), of)
+	}
+	if err := t.write(w); err != nil {
+		return err
+	}
+	if len(r.Missing) > 0 {
+		fmt.Fprintf(w, "\nnot measured: %s\n", strings.Join(r.Missing, ", "))
+	}
+	return nil
+}

@@ -1,0 +1,412 @@
+package cpu
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/onmart/onmart/train/program"
+)
+
+// How fast the kernels are, and what the processor could do: the two sides of a roofline (Williams, Waterman & Patterson
+// 2009).
+
+// Ceiling is what the processor reaches at best, measured now, on all threads together.
+type Ceiling struct {
+	Threads int `json:"threads"`
+	// FLOPs are operations a second of multiply-adds on registers, a multiply-add being two; 0 on the portable path.
+	FLOPs float64 `json:"flops"`
+	// Bandwidths are those of working sets of growing size.
+	Bandwidths []Bandwidth `json:"bandwidths"`
+}
+
+// Bandwidth is bytes read and written a second: in copies, in multiplications in place, or in those of four arrays in turns,
+// which more of a processor's prefetching serves; whichever was most.
+type Bandwidth struct {
+	Level   string  `json:"level"`
+	Working int     `json:"working_bytes"` // of each thread
+	Bytes   float64 `json:"bytes_per_second"`
+}
+
+// Memory is the last of the bandwidths, that of the largest working set.
+func (c *Ceiling) Memory() float64 { return c.Bandwidths[len(c.Bandwidths)-1].Bytes }
+
+// workingSets are sizes that lie within the caches of processors from 2015 on: 32 KiB and more of the first level, 256 KiB
+// and more of the second, 2 MiB and more of the third for each core; and one that lies in none.
+func workingSets() []Bandwidth {
+	return []Bandwidth{{Level: "L1", Working: 16 << 10}, {Level: "L2", Working: 160 << 10}, {Level: "L3", Working: 2 << 20},
+		{Level: "memory", Working: 96 << 20}}
+}
+
+// levelOf is the working set that so many bytes are nearest to.
+func levelOf(bytes float64) string {
+	sets := workingSets()
+	for i := range sets[:len(sets)-1] {
+		if bytes*bytes < float64(sets[i].Working)*float64(sets[i+1].Working) {
+			return sets[i].Level
+		}
+	}
+	return sets[len(sets)-1].Level
+}
+
+// Rate is what one kernel reached on one thread.
+type Rate struct {
+	Kernel string `json:"kernel"`
+	Case   string `json:"case"`
+	// Level is the working set that its operands are, or are nearest to.
+	Level   string  `json:"level"`
+	Seconds float64 `json:"seconds"` // of a call, the median
+	// FLOPs are additions, multiplications, divisions, roots and comparisons of float32 in a call, as the portable path
+	// writes them; a multiply-add is two. 0 where there are none, or where no such path counts them: Map's functions.
+	FLOPs float64 `json:"flops"`
+	// Bytes are what a call reads and writes, each operand once.
+	Bytes float64 `json:"bytes"`
+}
+
+// matmulKernel is the Kernel of matrix products, which are made of several.
+const matmulKernel = "matmul"
+
+// Measurement is a roofline of one thread.
+type Measurement struct {
+	Ceiling Ceiling `json:"ceiling"`
+	Rates   []Rate  `json:"rates"`
+	// Missing are kernels that no case measures.
+	Missing []string `json:"missing,omitempty"`
+}
+
+// timing is how long and how often something is timed.
+type timing struct {
+	least  time.Duration
+	rounds int
+}
+
+// Ceiling measures the processor on so many threads; it takes about 0.1 s.
+func (b *Backend) Ceiling(threads int) Ceiling {
+	t := timing{time.Millisecond, 5}
+	c := Ceiling{Threads: max(1, min(threads, maxThreads)), Bandwidths: workingSets()}
+	if peak := b.kernels.peak; peak != nil {
+		c.FLOPs = t.together(c.Threads, func() func() float64 { return func() float64 { return float64(peak(1 << 13)) } })
+	}
+	for i := range c.Bandwidths {
+		n := c.Bandwidths[i].Working / 4
+		move := func(run func(x []float32)) float64 {
+			return t.together(c.Threads, func() func() float64 {
+				x := alignedF32(n)
+				return func() float64 { run(x); return float64(4 * n) }
+			})
+		}
+		inTurns := func(x []float32) {
+			const run = 128 // elements, 512 bytes
+			q := len(x) / 4
+			for at := 0; at+run <= q; at += run {
+				for from := at; from < 4*q; from += q {
+					y := x[from : from+run]
+					b.kernels.scale(y, y, 1)
+				}
+			}
+		}
+		c.Bandwidths[i].Bytes = max(
+			move(func(x []float32) { copy(x[:n/2], x[n/2:]) }),
+			2*move(func(x []float32) { b.kernels.scale(x, x, 1) }),
+			2*move(inTurns))
+	}
+	return c
+}
+
+// together runs a work of its own on each thread at a time, again and again, and returns how much of it they do a second.
+func (t timing) together(threads int, work func() func() float64) float64 {
+	const clock = 20 * time.Microsecond // between two looks at the clock, so that they cost nothing
+	works, often := make([]func() float64, threads), 1
+	for i := range works {
+		works[i] = work()
+		works[i]() // touches the pages
+		for start := time.Now(); i == 0; start = time.Now() {
+			for range often {
+				works[0]()
+			}
+			if time.Since(start) > clock {
+				break
+			}
+			often *= 2
+		}
+	}
+	var rates []float64
+	for range t.rounds {
+		sums := make([]float64, threads)
+		var ready atomic.Int32
+		var wait sync.WaitGroup
+		for i, work := range works {
+			wait.Go(func() {
+				for ready.Add(1); int(ready.Load()) < threads; {
+					runtime.Gosched() // a thread that slept needs longer to start than some of these works take
+				}
+				start, done := time.Now(), 0.
+				for done == 0 || time.Since(start) < t.least {
+					for range often {
+						done += work()
+					}
+				}
+				sums[i] = done / time.Since(start).Seconds()
+			})
+		}
+		wait.Wait()
+		sum := 0.
+		for _, s := range sums {
+			sum += s
+		}
+		rates = append(rates, sum)
+	}
+	return median(rates)
+}
+
+func median(x []float64) float64 {
+	slices.Sort(x)
+	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
+}
+
+// seconds of a call.
+func (t timing) seconds(call func()) float64 {
+	call()
+	n := 1
+	for start := time.Now(); ; n *= 2 {
+		for range n {
+			call()
+		}
+		if time.Since(start) >= t.least/2 {
+			break
+		}
+	}
+	var took []float64
+	for range t.rounds {
+		calls, start := 0, time.Now()
+		for calls == 0 || time.Since(start) < t.least {
+			for range max(1, n/8) {
+				call()
+			}
+			calls += max(1, n/8)
+		}
+		took = append(took, time.Since(start).Seconds()/float64(calls))
+	}
+	return median(took)
+}
+
+// Measure times every kernel on one thread, five runs of least each; a nil or empty only takes all.
+func (b *Backend) Measure(least time.Duration, only []string) *Measurement {
+	m := &Measurement{Ceiling: b.Ceiling(1)}
+	k, t := b.kernels, timing{least, 5}
+	wanted := func(kernel string) bool { return len(only) == 0 || slices.Contains(only, kernel) }
+	measured := map[string]bool{}
+	add := func(kernel string, r Rate, call func()) {
+		r.Kernel, r.Seconds = kernel, t.seconds(call)
+		m.Rates = append(m.Rates, r)
+	}
+	for _, p := range modelProducts() {
+		for _, name := range []string{"tile", "columnDot", "transpose"} {
+			measured[name] = true
+		}
+		if wanted(matmulKernel) {
+			bytes := 4 * float64(p.m*p.k+p.k*p.n+p.m*p.n)
+			add(matmulKernel, Rate{Case: p.String(), Level: levelOf(bytes), FLOPs: 2 * float64(p.m) * float64(p.k) * float64(p.n),
+				Bytes: bytes}, p.call(k))
+		}
+	}
+	for _, s := range streams() {
+		measured[s.field()] = true
+		if !wanted(s.kernel) {
+			continue
+		}
+		for _, w := range s.sets() {
+			n := max(64, w.Working/s.bytes/512*512)
+			add(s.kernel, Rate{Case: fmt.Sprint(n), Level: w.Level, FLOPs: float64(s.flops * n), Bytes: float64(s.bytes * n)},
+				s.make(k, n))
+		}
+	}
+	for field := range reflect.TypeFor[kernels]().Fields() {
+		if field.Type.Kind() == reflect.Func && !measured[field.Name] && field.Name != "peak" && field.Name != "prefetch" {
+			m.Missing = append(m.Missing, field.Name)
+		}
+	}
+	return m
+}
+
+// sizes are those of a matrix product y [m,n] = a' b'.
+type sizes struct {
+	m, k, n        int
+	transA, transB bool
+}
+
+// String is m x k x n with t behind it, and the side that is transposed.
+func (p sizes) String() string {
+	s := fmt.Sprintf("%dx%dx%d", p.m, p.k, p.n)
+	if p.transA {
+		s += " ta"
+	}
+	if p.transB {
+		s += " tb"
+	}
+	return s
+}
+
+// modelProducts are those of the networks 32-128-128-1 and 15-500-1 with batches of 64, 1,024 and 8,192: forward, gradients of
+// weights, gradients of inputs; the output layer; one row; and one that is large.
+func modelProducts() []sizes {
+	s := []sizes{{2048, 2048, 2048, false, false}}
+	for _, m := range []int{64, 1024, 8192} {
+		s = append(s,
+			sizes{m, 32, 128, false, false}, sizes{m, 128, 128, false, false}, sizes{m, 15, 500, false, false},
+			sizes{128, m, 128, true, false}, sizes{32, m, 128, true, false}, sizes{15, m, 500, true, false},
+			sizes{m, 128, 128, false, true}, sizes{m, 128, 1, false, false}, sizes{m, 500, 1, false, false},
+			sizes{128, m, 1, true, false}, sizes{500, m, 1, true, false}, sizes{m, 1, 128, false, true},
+			sizes{m, 1, 500, false, true})
+	}
+	return append(s, sizes{1, 32, 128, false, false}, sizes{1, 128, 128, false, false}, sizes{1, 15, 500, false, false})
+}
+
+// call is the product on one worker.
+func (p sizes) call(k *kernels) func() {
+	r := rand.New(rand.NewPCG(1, 1))
+	mm := &matmul{a: noise(r, p.m*p.k), b: noise(r, p.k*p.n), y: alignedF32(p.m * p.n), m: p.m, k: p.k, n: p.n,
+		transA: p.transA, transB: p.transB}
+	d := mm.divide(true)
+	w := newWorker(k, 0, 1, d.pack)
+	return func() { d.run(w, 0, d.units) }
+}
+
+// noise is n normal numbers.
+func noise(r *rand.Rand, n int) []float32 {
+	x := alignedF32(n)
+	for i := range x {
+		x[i] = float32(r.NormFloat64())
+	}
+	return x
+}
+
+// stream is a kernel over n elements.
+type stream struct {
+	kernel string // the field of kernels, and behind a dot which of several
+	flops  int    // an element
+	bytes  int    // an element
+	make   func(k *kernels, n int) func()
+}
+
+// sets are the working sets that it is timed at: one where the arithmetic takes far longer than any memory.
+func (s *stream) sets() []Bandwidth {
+	sets := workingSets()
+	if s.kernel == "permute" || s.field() == "fns" {
+		return sets[1:2]
+	}
+	return sets
+}
+
+func (s *stream) field() string {
+	field, _, _ := strings.Cut(s.kernel, ".")
+	return field
+}
+
+// arrays makes a stream of operands x[0] .. x[arrays-1], all float32 and of n elements.
+func arrays(kernel string, flops, arrays, moved int, call func(k *kernels, x [][]float32)) stream {
+	return stream{kernel, flops, 4 * moved, func(k *kernels, n int) func() {
+		r := rand.New(rand.NewPCG(1, uint64(n)))
+		x := make([][]float32, arrays)
+		for i := range x {
+			x[i] = noise(r, n)
+		}
+		return func() { call(k, x) }
+	}}
+}
+
+// Operations of an exponential as siluExp writes it, and sizes of matrices.
+const (
+	expFLOPs  = 22 // two bounds, six multiply-adds of r and Q, and what joins them
+	sumCols   = 128
+	dotCols   = 64
+	longRow   = 1024 // negatives of a row
+	quantiles = 256  // steps times levels of a row
+)
+
+// streams are the kernels that pass over their operands once.
+func streams() []stream {
+	s := []stream{
+		arrays("actGrad", 1, 3, 3, func(k *kernels, x [][]float32) { k.actGrad(x[0], x[1], x[2]) }),
+		arrays("silu", expFLOPs+2, 2, 2, func(k *kernels, x [][]float32) { k.silu(x[0], x[1]) }),
+		arrays("siluGrad", expFLOPs+7, 3, 3, func(k *kernels, x [][]float32) { k.siluGrad(x[0], x[1], x[2]) }),
+		{"colSum", 1, 4, func(k *kernels, n int) func() {
+			x, s := noise(rand.New(rand.NewPCG(1, 1)), n), alignedF32(sumCols)
+			return func() { k.colSum(s, x, n/sumCols, sumCols, false) }
+		}},
+		{"adamw", 16, 28, func(k *kernels, n int) func() {
+			r := rand.New(rand.NewPCG(1, 1))
+			p, m, v, g := noise(r, n), alignedF32(n), alignedF32(n), noise(r, n)
+			c := newAdamCoef(&program.Attr{Beta1: .9, Beta2: .999, Eps: 1e-8}, 1, 1e-3)
+			return func() { k.adamw(p, m, v, g, &c) }
+		}},
+		arrays("dropout", 2, 2, 2, func(k *kernels, x [][]float32) {
+			d := dropCoef{seed: 1, step: 2, site: 3, rate: .2, keep: .8}
+			k.dropout(x[0], x[1], 0, &d)
+		}),
+		{"permute", 0, 4, func(k *kernels, n int) func() {
+			order, p := make([]int32, n), program.NewPermutation(1, 2, n)
+			return func() { k.permute(order, 0, &p) }
+		}},
+		arrays("add", 1, 3, 3, func(k *kernels, x [][]float32) { k.add(x[0], x[1], x[2]) }),
+		arrays("addTo", 1, 2, 2, func(k *kernels, x [][]float32) { k.addTo(x[0], x[1], 1) }),
+		arrays("scale", 1, 2, 2, func(k *kernels, x [][]float32) { k.scale(x[0], x[1], 1.5) }),
+		arrays("div", 1, 2, 2, func(k *kernels, x [][]float32) { k.div(x[0], x[1], 1.5) }),
+		{"rowDot", 2, 8, func(k *kernels, n int) func() {
+			r := rand.New(rand.NewPCG(1, 1))
+			a, b, s := noise(r, n), noise(r, n), alignedF32(n/dotCols)
+			return func() { k.rowDot(s, a, b, dotCols) }
+		}},
+		byRow("softmaxLogits", 3, 4, 4, longRow, func(k *kernels, x [][]float32) {
+			k.softmaxLogits(x[0], x[1], x[2], x[3], -1, 0)
+		}),
+		byRow("softmaxExp", expFLOPs+2, 1, 2, longRow, func(k *kernels, x [][]float32) { // of its own results
+			var sums lanes
+			k.softmaxExp(&sums, x[0], 5)
+		}),
+		byRow("pinball", 6, 4, 4, quantiles, func(k *kernels, x [][]float32) {
+			var terms lanes
+			k.pinball(&terms, x[0], x[1], x[2], x[3])
+		}),
+		byRow("pinballGrad", 6, 5, 5, quantiles, func(k *kernels, x [][]float32) {
+			k.pinballGrad(x[0], x[1], x[2], x[3], x[4], 1e-3)
+		}),
+		arrays("laneSum", 1, 1, 1, func(k *kernels, x [][]float32) { k.laneSum(x[0]) }),
+	}
+	fns := program.Fns()
+	slices.SortFunc(fns, func(a, b program.Fn) int { return cmp.Compare(a, b) })
+	for _, fn := range fns {
+		n := 2
+		if binary32[fn] != nil {
+			n = 3
+		}
+		s = append(s, arrays("fns."+string(fn), 0, n, n, func(k *kernels, x [][]float32) {
+			var b []float32
+			if n == 3 {
+				b = x[2]
+			}
+			k.fns[fn](x[0], x[1], b)
+		}))
+	}
+	return s
+}
+
+// byRow is arrays for a kernel that is called for one row after the other.
+func byRow(kernel string, flops, n, moved, width int, call func(k *kernels, x [][]float32)) stream {
+	return arrays(kernel, flops, n, moved, func(k *kernels, x [][]float32) {
+		row := make([][]float32, len(x))
+		for at := 0; at < len(x[0]); at += width {
+			for i := range x {
+				row[i] = x[i][at:min(at+width, len(x[i]))]
+			}
+			call(k, row)
+		}
+	})
+}
