@@ -36,11 +36,7 @@ func historySections(h *train.History) report.Sections {
 		s := report.Section{Heading: "How it was trained", Text: []string{
 			"A run is one pass of training: those that choose the epoch are judged on validation rows after each, and the others are trained for as many epochs."},
 			Tables: []report.Table{runTable(h.Curves)}}
-		for _, c := range h.Curves {
-			s.Charts = append(s.Charts, lossChart(&c))
-		}
-		s.Charts = append(s.Charts, figureCharts(h.Curves)...)
-		s.Charts = append(s.Charts, rateChart(h.Curves))
+		s.Charts = append(append(lossCharts(h.Curves), figureCharts(h.Curves)...), rateChart(h.Curves))
 		out = append(out, s)
 	}
 	if h.Tuning != nil {
@@ -53,16 +49,16 @@ func historySections(h *train.History) report.Sections {
 func ended(c *train.Curve) string {
 	switch c.Ended {
 	case train.EndedPatience:
-		return "no better figure came"
+		return "patience"
 	case train.EndedBudget:
 		return "--max-time"
 	}
-	return "all epochs were done"
+	return "all epochs"
 }
 
 func runTable(curves []train.Curve) report.Table {
 	t := report.Table{Columns: []report.Column{{Name: "run", Text: true}, {Name: "epochs"}, {Name: "kept"}, {Name: "loss"},
-		{Name: "validation loss"}, {Name: "figure, mean of the epochs", Text: true}, {Name: "ended", Text: true}}}
+		{Name: "validation loss"}, {Name: "figure", Text: true}, {Name: "ended", Text: true}}}
 	for i := range curves {
 		c := &curves[i]
 		if c.Best < 1 || c.Best > len(c.Epochs) {
@@ -94,6 +90,34 @@ func epochPoints(c *train.Curve, value func(train.Epoch) *float64) []report.Poin
 }
 
 func epochAxis() report.Axis { return report.Axis{Label: "epoch", Unit: report.Count} }
+
+// apart is how many runs have a chart of their losses each; more share one.
+const apart = 4
+
+func lossCharts(curves []train.Curve) []report.Chart {
+	var out []report.Chart
+	if len(curves) <= apart {
+		for i := range curves {
+			out = append(out, lossChart(&curves[i]))
+		}
+		return out
+	}
+	training := report.Line{Title: "Training loss", Caption: "Mean over an epoch's training rows, while the weights change.", X: epochAxis()}
+	valid := report.Line{Title: "Validation loss", Caption: "After each epoch.", X: epochAxis()}
+	for i := range curves {
+		c := &curves[i]
+		training.Series = append(training.Series, report.Series{Name: c.Label,
+			Points: epochPoints(c, func(e train.Epoch) *float64 { return &e.Loss })})
+		if ps := epochPoints(c, func(e train.Epoch) *float64 { return e.ValidLoss }); ps != nil {
+			valid.Series = append(valid.Series, report.Series{Name: c.Label, Points: ps})
+		}
+	}
+	out = append(out, training)
+	if valid.Series != nil {
+		out = append(out, valid)
+	}
+	return out
+}
 
 func lossChart(c *train.Curve) report.Chart {
 	l := report.Line{Title: "Loss: " + c.Label, Caption: "Mean over an epoch's training rows, while the weights change.", X: epochAxis(),
@@ -134,11 +158,27 @@ func figureCharts(curves []train.Curve) []report.Chart {
 
 func rateChart(curves []train.Curve) report.Chart {
 	l := report.Line{Title: "Learning rate", Caption: "Of the last step of each epoch.", X: epochAxis()}
+	var drawn []*train.Curve
 	for i := range curves {
-		l.Series = append(l.Series, report.Series{Name: curves[i].Label,
-			Points: epochPoints(&curves[i], func(e train.Epoch) *float64 { return &e.Rate })})
+		c := &curves[i]
+		same := slices.ContainsFunc(drawn, func(d *train.Curve) bool { return sameRates(c, d) })
+		if !same {
+			drawn = append(drawn, c)
+		}
+	}
+	for _, c := range drawn {
+		name := c.Label
+		if len(drawn) == 1 && len(curves) > 1 {
+			name = "all runs"
+		}
+		l.Series = append(l.Series, report.Series{Name: name, Points: epochPoints(c, func(e train.Epoch) *float64 { return &e.Rate })})
 	}
 	return l
+}
+
+// sameRates tells whether two runs had the same learning rates, as near as one can see.
+func sameRates(a, b *train.Curve) bool {
+	return slices.EqualFunc(a.Epochs, b.Epochs, func(x, y train.Epoch) bool { return math.Abs(x.Rate-y.Rate) <= .01*(x.Rate+y.Rate) })
 }
 
 // tuningSection is the trials as a table and as plots.

@@ -1,0 +1,403 @@
+package fraud
+
+import (
+	"context"
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/train"
+	"github.com/onmart/onmart/train/cpu"
+	"github.com/onmart/onmart/train/traintest"
+	"github.com/onmart/onmart/train/tune"
+)
+
+func TestRolling(t *testing.T) {
+	const delay = 7 * datasets.Day
+	two := mustRange("2018-06-01..2018-07-31")
+	for _, c := range []struct {
+		folds int
+		want  []string
+	}{
+		{1, []string{"2018-06-01..2018-07-11 2018-07-19..2018-07-31"}},
+		{3, []string{"2018-06-01..2018-07-03 2018-07-11..2018-07-17", "2018-06-01..2018-07-10 2018-07-18..2018-07-24",
+			"2018-06-01..2018-07-17 2018-07-25..2018-07-31"}},
+	} {
+		got, err := rolling(two, delay, c.folds)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text []string
+		for _, s := range got {
+			text = append(text, s.Fit.String()+" "+s.Valid.String())
+		}
+		if !slices.Equal(text, c.want) {
+			t.Errorf("%d folds: %q, want %q", c.folds, text, c.want)
+		}
+	}
+	// Whatever the range and the delay: each fold is judged on what is later than what it was fitted on, by the whole delay; no
+	// two judge the same; half of the range is fitted on; the last ends with the range.
+	for days := int64(4); days < 200; days += 7 {
+		for _, delay := range []int64{0, datasets.Hour, datasets.Day, 7 * datasets.Day, 11*datasets.Day + datasets.Hour} {
+			for folds := 2; folds <= 6; folds++ {
+				r := datasets.Range{From: two.From, To: two.From + days*datasets.Day}
+				got, err := rolling(r, delay, folds)
+				if err != nil {
+					if !strings.Contains(err.Error(), "too short") {
+						t.Error(err)
+					}
+					continue
+				}
+				if len(got) != folds || got[folds-1].Valid.To != r.To {
+					t.Fatalf("%d days, %d folds: %v", days, folds, got)
+				}
+				for k, s := range got {
+					if s.Valid.From-s.Fit.To < delay || s.Valid.To <= s.Valid.From || 2*(s.Fit.To-s.Fit.From) < r.To-r.From-2*datasets.Day ||
+						k > 0 && s.Valid.From != got[k-1].Valid.To {
+						t.Errorf("%d days, delay %s, fold %d of %d: %s then %s", days, datasets.FormatDuration(delay), k+1, folds, s.Fit, s.Valid)
+					}
+				}
+			}
+		}
+	}
+	if _, err := rolling(mustRange("2018-06-01..2018-06-12"), delay, 3); err == nil || !strings.Contains(err.Error(), "give fewer --folds") {
+		t.Error(err)
+	}
+}
+
+// An ensemble of seeds is one artifact whose logits are the means of those of its members, and folds are judged by mean and
+// spread.
+func TestSeedsAndFolds(t *testing.T) {
+	n := &notes{}
+	o := quick(t, n)
+	o.Source.Delay = datasets.Day // the mock's 18 days are too short for folds behind 7
+	o.Folds, o.Seeds = 2, 3
+	var log string
+	o.Log = filepath.Join(t.TempDir(), "log.jsonl")
+	s, err := Train(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(o.Log); err != nil {
+		t.Fatal(err)
+	} else {
+		log = string(b)
+	}
+	if len(s.Folds) != 2 || s.Seeds != 3 || s.ValidationSpread["auc"] <= 0 || !s.Refitted {
+		t.Fatalf("%+v", s)
+	}
+	for name, mean := range s.Validation {
+		a, b := s.Folds[0].Validation[name], s.Folds[1].Validation[name]
+		if !(math.Abs(mean-(a+b)/2) <= 1e-9*math.Abs(mean)) || !(math.Abs(s.ValidationSpread[name]-math.Abs(a-b)/math.Sqrt2) <= 1e-9*(math.Abs(a)+math.Abs(b))) {
+			t.Errorf("%s: %v and %v, mean %v, spread %v", name, a, b, mean, s.ValidationSpread[name])
+		}
+	}
+	// 2 folds and the refit, each with 3 seeds.
+	var parts []string
+	for _, c := range s.Curves {
+		parts = append(parts, c.Part)
+	}
+	if !slices.Equal(parts, []string{"choose-fold1-seed1", "choose-fold1-seed2", "choose-fold1-seed3", "choose-fold2-seed1",
+		"choose-fold2-seed2", "choose-fold2-seed3", "refit-seed1", "refit-seed2", "refit-seed3"}) {
+		t.Errorf("%v", parts)
+	}
+	if strings.Count(log, `"event":"refit"`) != 3 || strings.Count(log, `"event":"result"`) != 1 {
+		t.Error(log)
+	}
+	a, err := model.Open(o.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, err := train.ReadHistory(a); err != nil || !reflect.DeepEqual(h.Curves, s.Curves) {
+		t.Errorf("%v: %+v", err, h)
+	}
+	if a.Manifest().Settings["seeds"] != "3" {
+		t.Errorf("%v", a.Manifest().Settings)
+	}
+	rows, err := Load(t.Context(), o.Source.Features, mockTest, featureNames(o.Source.Plan), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	probability := func(dir string) []float64 {
+		a, err := model.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := score(a.Program().Forward, a.Weights(), rows.Values, rows.Len(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := a.Manifest().Calibration
+		for i, v := range p { // back to logits
+			p[i] = (math.Log(v/(1-v)) - c.B) / c.A
+		}
+		return p
+	}
+	together := probability(o.Out)
+	mean := make([]float64, len(together))
+	for k := range 3 {
+		one := o
+		one.Seeds, one.Seed, one.Log = 1, o.Seed+uint64(k), ""
+		fit, err := fitOnce(t.Context(), one, s.Epochs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		z, err := logits(fit, rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range mean {
+			mean[i] += z[i] / 3
+		}
+	}
+	for i := range mean {
+		if !(math.Abs(together[i]-mean[i]) <= 1e-4*(1+math.Abs(mean[i]))) {
+			t.Fatalf("row %d: logit %v, the members' mean is %v", i, together[i], mean[i])
+		}
+	}
+}
+
+// fitOnce is a refit with one seed.
+func fitOnce(ctx context.Context, o Options, epochs int) (*fitted, error) {
+	tr := newTrainer(o)
+	if err := tr.load(ctx); err != nil {
+		return nil, err
+	}
+	f := fitting{config: &tr.Config, backend: o.Backend, seed: o.Seed, threads: 1, log: tr.log}
+	return f.run(ctx, tr.rows, nil, epochs)
+}
+
+// logits of raw rows.
+func logits(m *fitted, rows *Rows) ([]float64, error) {
+	x, err := m.standard.matrix(rows.Values, rows.Len(), 1)
+	if err != nil {
+		return nil, err
+	}
+	return m.logitsOf(x, rows.Len())
+}
+
+// tuned is a training with trials.
+func tuned(t testing.TB, n *notes) Options {
+	o := quick(t, n)
+	o.Config.Epochs, o.Trials = 6, 6
+	o.Space = tune.Must("learning_rate: {from: 0.0001, to: 0.02, log: true}\ndropout: {from: 0, to: 0.4}\nhidden: [8, \"16,8\"]")
+	return o
+}
+
+// untimed is a search without its times.
+func untimed(r *tune.Result) *tune.Result {
+	for i := range r.Trials {
+		r.Trials[i].Seconds = 0
+	}
+	return r
+}
+
+// A search ends in the model of its best trial: the same one after each other or side by side, and stopped anywhere and
+// resumed, without a trial twice.
+func TestTune(t *testing.T) {
+	n := &notes{}
+	o := tuned(t, n)
+	s, err := Train(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := untimed(s.Tuning)
+	n.has(t, "tuning: 6 trials, 6 for 1/3 of the epochs, then 2 for all of the epochs")
+	best := want.Trials[0]
+	if best.Rung != 2 || best.Epochs != 6 || len(best.Figures) != 2 || len(want.Trials) != 6 {
+		t.Errorf("%+v", want)
+	}
+	a, err := model.Open(o.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range best.Settings {
+		if got := a.Manifest().Settings[c.Name]; got != c.Value {
+			t.Errorf("the artifact has %s=%s, the best trial %s", c.Name, got, c.Value)
+		}
+	}
+	h, err := train.ReadHistory(a)
+	if err != nil || !reflect.DeepEqual(h.Tuning, want) {
+		t.Errorf("%v: the artifact has %+v, want %+v", err, h.Tuning, want)
+	}
+	// The best trial is the training with its settings: that comes to the same figure.
+	var choose *train.Curve
+	for i := range s.Curves {
+		if s.Curves[i].Part == "choose" {
+			choose = &s.Curves[i]
+		}
+	}
+	if got := train.Merit(choose.Epochs, best.Best, figureEpochs); got != best.Figure {
+		t.Errorf("the training comes to %v, the trial to %v", got, best.Figure)
+	}
+	one, err := cpu.New(cpu.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	beside := o
+	beside.Out, beside.Beside, beside.Parallel = filepath.Join(t.TempDir(), "m"), one, 3
+	if p, err := Train(t.Context(), beside); err != nil || p.Version != s.Version || !reflect.DeepEqual(untimed(p.Tuning), want) {
+		t.Errorf("side by side: %v", err)
+	}
+	count := &traintest.Stopping{Backend: o.Backend}
+	whole := o
+	whole.Out, whole.Backend = filepath.Join(t.TempDir(), "m"), count
+	if _, err := Train(t.Context(), whole); err != nil {
+		t.Fatal(err)
+	}
+	for stop := 1; stop < count.Epochs; stop += 9 {
+		part := o
+		part.Out = filepath.Join(t.TempDir(), "m")
+		ctx, cancel := context.WithCancel(t.Context())
+		first := &traintest.Stopping{Backend: o.Backend, After: stop, Cancel: cancel}
+		part.Backend, part.Log = first, train.LogFile(part.Out)
+		_, err := Train(ctx, part)
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), "--resume goes on") {
+			t.Fatalf("stopped after %d epochs: %v", stop, err)
+		}
+		second := &traintest.Stopping{Backend: o.Backend}
+		part.Backend, part.Resume = second, true
+		p, err := Train(t.Context(), part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Version != s.Version || !reflect.DeepEqual(untimed(p.Tuning), want) {
+			t.Errorf("stopped after %d epochs of %d and resumed: another model", stop, count.Epochs)
+		}
+		if again := first.Epochs + second.Epochs - count.Epochs; again > 1 {
+			t.Errorf("stopped after %d epochs: %d were trained again", stop, again)
+		}
+		// The log has each epoch of each part once, over both processes.
+		checkOnce(t, part.Log)
+	}
+	other := o
+	other.Out = filepath.Join(t.TempDir(), "m")
+	ctx, cancel := context.WithCancel(t.Context())
+	other.Backend = &traintest.Stopping{Backend: o.Backend, After: 5, Cancel: cancel}
+	Train(ctx, other)
+	cancel()
+	other.Backend, other.Resume, other.Trials = o.Backend, true, 7
+	if _, err := Train(t.Context(), other); err == nil || !strings.Contains(err.Error(), "another search") {
+		t.Errorf("another number of trials: %v", err)
+	}
+	other = o
+	other.Out, other.Space = filepath.Join(t.TempDir(), "m"), tune.Must("nonesuch: [1]")
+	if _, err := Train(t.Context(), other); err == nil || !strings.Contains(err.Error(), `no setting "nonesuch"`) {
+		t.Error(err)
+	}
+}
+
+// checkOnce wants no epoch of a part twice in a log, and each line whole.
+func checkOnce(t testing.TB, path string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	for line := range strings.Lines(string(b)) {
+		var r struct {
+			Event, Part string
+			Epoch       int
+		}
+		if err := json.Unmarshal([]byte(line), &r); err != nil || !strings.HasSuffix(line, "\n") {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if r.Event == "epoch" {
+			if r.Epoch != seen[r.Part]+1 {
+				t.Errorf("%s: epoch %d after %d", r.Part, r.Epoch, seen[r.Part])
+			}
+			seen[r.Part] = r.Epoch
+		}
+	}
+}
+
+// A trial that diverges is one that failed.
+func TestTrialsThatDiverge(t *testing.T) {
+	o := tuned(t, &notes{})
+	o.Space = tune.Must("learning_rate: [10, 9]")
+	o.Config.LearningRate = .01
+	o.Trials = 3
+	o.Config.Schedule = "constant"
+	s, err := Train(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Tuning.Trials[0].ID != 1 {
+		t.Errorf("%+v", s.Tuning.Trials)
+	}
+}
+
+// A budget that has no time for the refit keeps the network that chose the epoch, as an artifact of what that saw.
+func TestBudgetWithoutRefit(t *testing.T) {
+	n := &notes{}
+	o := quick(t, n)
+	o.MaxTime, o.Start = time.Hour, time.Now()
+	tr := newTrainer(o)
+	if err := tr.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tr.session = o.Session(train.Output{Dir: o.Out}, tr.Note, tr.Bar)
+	if err := tr.session.Begin(nil); err != nil {
+		t.Fatal(err)
+	}
+	nets, err := tr.choose(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := tr.decide(nets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tr.withoutRefit(nil); err != nil {
+		t.Fatal(err)
+	}
+	n.has(t, "leaves no time to train on all rows")
+	s, err := tr.finish(t.Context(), nets[0][0], c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := model.Open(o.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := a.Manifest().Lineage
+	if s.Refitted || l.Valid == nil || l.Train.Range != tr.folds[0].Fit || l.Rows != int64(tr.folds[0].fit.Len()) {
+		t.Errorf("%+v", l)
+	}
+}
+
+// The whole of it within a budget gives a valid artifact.
+func TestMaxTime(t *testing.T) {
+	n := &notes{}
+	o := quick(t, n)
+	o.Config.Epochs, o.Seeds = 10_000, 2
+	o.MaxTime, o.Start = 4*time.Second, time.Now()
+	s, err := Train(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Shortened) == 0 || s.Epochs >= 10_000 {
+		t.Errorf("%+v", s)
+	}
+	n.has(t, "--max-time 4s ends it after epoch")
+	if _, err := model.Open(o.Out); err != nil {
+		t.Error(err)
+	}
+	o.Out, o.MaxTime, o.Start = filepath.Join(t.TempDir(), "m"), time.Nanosecond, time.Now()
+	if _, err := Train(t.Context(), o); err == nil || !strings.Contains(err.Error(), "--max-time 1ns was over before the first epoch began") {
+		t.Error(err)
+	}
+	if _, err := os.Stat(o.Out); err == nil {
+		t.Error("an artifact was left")
+	}
+}
