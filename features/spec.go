@@ -121,7 +121,7 @@ var builtin embed.FS
 
 // Builtins lists the specs that come with the program.
 func Builtins() []string {
-	return []string{"fraud-handbook", "shop-fraud", "shop-daily", "shop-interactions", "returns-by-zip",
+	return []string{"fraud-handbook", "fraud-handbook-wide", "shop-fraud", "shop-daily", "shop-interactions", "returns-by-zip",
 		"online-retail-daily", "online-retail-baskets", "m4-hourly"}
 }
 

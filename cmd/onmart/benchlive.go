@@ -92,8 +92,7 @@ func (b *benchLive) run(ctx context.Context) (err error) {
 	if _, err = importHandbook(ctx, b.data, b.path("transactions")); err != nil {
 		return err
 	}
-	delay := int64(b.artifact.Manifest().Lineage.Delay)
-	if b.features, err = backfillInto(ctx, b.path("transactions"), b.path("features"), "", datasets.Range{}, delay, b.threads); err != nil {
+	if b.features, err = backfillInto(ctx, b.path("transactions"), b.path("features"), "", datasets.Range{}, b.artifact.Spec(), b.threads); err != nil {
 		return err
 	}
 	for _, step := range []func(context.Context) error{b.batches, b.shuffled, b.restarts} {
@@ -374,8 +373,7 @@ func (b *benchLive) restarts(ctx context.Context) error {
 	m := b.features.Manifest()
 	cut := m.From + (m.To-m.From)/2
 	before, after := datasets.Range{From: math.MinInt64, To: cut}, datasets.Range{From: cut, To: math.MaxInt64}
-	delay := int64(b.artifact.Manifest().Lineage.Delay)
-	if _, err := backfillInto(ctx, b.path("transactions"), "", b.path("state"), before, delay, b.threads); err != nil {
+	if _, err := backfillInto(ctx, b.path("transactions"), "", b.path("state"), before, b.artifact.Spec(), b.threads); err != nil {
 		return err
 	}
 	first := pass{name: "first half, leaving its state", file: b.data, batch: 1000, threads: 2, r: before, stateOut: b.path("left"), out: b.path("lines.jsonl"), mapping: b.mapping}

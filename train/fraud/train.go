@@ -30,6 +30,9 @@ type Options struct {
 	// given, is judged with the baselines beside the model.
 	Train       datasets.Range
 	Valid, Test *datasets.Range
+	// KnownFrom is from when on a fraud makes a card known to be compromised and so leaves it out of Test,
+	// microseconds; nil is the start of Train.
+	KnownFrom *int64
 
 	AlertsPerDay float64
 	Config       Config
@@ -334,7 +337,11 @@ func (t *trainer) test(ctx context.Context, set *program.Set, weights program.Te
 		t.Note("--test begins %s after --train ends, less than the delay of %s: labels of the last training days were not known then, so these figures are too good",
 			datasets.FormatDuration(max(0, span.From-t.span.To)), datasets.FormatDuration(t.Source.Delay))
 	}
-	known, err := LoadKnown(ctx, t.Source.Features, datasets.Range{From: t.span.From, To: span.To}, t.Threads)
+	from := t.span.From
+	if t.KnownFrom != nil {
+		from = *t.KnownFrom
+	}
+	known, err := LoadKnown(ctx, t.Source.Features, datasets.Range{From: from, To: span.To}, t.Threads)
 	if err != nil {
 		return nil, nil, err
 	}
