@@ -89,7 +89,7 @@ func TestTrainFraud(t *testing.T) {
 	// The features are kept and used again; the table is for people.
 	args = append([]string{"train", "fraud", "--data", "cards", "--out", "model2", "--train", "..2026-01-22", "--test", "2026-01-30..", "--explain"}, quickly...)
 	code, stdout, stderr = cli(t, args...)
-	if code != 0 || !strings.Contains(stderr, "taken from") || !strings.Contains(stderr, "= adamw") || !strings.Contains(stderr, "no CUDA: ") {
+	if code != 0 || !strings.Contains(stderr, "taken from") || !strings.Contains(stderr, "= adamw") || !strings.Contains(stderr, "GFLOP/s") || !strings.Contains(stderr, "no CUDA: ") {
 		t.Errorf("exit %d: %s", code, stderr)
 	}
 	for _, want := range []string{"average precision", "\nmodel ", "\nlogistic regression ", "\nisolation forest (golearn) ", "alert from a probability"} {

@@ -12,6 +12,7 @@ import (
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/train"
+	"github.com/onmart/onmart/train/cpu"
 	"github.com/onmart/onmart/train/gpu"
 	"github.com/onmart/onmart/train/program"
 	"github.com/onmart/onmart/train/tune"
@@ -51,7 +52,7 @@ func (f *trainFlags) bind(cmd *cobra.Command, w trainWords, space tune.Space) {
 	fl.IntVar(&f.device.threads, "threads", 0, "threads (default one a core); they never change the result")
 	fl.BoolVar(&f.resume, "resume", false, "go on with a training that was stopped")
 	fl.StringArrayVar(&f.set, "set", nil, "change a setting, `name=value`; may be repeated")
-	fl.BoolVar(&f.explain, "explain", false, "print the training program, one instruction a line; for a GPU, also what a step is predicted to ask of it")
+	fl.BoolVar(&f.explain, "explain", false, "print the training program, one instruction a line, and where the time of a step goes, measured; for a GPU, what a step is predicted to ask of it")
 	f.runningFlags.bind(cmd, space)
 	f.force = addForce(cmd)
 }
@@ -129,14 +130,24 @@ func trainCreated(command string) model.Created {
 	return model.Created{Command: command, Onmart: buildVersion(), Args: os.Args[1:], Time: time.Now().UTC().Format(time.RFC3339)}
 }
 
-// explained prints the program of a step, and what the GPU of the backend, where it has one, is predicted to take for
-// it. It is nil without --explain.
+// explained prints the program of a step; where its time goes on the processor, measured; or what the GPU of the backend, where it
+// has one, is predicted to take for it. It is nil without --explain.
 func (f *trainFlags) explained(con *console, backend program.Backend) func(*program.Set, program.Data) {
 	if !f.explain {
 		return nil
 	}
 	return func(set *program.Set, data program.Data) {
 		fmt.Fprint(con.err, set.Train.String())
+		if b, ok := backend.(*cpu.Backend); ok {
+			p, err := b.Profile(set, data)
+			if err != nil {
+				con.notef("no profile of a step: %v", err)
+				return
+			}
+			fmt.Fprintln(con.err)
+			p.Print(con.err) // an error of standard error has nowhere to go
+			return
+		}
 		b, ok := backend.(*gpu.Backend)
 		if !ok {
 			return

@@ -196,6 +196,21 @@ func (e *exec) evalWorker(w *worker) {
 	e.forward.forward(w, e.evalRows)
 }
 
+// held is the bytes that the Exec has taken, beside the data: weights, optimizer state and constants, weights in panels, what a step
+// leaves for another, and the workers' memory.
+func (e *exec) held() int {
+	n := e.arena + e.store.held() + 8*len(e.slots)
+	for _, m := range []*machine{e.train, e.rest, e.forward} {
+		if m != nil {
+			n += m.own
+		}
+	}
+	for _, w := range e.pool.workers {
+		n += 4 * len(w.pack)
+	}
+	return n
+}
+
 // Export copies the tensors of the set out.
 func (e *exec) Export() (program.Tensors, error) {
 	if e.closed {

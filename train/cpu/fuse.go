@@ -76,7 +76,8 @@ type twin struct {
 func (m *machine) dry() {
 	n := 0
 	for i := range m.p.Buffers {
-		n = max(n, m.p.Buffers[i].Len())
+		b := &m.p.Buffers[i]
+		n = max(n, b.Len()*b.DType.Size())
 	}
 	for i := range m.p.Buffers {
 		if m.varying && m.p.Buffers[i].Kind == program.Input {
@@ -86,7 +87,7 @@ func (m *machine) dry() {
 			m.out = drain{buf: i, width: b.Len() / b.Shape[0]}
 		}
 	}
-	none := aligned(8 * n)
+	none := aligned(n)
 	m.mem, m.place = nil, nil
 	for i := range m.p.Buffers {
 		b := &m.p.Buffers[i]
@@ -558,7 +559,27 @@ func (m *machine) assemble() {
 	}
 	m.stream = m.varying && len(m.phases) == 1 && regions == 1
 	m.planBarriers()
+	m.number()
 	m.steps = nil
+}
+
+// number gives every step its number, for the stopwatch.
+func (m *machine) number() {
+	m.ids = 0
+	for i := range m.phases {
+		ph := &m.phases[i]
+		own := []*step{&ph.step}
+		for k := range ph.rows {
+			own = append(own, &ph.rows[k])
+		}
+		for k := range ph.sums {
+			own = append(own, &ph.sums[k])
+		}
+		for _, s := range own {
+			s.id = m.ids
+			m.ids++
+		}
+	}
 }
 
 // copies are the steps that fill the twins of region k, or those that copy them back.
@@ -626,7 +647,7 @@ func (m *machine) planBarriers() {
 }
 
 // eachRow does a worker's rows of a region without sums.
-func (m *machine) eachRow(w *worker, ph *phase) {
+func (m *machine) eachRow(w *worker, ph *phase, c *clock) {
 	lo, hi := ph.rows[0].split(w.rows, w.id, w.of)
 	slot := w.id * ph.block
 	if w.rows <= ph.ring {
@@ -635,7 +656,7 @@ func (m *machine) eachRow(w *worker, ph *phase) {
 	for at := lo; at < hi; at += ph.block {
 		n := min(ph.block, hi-at)
 		w.base = at - slot
-		m.steprows(w, ph.rows, slot, slot+n)
+		m.block(w, ph.rows, slot, slot+n, c)
 		if w.rows <= ph.ring {
 			slot += n
 		}
@@ -644,7 +665,7 @@ func (m *machine) eachRow(w *worker, ph *phase) {
 }
 
 // eachBlock does a worker's share of a region with sums.
-func (m *machine) eachBlock(w *worker, ph *phase) {
+func (m *machine) eachBlock(w *worker, ph *phase, c *clock) {
 	blocks := ceilDiv(w.rows, w.of*ph.block)
 	rows := ceilDiv(ceilDiv(w.rows, blocks*w.of), rowQuantum) * rowQuantum * w.of
 	wraps := w.rows > ph.ring
@@ -660,22 +681,31 @@ func (m *machine) eachBlock(w *worker, ph *phase) {
 		}
 		w.base = at - from
 		if lo, hi := ph.rows[0].split(n, w.id, w.of); lo < hi {
-			m.steprows(w, ph.rows, from+lo, from+hi)
+			m.block(w, ph.rows, from+lo, from+hi, c)
 		}
 		w.wait()
+		if c != nil {
+			c.waited()
+		}
 		w.base = 0
 		for i := range ph.sums {
 			s := &ph.sums[i]
 			if lo, hi := s.split(s.units, w.id, w.of); lo < hi {
 				s.over(w, lo, hi, from, from+n, at == 0)
+				if c != nil {
+					c.lap(s, float64(hi-lo)/float64(s.units)*float64(n)/float64(w.rows))
+				}
 			}
 		}
 	}
 }
 
-// steprows runs the steps of a region over rows lo..hi of its rings.
-func (m *machine) steprows(w *worker, steps []step, lo, hi int) {
+// block runs the steps of a region over rows lo..hi of its rings.
+func (m *machine) block(w *worker, steps []step, lo, hi int, c *clock) {
 	for i := range steps {
 		steps[i].run(w, lo, hi)
+		if c != nil {
+			c.lap(&steps[i], float64(hi-lo)/float64(w.rows))
+		}
 	}
 }

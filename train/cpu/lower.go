@@ -136,7 +136,11 @@ func (l lowering) rows(id int, write bool) access {
 }
 
 func (l lowering) emit(p partition, run func(w *worker, lo, hi int), touches ...access) {
-	l.machine.steps = append(l.machine.steps, step{partition: p, run: run, touches: touches, instr: l.instr})
+	s := step{partition: p, run: run, touches: touches, instr: l.instr}
+	if n := len(l.steps); n > 0 && l.steps[n-1].instr == s.instr {
+		s.piece = l.steps[n-1].piece + 1
+	}
+	l.machine.steps = append(l.machine.steps, s)
 }
 
 // emitRows emits a step that works row by row of a buffer. Where that has the rows of the batch, the step may become part of a

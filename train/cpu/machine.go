@@ -44,6 +44,8 @@ type step struct {
 	rowwise bool // it may be run a block of rows at a time: see emitRows
 	touches []access
 	instr   int // of the program, or one of the numbers below 0
+	piece   int // among the steps of the instruction
+	id      int // among the steps of the machine, for the stopwatch
 }
 
 // What a step is of that is of no instruction.
@@ -84,6 +86,8 @@ type machine struct {
 	phases                []phase
 	// stream: a forward program that is one region, and so takes any number of rows at once.
 	stream bool
+	ids    int    // steps
+	clock  *clock // nil but under Profile
 	in     []feed // of a forward program
 	out    drain
 	checks bool // that indices among its inputs are some
@@ -208,22 +212,32 @@ func (a access) meets(b access) bool {
 func (m *machine) run(w *worker) {
 	for i := range m.phases {
 		ph := &m.phases[i]
+		clock := m.clock
+		if clock != nil && w.id > 0 {
+			clock = nil
+		}
+		if clock != nil && i == 0 {
+			clock.begin()
+		}
 		if ph.barrier {
 			w.wait()
+			if clock != nil {
+				clock.waited()
+			}
 		}
 		switch {
 		case ph.rows == nil:
-			m.plain(w, &ph.step)
+			m.plain(w, &ph.step, clock)
 		case ph.sums == nil:
-			m.eachRow(w, ph)
+			m.eachRow(w, ph, clock)
 		default:
-			m.eachBlock(w, ph)
+			m.eachBlock(w, ph, clock)
 		}
 	}
 }
 
 // plain does a worker's share of a step outside the regions.
-func (m *machine) plain(w *worker, s *step) {
+func (m *machine) plain(w *worker, s *step, c *clock) {
 	units := s.units
 	if s.perRow {
 		units = w.rows
@@ -234,7 +248,10 @@ func (m *machine) plain(w *worker, s *step) {
 	}
 	if s.over != nil {
 		s.over(w, lo, hi, 0, m.p.Rows, true)
-		return
+	} else {
+		s.run(w, lo, hi)
 	}
-	s.run(w, lo, hi)
+	if c != nil {
+		c.lap(s, float64(hi-lo)/float64(units))
+	}
 }

@@ -186,6 +186,17 @@ func newStore(s *program.Set) *store {
 	return st
 }
 
+// held is the bytes of all tensors and panels.
+func (s *store) held() (n int) {
+	for _, t := range s.tensors {
+		n += 4*len(t.f32) + 8*len(t.f64)
+	}
+	for _, p := range s.packs {
+		n += 4 * len(p)
+	}
+	return n
+}
+
 // fill copies tensors in by name, all or, where one is missing or misshapen, none.
 func (s *store) fill(ts program.Tensors, extra bool) error {
 	held := make([]program.Held, len(s.tensors))

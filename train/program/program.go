@@ -472,6 +472,16 @@ func (p *Program) Input(name string) int {
 func (p *Program) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %d rows, %d instructions, arena %d bytes\n", p.Name, p.Rows, len(p.Instrs), p.Arena)
+	for i := range p.Instrs {
+		b.WriteString(p.Line(i))
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// Line is instruction i of a valid program as String lists it, its number first.
+func (p *Program) Line(i int) string {
+	var b strings.Builder
 	name := func(i int) string {
 		f := p.Buffers[i]
 		if f.Kind == Temp {
@@ -479,25 +489,23 @@ func (p *Program) String() string {
 		}
 		return fmt.Sprintf("%s%v", f.Name, f.Shape)
 	}
-	for i, in := range p.Instrs {
-		fmt.Fprintf(&b, "%3d ", i)
-		for k, o := range in.Outs {
-			if k > 0 {
-				b.WriteString(", ")
-			}
-			b.WriteString(name(o))
+	in := &p.Instrs[i]
+	fmt.Fprintf(&b, "%3d ", i)
+	for k, o := range in.Outs {
+		if k > 0 {
+			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, " = %s", in.Op)
-		for _, a := range in.Args {
-			b.WriteString(" " + name(a))
-		}
-		if at, err := json.Marshal(in.Attr); err == nil && string(at) != "{}" {
-			fmt.Fprintf(&b, " %s", at)
-		}
-		if in.Node != "" {
-			fmt.Fprintf(&b, "  # %s", in.Node)
-		}
-		b.WriteByte('\n')
+		b.WriteString(name(o))
+	}
+	fmt.Fprintf(&b, " = %s", in.Op)
+	for _, a := range in.Args {
+		b.WriteString(" " + name(a))
+	}
+	if at, err := json.Marshal(in.Attr); err == nil && string(at) != "{}" {
+		fmt.Fprintf(&b, " %s", at)
+	}
+	if in.Node != "" {
+		fmt.Fprintf(&b, "  # %s", in.Node)
 	}
 	return b.String()
 }

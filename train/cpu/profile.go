@@ -1,0 +1,326 @@
+package cpu
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/onmart/onmart/train/program"
+)
+
+// Profile is where the time of a training step goes on this machine, measured.
+type Profile struct {
+	Backend string `json:"backend"`
+	Rows    int    `json:"rows"` // of a step
+	Threads int    `json:"threads"`
+	Steps   int    `json:"steps"` // that were measured
+	// StepSeconds is the time of a step, the sum of the medians of its parts: of Lines, of WaitSeconds, in which the first thread
+	// waited for others, and of RestSeconds between two steps.
+	StepSeconds float64 `json:"step_seconds"`
+	WaitSeconds float64 `json:"wait_seconds"`
+	RestSeconds float64 `json:"rest_seconds"`
+	// PeakGFLOPS and PeakGBs are what one thread reached in the same minute with multiply-adds that wait for nothing, and with
+	// copying from memory to memory. PeakGFLOPS is 0 on the portable path.
+	PeakGFLOPS float64 `json:"peak_gflops"`
+	PeakGBs    float64 `json:"peak_gb_s"`
+	// HeldBytes is the memory that weights, optimizer state and a step take, without the data.
+	HeldBytes int           `json:"held_bytes"`
+	Lines     []ProfileLine `json:"lines"`
+}
+
+// ProfileLine is one step of the machine: an instruction or a part of one.
+type ProfileLine struct {
+	// Part is "block" for what is done a block of rows at a time, "sums" for sums over the rows of each block, "step" for what is
+	// done once a step.
+	Part        string `json:"part"`
+	Instruction int    `json:"instruction"` // of the training program, -1 for packing and copying
+	What        string `json:"what"`
+	// FLOPs and Bytes are the instruction's over all rows: its arithmetic, a multiply-add being two, and the sizes of its operands.
+	FLOPs int64 `json:"flops"`
+	Bytes int64 `json:"bytes"`
+	// Seconds are the first thread's, Share their part of the step. GFLOPS and GBs are of the part of the work that it did.
+	Seconds float64 `json:"seconds"`
+	Share   float64 `json:"share"`
+	GFLOPS  float64 `json:"gflops"`
+	GBs     float64 `json:"gb_s"`
+}
+
+// clock is the stopwatch of a machine: worker 0's time and its part of the work, by step of the machine, then waiting, then what
+// is between two steps of the training.
+type clock struct {
+	last    time.Time
+	spent   []time.Duration // in this step of the training
+	part    []float64       // in all
+	samples [][]time.Duration
+	steps   int
+}
+
+// clockSamples is the steps of which a clock keeps the latest.
+const clockSamples = 512
+
+func newClock(ids int) *clock {
+	c := &clock{spent: make([]time.Duration, ids+2), part: make([]float64, ids), samples: make([][]time.Duration, ids+2)}
+	for i := range c.samples {
+		c.samples[i] = make([]time.Duration, 0, clockSamples)
+	}
+	return c
+}
+
+// spend gives the time since the last lap to something.
+func (c *clock) spend(i int) {
+	now := time.Now()
+	c.spent[i] += now.Sub(c.last)
+	c.last = now
+}
+
+// lap gives it to a step, which did that part of its work.
+func (c *clock) lap(s *step, part float64) {
+	c.spend(s.id)
+	c.part[s.id] += part
+}
+
+func (c *clock) waited() { c.spend(len(c.spent) - 2) }
+
+// begin begins a step of the training, after another but for the first.
+func (c *clock) begin() {
+	c.spend(len(c.spent) - 1)
+	if c.steps > 0 {
+		for i, t := range c.spent {
+			if len(c.samples[i]) < clockSamples {
+				c.samples[i] = append(c.samples[i], t)
+			} else {
+				c.samples[i][c.steps%clockSamples] = t
+			}
+		}
+	}
+	clear(c.spent)
+	c.steps++
+}
+
+// median is that of the times of a step of the machine, in seconds: an interruption does not count.
+func (c *clock) median(i int) float64 {
+	slices.Sort(c.samples[i])
+	return c.samples[i][len(c.samples[i])/2].Seconds()
+}
+
+// Profile trains for about a third of a second from the initial weights, with a stopwatch behind each step of the machine, which
+// slows it by a few per cent. What it trains is thrown away.
+func (b *Backend) Profile(s *program.Set, d program.Data) (*Profile, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	if s.Train == nil {
+		return nil, fmt.Errorf("cpu: the set has no training program to measure")
+	}
+	e := newExec(b, s)
+	defer e.Close()
+	if err := e.Import(s.Initial(d.Seed)); err != nil {
+		return nil, err
+	}
+	if err := e.Bind(d); err != nil {
+		return nil, err
+	}
+	steps := min(len(d.Rates), d.Train.Len()/s.Train.Rows)
+	if steps == 0 {
+		return nil, fmt.Errorf("cpu: no step of %d rows to measure: %d rows and %d steps", s.Train.Rows, d.Train.Len(), len(d.Rates))
+	}
+	p := &Profile{Backend: b.Name(), Rows: s.Train.Rows, Threads: e.threads(e.train.macs), HeldBytes: e.held()}
+	p.PeakGFLOPS, p.PeakGBs = b.kernels.peakGFLOPS(), peakGBs()
+	if err := p.measure(e, steps); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// profileTime is how long steps are measured.
+const profileTime = 300 * time.Millisecond
+
+// measure runs steps, the first ones again where there are not enough, and sets the lines.
+func (p *Profile) measure(e *exec, steps int) error {
+	slots := make([]float64, len(e.slots))
+	if err := e.Run(0, 1, slots); err != nil { // the first touches memory
+		return err
+	}
+	m := e.train
+	c := newClock(m.ids)
+	m.clock = c
+	defer func() { m.clock = nil }()
+	for start := time.Now(); time.Since(start) < profileTime || c.steps < 3; {
+		if err := e.Run(0, max(1, min(steps, 1<<16/p.Rows)), slots); err != nil {
+			return err
+		}
+	}
+	p.Steps = c.steps
+	p.WaitSeconds, p.RestSeconds = c.median(m.ids), c.median(m.ids+1)
+	p.StepSeconds = p.WaitSeconds + p.RestSeconds
+	line := func(part string, s *step) {
+		l := ProfileLine{Part: part, Instruction: max(s.instr, -1), Seconds: c.median(s.id)}
+		l.What, l.FLOPs, l.Bytes = m.costOf(s)
+		p.StepSeconds += l.Seconds
+		if l.Seconds > 0 {
+			done := c.part[s.id] / float64(c.steps)
+			l.GFLOPS, l.GBs = float64(l.FLOPs)*done/l.Seconds/1e9, float64(l.Bytes)*done/l.Seconds/1e9
+		}
+		p.Lines = append(p.Lines, l)
+	}
+	for i := range m.phases {
+		ph := &m.phases[i]
+		if ph.rows == nil {
+			line("step", &ph.step)
+		}
+		for k := range ph.rows {
+			line("block", &ph.rows[k])
+		}
+		for k := range ph.sums {
+			line("sums", &ph.sums[k])
+		}
+	}
+	for i := range p.Lines {
+		p.Lines[i].Share = p.Lines[i].Seconds / p.StepSeconds
+	}
+	return nil
+}
+
+// costOf says what a step does, and what its instruction costs. Only the first step of an instruction has the cost.
+func (m *machine) costOf(s *step) (what string, flops, bytes int64) {
+	switch s.instr {
+	case instrPack:
+		return "weights into panels", 0, 0
+	case instrCopy:
+		return "rows to or from the whole batch", 0, 0
+	case instrLoad, instrUnload:
+		return "input or output", 0, 0
+	}
+	in := &m.p.Instrs[s.instr]
+	what = m.p.Line(s.instr)
+	if s.piece > 0 {
+		return fmt.Sprintf("%3d and then", s.instr), 0, 0
+	}
+	for _, ids := range [][]int{in.Args, in.Outs} {
+		for _, id := range ids {
+			b := &m.p.Buffers[id]
+			n := int64(b.Len())
+			if in.Op == program.Lookup && id == in.Args[0] || in.Op == program.RowAdam && b.Kind != program.Temp && b.Kind != program.Input {
+				continue // a few rows of a table
+			}
+			bytes += n * int64(b.DType.Size())
+		}
+	}
+	return what, m.flops(in), bytes
+}
+
+// flops is the arithmetic of an instruction: of products exactly, of others by the operations that an element takes, where an
+// exponential counts as ten.
+func (m *machine) flops(in *program.Instr) int64 {
+	var each int64
+	n := int64(0)
+	if len(in.Outs) > 0 {
+		n = int64(m.p.Buffers[in.Outs[0]].Len())
+	}
+	arg := func(k int) int64 { return int64(m.p.Buffers[in.Args[k]].Len()) }
+	switch in.Op {
+	case program.MatMul:
+		a := m.p.Buffers[in.Args[0]].Shape
+		k := a[1]
+		if in.Attr.TransA {
+			k = a[0]
+		}
+		return n * (2*int64(k) + int64(len(in.Args)-2))
+	case program.Activate, program.ActGrad:
+		each = 1
+		if in.Attr.Act == program.Silu {
+			each = 16
+		}
+	case program.Add, program.Scale, program.Dropout, program.RowScale, program.Map:
+		each = 1
+	case program.ColSum, program.Reduce:
+		return arg(0)
+	case program.RowDot:
+		return 2 * arg(0)
+	case program.BCE:
+		return 25 * arg(0)
+	case program.BCEGrad:
+		each = 15
+	case program.AdamW:
+		each = 14
+	case program.RowAdam:
+		for k := 1; k < len(in.Args); k += 2 {
+			n += arg(k)
+		}
+		return 15 * (n - int64(m.p.Buffers[in.Outs[0]].Len()))
+	case program.Lookup:
+		each = int64(m.p.Buffers[in.Args[1]].Shape[1])
+	case program.SampledSoftmax, program.SampledSoftmaxGrad:
+		return 14 * arg(1)
+	case program.Softmax, program.LogSoftmax, program.SoftmaxGrad, program.LogSoftmaxGrad:
+		each = 14
+	case program.LayerNorm, program.LayerNormGrad:
+		each = 9
+	case program.Pinball, program.PinballGrad:
+		return 6 * arg(0)
+	}
+	return each * n
+}
+
+// peakGFLOPS is what one thread reaches with multiply-adds that wait for nothing: the best of a few milliseconds.
+func (k *kernels) peakGFLOPS() float64 {
+	if k.peak == nil {
+		return 0
+	}
+	const rounds = 100_000
+	best := 0.0
+	for range 8 {
+		start := time.Now()
+		flops := k.peak(rounds)
+		best = max(best, float64(flops)/time.Since(start).Seconds()/1e9)
+	}
+	return best
+}
+
+// bandwidthBytes is the memory that is copied to find its bandwidth: more than any cache there is room for on a workstation.
+const bandwidthBytes = 64 << 20
+
+// peakGBs is what one thread reaches copying memory, read and written bytes together.
+func peakGBs() float64 {
+	from, to := make([]byte, bandwidthBytes), make([]byte, bandwidthBytes)
+	for i := range from {
+		from[i] = byte(i)
+	}
+	best := 0.0
+	for range 4 {
+		start := time.Now()
+		copy(to, from)
+		best = max(best, 2*bandwidthBytes/time.Since(start).Seconds()/1e9)
+	}
+	return best
+}
+
+// Print writes the profile for people, one step of the machine a line.
+func (p *Profile) Print(w io.Writer) error {
+	var s strings.Builder
+	fmt.Fprintf(&s, "a step of %d rows on %s, %d threads, measured over %d steps: %.0f us, %.0fk rows/s\n",
+		p.Rows, p.Backend, p.Threads, p.Steps, p.StepSeconds*1e6, float64(p.Rows)/p.StepSeconds/1e3)
+	fmt.Fprintf(&s, "one thread reaches %.1f GFLOP/s and %.1f GB/s here; weights, optimizer state and a step take %.1f MB\n",
+		p.PeakGFLOPS, p.PeakGBs, float64(p.HeldBytes)/1e6)
+	fmt.Fprint(&s, "block: done by each thread a block of rows at a time; sums: over the rows of each block, divided by results;\n"+
+		"step: once; wait: for other threads; rest: between two steps. Times are medians of the first thread's.\n\n")
+	fmt.Fprintf(&s, "%-5s %6s %8s %9s %8s %6s %9s %7s  %s\n", "part", "share", "us", "MFLOP", "GFLOP/s", "peak", "KB", "GB/s", "instruction")
+	for _, l := range p.Lines {
+		of := "-"
+		if p.PeakGFLOPS > 0 && l.FLOPs > 0 {
+			of = fmt.Sprintf("%.0f%%", 100*l.GFLOPS/p.PeakGFLOPS)
+		}
+		fmt.Fprintf(&s, "%-5s %5.1f%% %8.2f %9.3f %8.1f %6s %9.1f %7.1f  %s\n", l.Part, 100*l.Share, l.Seconds*1e6, float64(l.FLOPs)/1e6, l.GFLOPS, of,
+			float64(l.Bytes)/1e3, l.GBs, l.What)
+	}
+	for _, l := range []struct {
+		part    string
+		seconds float64
+	}{{"wait", p.WaitSeconds}, {"rest", p.RestSeconds}} {
+		fmt.Fprintf(&s, "%-5s %5.1f%% %8.2f\n", l.part, 100*l.seconds/p.StepSeconds, l.seconds*1e6)
+	}
+	_, err := io.WriteString(w, s.String())
+	return err
+}
