@@ -33,7 +33,7 @@ func newBenchCmd() *cobra.Command {
 type benchFraudFlags struct {
 	data, spec, train, test, delay, known string
 	seeds, threads                        int
-	set                      []string
+	set                                   []string
 }
 
 func newBenchFraudCmd() *cobra.Command {
