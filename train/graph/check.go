@@ -360,7 +360,7 @@ func (c *compiler) probe(train *program.Program) error {
 				"nodes whose hashes agree, or an op has a wrong SymDiff; graph.Check says more", p.spec.Name, g, d)
 		}
 	}
-	small, err := e.b.lowerTraining("probe", e.m, e.grads, c.opts.Optimizer)
+	small, err := e.b.lowerTraining("probe", e.m, e.grads, c.opts.Optimizer, c.passes)
 	if err != nil {
 		return err
 	}

@@ -69,13 +69,17 @@ var gorgoniaLock sync.Mutex
 // Errors name the node: an op that cannot be lowered, a parameter that the loss does not depend on, a
 // model that differs between batch sizes.
 func Compile(build func(*Builder) (Model, error), opts Options) (*program.Set, error) {
+	return compile(build, opts, allPasses)
+}
+
+func compile(build func(*Builder) (Model, error), opts Options, ps passes) (*program.Set, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
 	gorgoniaLock.Lock()
 	defer gorgoniaLock.Unlock()
 
-	c := &compiler{build: build, opts: opts, set: &program.Set{}}
+	c := &compiler{build: build, opts: opts, passes: ps, set: &program.Set{}}
 	rest, twinRows := opts.Rows%opts.Batch, opts.Batch+1
 	if rest > 0 {
 		twinRows = rest
@@ -152,9 +156,10 @@ func (o *Options) check() error {
 }
 
 type compiler struct {
-	build func(*Builder) (Model, error)
-	opts  Options
-	set   *program.Set
+	build  func(*Builder) (Model, error)
+	opts   Options
+	passes passes
+	set    *program.Set
 	// probed: the gradient has parts that only a numeric check can vouch for.
 	probed bool
 }
@@ -234,16 +239,16 @@ func (c *compiler) train(name string, rows int) (*program.Program, error) {
 		return nil, err
 	}
 	c.probed = c.probed || b.unknown
-	return b.lowerTraining(name, m, grads, c.opts.Optimizer)
+	return b.lowerTraining(name, m, grads, c.opts.Optimizer, c.passes)
 }
 
 // lowerTraining writes and plans the program of a differentiated model.
-func (b *Builder) lowerTraining(name string, m Model, grads []*Node, opt AdamW) (*program.Program, error) {
+func (b *Builder) lowerTraining(name string, m Model, grads []*Node, opt AdamW, ps passes) (*program.Program, error) {
 	l := newLowering(b, name)
 	if err := b.guard("lowering", func() error { return l.training(m, grads, opt) }); err != nil {
 		return nil, err
 	}
-	plan(l.p)
+	plan(l.p, ps)
 	return l.p, nil
 }
 
@@ -312,7 +317,7 @@ func (c *compiler) forward(name string, rows int) (*program.Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan(l.p)
+	plan(l.p, c.passes)
 	return l.p, nil
 }
 

@@ -12,15 +12,34 @@ import (
 // and only updates write parameters. None changes a bit of a result, but that relu(x), which Gorgonia writes as x (x >= 0),
 // gives 0 and not -0 below 0. What they bring is in docs/BENCHMARKS.md, "Passes".
 
-func optimise(p *program.Program) {
-	merge(p)
-	absorbTransposes(p)
-	for fuse(p, true) {
+// passes says which run; all but in tests.
+type passes struct {
+	merge      bool // common subexpressions
+	transposes bool // into products
+	bias       bool // into products
+	fuse       bool // elementwise chains, and broadcasts into what reads them
+	inPlace    bool // results over operands that nobody reads any more
+}
+
+var allPasses = passes{true, true, true, true, true}
+
+func (ps passes) optimise(p *program.Program) {
+	if ps.merge {
+		merge(p)
 	}
-	absorbBias(p)
-	for fuse(p, false) {
+	if ps.transposes {
+		absorbTransposes(p)
 	}
-	foldRelu(p)
+	if ps.bias {
+		for fuse(p, true) {
+		}
+		absorbBias(p)
+	}
+	if ps.fuse {
+		for fuse(p, false) {
+		}
+		foldRelu(p)
+	}
 	dead(p)
 }
 

@@ -14,9 +14,11 @@ const alignment = 64
 
 // plan finishes a program: passes (passes.go), results go in place where the instruction may and the operand is dead,
 // unused buffers go away, and temporaries get their offsets.
-func plan(p *program.Program) {
-	optimise(p)
-	inPlace(p)
+func plan(p *program.Program, ps passes) {
+	ps.optimise(p)
+	if ps.inPlace {
+		inPlace(p)
+	}
 	compact(p)
 	place(p)
 }
