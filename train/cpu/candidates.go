@@ -27,7 +27,7 @@ func (l lowering) candidatesOf(in *program.Instr) (candidates, []access) {
 	f := candidates{s: l.mem[a[0]].f32, idx: l.mem[a[1]].f32, weight: l.mem[a[2]].f32, m: l.buf(a[0]).Shape[0], w: l.width(a[0]),
 		bpr: in.Op == program.CandidateBPR || in.Op == program.CandidateBPRGrad}
 	touches := []access{l.rows(a[0], false), l.rows(a[1], false), l.rows(a[2], false)}
-	if q := len(a) - 1; q > 2 && l.buf(a[q]).Kind == program.Const { // after dloss, where there is one
+	if q := map[program.Op]int{program.CandidateSoftmax: 3, program.CandidateSoftmaxGrad: 4}[in.Op]; q > 0 && q < len(a) {
 		f.logq = l.mem[a[q]].f32
 		touches = append(touches, l.whole(a[q], false))
 	}

@@ -462,10 +462,14 @@ func testRowOptimizers(t *testing.T, run opRunner, r *rand.Rand, m, d int) {
 		}
 		const step, rate = 4, 0.01
 		prepare := func(w *worker) { w.step, w.rate = step, rate }
+		args := slices.Clone(c.args)
+		for i := range args { // what is there from the start, not from the step that reads it first
+			args[i] = args[i].as(program.Const)
+		}
 		check := func(op program.Op, attr program.Attr, outs []operand, want ...[]float32) {
 			t.Helper()
 			attr.Uses, attr.Decay = c.uses, .02
-			for i, g := range run(op, attr, c.args, outs, false, prepare) {
+			for i, g := range run(op, attr, args, outs, false, prepare) {
 				if err := same(g.f32, want[i]); err != nil {
 					t.Fatalf("%s: %q, %d rows of %d, output %d: %v", op, c.uses, m, d, i, err)
 				}
@@ -608,7 +612,7 @@ func TestEntriesAreSorted(t *testing.T) {
 				var uses []use
 				for _, shape := range [][2]int{{500 * scale, 1}, {70 * scale, 9}, {1, 1}} {
 					u := use{idx: indices(r, rows, shape[0], shape[1]).f32, m: shape[0], w: shape[1],
-						part: partition{units: shape[0], quantum: tileRows}}
+						part: partition{units: shape[0], quantum: rowQuantum}}
 					for i := range u.idx {
 						if i%3 == 0 && u.idx[i] >= 0 { // neighbours, so that a bucket is large and has many rows
 							u.idx[i] = float32(i % min(rows, 77))

@@ -77,28 +77,21 @@ func gradientOf(in, loss *program.Instr) bool {
 	return in.Op == back && slices.Equal(slices.Delete(slices.Clone(in.Args), 3, 4), loss.Args)
 }
 
-// mayWait says whether nobody writes what the chain reads from instruction i on until its end, and nobody reads or writes
-// in between what it leaves. Where buffers lie is planned by the steps, so that memory that two of them share at different
-// times is no matter here.
+// mayWait says whether nobody writes what an instruction of the chain reads between it and the chain's end, and nobody
+// reads or writes there what it leaves. Where buffers lie is planned by the steps, so that memory which two of them have
+// at different times is no matter here.
 func (m *machine) mayWait(s *scoring, i, end int) bool {
-	chain := []*program.Instr{s.dot, s.loss, s.grad}
-	var reads []int
-	for _, in := range chain {
-		reads = append(reads, in.Args...)
-	}
-	leaves := []int{s.loss.Outs[0], s.grad.Outs[0]}
-	for k := i + 1; k < end; k++ {
+	var touched []int // by the chain so far
+	for k := i; k < end; k++ {
 		in := &m.p.Instrs[k]
-		if in == s.loss || in == s.grad {
+		switch in {
+		case s.dot, s.loss, s.grad:
+			touched = append(append(touched, in.Args...), in.Outs...)
 			continue
 		}
-		for _, o := range in.Outs {
-			late := slices.Contains(s.grad.Args[3:], o) && !slices.Contains(s.loss.Args, o) && in.Op == program.Fill
-			if slices.Contains(leaves, o) || slices.Contains(reads, o) && !late {
-				return false
-			}
-		}
-		if slices.ContainsFunc(leaves, func(o int) bool { return slices.Contains(in.Args, o) }) {
+		written := func(o int) bool { return slices.Contains(touched, o) }
+		left := func(a int) bool { return a == s.loss.Outs[0] || a == s.grad.Outs[0] }
+		if slices.ContainsFunc(in.Outs, written) || slices.ContainsFunc(in.Args, left) {
 			return false
 		}
 	}
