@@ -51,6 +51,9 @@ type Task struct {
 	Stop int
 	// Budget ends the run at the last epoch that fits; nil goes to the end.
 	Budget *Budget
+	// Plateau lowers the learning rates when the figure no longer gets better or, without validation rows, the loss; nil
+	// leaves them.
+	Plateau *Plateau
 
 	// Checkpoint is the directory that holds the last finished epoch; empty keeps none. Identity names
 	// what the training depends on and may not differ when it is resumed. Where Checkpoint exists it is
@@ -94,7 +97,8 @@ type Epoch struct {
 // Result is a finished training.
 type Result struct {
 	// Weights are the parameters after epoch Best, counted from 1: the best on the validation rows, the
-	// last where there are none.
+	// last where there are none. Where the set keeps averages of them, these are the averages: the weights for
+	// Set.Served.
 	Weights program.Tensors
 	Best    int
 	Epochs  []Epoch
@@ -105,6 +109,8 @@ type Result struct {
 	Merit float64
 	// From is the epoch that a checkpoint brought, 0 for a fresh start.
 	From int
+	// Scales are what the Plateau multiplied the learning rates of each epoch by; nil without one.
+	Scales []float64
 }
 
 // Interrupted is the error of a training that was told to stop; Epoch epochs and Step steps of the next are in
@@ -181,6 +187,8 @@ type run struct {
 	last     program.Tensors // everything after the last epoch; kept only where a Budget may end the run
 	outputs  []float32       // of the validation rows
 	out      bool            // the budget is out
+	scale    float64         // of the learning rates now
+	rates    []float32       // now
 }
 
 // state is what decides how a training goes on, beside the tensors.
@@ -195,7 +203,7 @@ type state struct {
 }
 
 func (t *Task) start(b program.Backend) (*run, error) {
-	r := &run{Task: t, batch: t.Set.Train.Rows, chunk: chunkRows}
+	r := &run{Task: t, batch: t.Set.Train.Rows, chunk: chunkRows, scale: 1, rates: t.Data.Rates}
 	if c, ok := b.(interface{ ChunkRows() int }); ok {
 		r.chunk = c.ChunkRows()
 	}
@@ -246,7 +254,11 @@ func (t *Task) start(b program.Backend) (*run, error) {
 
 // facts are those of the task and those that the loop knows itself.
 func (t *Task) facts(b program.Backend) []Fact {
-	return append(slices.Clone(t.Identity),
+	facts := slices.Clone(t.Identity)
+	if t.Plateau != nil {
+		facts = append(facts, Fact{"plateau", fmt.Sprintf("%v after %d epochs", t.Plateau.Factor, t.Plateau.Patience)})
+	}
+	return append(facts,
 		Fact{"model", digestJSON(t.Set)},
 		Fact{"learning rates", digestJSON(t.Data.Rates)},
 		Fact{"rows trained on", fmt.Sprint(t.Data.Train)},
@@ -286,6 +298,9 @@ func (r *run) epoch(ctx context.Context) error {
 	done := len(r.state.Epochs)
 	first, chunk := done*r.steps, max(1, r.chunk/r.batch)
 	slots := make([]float64, len(r.Set.Slots))
+	if err := r.setRates(); err != nil {
+		return err
+	}
 	copy(slots, r.state.Slots)
 	begin, began := r.state.Step, time.Now()
 	r.state.Step, r.state.Slots = 0, nil
@@ -304,11 +319,11 @@ func (r *run) epoch(ctx context.Context) error {
 		loss = slots[r.loss] / slots[r.rows]
 		if math.IsNaN(loss) || math.IsInf(loss, 0) {
 			last := first + at + n
-			return &Diverged{done + 1, last, r.Data.Rates[last-1]}
+			return &Diverged{done + 1, last, r.rates[last-1]}
 		}
 		r.report(r.rowsAt(done, at+n), loss, false)
 	}
-	e := Epoch{Loss: loss, Rate: float64(r.Data.Rates[first+r.steps-1])}
+	e := Epoch{Loss: loss, Rate: float64(r.rates[first+r.steps-1])}
 	tensors, err := r.exec.Export()
 	if err != nil {
 		return err
@@ -321,7 +336,7 @@ func (r *run) epoch(ctx context.Context) error {
 	e.Seconds = time.Since(began).Seconds()
 	r.state.Epochs = append(r.state.Epochs, e)
 	if r.Valid.Len() == 0 || r.state.Best == 0 || r.merit(done+1) > r.merit(r.state.Best) {
-		r.state.Best, r.best = done+1, params(r.Set, tensors)
+		r.state.Best, r.best = done+1, r.Set.Trained(tensors)
 	}
 	if r.Budget != nil {
 		r.last = tensors
@@ -412,17 +427,8 @@ func (r *run) result() *Result {
 	if r.Valid.Len() > 0 && out.Best > 0 {
 		out.Merit = r.merit(out.Best)
 	}
-	return out
-}
-
-// params picks the parameters of the set out of an export.
-func params(set *program.Set, tensors program.Tensors) program.Tensors {
-	out := make(program.Tensors, 0, len(set.Params))
-	for _, p := range set.Params {
-		if t := tensors.Find(p.Name); t != nil {
-			out = append(out, *t)
-		}
+	if scales := r.scales(); scales != nil {
+		out.Scales = scales[:len(out.Epochs)]
 	}
-	out.Sort()
 	return out
 }

@@ -16,7 +16,7 @@ func hasAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasFMA }
 func avx2Kernels() *kernels {
 	return &kernels{
 		name: "cpu-avx2", tile: avx2Tiles().run, tileCols: avx2TileCols(), columnDot: columnDotAVX2, peak: peakAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
-		adamw: adamwAVX2, dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
+		optimKernels: avx2Optim(), dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
 		prefetch: prefetchAVX2, add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
 		softmaxLogits: softmaxLogitsAVX2, softmaxExp: softmaxExpAVX2, pinball: pinballAVX2, pinballGrad: pinballGradAVX2,
 		fns: avx2Fns(), laneSum: laneSumAVX2, extreme: extremeAVX2, addTo: addToAVX2,
@@ -156,15 +156,6 @@ func colSumAVX2(s, x []float32, rows, stride int, more bool) {
 	if j < len(s) {
 		colSumPortable(s[j:], x[j:], rows, stride, true)
 	}
-}
-
-func adamwAVX2(p, m, v, g []float32, c *adamCoef) {
-	p, m, v = p[:len(g)], m[:len(g)], v[:len(g)]
-	n := len(g) &^ 7
-	if n > 0 {
-		adamw8(&p[0], &m[0], &v[0], &g[0], n, &c.b1)
-	}
-	adamwPortable(p[n:], m[n:], v[n:], g[n:], c)
 }
 
 func dropoutAVX2(y, x []float32, first int, d *dropCoef) {

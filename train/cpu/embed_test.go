@@ -722,7 +722,7 @@ func BenchmarkParts(b *testing.B) {
 			es.next.Store(0)
 			es.fill(u, 0, es.mine(0).at[:], 0, m)
 			es.take(0, func(spans []span) {
-				es.groups(w, spans, [][]float32{table.f32, mean.f32, v}, func(spans []span, g []float32) {
+				es.groups(w, spans, nil, [][]float32{table.f32, mean.f32, v}, func(spans []span, g []float32) {
 					kern.embed.adam(table.f32, mean.f32, v, g, spans, d, &c)
 				})
 			})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync/atomic"
 
 	"github.com/onmart/onmart/train/program"
@@ -78,6 +79,18 @@ func (e *exec) Bind(d program.Data) error {
 		return fmt.Errorf("cpu: %w", err)
 	}
 	e.data = &bound{d, rows}
+	return nil
+}
+
+// SetRates puts other learning rates in place of those of Bind.
+func (e *exec) SetRates(rates []float32) error {
+	if e.closed {
+		return errClosed
+	}
+	if err := e.set.CheckRates(e.schedule(), rates); err != nil {
+		return fmt.Errorf("cpu: %w", err)
+	}
+	e.data.Rates = slices.Clone(rates)
 	return nil
 }
 

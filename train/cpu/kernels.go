@@ -29,8 +29,7 @@ type kernels struct {
 	siluGrad func(dz, dy, z []float32)
 	// colSum: s[j] = x[j] + x[stride+j] + ... over rows, in that order from 0 or, with more, from s[j].
 	colSum func(s, x []float32, rows, stride int, more bool)
-	// adamw is one update of equally long slices, with the arithmetic of adamwScalar.
-	adamw func(p, m, v, g []float32, c *adamCoef)
+	optimKernels
 	// dropout: y[i] = x[i] / keep where the uniform of element first+i is at least rate, else 0.
 	dropout func(y, x []float32, first int, d *dropCoef)
 	// permute: order[i] = p.At(first+i).
@@ -87,13 +86,6 @@ type tile struct {
 	load, relu        bool
 }
 
-// adamCoef are the numbers of one AdamW step, in the order that the assembly reads them.
-type adamCoef struct {
-	b1, ob1, b2, ob2 float32 // b1, 1-b1, b2, 1-b2
-	c1, c2           float32 // 1 / (1-b1^t), 1 / (1-b2^t)
-	lr, eps, decay   float32
-}
-
 // dropCoef are the numbers of one Dropout instruction in one step.
 type dropCoef struct {
 	seed       uint64
@@ -109,7 +101,7 @@ func avx2TileCols() []int { return []int{0, 64, 32, 24, 16, 16, 16, 8, 8, 8, 8, 
 func portableKernels() *kernels {
 	return &kernels{
 		name: "cpu-portable", tile: tilePortable, tileCols: avx2TileCols(), columnDot: columnDotPortable, actGrad: actGradPortable, silu: siluPortable, siluGrad: siluGradPortable, colSum: colSumPortable,
-		adamw: adamwPortable, dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
+		optimKernels: portableOptim(), dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
 		prefetch: func([]float32) {}, add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
 		softmaxLogits: softmaxLogitsPortable, softmaxExp: softmaxExpPortable, pinball: pinballPortable, pinballGrad: pinballGradPortable,
 		fns: portableFns(), laneSum: program.LaneSum, extreme: extremePortable, addTo: addToPortable,
@@ -207,19 +199,6 @@ func colSumPortable(s, x []float32, rows, stride int, more bool) {
 		for j, v := range x[r*stride : r*stride+len(s)] {
 			s[j] += v
 		}
-	}
-}
-
-// adamwPortable is AdamW as documented: every product, sum, quotient and root rounded to float32 in the order
-// written here, none fused (the conversions forbid it), with the corrections of the means as factors.
-func adamwPortable(p, m, v, g []float32, c *adamCoef) {
-	p, m, v = p[:len(g)], m[:len(g)], v[:len(g)]
-	for i, g := range g {
-		m1 := float32(c.b1*m[i]) + float32(c.ob1*g)
-		v1 := float32(c.b2*v[i]) + float32(c.ob2*float32(g*g))
-		root := float32(math.Sqrt(float64(float32(v1 * c.c2)))) // correctly rounded, like the instruction
-		update := float32(float32(m1*c.c1)/float32(root+c.eps)) + float32(c.decay*p[i])
-		m[i], v[i], p[i] = m1, v1, p[i]-float32(c.lr*update)
 	}
 }
 

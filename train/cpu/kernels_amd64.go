@@ -197,10 +197,45 @@ func colSum32(s *float32, x *float32, rows int, stride int)
 //go:noescape
 func colSum8(s *float32, x *float32, rows int, stride int)
 
-// adamw8 is kernels.adamw for n elements, a positive multiple of 8; c are the nine fields of adamCoef.
+// adamw8 is kernels.adamw for n elements, a positive multiple of 8; c are the fields of adamCoef.
 //
 //go:noescape
 func adamw8(p *float32, m *float32, v *float32, grad *float32, n int, c *float32)
+
+// adam8 is kernels.adam for n elements, a positive multiple of 8; c are the fields of adamCoef.
+//
+//go:noescape
+func adam8(p *float32, m *float32, v *float32, grad *float32, n int, c *float32)
+
+// sgd8 is kernels.sgd for n elements, a positive multiple of 8; c are the fields of adamCoef.
+//
+//go:noescape
+func sgd8(p *float32, grad *float32, n int, c *float32)
+
+// momentum8 is kernels.momentum for n elements, a positive multiple of 8; c are the fields of adamCoef.
+//
+//go:noescape
+func momentum8(p *float32, u *float32, grad *float32, n int, c *float32)
+
+// nesterov8 is kernels.nesterov for n elements, a positive multiple of 8; c are the fields of adamCoef.
+//
+//go:noescape
+func nesterov8(p *float32, u *float32, grad *float32, n int, c *float32)
+
+// adagradDecayed8 is kernels.adagrad for n elements, a positive multiple of 8; c are the fields of adamCoef.
+//
+//go:noescape
+func adagradDecayed8(p *float32, s *float32, grad *float32, n int, c *float32)
+
+// sumSquares16 adds the squares of n elements, a positive multiple of 16, to sixteen lanes.
+//
+//go:noescape
+func sumSquares16(sums *float32, x *float32, n int)
+
+// average8 is kernels.average for n elements, a positive multiple of 8.
+//
+//go:noescape
+func average8(avg *float32, p *float32, rate float32, n int)
 
 // dropout32 is kernels.dropout for groups of 32 elements, the first of which is element 4*block; block+8*groups
 // stays within 32 bits.

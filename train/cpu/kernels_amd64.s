@@ -6749,32 +6749,255 @@ TEXT ·adamw8(SB), NOSPLIT, $0-48
 	VBROADCASTSS 24(DI), Y6
 	VBROADCASTSS 28(DI), Y7
 	VBROADCASTSS 32(DI), Y8
+	VBROADCASTSS 36(DI), Y9
 	XORQ         DI, DI
 
 loop:
-	VMOVUPS (BX)(DI*4), Y9
-	VMULPS  (CX)(DI*4), Y0, Y10
-	VMULPS  Y9, Y1, Y11
-	VADDPS  Y11, Y10, Y10
-	VMOVUPS Y10, (CX)(DI*4)
-	VMULPS  Y9, Y9, Y11
-	VMULPS  Y11, Y3, Y11
-	VMULPS  (DX)(DI*4), Y2, Y9
-	VADDPS  Y11, Y9, Y9
-	VMOVUPS Y9, (DX)(DI*4)
-	VMULPS  Y5, Y9, Y9
-	VSQRTPS Y9, Y9
-	VADDPS  Y7, Y9, Y9
-	VMULPS  Y4, Y10, Y10
-	VDIVPS  Y9, Y10, Y10
-	VMOVUPS (AX)(DI*4), Y9
-	VMULPS  Y9, Y8, Y11
-	VADDPS  Y11, Y10, Y10
-	VMULPS  Y6, Y10, Y10
-	VSUBPS  Y10, Y9, Y9
-	VMOVUPS Y9, (AX)(DI*4)
+	VMULPS  (BX)(DI*4), Y9, Y10
+	VMOVUPS (AX)(DI*4), Y12
+	VMULPS  (CX)(DI*4), Y0, Y11
+	VMULPS  Y10, Y1, Y13
+	VADDPS  Y13, Y11, Y11
+	VMOVUPS Y11, (CX)(DI*4)
+	VMULPS  Y10, Y10, Y13
+	VMULPS  Y13, Y3, Y13
+	VMULPS  (DX)(DI*4), Y2, Y10
+	VADDPS  Y13, Y10, Y10
+	VMOVUPS Y10, (DX)(DI*4)
+	VMULPS  Y5, Y10, Y10
+	VSQRTPS Y10, Y10
+	VADDPS  Y7, Y10, Y10
+	VMULPS  Y4, Y11, Y11
+	VDIVPS  Y10, Y11, Y11
+	VMULPS  Y12, Y8, Y13
+	VADDPS  Y13, Y11, Y11
+	VMULPS  Y6, Y11, Y11
+	VSUBPS  Y11, Y12, Y12
+	VMOVUPS Y12, (AX)(DI*4)
 	ADDQ    $0x08, DI
 	CMPQ    DI, SI
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func adam8(p *float32, m *float32, v *float32, grad *float32, n int, c *float32)
+// Requires: AVX
+TEXT ·adam8(SB), NOSPLIT, $0-48
+	MOVQ         p+0(FP), AX
+	MOVQ         m+8(FP), CX
+	MOVQ         v+16(FP), DX
+	MOVQ         grad+24(FP), BX
+	MOVQ         n+32(FP), SI
+	MOVQ         c+40(FP), DI
+	VBROADCASTSS (DI), Y0
+	VBROADCASTSS 4(DI), Y1
+	VBROADCASTSS 8(DI), Y2
+	VBROADCASTSS 12(DI), Y3
+	VBROADCASTSS 16(DI), Y4
+	VBROADCASTSS 20(DI), Y5
+	VBROADCASTSS 24(DI), Y6
+	VBROADCASTSS 28(DI), Y7
+	VBROADCASTSS 32(DI), Y8
+	VBROADCASTSS 36(DI), Y9
+	XORQ         DI, DI
+
+loop:
+	VMULPS  (BX)(DI*4), Y9, Y10
+	VMOVUPS (AX)(DI*4), Y12
+	VMULPS  Y12, Y8, Y13
+	VADDPS  Y13, Y10, Y10
+	VMULPS  (CX)(DI*4), Y0, Y11
+	VMULPS  Y10, Y1, Y13
+	VADDPS  Y13, Y11, Y11
+	VMOVUPS Y11, (CX)(DI*4)
+	VMULPS  Y10, Y10, Y13
+	VMULPS  Y13, Y3, Y13
+	VMULPS  (DX)(DI*4), Y2, Y10
+	VADDPS  Y13, Y10, Y10
+	VMOVUPS Y10, (DX)(DI*4)
+	VMULPS  Y5, Y10, Y10
+	VSQRTPS Y10, Y10
+	VADDPS  Y7, Y10, Y10
+	VMULPS  Y4, Y11, Y11
+	VDIVPS  Y10, Y11, Y11
+	VMULPS  Y6, Y11, Y11
+	VSUBPS  Y11, Y12, Y12
+	VMOVUPS Y12, (AX)(DI*4)
+	ADDQ    $0x08, DI
+	CMPQ    DI, SI
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func sgd8(p *float32, grad *float32, n int, c *float32)
+// Requires: AVX
+TEXT ·sgd8(SB), NOSPLIT, $0-32
+	MOVQ         p+0(FP), AX
+	MOVQ         grad+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         c+24(FP), BX
+	VBROADCASTSS 24(BX), Y0
+	VBROADCASTSS 32(BX), Y1
+	VBROADCASTSS 36(BX), Y2
+	VBROADCASTSS 40(BX), Y3
+	XORQ         BX, BX
+
+loop:
+	VMULPS  (CX)(BX*4), Y2, Y3
+	VMOVUPS (AX)(BX*4), Y4
+	VMULPS  Y4, Y1, Y5
+	VADDPS  Y5, Y3, Y3
+	VMULPS  Y0, Y3, Y3
+	VSUBPS  Y3, Y4, Y4
+	VMOVUPS Y4, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func momentum8(p *float32, u *float32, grad *float32, n int, c *float32)
+// Requires: AVX
+TEXT ·momentum8(SB), NOSPLIT, $0-40
+	MOVQ         p+0(FP), AX
+	MOVQ         grad+16(FP), CX
+	MOVQ         n+24(FP), DX
+	MOVQ         c+32(FP), BX
+	VBROADCASTSS 24(BX), Y0
+	VBROADCASTSS 32(BX), Y1
+	VBROADCASTSS 36(BX), Y2
+	VBROADCASTSS 40(BX), Y3
+	MOVQ         u+8(FP), BX
+	XORQ         SI, SI
+
+loop:
+	VMULPS  (CX)(SI*4), Y2, Y4
+	VMOVUPS (AX)(SI*4), Y5
+	VMULPS  Y5, Y1, Y6
+	VADDPS  Y6, Y4, Y4
+	VMULPS  (BX)(SI*4), Y3, Y6
+	VADDPS  Y4, Y6, Y6
+	VMOVUPS Y6, (BX)(SI*4)
+	VMOVAPS Y6, Y4
+	VMULPS  Y0, Y4, Y4
+	VSUBPS  Y4, Y5, Y5
+	VMOVUPS Y5, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func nesterov8(p *float32, u *float32, grad *float32, n int, c *float32)
+// Requires: AVX
+TEXT ·nesterov8(SB), NOSPLIT, $0-40
+	MOVQ         p+0(FP), AX
+	MOVQ         grad+16(FP), CX
+	MOVQ         n+24(FP), DX
+	MOVQ         c+32(FP), BX
+	VBROADCASTSS 24(BX), Y0
+	VBROADCASTSS 32(BX), Y1
+	VBROADCASTSS 36(BX), Y2
+	VBROADCASTSS 40(BX), Y3
+	MOVQ         u+8(FP), BX
+	XORQ         SI, SI
+
+loop:
+	VMULPS  (CX)(SI*4), Y2, Y4
+	VMOVUPS (AX)(SI*4), Y5
+	VMULPS  Y5, Y1, Y6
+	VADDPS  Y6, Y4, Y4
+	VMULPS  (BX)(SI*4), Y3, Y6
+	VADDPS  Y4, Y6, Y6
+	VMOVUPS Y6, (BX)(SI*4)
+	VMULPS  Y3, Y6, Y6
+	VADDPS  Y6, Y4, Y4
+	VMULPS  Y0, Y4, Y4
+	VSUBPS  Y4, Y5, Y5
+	VMOVUPS Y5, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, DX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func adagradDecayed8(p *float32, s *float32, grad *float32, n int, c *float32)
+// Requires: AVX
+TEXT ·adagradDecayed8(SB), NOSPLIT, $0-40
+	MOVQ         p+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         grad+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVQ         c+32(FP), SI
+	VBROADCASTSS 24(SI), Y0
+	VBROADCASTSS 28(SI), Y1
+	VBROADCASTSS 32(SI), Y2
+	VBROADCASTSS 36(SI), Y3
+	XORQ         SI, SI
+
+loop:
+	VMULPS  (DX)(SI*4), Y3, Y4
+	VMOVUPS (AX)(SI*4), Y5
+	VMULPS  Y5, Y2, Y6
+	VADDPS  Y6, Y4, Y4
+	VMULPS  Y4, Y4, Y6
+	VADDPS  (CX)(SI*4), Y6, Y6
+	VMOVUPS Y6, (CX)(SI*4)
+	VSQRTPS Y6, Y6
+	VADDPS  Y1, Y6, Y6
+	VDIVPS  Y6, Y4, Y4
+	VMULPS  Y0, Y4, Y4
+	VSUBPS  Y4, Y5, Y5
+	VMOVUPS Y5, (AX)(SI*4)
+	ADDQ    $0x08, SI
+	CMPQ    SI, BX
+	JLT     loop
+	VZEROUPPER
+	RET
+
+// func sumSquares16(sums *float32, x *float32, n int)
+// Requires: AVX
+TEXT ·sumSquares16(SB), NOSPLIT, $0-24
+	MOVQ    sums+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	XORQ    BX, BX
+
+loop:
+	VMOVUPS (CX)(BX*4), Y2
+	VMULPS  Y2, Y2, Y2
+	VADDPS  Y2, Y0, Y0
+	VMOVUPS 32(CX)(BX*4), Y2
+	VMULPS  Y2, Y2, Y2
+	VADDPS  Y2, Y1, Y1
+	ADDQ    $0x10, BX
+	CMPQ    BX, DX
+	JLT     loop
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VZEROUPPER
+	RET
+
+// func average8(avg *float32, p *float32, rate float32, n int)
+// Requires: AVX
+TEXT ·average8(SB), NOSPLIT, $0-32
+	MOVQ         avg+0(FP), AX
+	MOVQ         p+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS rate+16(FP), Y0
+	XORQ         BX, BX
+
+loop:
+	VMOVUPS (AX)(BX*4), Y2
+	VMOVUPS (CX)(BX*4), Y1
+	VSUBPS  Y2, Y1, Y1
+	VMULPS  Y0, Y1, Y1
+	VADDPS  Y1, Y2, Y2
+	VMOVUPS Y2, (AX)(BX*4)
+	ADDQ    $0x08, BX
+	CMPQ    BX, DX
 	JLT     loop
 	VZEROUPPER
 	RET

@@ -52,8 +52,16 @@ func (m *machine) lower(in *program.Instr) {
 		l.bceGrad()
 	case program.Accumulate:
 		l.accumulate()
-	case program.AdamW:
-		l.adamw()
+	case program.AdamW, program.SGD, program.Momentum, program.Adam, program.Adagrad:
+		l.elementUpdate()
+	case program.SumSquares:
+		l.sumSquares()
+	case program.RowSumSquares:
+		l.rowSumSquares()
+	case program.ClipFactor:
+		l.clipFactor()
+	case program.MovingAverage:
+		l.average()
 	case program.Standardize:
 		l.standardize()
 	case program.Calibrate:
@@ -509,55 +517,6 @@ func (l lowering) accumulate() {
 	}
 	x := l.arg(0)
 	l.emit(alone, func(*worker, int, int) { slot[0] += float64(x[0]) * scale }, l.whole(l.in.Args[0], false), out)
-}
-
-func (l lowering) adamw() {
-	g, p, m, v, at := l.arg(0), l.out(0), l.out(1), l.out(2), l.in.Attr
-	part, by, unit := l.outputs(l.in.Outs[0])
-	touches := []access{l.units(l.in.Args[0], unit, false)}
-	for _, o := range l.in.Outs {
-		touches = append(touches, l.units(o, unit, true))
-	}
-	n := len(g) / l.buf(l.in.Outs[0]).Shape[0]
-	l.emit(part, func(w *worker, lo, hi int) {
-		c := w.adamCoef(&at)
-		switch by {
-		case byRows:
-			lo, hi = lo*n, hi*n
-		case byColumns:
-			for ; lo < len(g); lo, hi = lo+n, hi+n {
-				w.kernels.adamw(p[lo:hi], m[lo:hi], v[lo:hi], g[lo:hi], c)
-			}
-			return
-		}
-		w.kernels.adamw(p[lo:hi], m[lo:hi], v[lo:hi], g[lo:hi], c)
-	}, touches...)
-}
-
-// adamKey is what the coefficients of AdamW are made of.
-type adamKey struct {
-	beta1, beta2, eps, decay float64
-	step                     uint32
-	rate                     float32
-	made                     bool
-}
-
-// adamCoef are the coefficients of this step, which are computed once a step where all weights have the same.
-func (w *worker) adamCoef(at *program.Attr) *adamCoef {
-	if key := (adamKey{at.Beta1, at.Beta2, at.Eps, at.Decay, w.step, w.rate, true}); w.adamOf != key {
-		w.adamOf, w.adam = key, newAdamCoef(at, w.step, w.rate)
-	}
-	return &w.adam
-}
-
-// newAdamCoef rounds each coefficient to float32 once; step counts from 0.
-func newAdamCoef(at *program.Attr, step uint32, rate float32) adamCoef {
-	t := float64(step) + 1
-	return adamCoef{
-		b1: float32(at.Beta1), ob1: float32(1 - at.Beta1), b2: float32(at.Beta2), ob2: float32(1 - at.Beta2),
-		c1: float32(1 / (1 - math.Pow(at.Beta1, t))), c2: float32(1 / (1 - math.Pow(at.Beta2, t))),
-		lr: rate, eps: float32(at.Eps), decay: float32(at.Decay),
-	}
 }
 
 func (l lowering) standardize() {

@@ -193,6 +193,15 @@ var opTests = map[program.Op]func(t *testing.T, run opRunner, r *rand.Rand, m, n
 	program.CandidateBPRGrad:     testCandidates,
 	program.RowAdagrad:           testRowOptimizers,
 	program.RowSGD:               testRowOptimizers,
+
+	program.SGD:           testDescent,
+	program.Momentum:      testDescent,
+	program.Adam:          testAdam,
+	program.Adagrad:       testAdagrad,
+	program.SumSquares:    testSumSquares,
+	program.RowSumSquares: testRowSumSquares,
+	program.ClipFactor:    testClipFactor,
+	program.MovingAverage: testAverage,
 }
 
 type opRunner func(op program.Op, at program.Attr, args, outs []operand, inPlace bool, prepare func(w *worker)) []operand

@@ -268,9 +268,9 @@ func (es *entries) take(id int, update func(spans []span)) {
 	}
 }
 
-// sorted emits the steps that count and list the entries of an optimizer, and says what the update reads.
-func (l lowering) sorted() (*entries, []access) {
-	rows, d := l.buf(l.in.Outs[0]).Shape[0], l.width(l.in.Outs[0])
+// sorted emits the steps that count and list the entries of a table's gradient, and says what the update reads.
+func (l lowering) sorted(table int) (*entries, []access) {
+	rows, d := l.buf(table).Shape[0], l.width(table)
 	readings := l.in.TableUses()
 	var uses []use
 	var sources [][]float32
@@ -319,18 +319,23 @@ func (l lowering) sorted() (*entries, []access) {
 	return es, append(reads, lists...)
 }
 
-// update emits the last step of an optimizer.
-func (l lowering) update(es *entries, touches []access, update func(w *worker, spans []span)) {
+// update emits the last step of an optimizer; factor is what its gradient is multiplied by, nil for nothing.
+func (l lowering) update(es *entries, touches []access, update func(w *worker, spans []span, factor []float32)) {
+	var factor []float32
+	if f := l.in.Factor(); f >= 0 {
+		factor, touches = l.mem[f].f32, append(touches, l.whole(f, false))
+	}
 	for _, o := range l.in.Outs {
 		touches = append(touches, l.whole(o, true))
 	}
 	l.emit(partition{units: maxThreads, quantum: 1}, func(w *worker, _, _ int) {
-		es.take(w.id, func(spans []span) { update(w, spans) })
+		es.take(w.id, func(spans []span) { update(w, spans, factor) })
 	}, touches...)
 }
 
-// groups calls update for a few rows at a time with their gradients, having asked for the next rows of the tensors.
-func (es *entries) groups(w *worker, spans []span, tensors [][]float32, update func(spans []span, g []float32)) {
+// groups calls update for a few rows at a time with their gradients, times the factor where there is one, having asked for
+// the next rows of the tensors.
+func (es *entries) groups(w *worker, spans []span, factor []float32, tensors [][]float32, update func(spans []span, g []float32)) {
 	k, d := w.kernels, es.d
 	ask := func(spans []span) {
 		for _, x := range tensors {
@@ -344,17 +349,20 @@ func (es *entries) groups(w *worker, spans []span, tensors [][]float32, update f
 		ask(spans[hi:min(hi+group, n)])
 		g := w.pack[:(hi-lo)*d]
 		k.embed.sums(g, spans[lo:hi+1], es.other, es.sources, d)
+		if factor != nil {
+			k.scale(g, g, factor[0])
+		}
 		update(spans[lo:hi], g)
 	}
 }
 
 func (l lowering) rowAdam() {
 	p, m, v, at := l.out(0), l.out(1), l.out(2), l.in.Attr
-	es, touches := l.sorted()
+	es, touches := l.sorted(l.in.Outs[0])
 	tensors := [][]float32{p, m, v}
-	l.update(es, touches, func(w *worker, spans []span) {
-		w.adamCoef(&at)
-		es.groups(w, spans, tensors, func(spans []span, g []float32) {
+	l.update(es, touches, func(w *worker, spans []span, factor []float32) {
+		w.adamCoef(&at, nil) // groups has scaled the gradients
+		es.groups(w, spans, factor, tensors, func(spans []span, g []float32) {
 			w.kernels.embed.adam(p, m, v, g, spans, es.d, &w.adam)
 		})
 	})
@@ -362,15 +370,15 @@ func (l lowering) rowAdam() {
 
 func (l lowering) rowAdagrad() {
 	p, acc, at := l.out(0), l.out(1), l.in.Attr
-	es, touches := l.sorted()
+	es, touches := l.sorted(l.in.Outs[0])
 	eps, decay, d := float32(at.Eps), float32(at.Decay), es.d
 	tensors := [][]float32{p}
 	if len(acc) == len(p) {
 		tensors = append(tensors, acc)
 	}
-	l.update(es, touches, func(w *worker, spans []span) {
+	l.update(es, touches, func(w *worker, spans []span, factor []float32) {
 		e := &w.kernels.embed
-		es.groups(w, spans, tensors, func(spans []span, g []float32) {
+		es.groups(w, spans, factor, tensors, func(spans []span, g []float32) {
 			for k, s := range spans {
 				r, g := int(s.row), g[k*d:(k+1)*d]
 				if len(acc) == len(p) {
@@ -389,10 +397,10 @@ func (l lowering) rowAdagrad() {
 
 func (l lowering) rowSGD() {
 	p, decay := l.out(0), float32(l.in.Attr.Decay)
-	es, touches := l.sorted()
+	es, touches := l.sorted(l.in.Outs[0])
 	d, tensors := es.d, [][]float32{p}
-	l.update(es, touches, func(w *worker, spans []span) {
-		es.groups(w, spans, tensors, func(spans []span, g []float32) {
+	l.update(es, touches, func(w *worker, spans []span, factor []float32) {
+		es.groups(w, spans, factor, tensors, func(spans []span, g []float32) {
 			for k, s := range spans {
 				r := int(s.row)
 				w.kernels.embed.shrink(p[r*d:(r+1)*d], g[k*d:(k+1)*d], 1, w.rate, decay)

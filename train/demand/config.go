@@ -1,8 +1,8 @@
 package demand
 
 import (
+	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,29 +19,27 @@ const Auto = "auto"
 // Config is everything about a training that is not data. DefaultConfig has the defaults, Set changes them by name.
 // Where a field says so, a value of 0 or Auto takes what suits the panel.
 type Config struct {
-	Network      bool    // train a network; without it only classical methods are combined
-	Hidden       []int   // widths of the hidden layers; nil: by the scaling
-	Activation   string  // of the hidden layers
-	Dropout      float64 // after each hidden layer
-	Towers       int     // networks trained side by side, their quantiles averaged
-	Batch        int     // rows of a step
-	Epochs       int     // at most; 0: by the scaling
-	LearningRate float64 // the greatest
-	WarmUp       float64 // share of the steps in which the rate rises
-	WeightDecay  float64
-	ValueWeight  float64   // share of a training row's weight that goes by its series' value, rather than being alike
-	Rows         int       // of training at most: windows are sampled down to it; 0: by the scaling
-	Scaling      string    // ratio, shift or auto
-	Point        string    // mean, median or auto
-	Folds        int       // rolling windows that the weights of the combination are fitted on
-	Members      []string  // methods that are combined; nil: by the scaling
-	Levels       []float64 // of the quantiles
+	Network    bool    // train a network; without it only classical methods are combined
+	Hidden     []int   // widths of the hidden layers; nil: by the scaling
+	Activation string  // of the hidden layers
+	Dropout    float64 // after each hidden layer
+	Towers     int     // networks trained side by side, their quantiles averaged
+	Batch      int     // rows of a step
+	Epochs     int     // at most; 0: by the scaling
+	train.Optim
+	ValueWeight float64   // share of a training row's weight that goes by its series' value, rather than being alike
+	Rows        int       // of training at most: windows are sampled down to it; 0: by the scaling
+	Scaling     string    // ratio, shift or auto
+	Point       string    // mean, median or auto
+	Folds       int       // rolling windows that the weights of the combination are fitted on
+	Members     []string  // methods that are combined; nil: by the scaling
+	Levels      []float64 // of the quantiles
 }
 
 // DefaultConfig was chosen on rolling folds: docs/BENCHMARKS.md has the table.
 func DefaultConfig() Config {
 	return Config{
-		Network: true, Activation: "silu", Dropout: .1, Towers: 2, Batch: 512, LearningRate: 2e-3, WarmUp: .1,
+		Network: true, Activation: "silu", Dropout: .1, Towers: 2, Batch: 512, Optim: train.DefaultOptim(2e-3),
 		ValueWeight: .5,
 		Scaling:     Auto, Point: Auto, Folds: 3, Levels: forecast.DefaultLevels(),
 	}
@@ -92,14 +90,16 @@ func pickInt(first bool, a, b int) int {
 type Setting = train.Setting[Config]
 
 // Set applies NAME=VALUE pairs in order and reports every fault.
-func (c *Config) Set(pairs []string) error { return train.Set(c, Settings(), pairs) }
+func (c *Config) Set(pairs []string) error {
+	return errors.Join(train.Set(c, Settings(), pairs), c.Optim.Check())
+}
 
 // facts are the settings for a checkpoint's identity.
 func (c *Config) facts() []train.Fact { return train.FactsOf(c, Settings()) }
 
 // Settings lists what --set takes, in the order of the documentation.
 func Settings() []Setting {
-	return []Setting{
+	return slices.Concat([]Setting{
 		train.Flag("network", "train a network beside the classical methods: true or false", func(c *Config) *bool { return &c.Network }),
 		{Name: "hidden", Words: "widths of the hidden layers, such as 128,128, or auto",
 			Get: func(c *Config) string { return list(c.Hidden, strconv.Itoa) },
@@ -132,21 +132,7 @@ func Settings() []Setting {
 			10_000,
 			func(c *Config) *int { return &c.Epochs },
 		),
-		train.Number("learning_rate", "the greatest learning rate", 1e-8, 10, func(c *Config) *float64 { return &c.LearningRate }),
-		train.Number(
-			"warm_up",
-			"share of the steps in which the learning rate rises",
-			0,
-			.9,
-			func(c *Config) *float64 { return &c.WarmUp },
-		),
-		train.Number(
-			"weight_decay",
-			"AdamW's decay of the weights, per step times the learning rate",
-			0,
-			10,
-			func(c *Config) *float64 { return &c.WeightDecay },
-		),
+	}, train.OptimSettings(func(c *Config) *train.Optim { return &c.Optim }, train.Optimizers()), []Setting{
 		train.Number(
 			"value_weight",
 			"share of a training row's weight that goes by the value of its series",
@@ -184,7 +170,7 @@ func Settings() []Setting {
 				return list(c.Levels, func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) })
 			},
 			Put: func(c *Config, v string) (err error) { c.Levels, err = levels(v); return err }},
-	}
+	})
 }
 
 func list[T any](xs []T, text func(T) string) string {
@@ -249,22 +235,4 @@ func levels(v string) ([]float64, error) {
 		out = append(out, x)
 	}
 	return out, nil
-}
-
-// rates is the learning rate of each step: a linear rise, then half a cosine down to 0.
-func (c *Config) rates(stepsPerEpoch, epochs int) []float32 {
-	out := make([]float32, stepsPerEpoch*epochs)
-	total := float64(len(out))
-	rise := c.WarmUp * total
-	for i := range out {
-		at := float64(i) + .5
-		r := 1.0
-		if at < rise {
-			r = at / rise
-		} else {
-			r = (1 + math.Cos(math.Pi*(at-rise)/(total-rise))) / 2
-		}
-		out[i] = float32(c.LearningRate * r)
-	}
-	return out
 }

@@ -14,6 +14,7 @@ type fitting struct {
 	config  *Config
 	backend program.Backend
 	seed    uint64
+	scales  []float64 // of the learning rate by epoch, as an earlier training found them
 	explain func(*program.Set, program.Data)
 	// do runs the task; nil runs it with nothing around it.
 	do func(context.Context, *train.Task) (*train.Result, error)
@@ -68,7 +69,8 @@ func (f *fitting) bind(p *prepared, epochs int) (*program.Set, program.Data, err
 		},
 		Schedule: program.Schedule{Seed: f.seed, Train: program.Range{To: p.fit}},
 	}
-	data.Rates = f.config.rates(data.StepsPerEpoch(set.Train.Rows), epochs)
+	steps := data.StepsPerEpoch(set.Train.Rows)
+	data.Rates = train.Scaled(f.config.Rates(steps, epochs), steps, f.scales)
 	return set, data, nil
 }
 
@@ -82,6 +84,9 @@ func (f *fitting) run(ctx context.Context, p *prepared, epochs int) (*fitted, er
 		f.explain(set, data)
 	}
 	task := train.Task{Set: set, Data: data, Init: set.Initial(f.seed)}
+	if f.scales == nil {
+		task.Plateau = f.config.Plateau()
+	}
 	if p.fit < p.Len() {
 		task.Valid = program.Range{From: p.fit, To: p.Len()}
 		target, weight := p.Target[p.fit:], p.Weight[p.fit:]

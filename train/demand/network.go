@@ -46,15 +46,12 @@ func (c *Config) Compile(width, rows int) (*program.Set, error) {
 		}
 		return graph.Model{Loss: b.Add(losses...), Output: b.Mean(outputs...)}, nil
 	}
-	return graph.Compile(build, graph.Options{
-		Batch: min(c.Batch, rows), Rows: rows, Tile: tile,
-		Optimizer: graph.AdamW{Beta1: .9, Beta2: .999, Eps: 1e-8, Decay: c.WeightDecay},
-	})
+	return graph.Compile(build, c.Options(min(c.Batch, rows), rows, tile))
 }
 
 // wrapped is a trained forward program that takes inputs as they are made.
 func wrapped(set *program.Set, width int) (*program.Set, error) {
-	p, err := program.WrapStandardize(set.Forward, columnX, width)
+	p, err := program.WrapStandardize(set.Served(), columnX, width)
 	if err != nil {
 		return nil, err
 	}

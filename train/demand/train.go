@@ -126,6 +126,7 @@ type trainer struct {
 	session *train.Session
 	tuning  *tune.Result
 	first   *prepared // rows of the first fold, which trials share
+	scales  []float64 // of the learning rate by epoch, as the first fold's plateau found them
 }
 
 // Train trains a forecaster and writes its artifact to Out.

@@ -494,7 +494,7 @@ func network(t testing.TB, c Config, rows, steps int) traintest.Case {
 		Columns: []program.Column{
 			{Name: columnX, Rows: rows, Width: width, F32: x}, {Name: columnTarget, Rows: rows, Width: 1, F32: y},
 			{Name: columnWeight, Rows: rows, Width: 1, F32: w}},
-		Schedule: program.Schedule{Seed: 3, Train: program.Range{To: rows}, Rates: c.rates(steps, 1)},
+		Schedule: program.Schedule{Seed: 3, Train: program.Range{To: rows}, Rates: c.Rates(steps, 1)},
 	}}
 }
 

@@ -91,7 +91,7 @@ func (t *trainer) seeds(ctx context.Context, part, label string, p *prepared, ep
 	var nets []*fitted
 	var runs [][]train.Epoch
 	for s := range t.Ensemble() {
-		f := fitting{config: &t.Config, seed: t.Seed + uint64(s), explain: t.Explain}
+		f := fitting{config: &t.Config, seed: t.Seed + uint64(s), scales: t.scales, explain: t.Explain}
 		run := train.Part{Name: part, Label: label, Towers: t.Config.Towers}
 		if n := t.Ensemble(); n > 1 {
 			run.Name, run.Label = fmt.Sprintf("%s-seed%d", part, s+1), fmt.Sprintf("%s, seed %d of %d", label, s+1, n)
@@ -118,6 +118,9 @@ func (t *trainer) seeds(ctx context.Context, part, label string, p *prepared, ep
 	best = len(runs[0])
 	if p.fit < p.Len() {
 		best = train.BestTogether(runs, 1)
+	}
+	if t.scales == nil {
+		t.scales = nets[0].result.Scales
 	}
 	m, err = together(nets, p.Width)
 	return m, best, err

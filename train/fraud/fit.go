@@ -17,6 +17,7 @@ type fitting struct {
 	seed    uint64
 	threads int
 	log     []bool
+	scales  []float64 // of the learning rate by epoch, as an earlier training found them
 	explain func(*program.Set, program.Data)
 	// do runs the task; nil runs it with nothing around it.
 	do func(context.Context, *train.Task) (*train.Result, error)
@@ -66,7 +67,8 @@ func (f *fitting) bind(fit, valid *Rows, epochs int) (*bindings, error) {
 			Train: program.Range{To: fit.Len()},
 		},
 	}
-	b.data.Rates = f.config.rates(b.data.StepsPerEpoch(b.set.Train.Rows), epochs)
+	steps := b.data.StepsPerEpoch(b.set.Train.Rows)
+	b.data.Rates = train.Scaled(f.config.Rates(steps, epochs), steps, f.scales)
 	return b, nil
 }
 
@@ -82,6 +84,9 @@ func (f *fitting) run(ctx context.Context, fit, valid *Rows, epochs int) (*fitte
 	out := &fitted{set: b.set, standard: b.standard}
 	task := train.Task{
 		Set: b.set, Data: b.data, Init: out.set.Initial(f.seed), Patience: f.config.Patience, Average: figureEpochs,
+	}
+	if f.scales == nil {
+		task.Plateau = f.config.Plateau()
 	}
 	if valid != nil {
 		task.Valid = program.Range{From: fit.Len(), To: fit.Len() + valid.Len()}
@@ -113,7 +118,7 @@ func (f *fitting) run(ctx context.Context, fit, valid *Rows, epochs int) (*fitte
 
 // logitsOf runs the chosen weights over standardised rows, as the training's own Eval does.
 func (m *fitted) logitsOf(x []float32, rows int) ([]float64, error) {
-	f, err := cpu.NewForward(m.set.Forward, m.weights)
+	f, err := cpu.NewForward(m.set.Served(), m.weights)
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func network(t testing.TB, c Config, rows, steps int) traintest.Case {
 		columns = append(columns, program.Column{Name: columnWeight, Rows: rows, Width: 1, F32: w})
 	}
 	return traintest.Case{Set: set, Learns: .1, Data: program.Data{
-		Columns: columns, Schedule: program.Schedule{Seed: 3, Train: program.Range{To: rows}, Rates: c.rates(steps, 1)},
+		Columns: columns, Schedule: program.Schedule{Seed: 3, Train: program.Range{To: rows}, Rates: c.Rates(steps, 1)},
 	}}
 }
 

@@ -144,7 +144,7 @@ func (t *trainer) refit(ctx context.Context, c *chosen, first *fitted) ([]*fitte
 	var nets []*fitted
 	for s := range t.Ensemble() {
 		label, part := t.label("refit", 1, 0, s)
-		run := fitting{config: &t.Config, seed: t.Seed + uint64(s)}
+		run := fitting{config: &t.Config, seed: t.Seed + uint64(s), scales: first.result.Scales}
 		rest := float64(t.Ensemble() - 1 - s)
 		later := func(epoch time.Duration, done, _ int) time.Duration {
 			return time.Duration(float64(epoch) * float64(done) * rest)

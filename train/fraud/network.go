@@ -44,15 +44,12 @@ func (c *Config) Compile(width, rows int) (*program.Set, error) {
 		}
 		return graph.Model{Loss: b.Add(losses...), Output: b.Mean(logits...)}, nil
 	}
-	return graph.Compile(build, graph.Options{
-		Batch: min(c.Batch, rows), Rows: rows, Tile: tile,
-		Optimizer: graph.AdamW{Beta1: c.Beta1, Beta2: c.Beta2, Eps: c.Epsilon, Decay: c.WeightDecay},
-	})
+	return graph.Compile(build, c.Options(min(c.Batch, rows), rows, tile))
 }
 
 // artifact wraps a trained forward program so that raw features enter and probabilities leave.
 func artifact(set *program.Set, width int) (*program.Set, error) {
-	p, err := program.WrapStandardize(set.Forward, columnX, width)
+	p, err := program.WrapStandardize(set.Served(), columnX, width)
 	if err != nil {
 		return nil, err
 	}

@@ -38,44 +38,6 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-func TestRates(t *testing.T) {
-	c := DefaultConfig()
-	c.Epochs, c.LearningRate, c.WarmUp = 10, .1, .2
-	for _, s := range schedules {
-		c.Schedule = s
-		r := c.rates(50, 10)
-		peak := slices.Max(r)
-		if len(r) != 500 || !(peak <= .1 && peak > .0999) {
-			t.Fatalf("%s: %d rates up to %v", s, len(r), peak)
-		}
-		at := slices.Index(r, peak)
-		if at < 95 || at > 105 {
-			t.Errorf("%s: greatest rate in step %d, want 100", s, at)
-		}
-		if !slices.IsSorted(r[:at]) {
-			t.Errorf("%s: the warm-up does not rise", s)
-		}
-		if s == "constant" {
-			if r[499] != peak {
-				t.Errorf("%s ends at %v", s, r[499])
-			}
-		} else if !(r[499] < 1e-5) {
-			t.Errorf("%s ends at %v, want about 0", s, r[499])
-		}
-		if short := c.rates(50, 4); len(short) != 200 || s != "constant" && !(short[199] < 1e-4) {
-			t.Errorf("%s: four epochs end at %v", s, short[199])
-		}
-	}
-	c.Schedule = "one-cycle"
-	if r := c.rates(50, 10)[0]; !(math.Abs(float64(r)-.004) <= 1e-4) {
-		t.Errorf("a one-cycle begins at %v, want a 25th", r)
-	}
-	c.WarmUp = 0
-	if r := c.rates(50, 10)[0]; !(r > .0999) {
-		t.Errorf("without a warm-up it begins at %v", r)
-	}
-}
-
 func TestPlattFindsThePlantedMap(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	n := 50_000

@@ -155,9 +155,9 @@ func small(t testing.TB, n *notes) Options {
 	}
 	c := Config{
 		Hidden: []int{16}, Dropout: .05, Activation: "relu", Towers: 2, Batch: 64, Epochs: 6, Patience: 8,
-		LearningRate: 2e-2, Schedule: "one-cycle", WarmUp: .1,
-		Beta1: .9, Beta2: .999, Epsilon: 1e-8, WeightDecay: .01, PositiveWeight: 1, Log: true,
+		Optim: train.DefaultOptim(2e-2), PositiveWeight: 1, Log: true,
 	}
+	c.Schedule, c.WeightDecay = "one-cycle", .01
 	return Options{
 		Source: mockSource(t), Out: filepath.Join(t.TempDir(), "model"), Train: mockTrain, AlertsPerDay: 5,
 		Config: c, Seed: 1, Threads: 1, Backend: b, Note: n.note,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/onmart/onmart/cuda"
 	"github.com/onmart/onmart/cuda/kernels"
@@ -105,6 +106,23 @@ func (e *exec) unbind() error {
 		_ = s.Sync()
 	}
 	return b.free()
+}
+
+// SetRates writes over the learning rates of Bind, where the captured steps read them.
+func (e *exec) SetRates(rates []float32) error {
+	if e.closed {
+		return errClosed
+	}
+	if err := e.set.CheckRates(e.schedule(), rates); err != nil {
+		return fmt.Errorf("gpu: %w", err)
+	}
+	return e.do("learning rates", func() error {
+		e.data.Rates = slices.Clone(rates)
+		if len(rates) == 0 {
+			return nil
+		}
+		return errors.Join(cuda.ToDevice(e.lanes[0], e.data.ground.rates, e.data.Rates), e.lanes[0].Sync())
+	})
 }
 
 // schedule is what Bind was given, nil before.

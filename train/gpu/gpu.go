@@ -103,7 +103,7 @@ func (b *Backend) Compile(s *program.Set) (program.Exec, error) {
 func refusePending(s *program.Set) error {
 	for _, p := range []*program.Program{s.Train, s.Rest, s.Forward} {
 		for i := 0; p != nil && i < len(p.Instrs); i++ {
-			if in := &p.Instrs[i]; slices.Contains(program.Pending(), in.Op) || in.Attr.Uses != "" {
+			if in := &p.Instrs[i]; slices.Contains(program.Pending(), in.Op) || in.Attr.Uses != "" || in.Factor() >= 0 {
 				return fmt.Errorf("gpu: instruction %d of %s (%s, node %s) has no kernel for a GPU yet: train with --device cpu",
 					i, p.Name, in.Op, in.Node)
 			}

@@ -360,7 +360,7 @@ func (c *compiler) probe(train *program.Program) error {
 				"nodes whose hashes agree, or an op has a wrong SymDiff; graph.Check says more", p.spec.Name, g, d)
 		}
 	}
-	small, err := e.b.lowerTraining("probe", e.m, e.grads, c.opts.Optimizer, c.passes)
+	small, err := e.b.lowerTraining("probe", e.m, e.grads, &c.opts, c.passes)
 	if err != nil {
 		return err
 	}
@@ -441,7 +441,7 @@ func (e *evaluation) agrees(loss float64, ts program.Tensors, factor float64) er
 	}
 	var faults []error
 	for i, p := range e.b.params {
-		mean, _ := momentNames(p.spec.Name)
+		mean := p.spec.Name + meanSuffix
 		at := slices.IndexFunc(ts, func(t program.Tensor) bool { return t.Name == mean })
 		var size float64
 		for _, g := range grads[i] {

@@ -22,13 +22,6 @@ type Model struct {
 	Metrics map[string]*Node
 }
 
-// AdamW is the optimizer (Kingma & Ba 2015, with the decoupled weight decay of Loshchilov & Hutter
-// 2019). Decay applies to matrices alone: biases are not decayed, and of a Table those rows that a step has read. Learning rates
-// come from the schedule.
-type AdamW struct {
-	Beta1, Beta2, Eps, Decay float64
-}
-
 // Options say for which sizes a model is compiled.
 type Options struct {
 	// Batch is the rows of a training step.
@@ -37,8 +30,14 @@ type Options struct {
 	// whole of an epoch where there are fewer of them than Batch.
 	Rows int
 	// Tile is the most rows of one pass of the forward program; where the model uses ops of Gorgonia's, 1 counts as 2.
-	Tile      int
-	Optimizer AdamW
+	Tile int
+	// Optimizer makes the step.
+	Optimizer Optimizer
+	// ClipNorm is the greatest norm of all gradients together (Pascanu et al. 2013); 0 clips nothing.
+	ClipNorm float64
+	// Average is the decay of a moving average of the weights, which the forward program then reads in their place:
+	// program.MovingAverage. 0 keeps none.
+	Average float64
 	// Ops are the user's own, see Register.
 	Ops []Custom
 	// Example gives values of an input for the numeric check that a model gets which uses ops of Gorgonia's or the user's:
@@ -52,8 +51,6 @@ const (
 	slotRows   = "rows"
 	outputName = "output"
 )
-
-func momentNames(param string) (m, v string) { return param + ".adam_m", param + ".adam_v" }
 
 // gorgoniaLock: Gorgonia keeps package-level nodes and counters that building a graph writes to, so one
 // graph is built at a time in a process.
@@ -142,16 +139,7 @@ func (o *Options) check() error {
 	atLeast1("Batch", o.Batch)
 	atLeast1("Rows", o.Rows)
 	atLeast1("Tile", o.Tile)
-	a := o.Optimizer
-	if !(a.Beta1 >= 0 && a.Beta1 < 1 && a.Beta2 >= 0 && a.Beta2 < 1) {
-		errs = append(errs, fmt.Errorf("graph: option Optimizer has betas %v and %v, want 0 <= beta < 1", a.Beta1, a.Beta2))
-	}
-	if !(a.Eps > 0) {
-		errs = append(errs, fmt.Errorf("graph: option Optimizer.Eps is %v, want more than 0", a.Eps))
-	}
-	if !(a.Decay >= 0) {
-		errs = append(errs, fmt.Errorf("graph: option Optimizer.Decay is %v, want at least 0", a.Decay))
-	}
+	errs = append(errs, o.optimizerFaults()...)
 	return errors.Join(errs...)
 }
 
@@ -188,10 +176,12 @@ func (c *compiler) model(rows int, training bool) (*Builder, Model, error) {
 	slots := slices.Concat([]string{slotLoss, slotRows}, slices.Sorted(maps.Keys(m.Metrics)))
 	if c.set.Slots == nil {
 		c.set.Params, c.set.Consts, c.set.Slots = specs, consts, slots
-		for _, s := range specs {
-			mom, vel := momentNames(s.Name)
-			c.set.State = append(c.set.State,
-				program.TensorSpec{Name: mom, Shape: s.Shape}, program.TensorSpec{Name: vel, Shape: s.Shape})
+		for _, p := range b.params {
+			state, err := c.opts.state(p)
+			if err != nil {
+				return nil, m, err
+			}
+			c.set.State = append(c.set.State, state...)
 		}
 	}
 	if !slices.EqualFunc(c.set.Params, specs, sameSpec) || !slices.EqualFunc(c.set.Consts, consts, sameSpec) || !slices.Equal(c.set.Slots, slots) {
@@ -239,13 +229,13 @@ func (c *compiler) train(name string, rows int) (*program.Program, error) {
 		return nil, err
 	}
 	c.probed = c.probed || b.unknown
-	return b.lowerTraining(name, m, grads, c.opts.Optimizer, c.passes)
+	return b.lowerTraining(name, m, grads, &c.opts, c.passes)
 }
 
 // lowerTraining writes and plans the program of a differentiated model.
-func (b *Builder) lowerTraining(name string, m Model, grads []*Node, opt AdamW, ps passes) (*program.Program, error) {
+func (b *Builder) lowerTraining(name string, m Model, grads []*Node, opts *Options, ps passes) (*program.Program, error) {
 	l := newLowering(b, name)
-	if err := b.guard("lowering", func() error { return l.training(m, grads, opt) }); err != nil {
+	if err := b.guard("lowering", func() error { return l.training(m, grads, opts) }); err != nil {
 		return nil, err
 	}
 	plan(l.p, ps)
@@ -253,7 +243,7 @@ func (b *Builder) lowerTraining(name string, m Model, grads []*Node, opt AdamW, 
 }
 
 // training lowers forward pass, backward pass, slots and optimizer.
-func (l *lowering) training(m Model, grads []*Node, opt AdamW) error {
+func (l *lowering) training(m Model, grads []*Node, opts *Options) error {
 	metrics := slices.Sorted(maps.Keys(m.Metrics))
 	roots, updates := []*Node{m.Loss}, make([][]*Node, len(grads))
 	for i, p := range l.b.params {
@@ -285,18 +275,18 @@ func (l *lowering) training(m Model, grads []*Node, opt AdamW) error {
 			return err
 		}
 	}
+	params, operands := make([]int, len(grads)), make([][]int, len(grads))
 	for i, p := range l.b.params {
-		var args []int
+		params[i] = l.values[p.node].buf
 		for _, n := range updates[i] {
 			arg := l.place(l.values[n])
 			if len(updates[i]) == 1 { // Gorgonia gives a column the gradient of a vector
 				arg = l.shaped(arg, p.spec.Shape, n.Name())
 			}
-			args = append(args, arg)
+			operands[i] = append(operands[i], arg)
 		}
-		l.update(p, l.values[p.node].buf, args, opt)
 	}
-	return nil
+	return l.updates(opts, params, operands)
 }
 
 func (c *compiler) forward(name string, rows int) (*program.Program, error) {
@@ -316,6 +306,9 @@ func (c *compiler) forward(name string, rows int) (*program.Program, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if c.opts.Average > 0 {
+		readAverages(l.p)
 	}
 	plan(l.p, c.passes)
 	return l.p, nil

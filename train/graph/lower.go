@@ -269,32 +269,6 @@ func (l *lowering) countRows() {
 	l.emit(program.Accumulate, program.Attr{Scale: float32(l.b.rows)}, slotRows, nil, []int{out})
 }
 
-// update puts the optimizer's pass over a parameter right behind the last instruction that makes its
-// gradient or reads it: the gradient is still in the cache, and its memory is free the soonest.
-func (l *lowering) update(p *param, param int, grads []int, opt AdamW) {
-	spec, kind := p.spec, program.AdamW
-	if p.table {
-		kind = program.RowAdam
-	}
-	m, v := momentNames(spec.Name)
-	outs := []int{param,
-		l.buffer(m, program.State, program.F32, spec.Shape),
-		l.buffer(v, program.State, program.F32, spec.Shape)}
-	attr := program.Attr{Beta1: opt.Beta1, Beta2: opt.Beta2, Eps: opt.Eps, Uses: p.uses}
-	if len(spec.Shape) > 1 {
-		attr.Decay = opt.Decay
-	}
-	at := 0
-	for i, in := range l.p.Instrs {
-		made := slices.ContainsFunc(in.Outs, func(o int) bool { return slices.Contains(grads, o) })
-		if made || slices.Contains(in.Args, param) {
-			at = i + 1
-		}
-	}
-	l.p.Instrs = slices.Insert(l.p.Instrs, at,
-		program.Instr{Op: kind, Args: grads, Outs: outs, Attr: attr, Node: spec.Name})
-}
-
 // output turns the buffer of the node into the program's output.
 func (l *lowering) output(n *Node) error {
 	v := l.values[n]

@@ -45,22 +45,36 @@ func TestInPlace(t *testing.T) {
 	}
 }
 
-// TestUpdateComesLast: a parameter is not updated before its last reader, wherever its gradient is made.
+// TestUpdateComesLast: a parameter is not updated before its last reader, wherever its gradient is made; clipped, not
+// before the squares of all gradients are known. Its average follows.
 func TestUpdateComesLast(t *testing.T) {
-	b := newBuilder(4, true, tensor.Float32)
-	l := newLowering(b, "train")
-	spec := program.TensorSpec{Name: "p", Shape: []int{4, 16}}
-	at := l.buffer("p", program.Param, program.F32, spec.Shape)
-	grad, y := l.buffer("g", program.Temp, program.F32, spec.Shape), l.buffer("y", program.Temp, program.F32, spec.Shape)
-	l.emit(program.Fill, program.Attr{}, "g", nil, []int{grad})
-	l.emit(program.Scale, program.Attr{}, "reader", []int{at}, []int{y})
-	l.emit(program.Scale, program.Attr{}, "after", []int{y}, []int{y})
-	l.update(&param{spec: spec}, at, []int{grad}, adam)
-	var order []string
-	for _, in := range l.p.Instrs {
-		order = append(order, in.Node)
-	}
-	if want := []string{"g", "reader", "p", "after"}; !slices.Equal(order, want) {
-		t.Errorf("order %v, want %v", order, want)
+	for _, c := range []struct {
+		opts Options
+		want []string
+	}{
+		{Options{Optimizer: adam}, []string{"fill", "scale", "adamw", "scale"}},
+		{Options{Optimizer: adam, Average: .9}, []string{"fill", "scale", "adamw", "moving_average", "scale"}},
+		{Options{Optimizer: adam, ClipNorm: 1, Average: .9},
+			[]string{"fill", "sum_squares", "scale", "scale", "clip_factor", "adamw", "moving_average"}},
+	} {
+		b := newBuilder(4, true, tensor.Float32)
+		l := newLowering(b, "train")
+		spec := program.TensorSpec{Name: "p", Shape: []int{4, 16}}
+		b.params = []*param{{spec: spec}}
+		at := l.buffer("p", program.Param, program.F32, spec.Shape)
+		grad, y := l.buffer("g", program.Temp, program.F32, spec.Shape), l.buffer("y", program.Temp, program.F32, spec.Shape)
+		l.emit(program.Fill, program.Attr{}, "g", nil, []int{grad})
+		l.emit(program.Scale, program.Attr{}, "reader", []int{at}, []int{y})
+		l.emit(program.Scale, program.Attr{}, "after", []int{y}, []int{y})
+		if err := l.updates(&c.opts, []int{at}, [][]int{{grad}}); err != nil {
+			t.Fatal(err)
+		}
+		var order []string
+		for _, in := range l.p.Instrs {
+			order = append(order, string(in.Op))
+		}
+		if !slices.Equal(order, c.want) {
+			t.Errorf("order %v, want %v", order, c.want)
+		}
 	}
 }

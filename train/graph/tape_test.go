@@ -48,6 +48,9 @@ func newTape(t *testing.T, build func(*Builder) (Model, error), rows int, dtype 
 	return tp
 }
 
+// momentNames are AdamW's state of a parameter.
+func momentNames(param string) (m, v string) { return param + meanSuffix, param + squareSuffix }
+
 // pass runs the machine once and returns the loss and the gradients.
 func (tp *tape) pass(t *testing.T, step int) (float64, [][]float64) {
 	t.Helper()

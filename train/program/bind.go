@@ -183,6 +183,12 @@ func (p *Program) indices(in *Instr) []index {
 			is = append(is, index{u.Idx, rows(in.Outs[0])})
 		}
 		return is
+	case RowSumSquares:
+		var is []index
+		for _, u := range in.TableUses() {
+			is = append(is, index{u.Idx, rows(in.Args[0])})
+		}
+		return is
 	}
 	return nil
 }
@@ -280,13 +286,36 @@ func (s *Set) schedule(d *Data, rows int) (errs []error) {
 	if len(d.Rates) > math.MaxUint32 {
 		fault("%d steps: they are counted in 32 bits", len(d.Rates))
 	}
-	for step, r := range d.Rates {
-		if !(r >= 0 && r <= math.MaxFloat32) {
-			fault("the learning rate of step %d is %v", step, r)
-			break
-		}
+	if err := checkRates(d.Rates); err != nil {
+		fault("%w", err)
 	}
 	return errs
+}
+
+// checkRates names the first that is no learning rate.
+func checkRates(rates []float32) error {
+	for step, r := range rates {
+		if !(r >= 0 && r <= math.MaxFloat32) {
+			return fmt.Errorf("the learning rate of step %d is %v", step, r)
+		}
+	}
+	return nil
+}
+
+// CheckRates refuses learning rates for SetRates; d is nil before Bind.
+func (s *Set) CheckRates(d *Data, rates []float32) error {
+	switch {
+	case s.Train == nil:
+		return errors.New("learning rates: the set has no training program")
+	case d == nil:
+		return errors.New("learning rates: Bind comes first")
+	case len(rates) != len(d.Rates):
+		return fmt.Errorf("learning rates: %d of them for %d steps", len(rates), len(d.Rates))
+	}
+	if err := checkRates(rates); err != nil {
+		return fmt.Errorf("learning rates: %w", err)
+	}
+	return nil
 }
 
 // CheckRun refuses steps that the schedule of d does not have; d is nil before Bind.

@@ -82,7 +82,7 @@ func TestCandidateFaults(t *testing.T) {
 		plant func(s set)
 		want  string
 	}{
-		{func(s set) { s.Train.Instrs[6].Args[0] = 8 }, "train: instruction 6 (lookup_dot): argument 0, temp 8, is a [param const]"},
+		{func(s set) { s.Train.Instrs[6].Args[0] = 8 }, "train: instruction 6 (lookup_dot): argument 0, temp 8, is a [param const state]"},
 		{func(s set) { s.Train.Instrs[6].Args[2] = 2 }, `instruction 6 (lookup_dot): argument 2, input "weight", has shape [8 1], want [8 4]`},
 		{func(s set) { s.Train.Instrs[6].Args[1] = 8 }, "instruction 6 (lookup_dot): temp 8 is an index, but neither an input nor drawn by sample"},
 		{func(s set) { s.Train.Instrs[5].Args[0] = 8 }, "instruction 6 (lookup_dot): temp 10 is an index, but neither"},
@@ -93,7 +93,7 @@ func TestCandidateFaults(t *testing.T) {
 		{func(s set) { s.Train.Instrs[7].Args[0], s.Train.Instrs[7].Args[1] = 2, 1 }, "instruction 7 (candidate_softmax): 1 columns, want a positive and at least one other"},
 		{func(s set) { s.Train.Instrs[8].Args[3] = 2 }, `instruction 8 (candidate_softmax_grad): argument 3, input "weight", has shape [8 1], want [1]`},
 		{func(s set) { s.Train.Instrs[9].Args = s.Train.Instrs[7].Args }, "instruction 9 (candidate_bpr): 4 arguments, want 3"},
-		{func(s set) { s.Train.Instrs[12].Attr.Uses = "" }, "instruction 12 (row_adagrad): 5 arguments, want pairs of an index and a gradient"},
+		{func(s set) { s.Train.Instrs[12].Attr.Uses = "" }, `instruction 12 (row_adagrad): the factor, temp 14, has shape [8 4], want [1]`},
 		{func(s set) { s.Train.Instrs[12].Attr.Uses = "ls" }, `instruction 12 (row_adagrad): the factors of use 1, input "item", has shape [8 1], want [8 4]`},
 		{func(s set) { s.Train.Instrs[12].Attr.Uses = "ss" }, `instruction 12 (row_adagrad): 5 arguments, uses "ss" take 6`},
 		{func(s set) { s.Train.Instrs[12].Attr.Uses = "sx" }, `instruction 12 (row_adagrad): uses "sx": letter 1 is neither l nor s`},

@@ -110,7 +110,7 @@ func TestEmbeddingFaults(t *testing.T) {
 		want  string
 	}{
 		{func(s set) { s.Params[0].Scale = 0 }, `set: param "v": normal needs a finite scale above 0, not 0`},
-		{func(s set) { s.Train.Instrs[2].Args[0] = 16 }, "train: instruction 2 (lookup): temp 16 is used before it is written\ntrain: instruction 2 (lookup): argument 0, temp 16, is a [param const]"},
+		{func(s set) { s.Train.Instrs[2].Args[0] = 16 }, "train: instruction 2 (lookup): temp 16 is used before it is written\ntrain: instruction 2 (lookup): argument 0, temp 16, is a [param const state]"},
 		{func(s set) { s.Train.Instrs[3].Args[1] = 9 }, "train: instruction 3 (lookup): temp 9 is used before it is written\ntrain: instruction 3 (lookup): temp 9 is an index, but neither an input nor drawn by sample"},
 		{func(s set) { s.Train.Instrs[6].Args[1] = 9 }, "train: instruction 6 (lookup): temp 9 is an index, but neither an input nor drawn by sample\ntrain: instruction 6 (lookup): output, temp 11, has shape [3 4], want [8 4]"},
 		{func(s set) { s.Train.Instrs[5].Args[0] = 2 }, "train: instruction 5 (sample): argument 0, param \"v\", is a [const]\ntrain: instruction 5 (sample): the cdf, param \"v\", has shape [5 4], want a vector\n" +
@@ -124,7 +124,7 @@ func TestEmbeddingFaults(t *testing.T) {
 		{func(s set) { s.Train.Instrs[11].Attr.Levels = Levels{} }, "train: instruction 11 (pinball): levels [], want 1 to 16 of them, ascending, above 0 and below 1\ntrain: instruction 11 (pinball): argument 0, temp 16, has shape [8 4], want [8 2]"},
 		{func(s set) { s.Train.Instrs[12].Attr.Levels = Levels{0.5, 0.5} }, "train: instruction 12 (pinball_grad): levels [0.5 0.5], want 1 to 16 of them, ascending, above 0 and below 1\ntrain: instruction 12 (pinball_grad): argument 0, temp 16, has shape [8 4], want [8 2]\ntrain: instruction 12 (pinball_grad): output, temp 18, has shape [8 4], want [8 2]"},
 		{func(s set) { s.Train.Instrs[7].Attr.Levels = Levels{0.5} }, "train: instruction 7 (matmul): attributes that it does not have: {\"levels\":[0.5]}"},
-		{func(s set) { s.Train.Instrs[13].Args = s.Train.Instrs[13].Args[:5] }, "train: instruction 13 (row_adam): 5 arguments, want pairs of an index and a gradient"},
+		{func(s set) { s.Train.Instrs[13].Args = s.Train.Instrs[13].Args[:5] }, "train: instruction 13 (row_adam): the factor, temp 10, has shape [3 1], want [1]"},
 		{func(s set) { s.Train.Instrs[13].Args[3] = 11 }, "train: instruction 13 (row_adam): the gradient of use 1, temp 11, has shape [3 4], want [8 4]"},
 		{func(s set) { s.Train.Instrs[13].Outs[0] = 16 }, "train: instruction 13 (row_adam): writes temp 16; output 0 is a [param]\ntrain: instruction 13 (row_adam): writes over its argument 1, temp 16\n" +
 			"train: instruction 13 (row_adam): output 1, state \"m\", has shape [5 4], want [8 4]\ntrain: instruction 13 (row_adam): output 2, state \"s\", has shape [5 4], want [8 4]"},

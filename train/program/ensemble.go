@@ -18,7 +18,7 @@ func Average(set *Set, k int) (*Set, error) { return ensemble(set, k, false) }
 func SideBySide(set *Set, k int) (*Set, error) { return ensemble(set, k, true) }
 
 func ensemble(set *Set, k int, beside bool) (*Set, error) {
-	p := set.Forward
+	p := set.Served()
 	if k < 2 {
 		return nil, fmt.Errorf("program: an ensemble of %d", k)
 	}

@@ -39,7 +39,8 @@ const (
 	Input Kind = "input"
 	// Param is a weight, shared by name between the programs of a Set; trained by the optimizer.
 	Param Kind = "param"
-	// State is optimizer state, shared by name like a Param, exported and imported with it.
+	// State is optimizer state, shared by name like a Param, exported and imported with it. A forward program may read
+	// averages of weights (AverageName) and no other.
 	State Kind = "state"
 	// Const is a fixed tensor that belongs to the program (standardisation, calibration), stored with
 	// the weights under its name.
@@ -119,10 +120,11 @@ const (
 	BCEGrad Op = "bce_with_logits_grad"
 	// Accumulate: (x [1]) -> (slot). slot += float64(x) * Attr.Scale. Without args: slot += Attr.Scale.
 	Accumulate Op = "accumulate"
-	// AdamW: (grad) -> (param, m, v). One pass of Kingma & Ba 2015 with the decoupled decay of
-	// Loshchilov & Hutter 2019: step t counts from 1 over the whole training, lr = Schedule.Rates[t-1],
+	// AdamW: (grad[, factor [1]]) -> (param, m, v). One pass of Kingma & Ba 2015 with the decoupled decay of
+	// Loshchilov & Hutter 2019: g is grad or, with a factor, grad * factor; step t counts from 1 over the whole
+	// training, lr = Schedule.Rates[t-1],
 	// m = b1 m + (1-b1) g, v = b2 v + (1-b2) g g,
-	// p = p - lr (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps) + decay p).
+	// p = p - lr (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps) + decay p). The other optimizers stand in optim.go.
 	AdamW Op = "adamw"
 	// Standardize: (x [m,n] float64, mean [n] float64, scale [n] float64, log [n] float64)
 	// -> (y [m,n] float32). u = log1p(max(x, 0)) where log is 1, x where it is 0;
@@ -138,7 +140,7 @@ const (
 
 	// A Concat of indices is one too.
 
-	// Lookup: (table [n,d] Param or Const, idx [m,w]) -> (y [m,d]). y_i is the mean of the rows of the table that row i
+	// Lookup: (table [n,d] Param, Const or State, idx [m,w]) -> (y [m,d]). y_i is the mean of the rows of the table that row i
 	// of idx names: added in ascending order of the column of idx, one chain a column of the table that begins
 	// with the first row there is, then divided by their number where that is above 1; 0 where there is none.
 	// A row that is named twice counts twice. Every result is rounded to float32: the same bits everywhere.
@@ -180,13 +182,14 @@ const (
 	// PinballGrad: (y, t, w, dloss [1]) -> (dy [m,h*q]). With c = dloss / (m h q): dy_isl = (c w_is) (-v) where u > 0,
 	// (c w_is) (1-v) where u < 0, and 0 where u is 0 or w_is is 0; each step rounded to float32.
 	PinballGrad Op = "pinball_grad"
-	// RowAdam: (uses ...) -> (param [n,d], m [n,d], v [n,d]). The optimizer of a table that is read by rows, given what each
+	// RowAdam: (uses ...[, factor [1]]) -> (param [n,d], m [n,d], v [n,d]). The optimizer of a table that is read by rows, given what each
 	// reading of it in the step, a use, contributes to its gradient. The operands of a use are, by its letter in Attr.Uses:
 	//	l, a Lookup: idx [m,w] and dy [m,d], the gradient of its y. The contribution of idx_ij is dy_i, divided by the
 	//	   number of indices in row i of idx where that is above 1
 	//	s, a LookupDot or LookupWeighted: idx [m,w], s [m,w] and a [m,d]. The contribution of idx_ij is s_ij a_i; so s is
 	//	   the gradient of LookupDot's s and a its a, or s is LookupWeighted's s and a the gradient of its y
-	// Empty Uses are an l for each pair of operands. Every index of every idx is one entry (row, use, place in idx), the
+	// Empty Uses are an l for each pair of operands. A factor, behind the uses and without a letter, is what the gradient
+	// is multiplied by, as in AdamW. Every index of every idx is one entry (row, use, place in idx), the
 	// places counted row by row; the entries are sorted by row, then use, then place. The gradient g of a row of the
 	// table is one chain a column in that order: the first contribution, rounded to float32, then each next one added, of
 	// an s by a fused multiply-add. Then each row that has an entry gets one step of AdamW, with t counted over the whole
@@ -233,13 +236,14 @@ func Ops() []Op {
 	return append(tableOps(), Gather, MatMul, Activate, ActGrad, ColSum, Add, Scale, Fill, Dropout, Concat, Slice, SliceGrad,
 		BCE, BCEGrad, Accumulate, AdamW, Standardize, Calibrate, Lookup, Sample, RowDot, RowScale, SampledSoftmax,
 		SampledSoftmaxGrad, Pinball, PinballGrad, RowAdam, Map, Reduce, Softmax, LogSoftmax, SoftmaxGrad, LogSoftmaxGrad,
-		LayerNorm, LayerNormGrad, Transpose, Copy)
+		LayerNorm, LayerNormGrad, Transpose, Copy,
+		SGD, Momentum, Adam, Adagrad, SumSquares, RowSumSquares, ClipFactor, MovingAverage)
 }
 
 // Pending are operations that the GPU backend does not run yet: it refuses them by name.
 func Pending() []Op {
 	return append(tableOps(), Map, Reduce, Softmax, LogSoftmax, SoftmaxGrad, LogSoftmaxGrad, LayerNorm, LayerNormGrad, Transpose,
-		Copy)
+		Copy, SGD, Momentum, Adam, Adagrad, SumSquares, RowSumSquares, ClipFactor, MovingAverage)
 }
 
 // Act is the activation of MatMul, Activate and ActGrad.
@@ -284,6 +288,10 @@ type Attr struct {
 	// Sized: a constant of Map, Scale or Fill is made of the number of rows, so that the programs of a set differ in it.
 	Sized bool   `json:"sized,omitempty"`
 	Uses  string `json:"uses,omitempty"`
+	// Of Momentum and ClipFactor.
+	Momentum float64 `json:"momentum,omitempty"`
+	Nesterov bool    `json:"nesterov,omitempty"`
+	Limit    float64 `json:"limit,omitempty"`
 }
 
 // MaxLevels is how many quantiles Pinball takes at most.
@@ -449,6 +457,9 @@ type Exec interface {
 	// order of Set.Slots). Epoch and place within it follow from the step number alone. A slot that is
 	// no longer finite ends the run with an error that names the step; the weights are then of no use.
 	Run(first, n int, slots []float64) error
+	// SetRates puts other learning rates, as many, in place of those that Bind gave: between Runs, for a schedule that
+	// depends on how the training goes. The slice is copied.
+	SetRates(rates []float32) error
 	// Eval runs Forward over bound rows r in order and writes its output to out, r.Len() x width.
 	Eval(r Range, out []float32) error
 	// Export copies Params, State and Consts out; Import copies them in and refuses a missing, extra or

@@ -24,7 +24,7 @@ func (in *Instr) TableUses() []TableUse {
 
 // tableUses stops at the first fault.
 func (in *Instr) tableUses() ([]TableUse, error) {
-	letters, args := in.Attr.Uses, in.Args
+	letters, args := in.Attr.Uses, in.usesArgs()
 	if letters == "" {
 		if len(args)%2 != 0 {
 			return nil, fmt.Errorf("%d arguments, want pairs of an index and a gradient", len(args))
@@ -57,6 +57,42 @@ func (in *Instr) tableUses() ([]TableUse, error) {
 		return uses, fmt.Errorf("%d arguments, uses %q take %d", len(args), letters, want)
 	}
 	return uses, nil
+}
+
+// usesArgs are the operands that are uses: without the table of RowSumSquares before them, and the factor behind them.
+func (in *Instr) usesArgs() []int {
+	if in.Op == RowSumSquares {
+		return in.Args[1:]
+	}
+	if in.Factor() >= 0 {
+		return in.Args[:len(in.Args)-1]
+	}
+	return in.Args
+}
+
+// Factor is the argument of an update that its gradient is multiplied by, or -1.
+func (in *Instr) Factor() int {
+	there := false
+	switch in.Op {
+	case AdamW, SGD, Momentum, Adam, Adagrad:
+		there = len(in.Args) == 2
+	case RowAdam, RowAdagrad, RowSGD:
+		want := 0
+		for _, letter := range in.Attr.Uses {
+			want += 2
+			if letter == useScaled {
+				want++
+			}
+		}
+		there = len(in.Args) == want+1
+		if want == 0 {
+			there = len(in.Args)%2 == 1
+		}
+	}
+	if !there {
+		return -1
+	}
+	return in.Args[len(in.Args)-1]
 }
 
 // logQ is the argument of a CandidateSoftmax or its gradient that is logq, or -1.

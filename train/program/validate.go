@@ -232,7 +232,7 @@ func (c *programChecker) buffers() {
 			if b.PerRow {
 				bad("per row, but it is shared between batches")
 			}
-			if b.Kind == State && c.forward {
+			if b.Kind == State && c.forward && c.set.paramOf(b.Name) == "" {
 				bad("optimizer state in a forward program")
 			}
 			c.defined[i] = true
@@ -284,27 +284,31 @@ type arity struct{ minArgs, maxArgs, outs int }
 var arities = map[Op]arity{
 	Gather: {0, 0, 1}, MatMul: {2, 3, 1}, Activate: {1, 1, 1}, ActGrad: {2, 2, 1}, ColSum: {1, 1, 1}, Add: {2, 2, 1}, Scale: {1, 1, 1},
 	Fill: {0, 0, 1}, Dropout: {1, 1, 1}, Concat: {1, maxItems, 1}, Slice: {1, 1, 1}, SliceGrad: {1, 1, 1},
-	BCE: {3, 3, 1}, BCEGrad: {4, 4, 1}, Accumulate: {0, 1, 1}, AdamW: {1, 1, 3}, Standardize: {4, 4, 1}, Calibrate: {2, 2, 1},
+	BCE: {3, 3, 1}, BCEGrad: {4, 4, 1}, Accumulate: {0, 1, 1}, AdamW: {1, 2, 3}, Standardize: {4, 4, 1}, Calibrate: {2, 2, 1},
 	Lookup: {2, 2, 1}, Sample: {1, 1, 1}, RowDot: {2, 2, 1}, RowScale: {2, 2, 1}, SampledSoftmax: {6, 6, 1},
 	SampledSoftmaxGrad: {7, 7, 2}, Pinball: {3, 3, 1}, PinballGrad: {4, 4, 1}, RowAdam: {2, maxItems, 3},
 	Map: {1, MaxMapArgs, 1}, Reduce: {1, 1, 1}, Softmax: {1, 1, 1}, LogSoftmax: {1, 1, 1}, SoftmaxGrad: {2, 2, 1},
 	LogSoftmaxGrad: {2, 2, 1}, LayerNorm: {3, 3, 1}, LayerNormGrad: {3, 3, 2}, Transpose: {1, 1, 1}, Copy: {1, 1, 1},
 	LookupDot: {3, 3, 1}, LookupWeighted: {3, 3, 1}, CandidateSoftmax: {3, 4, 1}, CandidateSoftmaxGrad: {4, 5, 1},
 	CandidateBPR: {3, 3, 1}, CandidateBPRGrad: {4, 4, 1}, RowAdagrad: {2, maxItems, 2}, RowSGD: {2, maxItems, 1},
+	SGD: {1, 2, 1}, Momentum: {1, 2, 2}, Adam: {1, 2, 3}, Adagrad: {1, 2, 2}, SumSquares: {1, 1, 1}, RowSumSquares: {3, maxItems, 1},
+	ClipFactor: {1, maxItems, 1}, MovingAverage: {1, 1, 1},
 }
 
 // trainOnly are the operations that a forward program may not hold: they need a schedule or a loss.
 var trainOnly = map[Op]bool{Gather: true, Dropout: true, BCE: true, BCEGrad: true, Accumulate: true, AdamW: true,
 	Sample: true, SampledSoftmax: true, SampledSoftmaxGrad: true, Pinball: true, PinballGrad: true, RowAdam: true,
 	CandidateSoftmax: true, CandidateSoftmaxGrad: true, CandidateBPR: true, CandidateBPRGrad: true, RowAdagrad: true,
-	RowSGD: true}
+	RowSGD: true,
+	SGD:    true, Momentum: true, Adam: true, Adagrad: true, SumSquares: true, RowSumSquares: true, ClipFactor: true, MovingAverage: true}
 
 // inPlace are the operations whose output may lie exactly over Args[0].
 var inPlace = map[Op]bool{Add: true, Scale: true, Activate: true, ActGrad: true, Dropout: true,
 	Map: true, Softmax: true, LogSoftmax: true, Copy: true}
 
 // updates are the operations that write Params and State.
-var updates = map[Op]bool{AdamW: true, RowAdam: true, RowAdagrad: true, RowSGD: true}
+var updates = map[Op]bool{AdamW: true, RowAdam: true, RowAdagrad: true, RowSGD: true,
+	SGD: true, Momentum: true, Adam: true, Adagrad: true, MovingAverage: true}
 
 func (c *programChecker) bad(format string, args ...any) {
 	in := &c.p.Instrs[c.instr]
@@ -516,6 +520,8 @@ func (c *programChecker) attributes(in *Instr) {
 			c.bad("eps %v and decay %v, want above 0 and 0 or more", at.Eps, at.Decay)
 		}
 		at.Eps, at.Decay = 0, 0
+	default:
+		c.optimAttributes(in, &at)
 	}
 	if at != (Attr{}) {
 		left, _ := json.Marshal(at) // of numbers that may be infinite nothing is left: finite has named them
@@ -528,9 +534,10 @@ var fixedArgs = map[Op][]struct {
 	arg   int
 	kinds []Kind
 }{
-	Lookup: {{0, []Kind{Param, Const}}}, Sample: {{0, []Kind{Const}}},
+	Lookup: {{0, []Kind{Param, Const, State}}}, Sample: {{0, []Kind{Const}}},
 	SampledSoftmax: {{4, []Kind{Const}}}, SampledSoftmaxGrad: {{4, []Kind{Const}}},
-	LookupDot: {{0, []Kind{Param, Const}}}, LookupWeighted: {{0, []Kind{Param, Const}}},
+	LookupDot: {{0, []Kind{Param, Const, State}}}, LookupWeighted: {{0, []Kind{Param, Const, State}}},
+	RowSumSquares: {{0, []Kind{Param}}}, MovingAverage: {{0, []Kind{Param}}},
 }
 
 // kinds checks where operands may live, that arguments are defined, and that outputs are not arguments.
@@ -568,6 +575,10 @@ func (c *programChecker) kinds(in *Instr) {
 			want = []Kind{State}
 			if k == 0 {
 				want = []Kind{Param}
+			}
+		default:
+			if kinds := optimOuts(in.Op, k); kinds != nil {
+				want = kinds
 			}
 		}
 		if !slices.Contains(want, c.buf(o).Kind) {
@@ -716,10 +727,8 @@ func (c *programChecker) shapes(in *Instr) {
 		for _, a := range in.Args {
 			want("argument 0", a, 1)
 		}
-	case AdamW:
-		for k, o := range in.Outs {
-			want(fmt.Sprintf("output %d", k), o, shape(arg(0))...)
-		}
+	case AdamW, SGD, Momentum, Adam, Adagrad, SumSquares, RowSumSquares, ClipFactor, MovingAverage:
+		c.optimShapes(in, matrix, want)
 	case Standardize:
 		if m, n, ok := matrix("argument 0", arg(0)); ok {
 			for k := 1; k < 4; k++ {
@@ -865,7 +874,6 @@ func (c *programChecker) tableShapes(in *Instr, matrix func(string, int) (int, i
 	if !ok {
 		return
 	}
-	c.countable(n)
 	switch in.Op {
 	case RowAdam:
 		want("output 1", in.Outs[1], n, d)
@@ -875,24 +883,10 @@ func (c *programChecker) tableShapes(in *Instr, matrix func(string, int) (int, i
 			want("output 1", in.Outs[1], n, d)
 		}
 	}
-	uses, err := in.tableUses()
-	if err != nil {
-		c.bad("%v", err)
-		return
+	if f := in.Factor(); f >= 0 {
+		want("the factor", f, 1)
 	}
-	entries := 0
-	for k, u := range uses {
-		if m, w, ok := matrix(fmt.Sprintf("the index of use %d", k), u.Idx); ok {
-			want(fmt.Sprintf("the gradient of use %d", k), u.Source, m, d)
-			if u.S >= 0 {
-				want(fmt.Sprintf("the factors of use %d", k), u.S, m, w)
-			}
-			entries += m * w
-		}
-	}
-	if entries > maxRows {
-		c.bad("%d indices in one step, at most %d are allowed", entries, maxRows)
-	}
+	c.tableGradient(in, n, d, matrix, want)
 }
 
 func (c *programChecker) matmulShapes(in *Instr, matrix func(string, int) (int, int, bool), want func(string, int, ...int)) {

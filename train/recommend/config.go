@@ -1,8 +1,8 @@
 package recommend
 
 import (
+	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -29,16 +29,14 @@ type Config struct {
 	ALSRegularization float64
 	ALSAlpha          float64
 
-	Dim          int // of the embeddings
-	Recent       int // items that a user's vector is made of
-	Negatives    int // items drawn for each step
-	Batch        int
-	Epochs       int
-	LearningRate float64 // the greatest
-	WarmUp       float64 // share of the steps in which it rises
-	WeightDecay  float64
-	HalfLife     int     // days after which a purchase counts half in the network's loss; 0: all alike
-	Anonymous    float64 // share of the network's rows in which the user is not known
+	Dim       int // of the embeddings
+	Recent    int // items that a user's vector is made of
+	Negatives int // items drawn for each step
+	Batch     int
+	Epochs    int
+	train.Optim
+	HalfLife  int     // days after which a purchase counts half in the network's loss; 0: all alike
+	Anonymous float64 // share of the network's rows in which the user is not known
 }
 
 // Names of components that a Config may list. `users` stands for both readings of the users who buy alike.
@@ -50,8 +48,8 @@ func DefaultConfig() Config {
 		Model: string(ranking.Blended), Components: slices.Clone(componentNames), Horizon: 30, Folds: 3, Penalty: 8, NewShare: .5,
 		EASELambda: 400, EASEKeep: 256, EASEItems: 6000, Neighbours: 100,
 		ALSFactors: 128, ALSIterations: 15, ALSRegularization: 20, ALSAlpha: 3,
-		Dim: 64, Recent: 20, Negatives: 256, Batch: 512, Epochs: 6, LearningRate: 5e-3, WarmUp: .1,
-		WeightDecay: 0, HalfLife: 120, Anonymous: .3,
+		Dim: 64, Recent: 20, Negatives: 256, Batch: 512, Epochs: 6, Optim: train.DefaultOptim(5e-3),
+		HalfLife: 120, Anonymous: .3,
 	}
 }
 
@@ -59,7 +57,9 @@ func DefaultConfig() Config {
 type Setting = train.Setting[Config]
 
 // Set applies NAME=VALUE pairs in order and reports every fault.
-func (c *Config) Set(pairs []string) error { return train.Set(c, Settings(), pairs) }
+func (c *Config) Set(pairs []string) error {
+	return errors.Join(train.Set(c, Settings(), pairs), c.Optim.Check())
+}
 
 // facts are the settings for a checkpoint's identity.
 func (c *Config) facts() []train.Fact { return train.FactsOf(c, Settings()) }
@@ -70,7 +70,7 @@ func Settings() []Setting {
 	for _, k := range ranking.Kinds() {
 		kinds = append(kinds, string(k))
 	}
-	return []Setting{
+	return slices.Concat([]Setting{
 		train.Choice("model", "what answers", kinds, func(c *Config) *string { return &c.Model }),
 		{Name: "components", Words: "what the blend weighs beside a user's own purchases and popularity, of " + strings.Join(componentNames, ","),
 			Get: func(c *Config) string { return strings.Join(c.Components, ",") },
@@ -100,16 +100,11 @@ func Settings() []Setting {
 			func(c *Config) *int { return &c.Negatives }),
 		train.Count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
 		train.Count("epochs", "passes over the purchases", 1, 10_000, func(c *Config) *int { return &c.Epochs }),
-		train.Number("learning_rate", "the greatest learning rate", 1e-8, 10,
-			func(c *Config) *float64 { return &c.LearningRate }),
-		train.Number("warm_up", "share of the steps in which the learning rate rises", 0, .9,
-			func(c *Config) *float64 { return &c.WarmUp }),
-		train.Number("weight_decay", "AdamW's decay of the vectors that a step reads", 0, 10,
-			func(c *Config) *float64 { return &c.WeightDecay }),
+	}, train.OptimSettings(func(c *Config) *train.Optim { return &c.Optim }, train.TableOptimizers()), []Setting{
 		train.Count("half_life", "days after which a purchase counts half in the network's loss; 0: all alike", 0, 36_500,
 			func(c *Config) *int { return &c.HalfLife }),
 		train.Number("anonymous", "share of the network's rows in which the user is hidden, so that it learns to make do without", 0, 1, func(c *Config) *float64 { return &c.Anonymous }),
-	}
+	})
 }
 
 func listOf(v string, from []string) ([]string, error) {
@@ -129,22 +124,4 @@ func listOf(v string, from []string) ([]string, error) {
 // wants tells whether a training fits a component: as the model, or in its blend.
 func (c *Config) wants(component string, kind ranking.Kind) bool {
 	return c.Model == string(kind) || c.Model == string(ranking.Blended) && slices.Contains(c.Components, component)
-}
-
-// rates is the learning rate of each step: a linear rise, then half a cosine down to 0.
-func (c *Config) rates(stepsPerEpoch int) []float32 {
-	out := make([]float32, stepsPerEpoch*c.Epochs)
-	total := float64(len(out))
-	rise := c.WarmUp * total
-	for i := range out {
-		at := float64(i) + .5
-		r := 1.0
-		if at < rise {
-			r = at / rise
-		} else {
-			r = (1 + math.Cos(math.Pi*(at-rise)/(total-rise))) / 2
-		}
-		out[i] = float32(c.LearningRate * r)
-	}
-	return out
 }

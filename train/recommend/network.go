@@ -48,10 +48,7 @@ func (c *Config) Compile(users, items, rows int) (*program.Set, error) {
 		return graph.Model{Loss: b.SampledSoftmax(pos, neg, item, drawn, b.Const(constLogQ, items), weight),
 			Output: user}, nil
 	}
-	return graph.Compile(build, graph.Options{
-		Batch: min(c.Batch, rows), Rows: rows, Tile: tile,
-		Optimizer: graph.AdamW{Beta1: .9, Beta2: .999, Eps: 1e-8, Decay: c.WeightDecay},
-	})
+	return graph.Compile(build, c.Options(min(c.Batch, rows), rows, tile))
 }
 
 // companions is how many of a user's lines, up to and with the purchase of a row, the row's recent items are drawn
@@ -175,7 +172,7 @@ func (f *fitting) bind(l *ranking.Log, now int64) (*program.Set, program.Data, e
 		Columns:  f.config.rowsOf(l, now, f.seed),
 		Schedule: program.Schedule{Seed: f.seed, Train: program.Range{To: len(l.User)}},
 	}
-	data.Rates = f.config.rates(data.StepsPerEpoch(set.Train.Rows))
+	data.Rates = f.config.Rates(data.StepsPerEpoch(set.Train.Rows), f.config.Epochs)
 	return set, data, nil
 }
 
@@ -190,7 +187,7 @@ func (f *fitting) run(ctx context.Context, l *ranking.Log, now int64) (*network,
 	}
 	init := append(set.Initial(f.seed), sampling(l)...)
 	init.Sort()
-	task := train.Task{Set: set, Data: data, Init: init}
+	task := train.Task{Set: set, Data: data, Init: init, Plateau: f.config.Plateau()}
 	do := f.do
 	if do == nil {
 		do = func(ctx context.Context, t *train.Task) (*train.Result, error) { return t.Run(ctx, f.backend) }
@@ -205,7 +202,7 @@ func (f *fitting) run(ctx context.Context, l *ranking.Log, now int64) (*network,
 
 // embedding makes it ready to answer.
 func (n *network) embedding(c *Config, items int) (*ranking.Embedding, error) {
-	return recommender.NewEmbedding(recommender.Embedding{Dim: c.Dim * n.members, Recent: c.Recent}, items, n.set.Forward,
+	return recommender.NewEmbedding(recommender.Embedding{Dim: c.Dim * n.members, Recent: c.Recent}, items, n.set.Served(),
 		n.weights)
 }
 

@@ -19,7 +19,7 @@ func main() {
 	silu(true)
 	colSum(4)
 	colSum(1)
-	adamw()
+	optim()
 	dropout()
 	permute()
 	transpose()
@@ -171,51 +171,6 @@ func colSum(vectors int) {
 	for v := range acc {
 		VMOVUPS(acc[v], Mem{Base: s, Disp: 32 * v})
 	}
-	VZEROUPPER()
-	RET()
-}
-
-func adamw() {
-	TEXT("adamw8", NOSPLIT, "func(p, m, v, grad *float32, n int, c *float32)")
-	Pragma("noescape")
-	Doc("adamw8 is kernels.adamw for n elements, a positive multiple of 8; c are the nine fields of adamCoef.")
-	p, m, v, g := Load(Param("p"), GP64()), Load(Param("m"), GP64()), Load(Param("v"), GP64()), Load(Param("grad"), GP64())
-	n, c := Load(Param("n"), GP64()), Load(Param("c"), GP64())
-	var k [9]reg.VecVirtual
-	for i := range k {
-		k[i] = YMM()
-		VBROADCASTSS(Mem{Base: c, Disp: 4 * i}, k[i])
-	}
-	b1, ob1, b2, ob2, c1, c2, lr, eps, decay := k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8]
-	i := GP64()
-	XORQ(i, i)
-	at := func(base reg.Register) Mem { return Mem{Base: base, Index: i, Scale: 4} }
-	x, m1, v1, w, t := YMM(), YMM(), YMM(), YMM(), YMM()
-	Label("loop")
-	VMOVUPS(at(g), x)
-	VMULPS(at(m), b1, m1)
-	VMULPS(x, ob1, t)
-	VADDPS(t, m1, m1)
-	VMOVUPS(m1, at(m))
-	VMULPS(x, x, t)
-	VMULPS(t, ob2, t)
-	VMULPS(at(v), b2, v1)
-	VADDPS(t, v1, v1)
-	VMOVUPS(v1, at(v))
-	VMULPS(c2, v1, v1)
-	VSQRTPS(v1, v1)
-	VADDPS(eps, v1, v1)
-	VMULPS(c1, m1, m1)
-	VDIVPS(v1, m1, m1)
-	VMOVUPS(at(p), w)
-	VMULPS(w, decay, t)
-	VADDPS(t, m1, m1)
-	VMULPS(lr, m1, m1)
-	VSUBPS(m1, w, w)
-	VMOVUPS(w, at(p))
-	ADDQ(U8(8), i)
-	CMPQ(i, n)
-	JLT(LabelRef("loop"))
 	VZEROUPPER()
 	RET()
 }
