@@ -61,7 +61,7 @@ func (l lowering) lookup() {
 	rows, d, w := l.buf(l.in.Args[0]).Shape[0], l.width(out), l.width(l.in.Args[1])
 	l.machine.macs += lookupMacs * d * len(idx)
 	l.emitRows(out, func(wk *worker, lo, hi int) {
-		lookupRows(wk.kernels, y[lo*d:hi*d], table, idx[lo*w:hi*w], rows, w)
+		lookupRows(wk.kernels, y[lo*d:hi*d], table, idx[lo*w:hi*w], rows, w, d)
 	}, l.whole(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(out, true))
 }
 
@@ -69,10 +69,10 @@ func (l lowering) lookup() {
 // lookup is two to three times as fast as with 1 and an update two to four times; 4 and 16 are no better.
 const ahead = 8
 
-// lookupRows fills y with the means of the rows of a table that each w of idx name.
-func lookupRows(k *kernels, y, table, idx []float32, rows, w int) {
-	d := len(y) * w / max(len(idx), 1)
-	for q, n := 0, 0; q < len(idx); q++ {
+// lookupRows fills y with the means of the rows of a table that each w of idx name. idx may be longer: what is behind
+// will be read next.
+func lookupRows(k *kernels, y, table, idx []float32, rows, w, d int) {
+	for q, n := 0, 0; q < len(y)/d*w; q++ {
 		if q+ahead < len(idx) {
 			if at := indexOf(idx[q+ahead], rows); at >= 0 {
 				k.prefetch(table[at*d : (at+1)*d])

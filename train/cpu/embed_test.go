@@ -704,7 +704,7 @@ func BenchmarkParts(b *testing.B) {
 	b.Run("lookup", func(b *testing.B) {
 		n := 0
 		for b.Loop() {
-			lookupRows(kern, out[:m*d], table.f32, idx[n%len(idx)], rows, 1)
+			lookupRows(kern, out[:m*d], table.f32, idx[n%len(idx)], rows, 1, d)
 			n++
 		}
 		report(b, m*d)
