@@ -29,12 +29,14 @@ type embedKernels struct {
 	candidates func(grad, s, idx, weight []float32, w int, c float32, bpr bool, o *outcome)
 	// terms makes them.
 	terms func(terms []float32, o *outcome)
+	// uniforms: u[j] is element j%4 of Uniforms4(seed, step, site, block + j/4).
+	uniforms func(u []float32, block int, seed uint64, step, site uint32)
 }
 
 func portableEmbed() embedKernels {
 	return embedKernels{dot: dotPortable, weighted: weightedPortable, sums: sumsPortable, ask: func([]float32, []span, int) {},
 		adam: adamRowsPortable, shrink: shrinkPortable, adagrad: adagradPortable, candidates: candidatesPortable,
-		terms: termsPortable}
+		terms: termsPortable, uniforms: uniformsPortable}
 }
 
 // indexOf is the row of a table that x names, or -1 for none.
@@ -51,6 +53,7 @@ const (
 	lookupMacs = 30
 	dotMacs    = 8
 	entryMacs  = 16
+	sampleMacs = 200
 	adamMacs   = 300
 	expMacs    = 35
 )
@@ -61,7 +64,7 @@ func (l lowering) lookup() {
 	rows, d, w := l.buf(l.in.Args[0]).Shape[0], l.width(out), l.width(l.in.Args[1])
 	l.machine.macs += lookupMacs * d * len(idx)
 	l.emitRows(out, func(wk *worker, lo, hi int) {
-		lookupRows(wk.kernels, y[lo*d:hi*d], table, idx[lo*w:hi*w], rows, w)
+		lookupRows(wk.kernels, y[lo*d:hi*d], table, idx[lo*w:hi*w], rows, w, d)
 	}, l.whole(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(out, true))
 }
 
@@ -69,10 +72,10 @@ func (l lowering) lookup() {
 // lookup is two to three times as fast as with 1 and an update two to four times; 4 and 16 are no better.
 const ahead = 8
 
-// lookupRows fills y with the means of the rows of a table that each w of idx name.
-func lookupRows(k *kernels, y, table, idx []float32, rows, w int) {
-	d := len(y) * w / max(len(idx), 1)
-	for q, n := 0, 0; q < len(idx); q++ {
+// lookupRows fills y with the means of the rows of a table that each w of idx name. idx may be longer: what is behind
+// will be read next.
+func lookupRows(k *kernels, y, table, idx []float32, rows, w, d int) {
+	for q, n := 0, 0; q < len(y)/d*w; q++ {
 		if q+ahead < len(idx) {
 			if at := indexOf(idx[q+ahead], rows); at >= 0 {
 				k.prefetch(table[at*d : (at+1)*d])
@@ -156,30 +159,73 @@ func weightedPortable(y, table, idx, s []float32, rows, w, d int) {
 	}
 }
 
-func (l lowering) sample() {
-	cdf, idx, site := l.arg(0), l.out(0), l.in.Attr.Site
-	l.emit(byElement(len(idx)), func(w *worker, lo, hi int) {
-		var u [4]float32
-		for j := lo; j < hi; j++ {
-			if j == lo || j%4 == 0 {
-				u = program.Uniforms4(w.data.Seed, w.step, site, uint64(j/4))
-			}
-			idx[j] = float32(above(cdf, u[j%4]))
-		}
-	}, l.whole(l.in.Args[0], false), l.units(l.in.Outs[0], 4, true))
+// sampler finds the item that a uniform number stands for: guide[k] is the least i with cdf[i] > k / len(guide), or the last,
+// so that little is left to walk (Chen & Asau 1974). It is made again when the constants have been given anew.
+type sampler struct {
+	cdf    []float32
+	guide  []int32
+	filled int // of the store, when it was made
 }
 
-// above is the least i with cdf[i] > u, or the last.
-func above(cdf []float32, u float32) int {
-	lo, hi := 0, len(cdf)-1
-	for lo < hi {
-		if mid := int(uint(lo+hi) / 2); cdf[mid] > u {
-			hi = mid
-		} else {
-			lo = mid + 1
-		}
+// maxGuide keeps a guide within the second-level cache.
+const maxGuide = 1 << 15
+
+func newSampler(cdf []float32) *sampler {
+	n := 1
+	for n < min(len(cdf), maxGuide) {
+		n *= 2
 	}
-	return lo
+	return &sampler{cdf: cdf, guide: make([]int32, n), filled: -1}
+}
+
+func (s *sampler) make(filled int) {
+	if s.filled == filled {
+		return
+	}
+	s.filled = filled
+	i := 0
+	for k := range s.guide {
+		u := float32(k) / float32(len(s.guide)) // exact
+		for i < len(s.cdf)-1 && !(s.cdf[i] > u) {
+			i++
+		}
+		s.guide[k] = int32(i)
+	}
+}
+
+// at is the least i with cdf[i] > u, or the last, for u in [0,1).
+func (s *sampler) at(u float32) int32 {
+	i := s.guide[int(u*float32(len(s.guide)))] // exact, and below its length
+	for int(i) < len(s.cdf)-1 && !(s.cdf[i] > u) {
+		i++
+	}
+	return i
+}
+
+func (l lowering) sample() {
+	cdf, idx, site, st := l.arg(0), l.out(0), l.in.Attr.Site, l.store
+	s := newSampler(cdf)
+	guide := access{space: l.spaces, hi: 1}
+	l.machine.spaces++
+	made := guide
+	made.write = true
+	l.machine.macs += sampleMacs * l.buf(l.in.Outs[0]).Len()
+	l.emit(alone, func(*worker, int, int) { s.make(st.filled) }, l.whole(l.in.Args[0], false), made)
+	l.emit(byElement(l.buf(l.in.Outs[0]).Len()), func(w *worker, lo, hi int) {
+		idx := idx[lo:hi]
+		w.kernels.embed.uniforms(idx, lo/4, w.data.Seed, w.step, site)
+		for j, u := range idx {
+			idx[j] = float32(s.at(u))
+		}
+	}, guide, l.units(l.in.Outs[0], 4, true))
+}
+
+// uniformsPortable fills u, from element 0 of a block on.
+func uniformsPortable(u []float32, block int, seed uint64, step, site uint32) {
+	for j := 0; j < len(u); j += 4 {
+		four := program.Uniforms4(seed, step, site, uint64(block+j/4))
+		copy(u[j:], four[:])
+	}
 }
 
 func (l lowering) rowDot() {

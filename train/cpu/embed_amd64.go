@@ -4,7 +4,8 @@ import "unsafe"
 
 func avx2Embed() embedKernels {
 	return embedKernels{dot: dotAVX2, weighted: weightedAVX2, sums: sumsAVX2, ask: askAVX2, adam: adamRowsAVX2,
-		shrink: shrinkAVX2, adagrad: adagradAVX2, candidates: candidatesAVX2, terms: termsAVX2}
+		shrink: shrinkAVX2, adagrad: adagradAVX2, candidates: candidatesAVX2, terms: termsAVX2,
+		uniforms: uniformsAVX2}
 }
 
 func dotAVX2(s, table, idx, a []float32, rows, w, d int) {
@@ -90,4 +91,15 @@ func termsAVX2(terms []float32, o *outcome) {
 	var all [candidateBlock]float32
 	candidateTerms8(&all[0], &o.all[0])
 	copy(terms, all[:])
+}
+
+func uniformsAVX2(u []float32, block int, seed uint64, step, site uint32) {
+	groups := len(u) / 32
+	if block+8*groups >= 1<<32 {
+		groups = 0
+	}
+	if groups > 0 {
+		uniforms32(&u[0], groups, uint32(block), uint32(seed), uint32(seed>>32), step, site)
+	}
+	uniformsPortable(u[32*groups:], block+8*groups, seed, step, site)
 }

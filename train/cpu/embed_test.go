@@ -69,8 +69,11 @@ func testSample(t *testing.T, run opRunner, r *rand.Rand, k, n int) {
 	weights := make([]float64, n)
 	total := 0.0
 	for i := range weights {
-		if i%3 != 1 || n < 3 {
-			weights[i] = r.Float64() + 0.01
+		if i%3 != 1 || n < 3 { // others have none; the first are heavy, so that a guide skips many
+			if i < 2 {
+				weights[i] = float64(n)
+			}
+			weights[i] += r.Float64() + 0.01
 		}
 		total += weights[i]
 	}
@@ -83,7 +86,11 @@ func testSample(t *testing.T, run opRunner, r *rand.Rand, k, n int) {
 	cdf.f32[n-1] = 1
 	const seed, step, site = 1<<41 + 5, 17, 6
 	data := &bound{Data: program.Data{Schedule: program.Schedule{Seed: seed}}}
-	got := run(program.Sample, program.Attr{Site: site}, []operand{cdf}, []operand{values(r, k, 1)}, false,
+	shape := []int{k, 1}
+	if k%3 == 0 {
+		shape = []int{k / 3, 3}
+	}
+	got := run(program.Sample, program.Attr{Site: site}, []operand{cdf}, []operand{values(r, shape...)}, false,
 		func(w *worker) { w.data, w.step = data, step })[0]
 	for j, x := range got.f32 {
 		u := program.Uniforms4(seed, step, site, uint64(j/4))[j%4]
@@ -704,7 +711,7 @@ func BenchmarkParts(b *testing.B) {
 	b.Run("lookup", func(b *testing.B) {
 		n := 0
 		for b.Loop() {
-			lookupRows(kern, out[:m*d], table.f32, idx[n%len(idx)], rows, 1)
+			lookupRows(kern, out[:m*d], table.f32, idx[n%len(idx)], rows, 1, d)
 			n++
 		}
 		report(b, m*d)

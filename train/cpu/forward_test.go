@@ -281,8 +281,8 @@ func TestForwardWithIndices(t *testing.T) {
 	want := make([]float32, rows)
 	for i := range rows {
 		x, y := make([]float32, d), make([]float32, d)
-		lookupRows(portableKernels(), x, u.f32, user.f32[i:i+1], users, 1)
-		lookupRows(portableKernels(), y, v.f32, item.f32[i*3:(i+1)*3], items, 3)
+		lookupRows(portableKernels(), x, u.f32, user.f32[i:i+1], users, 1, d)
+		lookupRows(portableKernels(), y, v.f32, item.f32[i*3:(i+1)*3], items, 3, d)
 		var dot float32
 		for c := range d {
 			dot = fma32(x[c], y[c], dot)

@@ -351,6 +351,11 @@ func candidateBPR16(ds *float32, s *float32, idx *float32, weight *float32, out 
 //go:noescape
 func candidateTerms8(terms *float32, out *float32)
 
+// uniforms32 is embedKernels.uniforms for groups of 32 elements, groups above 0; block+8*groups stays within 32 bits.
+//
+//go:noescape
+func uniforms32(u *float32, groups int, block uint32, key0 uint32, key1 uint32, step uint32, site uint32)
+
 // pause does n times what lets another thread of the core go on, about 20 ns each; n above 0.
 func pause(n int)
 

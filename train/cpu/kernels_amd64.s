@@ -9806,6 +9806,246 @@ TEXT ·candidateTerms8(SB), NOSPLIT, $0-16
 	VZEROUPPER
 	RET
 
+// func uniforms32(u *float32, groups int, block uint32, key0 uint32, key1 uint32, step uint32, site uint32)
+// Requires: AVX, AVX2
+TEXT ·uniforms32(SB), NOSPLIT, $0-36
+	MOVQ u+0(FP), AX
+	MOVQ groups+8(FP), CX
+	MOVL block+16(FP), DX
+
+loop:
+	VMOVD        DX, X0
+	VPBROADCASTD X0, Y0
+	VPADDD       philoxConsts<>+128(SB), Y0, Y0
+	VPXOR        Y1, Y1, Y1
+	VBROADCASTSS step+28(FP), Y2
+	VBROADCASTSS site+32(FP), Y3
+	VBROADCASTSS key0+20(FP), Y4
+	VBROADCASTSS key1+24(FP), Y5
+	VPSRLQ       $0x20, Y0, Y6
+	VPSRLQ       $0x20, Y1, Y7
+	VPSRLQ       $0x20, Y2, Y8
+	VPSRLQ       $0x20, Y3, Y9
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y11
+	VPXOR        Y4, Y1, Y1
+	VPXOR        Y5, Y3, Y3
+	VPSRLQ       $0x20, Y11, Y0
+	VPSRLQ       $0x20, Y10, Y2
+	VPXOR        Y1, Y0, Y0
+	VPXOR        Y3, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y1
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y3
+	VPXOR        Y4, Y7, Y7
+	VPXOR        Y5, Y9, Y9
+	VPSRLQ       $0x20, Y3, Y6
+	VPSRLQ       $0x20, Y1, Y8
+	VPXOR        Y7, Y6, Y6
+	VPXOR        Y9, Y8, Y8
+	VPADDD       philoxConsts<>+64(SB), Y4, Y4
+	VPADDD       philoxConsts<>+96(SB), Y5, Y5
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y7
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y9
+	VPXOR        Y4, Y11, Y11
+	VPXOR        Y5, Y10, Y10
+	VPSRLQ       $0x20, Y9, Y0
+	VPSRLQ       $0x20, Y7, Y2
+	VPXOR        Y11, Y0, Y0
+	VPXOR        Y10, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y11
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y5, Y1, Y1
+	VPSRLQ       $0x20, Y11, Y6
+	VPSRLQ       $0x20, Y10, Y8
+	VPXOR        Y3, Y6, Y6
+	VPXOR        Y1, Y8, Y8
+	VPADDD       philoxConsts<>+64(SB), Y4, Y4
+	VPADDD       philoxConsts<>+96(SB), Y5, Y5
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y1
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y3
+	VPXOR        Y4, Y9, Y9
+	VPXOR        Y5, Y7, Y7
+	VPSRLQ       $0x20, Y3, Y0
+	VPSRLQ       $0x20, Y1, Y2
+	VPXOR        Y9, Y0, Y0
+	VPXOR        Y7, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y7
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y9
+	VPXOR        Y4, Y11, Y11
+	VPXOR        Y5, Y10, Y10
+	VPSRLQ       $0x20, Y9, Y6
+	VPSRLQ       $0x20, Y7, Y8
+	VPXOR        Y11, Y6, Y6
+	VPXOR        Y10, Y8, Y8
+	VPADDD       philoxConsts<>+64(SB), Y4, Y4
+	VPADDD       philoxConsts<>+96(SB), Y5, Y5
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y11
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y5, Y1, Y1
+	VPSRLQ       $0x20, Y11, Y0
+	VPSRLQ       $0x20, Y10, Y2
+	VPXOR        Y3, Y0, Y0
+	VPXOR        Y1, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y1
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y3
+	VPXOR        Y4, Y9, Y9
+	VPXOR        Y5, Y7, Y7
+	VPSRLQ       $0x20, Y3, Y6
+	VPSRLQ       $0x20, Y1, Y8
+	VPXOR        Y9, Y6, Y6
+	VPXOR        Y7, Y8, Y8
+	VPADDD       philoxConsts<>+64(SB), Y4, Y4
+	VPADDD       philoxConsts<>+96(SB), Y5, Y5
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y7
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y9
+	VPXOR        Y4, Y11, Y11
+	VPXOR        Y5, Y10, Y10
+	VPSRLQ       $0x20, Y9, Y0
+	VPSRLQ       $0x20, Y7, Y2
+	VPXOR        Y11, Y0, Y0
+	VPXOR        Y10, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y11
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y5, Y1, Y1
+	VPSRLQ       $0x20, Y11, Y6
+	VPSRLQ       $0x20, Y10, Y8
+	VPXOR        Y3, Y6, Y6
+	VPXOR        Y1, Y8, Y8
+	VPADDD       philoxConsts<>+64(SB), Y4, Y4
+	VPADDD       philoxConsts<>+96(SB), Y5, Y5
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y1
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y3
+	VPXOR        Y4, Y9, Y9
+	VPXOR        Y5, Y7, Y7
+	VPSRLQ       $0x20, Y3, Y0
+	VPSRLQ       $0x20, Y1, Y2
+	VPXOR        Y9, Y0, Y0
+	VPXOR        Y7, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y7
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y9
+	VPXOR        Y4, Y11, Y11
+	VPXOR        Y5, Y10, Y10
+	VPSRLQ       $0x20, Y9, Y6
+	VPSRLQ       $0x20, Y7, Y8
+	VPXOR        Y11, Y6, Y6
+	VPXOR        Y10, Y8, Y8
+	VPADDD       philoxConsts<>+64(SB), Y4, Y4
+	VPADDD       philoxConsts<>+96(SB), Y5, Y5
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y11
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y5, Y1, Y1
+	VPSRLQ       $0x20, Y11, Y0
+	VPSRLQ       $0x20, Y10, Y2
+	VPXOR        Y3, Y0, Y0
+	VPXOR        Y1, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y1
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y3
+	VPXOR        Y4, Y9, Y9
+	VPXOR        Y5, Y7, Y7
+	VPSRLQ       $0x20, Y3, Y6
+	VPSRLQ       $0x20, Y1, Y8
+	VPXOR        Y9, Y6, Y6
+	VPXOR        Y7, Y8, Y8
+	VPADDD       philoxConsts<>+64(SB), Y4, Y4
+	VPADDD       philoxConsts<>+96(SB), Y5, Y5
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y7
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y9
+	VPXOR        Y4, Y11, Y11
+	VPXOR        Y5, Y10, Y10
+	VPSRLQ       $0x20, Y9, Y0
+	VPSRLQ       $0x20, Y7, Y2
+	VPXOR        Y11, Y0, Y0
+	VPXOR        Y10, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y11
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y5, Y1, Y1
+	VPSRLQ       $0x20, Y11, Y6
+	VPSRLQ       $0x20, Y10, Y8
+	VPXOR        Y3, Y6, Y6
+	VPXOR        Y1, Y8, Y8
+	VPADDD       philoxConsts<>+64(SB), Y4, Y4
+	VPADDD       philoxConsts<>+96(SB), Y5, Y5
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y1
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y3
+	VPXOR        Y4, Y9, Y9
+	VPXOR        Y5, Y7, Y7
+	VPSRLQ       $0x20, Y3, Y0
+	VPSRLQ       $0x20, Y1, Y2
+	VPXOR        Y9, Y0, Y0
+	VPXOR        Y7, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y7
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y9
+	VPXOR        Y4, Y11, Y11
+	VPXOR        Y5, Y10, Y10
+	VPSRLQ       $0x20, Y9, Y6
+	VPSRLQ       $0x20, Y7, Y8
+	VPXOR        Y11, Y6, Y6
+	VPXOR        Y10, Y8, Y8
+	VPADDD       philoxConsts<>+64(SB), Y4, Y4
+	VPADDD       philoxConsts<>+96(SB), Y5, Y5
+	VPMULUDQ     philoxConsts<>+0(SB), Y0, Y10
+	VPMULUDQ     philoxConsts<>+32(SB), Y2, Y11
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y5, Y1, Y1
+	VPSRLQ       $0x20, Y11, Y0
+	VPSRLQ       $0x20, Y10, Y2
+	VPXOR        Y3, Y0, Y0
+	VPXOR        Y1, Y2, Y2
+	VPMULUDQ     philoxConsts<>+0(SB), Y6, Y3
+	VPMULUDQ     philoxConsts<>+32(SB), Y8, Y1
+	VPXOR        Y4, Y9, Y9
+	VPXOR        Y5, Y7, Y7
+	VPSRLQ       $0x20, Y1, Y6
+	VPSRLQ       $0x20, Y3, Y8
+	VPXOR        Y9, Y6, Y6
+	VPXOR        Y7, Y8, Y8
+	VPSLLQ       $0x20, Y6, Y6
+	VPBLENDD     $0xaa, Y6, Y0, Y0
+	VPSLLQ       $0x20, Y1, Y1
+	VPBLENDD     $0xaa, Y1, Y11, Y1
+	VPSLLQ       $0x20, Y8, Y8
+	VPBLENDD     $0xaa, Y8, Y2, Y2
+	VPSLLQ       $0x20, Y3, Y3
+	VPBLENDD     $0xaa, Y3, Y10, Y3
+	VUNPCKLPS    Y1, Y0, Y4
+	VUNPCKHPS    Y1, Y0, Y5
+	VUNPCKLPS    Y3, Y2, Y1
+	VUNPCKHPS    Y3, Y2, Y3
+	VUNPCKLPD    Y1, Y4, Y0
+	VUNPCKHPD    Y1, Y4, Y1
+	VUNPCKLPD    Y3, Y5, Y2
+	VUNPCKHPD    Y3, Y5, Y3
+	MOVL         $0x33800000, BX
+	VMOVD        BX, X4
+	VPBROADCASTD X4, Y4
+	VPSRLD       $0x08, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y4, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	VPSRLD       $0x08, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y4, Y1, Y1
+	VMOVUPS      Y1, 32(AX)
+	VPSRLD       $0x08, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y4, Y2, Y2
+	VMOVUPS      Y2, 64(AX)
+	VPSRLD       $0x08, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y4, Y3, Y3
+	VMOVUPS      Y3, 96(AX)
+	ADDQ         $0x00000080, AX
+	ADDL         $0x08, DX
+	DECQ         CX
+	JNZ          loop
+	VZEROUPPER
+	RET
+
 // func pause(n int)
 TEXT ·pause(SB), NOSPLIT, $0-8
 	MOVQ n+0(FP), AX

@@ -59,6 +59,7 @@ type named struct {
 type store struct {
 	tensors []*named
 	frozen  bool
+	filled  int // times, for what is made of constants
 	packs   map[packKey][]float32
 }
 
@@ -206,6 +207,7 @@ func (s *store) fill(ts program.Tensors, extra bool) error {
 	if err := program.CheckTensors(held, ts, extra); err != nil {
 		return fmt.Errorf("cpu: %w", err)
 	}
+	s.filled++
 	for i := range ts {
 		if t := s.find(ts[i].Name); t != nil {
 			copy(t.f32, ts[i].F32)

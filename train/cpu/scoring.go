@@ -6,11 +6,12 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// scoring is a chain of instructions that is done in one pass over the rows of the batch: LookupDot, a loss of
-// candidates, its gradient and, where somebody wants it, LookupWeighted of that. A block's rows of the table are read
+// scoring is a chain of instructions that is done in one pass over the rows of the batch: perhaps a Lookup of what is
+// compared, LookupDot, a loss of candidates, its gradient and, where somebody wants it, LookupWeighted of that. A block's rows of the table are read
 // from memory once, its scores are held nowhere, and the exponentials are computed once for loss and gradient. The bits
 // are those of the instructions one by one.
 type scoring struct {
+	lookup          *program.Instr // nil without
 	dot, loss, grad *program.Instr
 	weighted        *program.Instr // nil without
 }
@@ -34,7 +35,7 @@ func (m *machine) scoringOf(in *program.Instr) *scoring {
 		if dot.Op != program.LookupDot {
 			continue
 		}
-		if s := m.scoringFrom(i); s != nil && (in == s.dot || in == s.loss || in == s.grad || in == s.weighted) {
+		if s := m.scoringFrom(i); s != nil && (in == s.lookup || in == s.dot || in == s.loss || in == s.grad || in == s.weighted) {
 			return s
 		}
 	}
@@ -65,7 +66,31 @@ func (m *machine) scoringFrom(i int) *scoring {
 	if s.grad == nil || !m.mayWait(s, i, end) {
 		return nil
 	}
+	for k := range i {
+		if in := &all[k]; in.Op == program.Lookup && in.Outs[0] == s.dot.Args[2] {
+			if with := *s; m.lookupMayWait(&with, in, k, end) {
+				s.lookup = in
+			}
+		}
+	}
 	return s
+}
+
+// lookupMayWait says whether what the chain compares may be looked up as it goes along.
+func (m *machine) lookupMayWait(s *scoring, lookup *program.Instr, at, end int) bool {
+	y := lookup.Outs[0]
+	for k := at + 1; k < end; k++ {
+		in := &m.p.Instrs[k]
+		for _, o := range in.Outs {
+			if o == y || slices.Contains(lookup.Args, o) {
+				return false
+			}
+		}
+		if in != s.dot && slices.Contains(in.Args, y) {
+			return false
+		}
+	}
+	return true
 }
 
 // gradientOf says whether an instruction is the gradient of a loss.
@@ -115,6 +140,17 @@ func (l lowering) scored(s *scoring) {
 		da = l.mem[s.weighted.Outs[0]].f32
 		touches = append(touches, l.rows(s.weighted.Outs[0], true))
 	}
+	var look func(w *worker, at, end, hi int)
+	if s.lookup != nil {
+		in := s.lookup
+		own, of := l.mem[in.Args[0]].f32, l.mem[in.Args[1]].f32
+		n, each := l.buf(in.Args[0]).Shape[0], l.width(in.Args[1])
+		look = func(w *worker, at, end, hi int) {
+			lookupRows(w.kernels, a[at*d:end*d], own, of[at*each:hi*each], n, each, d)
+		}
+		l.machine.macs += lookupMacs * d * f.m * each
+		touches = append(touches, l.whole(in.Args[0], false), l.rows(in.Args[1], false), l.rows(s.dot.Args[2], true))
+	}
 	scores := f.scratch()
 	l.machine.macs += dotMacs * d * f.m * f.w
 	l.machine.pack = max(l.pack, scores+scoringBlock*f.w)
@@ -122,6 +158,9 @@ func (l lowering) scored(s *scoring) {
 		k, c := &w.kernels.embed, dloss[0]/float32(f.terms())
 		for at := lo; at < hi; at += scoringBlock {
 			end := min(at+scoringBlock, hi)
+			if look != nil {
+				look(w, at, end, hi)
+			}
 			s := w.pack[scores:][:(end-at)*f.w]
 			k.dot(s, table, idx[at*f.w:hi*f.w], a[at*d:end*d], rows, f.w, d)
 			f.rows(w, at, end, c, s, terms, ds)

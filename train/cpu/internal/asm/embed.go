@@ -33,6 +33,7 @@ func embed() {
 	shrink(false)
 	shrink(true)
 	candidates(table)
+	uniforms()
 }
 
 // arg is the place of an argument on the stack.
@@ -501,6 +502,54 @@ func shrink(adagrad bool) {
 	ADDQ(U8(8), i)
 	CMPQ(i, n)
 	JLT(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// uniforms is the first half of dropout.
+func uniforms() {
+	TEXT("uniforms32", NOSPLIT, "func(u *float32, groups int, block, key0, key1, step, site uint32)")
+	Pragma("noescape")
+	Doc("uniforms32 is embedKernels.uniforms for groups of 32 elements, groups above 0; block+8*groups stays within 32 bits.")
+	u, groups := Load(Param("u"), GP64()), Load(Param("groups"), GP64())
+	var c [4]reg.VecVirtual
+	for i := range c {
+		c[i] = YMM()
+	}
+	block := GP32()
+	Load(Param("block"), block)
+	Label("loop")
+	// Lanes hold blocks 0 2 4 6 1 3 5 7, so that the transposition below leaves them in order.
+	VMOVD(block, c[0].AsX())
+	VPBROADCASTD(c[0].AsX(), c[0])
+	VPADDD(philoxTable.Offset(128), c[0], c[0])
+	VPXOR(c[1], c[1], c[1])
+	broadcastArg("step", c[2])
+	broadcastArg("site", c[3])
+	k0, k1 := YMM(), YMM()
+	broadcastArg("key0", k0)
+	broadcastArg("key1", k1)
+	philox(c, k0, k1, philoxTable)
+	t0, t1, t2, t3 := YMM(), YMM(), YMM(), YMM()
+	VUNPCKLPS(c[1], c[0], t0)
+	VUNPCKHPS(c[1], c[0], t1)
+	VUNPCKLPS(c[3], c[2], t2)
+	VUNPCKHPS(c[3], c[2], t3)
+	VUNPCKLPD(t2, t0, c[0])
+	VUNPCKHPD(t2, t0, c[1])
+	VUNPCKLPD(t3, t1, c[2])
+	VUNPCKHPD(t3, t1, c[3])
+	unit := constant32(math.Float32bits(0x1p-24))
+	for i := range c {
+		VPSRLD(U8(8), c[i], c[i])
+		VCVTDQ2PS(c[i], c[i])
+		VMULPS(unit, c[i], c[i])
+		VMOVUPS(c[i], Mem{Base: u, Disp: 32 * i})
+	}
+	ADDQ(U32(128), u)
+	ADDL(U8(8), block)
+	DECQ(groups)
+	JNZ(LabelRef("loop"))
 	VZEROUPPER()
 	RET()
 }
