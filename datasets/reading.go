@@ -50,8 +50,8 @@ func (r *reading) run(ctx context.Context, parts []Part, threads int, f func(*Ba
 		next <- i
 	}
 	close(next)
-	// Each decoder has a part, and one more waits: short parts must not pile up in memory.
-	begun := make(chan struct{}, threads+1)
+	// Each decoder has a part, that which f is at among them: short parts must not pile up in memory.
+	begun := make(chan struct{}, max(2, threads))
 	for range min(threads, len(parts)) {
 		wg.Go(func() {
 			var file []byte

@@ -286,13 +286,16 @@ func (e *Engine) pack(from, to int) {
 	}
 }
 
-// stretch is how many rows are packed or unsorted at a time: so many lines of memory fit the nearest cache while one column
-// after the other goes through them.
-const stretch = 256
+// stretchWords is how many words of rows are packed or unsorted at a time: so many stay in the nearest cache while one column
+// after the other goes through them, though each row begins and ends inside a line of memory.
+const stretchWords = 2048
+
+// stretch is how many rows of so many words that is.
+func stretch(words int) int { return max(32, stretchWords/max(1, words)) }
 
 func (gs *groupState) pack(sc *scratch, from, to int) {
-	for ; from < to; from += stretch {
-		end := min(to, from+stretch)
+	for step := stretch(gs.packed); from < to; from += step {
+		end := min(to, from+step)
 		place := sc.place[gs.key][from:end]
 		gs.put(packTime, sc.t[from:end], place)
 		gs.put(packTop, sc.top[from:end], place)
@@ -327,15 +330,17 @@ func (gs *groupState) put(word int, col []int64, place []int32) {
 
 // unsort brings the features of the rows [from, to) into their columns.
 func (e *Engine) unsort(out *Rows, from, to int) {
-	for ; from < to; from += stretch {
-		end := min(to, from+stretch)
-		for g := range e.st.groups {
-			gs := &e.st.groups[g]
-			place, n := e.sc.place[gs.key][from:end], len(gs.outs)
+	for g := range e.st.groups {
+		gs := &e.st.groups[g]
+		n := len(gs.outs)
+		step := stretch(n)
+		for at := from; at < to; at += step {
+			end := min(to, at+step)
+			place := e.sc.place[gs.key][at:end]
 			for i := range gs.outs {
-				res, dst := gs.res[i:], out.Values[gs.outs[i].dest][from:end]
-				for r, at := range place {
-					dst[r] = res[int(at)*n]
+				res, dst := gs.res[i:], out.Values[gs.outs[i].dest][at:end]
+				for r, p := range place {
+					dst[r] = res[int(p)*n]
 				}
 			}
 		}

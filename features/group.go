@@ -33,8 +33,9 @@ type group struct {
 
 	// The head: words.
 	head        int
-	cursors     int // word of the first cursor; two a word
-	acc         int // word of the accumulators
+	cursors     int   // word of the first cursor; two a word
+	blocks      []int // words that refer to blocks: tables, sets and extremes
+	acc         int   // word of the accumulators
 	ewma        bool
 	accumulates bool
 }
@@ -274,6 +275,17 @@ func (g *group) layoutHead() {
 	}
 	for i := range g.tabs {
 		g.tabs[i].ref = word(true, 2)
+	}
+	for i := range g.cols {
+		c := &g.cols[i]
+		for _, at := range []int{c.ext, c.accSet, c.accBag} {
+			if at != 0 {
+				g.blocks = append(g.blocks, at)
+			}
+		}
+	}
+	for i := range g.tabs {
+		g.blocks = append(g.blocks, g.tabs[i].ref)
 	}
 	for i := range g.outs {
 		if o := &g.outs[i]; o.kind == EWMA {

@@ -99,12 +99,13 @@ func (gs *groupState) fetchHead(id int32) {
 	slab.Prefetch(&h[len(h)-1])
 }
 
-// fetchRing has it fetch what a row will touch of a key's ring: its end, and where windows begin.
+// fetchRing has it fetch what a row will touch of a key's ring, its end and where windows begin, and of what stands beside
+// it.
 func (gs *groupState) fetchRing(id int32) {
-	if !gs.group.ring {
-		return
-	}
 	r := gs.open(id)
+	for _, at := range gs.blocks {
+		gs.a.Prefetch(slab.Ref(r.h[at]))
+	}
 	if r.n == 0 {
 		return
 	}

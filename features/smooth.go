@@ -248,10 +248,58 @@ func (w *scanner) plain(r *ring, o *output, lo, hi []int32, res []float64) bool 
 			bag := w.gs.table(r, tab, int(lo[j]), int(hi[j]))
 			res[j*outs] = float64(bag.Distinct(w.gs.a))
 		}
+	case Ratio:
+		if !fits(w.sc.bound(w.gs.cols[o.col].val), r.n) {
+			return false
+		}
+		w.ratios(r, o, lo, hi, res)
+	case SinceFirst, SinceLast, Gap:
+		w.gaps(r, o, lo, hi, res)
 	default:
 		return false
 	}
 	return true
+}
+
+// ratios is what moment gives of a Ratio, of windows whose sums fit 63 bits.
+func (w *scanner) ratios(r *ring, o *output, lo, hi []int32, res []float64) {
+	gs, run, outs := w.gs, &w.run, len(w.gs.outs)
+	c, s, d := &gs.cols[o.col], gs.stride, r.d
+	var absent []bool
+	if c.val >= 0 {
+		absent = w.sc.absent[c.val]
+	}
+	for j := range lo {
+		sum := d[int(hi[j])*s+c.sum] - d[int(lo[j])*s+c.sum]
+		if hi[j] == lo[j] || sum == 0 || absent != nil && absent[uint32(run.rows[j])] {
+			res[j*outs] = o.empty
+			continue
+		}
+		x := gs.in[(run.at+j)*gs.packed+gs.packVals+o.col]
+		res[j*outs] = float64(x) / (float64(sum) / float64(hi[j]-lo[j]))
+	}
+}
+
+// gaps is what spans gives.
+func (w *scanner) gaps(r *ring, o *output, lo, hi []int32, res []float64) {
+	gs, outs := w.gs, len(w.gs.outs)
+	s, d := gs.stride, r.d
+	for j := range lo {
+		n := hi[j] - lo[j]
+		if n == 0 || o.kind == Gap && n < 2 {
+			res[j*outs] = o.empty
+			continue
+		}
+		first, last := d[int(lo[j])*s], d[int(hi[j]-1)*s]
+		switch t := gs.in[(w.run.at+j)*gs.packed+packTime]; o.kind {
+		case SinceFirst:
+			res[j*outs] = seconds(t - first)
+		case SinceLast:
+			res[j*outs] = seconds(t - last)
+		default:
+			res[j*outs] = seconds(last-first) / float64(n-1)
+		}
+	}
 }
 
 // spreads is what spread gives, of windows whose sums fit 63 bits.

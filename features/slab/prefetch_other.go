@@ -5,3 +5,5 @@ package slab
 import "unsafe"
 
 func prefetch(unsafe.Pointer) {}
+
+func prefetchTwo(unsafe.Pointer) {}
