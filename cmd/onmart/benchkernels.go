@@ -131,11 +131,14 @@ func (r *benchKernelsResult) print(w io.Writer) error {
 	for _, b := range r.Ceiling.Bandwidths {
 		head = append(head, fmt.Sprintf("%s (%s) GB/s", b.Level, progress.Bytes(int64(b.Working))))
 	}
-	t := newTable(head...)
+	t := newTable(append(head, "round trip ns")...)
 	for _, c := range []*cpu.Ceiling{&r.Ceiling, &r.All} {
 		cells := []string{fmt.Sprint(c.Threads), fmt.Sprintf("%.1f", c.FLOPs/1e9)}
 		for _, b := range c.Bandwidths {
 			cells = append(cells, fmt.Sprintf("%.1f", b.Bytes/1e9))
+		}
+		if c.RoundTrip > 0 {
+			cells = append(cells, fmt.Sprintf("%.0f", c.RoundTrip*1e9))
 		}
 		t.add(cells...)
 	}

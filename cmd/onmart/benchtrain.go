@@ -55,10 +55,12 @@ docs/bench/train_peers.py runs it beside other systems.`,
 
 // benchTrainResult is what it prints.
 type benchTrainResult struct {
-	Backend string      `json:"backend"`
-	Threads int         `json:"threads"`
-	Rows    int         `json:"rows"`
-	Cases   []trainCase `json:"cases"`
+	Backend string `json:"backend"`
+	Threads int    `json:"threads"`
+	Rows    int    `json:"rows"`
+	// RoundTrip is the nanoseconds from one core to another and back, before and after: see cpu.Ceiling.
+	RoundTrip [2]float64  `json:"round_trip_ns"`
+	Cases     []trainCase `json:"cases"`
 }
 
 // trainCase is one network.
@@ -142,6 +144,7 @@ func runBenchTrain(cmd *cobra.Command, f *benchTrainFlags) error {
 		return err
 	}
 	r := &benchTrainResult{Backend: backend.Name(), Threads: threads, Rows: f.rows}
+	r.RoundTrip[0] = cpu.RoundTrip() * 1e9
 	for i := range programs {
 		p := &programs[i]
 		if p.batch > f.rows {
@@ -153,6 +156,7 @@ func runBenchTrain(cmd *cobra.Command, f *benchTrainFlags) error {
 		}
 		r.Cases = append(r.Cases, *c)
 	}
+	r.RoundTrip[1] = cpu.RoundTrip() * 1e9
 	return con.result(r, r.print)
 }
 
@@ -314,7 +318,8 @@ func residentMemory() (now, peak int64) {
 func resetPeak() { _ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0o200) }
 
 func (r *benchTrainResult) print(w io.Writer) error {
-	fmt.Fprintf(w, "%s, %d threads, %s rows\n\n", r.Backend, r.Threads, progress.Count(int64(r.Rows)))
+	fmt.Fprintf(w, "%s, %d threads, %s rows; %.0f and %.0f ns between two cores and back\n\n", r.Backend, r.Threads,
+		progress.Count(int64(r.Rows)), r.RoundTrip[0], r.RoundTrip[1])
 	t := newTable("network", "batch", "rows/s", "least", "greatest", "ms a step", "GFLOP/s", "allocs a step", "first step s",
 		"peak MiB", "planned MiB", "ratio")
 	mib := func(b int64) string { return fmt.Sprintf("%.1f", float64(b)/(1<<20)) }

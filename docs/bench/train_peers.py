@@ -98,14 +98,14 @@ def answer(net, batch, mode, seconds):
 def onmart(net, batch, seconds, env=None):
     r = peers.command([a.onmart, "bench", "train", "--json", "--case", f"mlp-{net}-b{batch}", "--threads", str(a.threads),
                        "--seconds", str(seconds / PARTS), "--rounds", str(PARTS)], realtime=a.realtime, env=env)
-    backends[env is not None] = r["backend"]
+    backends[env is not None] = r["backend"]; trips.extend(r["round_trip_ns"])
     return r["cases"][0]["rows_per_second"]["median"]
 
 
 if a.serve:
     peers.serve(answer); sys.exit()
 if not a.onmart: ap.error("--onmart is missing")
-backends = {}
+backends, trips = {}, []
 systems = a.systems.split(",")
 if "onmart avx2" in systems:
     onmart("15-500-1", 64, .05); onmart("15-500-1", 64, .05, {"ONMART_CPU": "avx2"})
@@ -144,7 +144,8 @@ for net, batch in dict.fromkeys(k for k, _ in pieces):
 print(f"{peers.cpu()}, {a.threads} threads, {a.rounds} rounds, {backends.get(False)}\n")
 print(peers.table(["network", "batch"] + systems + ["to PyTorch's best", "to JAX"], rows))
 worst = max((x for v in shares.values() for x in v), default=0)
-print(f"\nothers used {peers.median([x for v in shares.values() for x in v]):.2f} of a core in the median piece, {worst:.2f} in the worst")
+print(f"\nothers used {peers.median([x for v in shares.values() for x in v]):.2f} of a core in the median piece, {worst:.2f} in the worst;")
+print(f"a number went from one core to another and back in {peers.median(trips):.0f} ns ({min(trips):.0f} to {max(trips):.0f})")
 if a.out:
-    json.dump({"cpu": peers.cpu(), "threads": a.threads, "rounds": a.rounds, "seconds": a.seconds, "realtime": a.realtime, "backends": backends.get(False),
+    json.dump({"cpu": peers.cpu(), "threads": a.threads, "rounds": a.rounds, "seconds": a.seconds, "realtime": a.realtime, "backends": backends.get(False), "round_trip_ns": trips,
                "versions": peers.versions("torch", "jax", "jaxlib", "numpy"), "cases": cases}, open(a.out, "w"), indent=1)

@@ -25,6 +25,10 @@ type Ceiling struct {
 	FLOPs float64 `json:"flops"`
 	// Bandwidths are those of working sets of growing size.
 	Bandwidths []Bandwidth `json:"bandwidths"`
+	// RoundTrip is the seconds that a number takes to the cache of another core and back; 0 with one thread. About 1e-7
+	// where the cores share a cache, several times that where they do not: then threads that read what others have
+	// written wait for it, and a virtual machine may be moved from one to the other while it runs.
+	RoundTrip float64 `json:"round_trip_seconds"`
 }
 
 // Bandwidth is bytes read and written a second: in copies, in multiplications in place, or in those of four arrays in turns,
@@ -117,7 +121,45 @@ func (b *Backend) Ceiling(threads int) Ceiling {
 			2*move(func(x []float32) { b.kernels.scale(x, x, 1) }),
 			2*move(inTurns))
 	}
+	if c.Threads > 1 {
+		c.RoundTrip = RoundTrip()
+	}
 	return c
+}
+
+// RoundTrip measures Ceiling's: the least of twenty times, since a thread may be kept from running meanwhile. It is 0
+// where only one thread may run at a time.
+func RoundTrip() float64 {
+	const trips, times = 200, 20
+	if runtime.GOMAXPROCS(0) < 2 {
+		return 0
+	}
+	var ball struct {
+		_ [128]byte
+		n atomic.Int64
+		_ [128]byte
+	}
+	var other sync.WaitGroup
+	other.Go(func() {
+		for i := int64(1); i < 2*trips*times; i += 2 {
+			for ball.n.Load() != i {
+			}
+			ball.n.Store(i + 1)
+		}
+	})
+	least, at := time.Duration(1<<62), int64(0)
+	for range times {
+		start := time.Now()
+		for range trips {
+			ball.n.Store(at + 1)
+			at += 2
+			for ball.n.Load() != at {
+			}
+		}
+		least = min(least, time.Since(start))
+	}
+	other.Wait()
+	return least.Seconds() / trips
 }
 
 // together runs a work of its own on each thread at a time, again and again, and returns how much of it they do a second.
