@@ -349,7 +349,7 @@ t.yaml:13:32: covariate d: of: "price" is neither demand nor a measure`},
 // Every built-in spec plans on the columns that its data has, and its shape is that of its name.
 func TestBuiltinShapes(t *testing.T) {
 	for name, shape := range map[string]Shape{"fraud-handbook": Events, "online-retail-daily": Panels, "online-retail-baskets": Baskets, "m4-hourly": Panels,
-		"shop-daily": Panels, "shop-fraud": Events, "shop-interactions": Baskets, "returns-by-zip": Panels} {
+		"fraud-handbook-wide": Events, "shop-daily": Panels, "shop-fraud": Events, "shop-interactions": Baskets, "returns-by-zip": Panels} {
 		s, err := Builtin(name)
 		if err != nil {
 			t.Fatal(err)
@@ -358,10 +358,10 @@ func TestBuiltinShapes(t *testing.T) {
 			t.Errorf("%s is of shape %s and name %s", name, s.Shape(), s.Name())
 		}
 	}
-	if len(Builtins()) != 8 {
+	if len(Builtins()) != 9 {
 		t.Errorf("%d built-in specs", len(Builtins()))
 	}
-	for spec, preset := range map[string]string{"online-retail-daily": "online-retail", "online-retail-baskets": "online-retail", "m4-hourly": "m4-hourly"} {
+	for spec, preset := range map[string]string{"fraud-handbook-wide": "fraud-handbook", "online-retail-daily": "online-retail", "online-retail-baskets": "online-retail", "m4-hourly": "m4-hourly"} {
 		s, _ := Builtin(spec)
 		m, err := datasets.Preset(preset)
 		if err != nil {
