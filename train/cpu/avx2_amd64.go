@@ -14,8 +14,9 @@ func hasAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasFMA }
 
 // avx2Kernels hand whole vectors to the assembly and what is left over to the portable kernels.
 func avx2Kernels() *kernels {
+	tiles := avx2Tiles()
 	return &kernels{
-		name: "cpu-avx2", tile: avx2Tiles().run, tileCols: avx2TileCols(), columnDot: columnDotAVX2, peak: peakAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
+		name: "cpu-avx2", tile: tiles.run, tileCols: avx2TileCols(), columnDot: tiles.columnDot, peak: peakAVX2, gatherTiles: gatherTilesAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
 		optimKernels: avx2Optim(), dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
 		prefetch: prefetchAVX2, add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
 		bce: bceAVX2, bceGrad: bceGradAVX2,
@@ -82,12 +83,33 @@ func peakAVX2(n int) int {
 	return 2 * 8 * 12 * n
 }
 
-// columnDotAVX2 does the last rows again in a group of eight that ends with them, where there are eight.
-func columnDotAVX2(y, a, x []float32) {
+// gatherTilesAVX2 leaves the last rows to the portable kernel where a whole vector would reach beyond src.
+func gatherTilesAVX2(dst, src []float32, rows, tiles, k, next, ld int) {
+	const slack = 8
+	whole := 0
+	if room := len(src) - (tiles-1)*rows - slack; room >= 0 {
+		whole = min(k, room/ld+1)
+	}
+	if whole > 0 {
+		_ = src[(whole-1)*ld+(tiles-1)*rows+slack-1]
+		_ = dst[(tiles-1)*next+(whole-1)*rows+slack-1]
+		gatherTiles(&dst[0], &src[0], 4*rows, tiles, whole, 4*next, 4*ld)
+	}
+	if whole < k {
+		gatherTilesPortable(dst[whole*rows:], src[whole*ld:], rows, tiles, k-whole, next, ld)
+	}
+}
+
+// columnDot does the last rows again in a group of eight that ends with them, where there are eight; fewer are a tile.
+func (table *tileTable) columnDot(y, a, x []float32) {
 	k := len(x)
 	a = a[:len(y)*k]
+	if len(y) == 0 {
+		return
+	}
 	if len(y) < 8 {
-		columnDotPortable(y, a, x)
+		t := tile{a: a, b: x, c: y, rows: len(y), tiles: 1, cols: 1, k: k, rs: k, cs: 1, ldb: 1, ldc: 1}
+		table.run(&t)
 		return
 	}
 	i := 0

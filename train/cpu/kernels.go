@@ -16,6 +16,9 @@ type kernels struct {
 	tile func(t *tile)
 	// tileCols is the number of columns that tile takes, by rows; 0 where it does not take so many rows.
 	tileCols []int
+	// gatherTiles: dst[t*next+p*rows+i] = src[p*ld+t*rows+i] for t < tiles, p < k and i < rows, at most 8. It may write
+	// up to 7 elements beyond the last of each tile.
+	gatherTiles func(dst, src []float32, rows, tiles, k, next, ld int)
 	// columnDot: y[i] is the chain of fused multiply-adds of a[i*len(x)+p] and x[p] over p from 0.
 	columnDot func(y, a, x []float32)
 	// peak does n rounds of multiply-adds that do not wait for each other and returns how many floating-point operations
@@ -104,7 +107,7 @@ func avx2TileCols() []int { return []int{0, 64, 32, 24, 16, 16, 16, 8, 8, 8, 8, 
 // portableKernels are plain Go: the reference of every other path.
 func portableKernels() *kernels {
 	return &kernels{
-		name: "cpu-portable", tile: tilePortable, tileCols: avx2TileCols(), columnDot: columnDotPortable, actGrad: actGradPortable, silu: siluPortable, siluGrad: siluGradPortable, colSum: colSumPortable,
+		name: "cpu-portable", tile: tilePortable, tileCols: avx2TileCols(), columnDot: columnDotPortable, gatherTiles: gatherTilesPortable, actGrad: actGradPortable, silu: siluPortable, siluGrad: siluGradPortable, colSum: colSumPortable,
 		optimKernels: portableOptim(), dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
 		prefetch: func([]float32) {}, add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
 		bce: bcePortable, bceGrad: bceGradPortable,
@@ -176,6 +179,14 @@ func tilePortable(t *tile) {
 
 // maxTileCols is the largest number in portableTileCols.
 const maxTileCols = 64
+
+func gatherTilesPortable(dst, src []float32, rows, tiles, k, next, ld int) {
+	for p := range k {
+		for t := range tiles {
+			copy(dst[t*next+p*rows:][:rows], src[p*ld+t*rows:][:rows])
+		}
+	}
+}
 
 // columnDotPortable is a tile of one row, with the sides changed.
 func columnDotPortable(y, a, x []float32) {

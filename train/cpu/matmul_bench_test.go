@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"strconv"
-	"strings"
 	"testing"
 )
 
@@ -55,18 +53,7 @@ func BenchmarkMatMul(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	threads := []int{1, 2}
-	if s := os.Getenv("THREADS"); s != "" {
-		threads = nil
-		for _, f := range strings.Split(s, ",") {
-			n, err := strconv.Atoi(f)
-			if err != nil {
-				b.Fatal(err)
-			}
-			threads = append(threads, n)
-		}
-	}
-	for _, of := range threads {
+	for _, of := range []int{1, 2} {
 		for _, s := range products() {
 			b.Run(fmt.Sprintf("%s/%d", s.name(), of), func(b *testing.B) { benchProduct(b, k, s, of) })
 		}

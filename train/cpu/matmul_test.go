@@ -115,3 +115,24 @@ func TestMatmulIsOneChainAnOutput(t *testing.T) {
 		}
 	}
 }
+
+// TestMatmulGoesOn: a product over k in parts is the product over all of k.
+func TestMatmulGoesOn(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	for _, k := range paths() {
+		for _, s := range [][3]int{{1, 37, 100}, {3, 64, 17}, {15, 100, 50}, {70, 130, 64}, {130, 65, 1}, {9, 500, 1}} {
+			mm := randomMatmul(r, s[0], s[1], s[2], 1)
+			want := naiveMatmul(mm)
+			part := mm.normal()
+			w := newWorker(k, 0, 1, part.packLen())
+			for r0 := 0; r0 < mm.k; r0 += 24 {
+				p := part
+				p.a, p.b, p.k, p.more = part.a[r0*part.m:], part.b[r0*part.n:], min(24, mm.k-r0), r0 > 0
+				p.run(w, 0, p.m, 0, p.panels())
+			}
+			if err := same(mm.y, want); err != nil {
+				t.Errorf("%s: %v: %v", k.name, mm, err)
+			}
+		}
+	}
+}

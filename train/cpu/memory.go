@@ -98,9 +98,9 @@ type panelSet struct {
 // panelsOf is the packed form of weight b for a product whose output has the rows of the batch, or nil where the product packs
 // it itself: for a few rows, or where the weight has been written before.
 func (l lowering) panelsOf(b, out int, mm *matmul) *panelSet {
-	few := 4 * packFrom * tileRows // b as it lies is read nearly as fast: the copy must be for many rows
+	few := 48 * tileRows // b as it lies is read nearly as fast: the copy must be for many rows
 	if mm.transB {
-		few = packFrom * tileRows / 4
+		few = 3 * tileRows
 	}
 	if l.buf(b).Kind != program.Param || l.store.frozen || mm.transA || mm.n == 1 || mm.k == 1 || !l.buf(out).PerRow || l.p.Rows < few {
 		return nil

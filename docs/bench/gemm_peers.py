@@ -1,0 +1,134 @@
+"""Float32 matrix products at the shapes of the models: train/cpu beside OpenBLAS (numpy) and PyTorch, in turns.
+
+    python3 docs/bench/gemm_peers.py [--rounds 9] [--threads 1,2] [--only REGEX] [--binary FILE]
+
+The benchmark of train/cpu is built with go test -c, unless --binary names it. Every round runs each engine once on a shape,
+about --ms milliseconds, and the peak: multiply-adds on registers and nothing else, one core. The table shows medians over
+the rounds, in GFLOP/s (a multiply-add is two), our share of the peak of so many cores, and ratios of medians. A shape is
+m x k x n; _ta and _tb mark a transposed side. ONMART_CPU is handed on.
+"""
+import argparse, os, re, statistics, subprocess, sys, tempfile, time
+
+
+def parse():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--rounds", type=int, default=9)
+    ap.add_argument("--threads", default="1,2")
+    ap.add_argument("--only", default="", help="a regular expression of shapes")
+    ap.add_argument("--ms", type=float, default=20)
+    ap.add_argument("--binary", help="the test binary of train/cpu")
+    ap.add_argument("--engines", default="numpy,torch")
+    ap.add_argument("--serve", help=argparse.SUPPRESS)
+    return ap.parse_args()
+
+
+def sizes(name):
+    m, k, n = map(int, name.split("_")[0].split("x"))
+    return m, k, n, "_ta" in name, "_tb" in name
+
+
+def flop(name):
+    m, k, n, _, _ = sizes(name)
+    return 2.0 * m * k * n
+
+
+def serve(engine, threads, ms):
+    """A peer's process: reads names of shapes, prints seconds of one product."""
+    import numpy as np
+    if engine == "torch":
+        import torch
+        torch.set_num_threads(threads)
+    products = {}
+    for line in sys.stdin:
+        name = line.strip()
+        if name not in products:
+            m, k, n, ta, tb = sizes(name)
+            rng = np.random.default_rng(1)
+            a = rng.random((k, m) if ta else (m, k), dtype="f")
+            b = rng.random((n, k) if tb else (k, n), dtype="f")
+            y = np.empty((m, n), "f")
+            if engine == "torch":
+                a, b, y = map(torch.from_numpy, (a, b, y))
+            a, b = a.T if ta else a, b.T if tb else b
+            if engine == "torch":
+                def run(a=a, b=b, y=y):
+                    torch.mm(a, b, out=y)
+            else:
+                def run(a=a, b=b, y=y):
+                    np.matmul(a, b, out=y)
+            products[name] = run
+        run = products[name]
+        run()
+        start = time.perf_counter()
+        run()
+        n = max(1, int(ms / 1000 / max(time.perf_counter() - start, 1e-6)))
+        start = time.perf_counter()
+        for _ in range(n):
+            run()
+        print((time.perf_counter() - start) / n, flush=True)
+
+
+class Peer:
+    def __init__(self, engine, threads, ms):
+        env = dict(os.environ, OPENBLAS_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads))
+        self.p = subprocess.Popen([sys.executable, __file__, "--serve", engine, "--threads", str(threads), "--ms", str(ms)],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+
+    def seconds(self, name):
+        self.p.stdin.write(name + "\n")
+        self.p.stdin.flush()
+        return float(self.p.stdout.readline())
+
+    def close(self):
+        self.p.stdin.close()
+        self.p.wait()
+
+
+def ours(binary, pattern, benchtime):
+    """GFLOP/s by name of the benchmark that match."""
+    text = subprocess.run([binary, "-test.run", "^$", "-test.bench", pattern, "-test.benchtime", benchtime],
+                          capture_output=True, text=True, check=True).stdout
+    found = {}
+    for name, rate in re.findall(r"^Benchmark(\S+?)(?:-\d+)?\s+\d+.*?([\d.e+]+) GFLOP/s", text, re.M):
+        found[name] = float(rate)
+    return found
+
+
+def main(a):
+    here = os.path.dirname(os.path.abspath(__file__))
+    with tempfile.TemporaryDirectory() as tmp:
+        binary = a.binary
+        if not binary:
+            binary = os.path.join(tmp, "cpu.test")
+            subprocess.run(["go", "test", "-c", "-o", binary, "./train/cpu"], check=True, cwd=os.path.join(here, "../.."))
+        binary = os.path.abspath(binary)
+        names = [n.split("/")[1] for n in ours(binary, "MatMul/.*/^1$", "1x") if re.search(a.only, n.split("/")[1])]
+        engines = []
+        for engine in a.engines.split(","):
+            try:
+                __import__(engine)
+                engines.append(engine)
+            except ImportError:
+                print(f"without {engine}: it is not installed", file=sys.stderr)
+        print(f"{'shape':24} threads {'GFLOP/s':>8} {'of peak':>7}" + "".join(f" {e:>8} {'ratio':>6}" for e in engines))
+        for threads in map(int, a.threads.split(",")):
+            peers = {e: Peer(e, threads, a.ms) for e in engines}
+            for name in names:
+                rates = {e: [] for e in ["ours", "peak"] + engines}
+                for _ in range(a.rounds):
+                    rates["ours"] += ours(binary, f"^BenchmarkMatMul$/^{name}$/^{threads}$", f"{a.ms}ms").values()
+                    rates["peak"] += ours(binary, "^BenchmarkPeak$", "5ms").values()
+                    for e, p in peers.items():
+                        rates[e].append(flop(name) / p.seconds(name) / 1e9)
+                med = {e: statistics.median(r) if r else float("nan") for e, r in rates.items()}
+                print(f"{name:24} {threads:7} {med['ours']:8.1f} {100 * med['ours'] / med['peak'] / threads:6.0f}%" +
+                      "".join(f" {med[e]:8.1f} {med['ours'] / med[e]:6.2f}" for e in engines), flush=True)
+            for p in peers.values():
+                p.close()
+
+
+args = parse()
+if args.serve:
+    serve(args.serve, int(args.threads), args.ms)
+else:
+    main(args)
