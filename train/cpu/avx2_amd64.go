@@ -18,6 +18,7 @@ func avx2Kernels() *kernels {
 		name: "cpu-avx2", tile: avx2Tiles().run, tileCols: avx2TileCols(), columnDot: columnDotAVX2, peak: peakAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
 		optimKernels: avx2Optim(), dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
 		prefetch: prefetchAVX2, add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
+		bce: bceAVX2, bceGrad: bceGradAVX2,
 		softmaxLogits: softmaxLogitsAVX2, softmaxExp: softmaxExpAVX2, pinball: pinballAVX2, pinballGrad: pinballGradAVX2,
 		fns: avx2Fns(), laneSum: laneSumAVX2, extreme: extremeAVX2, addTo: addToAVX2,
 		embed: avx2Embed(),
@@ -300,4 +301,37 @@ func pinballGradAVX2(dy, y, t, w, v []float32, c float32) {
 		pinballGrad8(&dy[0], &y[0], &t[0], &w[0], &v[0], c, n)
 	}
 	pinballGradPortable(dy[n:], y[n:], t[n:], w[n:], v[n:], c)
+}
+
+// bceAVX2 pads what is left over to a vector.
+func bceAVX2(terms, z, t, w []float32) {
+	z, t, w = z[:len(terms)], t[:len(terms)], w[:len(terms)]
+	n := len(terms) &^ 7
+	if n > 0 {
+		bce8(&terms[0], &z[0], &t[0], &w[0], n)
+	}
+	if n < len(terms) {
+		var pad [3][8]float32
+		copy(pad[0][:], z[n:])
+		copy(pad[1][:], t[n:])
+		copy(pad[2][:], w[n:])
+		bce8(&pad[0][0], &pad[0][0], &pad[1][0], &pad[2][0], 8)
+		copy(terms[n:], pad[0][:])
+	}
+}
+
+func bceGradAVX2(dz, z, t, w []float32, c float32) {
+	z, t, w = z[:len(dz)], t[:len(dz)], w[:len(dz)]
+	n := len(dz) &^ 7
+	if n > 0 {
+		bceGrad8(&dz[0], &z[0], &t[0], &w[0], c, n)
+	}
+	if n < len(dz) {
+		var pad [3][8]float32
+		copy(pad[0][:], z[n:])
+		copy(pad[1][:], t[n:])
+		copy(pad[2][:], w[n:])
+		bceGrad8(&pad[0][0], &pad[0][0], &pad[1][0], &pad[2][0], c, 8)
+		copy(dz[n:], pad[0][:])
+	}
 }

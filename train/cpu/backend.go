@@ -6,7 +6,7 @@
 // thread and eight, and any size of tile give the same bits; and so do the two paths, AVX2 assembly and
 // portable Go, because the portable one rounds each multiply-add once, as the processor's instruction
 // does. What may not be assumed: that math.Exp and math.Log1p of two architectures agree to the last bit of
-// float64 (BCE, BCEGrad, Standardize and Calibrate use them).
+// float64 (SampledSoftmax, Standardize and Calibrate use them).
 package cpu
 
 import (

@@ -48,6 +48,10 @@ type kernels struct {
 	softmaxLogits func(b, neg, lq, ni []float32, pi, a float32) float32
 	// softmaxExp: e[j] becomes x = exp(e[j] - largest), 0 where that is below -siluBound, and is added to lane j%16.
 	softmaxExp func(sums *lanes, e []float32, largest float32)
+	// bce: terms[i] = w[i] (max(z[i],0) - z[i] t[i] + log(1 + exp(-|z[i]|))); bceGrad: dz[i] = c w[i] (sigmoid(z[i]) - t[i]), with the
+	// arithmetic of bcePortable and bceGradPortable.
+	bce     func(terms, z, t, w []float32)
+	bceGrad func(dz, z, t, w []float32, c float32)
 	// pinball adds the terms of one row to the lanes; t, w and v are as long as y.
 	pinball func(terms *lanes, y, t, w, v []float32)
 	// pinballGrad is the gradient of one row, c = dloss / number of terms.
@@ -103,6 +107,7 @@ func portableKernels() *kernels {
 		name: "cpu-portable", tile: tilePortable, tileCols: avx2TileCols(), columnDot: columnDotPortable, actGrad: actGradPortable, silu: siluPortable, siluGrad: siluGradPortable, colSum: colSumPortable,
 		optimKernels: portableOptim(), dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
 		prefetch: func([]float32) {}, add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
+		bce: bcePortable, bceGrad: bceGradPortable,
 		softmaxLogits: softmaxLogitsPortable, softmaxExp: softmaxExpPortable, pinball: pinballPortable, pinballGrad: pinballGradPortable,
 		fns: portableFns(), laneSum: program.LaneSum, extreme: extremePortable, addTo: addToPortable,
 		embed: portableEmbed(),

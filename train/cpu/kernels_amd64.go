@@ -528,3 +528,13 @@ func maxLanes8(m *float32, x *float32, n int)
 //
 //go:noescape
 func minLanes8(m *float32, x *float32, n int)
+
+// bce8 is kernels.bce for n elements, a positive multiple of 8.
+//
+//go:noescape
+func bce8(terms *float32, z *float32, t *float32, w *float32, n int)
+
+// bceGrad8 is kernels.bceGrad for n elements, a positive multiple of 8.
+//
+//go:noescape
+func bceGrad8(dz *float32, z *float32, t *float32, w *float32, c float32, n int)

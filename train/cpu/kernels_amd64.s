@@ -11389,3 +11389,164 @@ DATA functionConsts<>+1364(SB)/4, $0x40000000
 DATA functionConsts<>+1368(SB)/4, $0x40000000
 DATA functionConsts<>+1372(SB)/4, $0x40000000
 GLOBL functionConsts<>(SB), RODATA|NOPTR, $1376
+
+DATA bceConsts<>+0(SB)/4, $0x3eaaaa68
+DATA bceConsts<>+4(SB)/4, $0x3eaaaa68
+DATA bceConsts<>+8(SB)/4, $0x3eaaaa68
+DATA bceConsts<>+12(SB)/4, $0x3eaaaa68
+DATA bceConsts<>+16(SB)/4, $0x3eaaaa68
+DATA bceConsts<>+20(SB)/4, $0x3eaaaa68
+DATA bceConsts<>+24(SB)/4, $0x3eaaaa68
+DATA bceConsts<>+28(SB)/4, $0x3eaaaa68
+DATA bceConsts<>+32(SB)/4, $0x3e4cf1e3
+DATA bceConsts<>+36(SB)/4, $0x3e4cf1e3
+DATA bceConsts<>+40(SB)/4, $0x3e4cf1e3
+DATA bceConsts<>+44(SB)/4, $0x3e4cf1e3
+DATA bceConsts<>+48(SB)/4, $0x3e4cf1e3
+DATA bceConsts<>+52(SB)/4, $0x3e4cf1e3
+DATA bceConsts<>+56(SB)/4, $0x3e4cf1e3
+DATA bceConsts<>+60(SB)/4, $0x3e4cf1e3
+DATA bceConsts<>+64(SB)/4, $0x3e0ee1ad
+DATA bceConsts<>+68(SB)/4, $0x3e0ee1ad
+DATA bceConsts<>+72(SB)/4, $0x3e0ee1ad
+DATA bceConsts<>+76(SB)/4, $0x3e0ee1ad
+DATA bceConsts<>+80(SB)/4, $0x3e0ee1ad
+DATA bceConsts<>+84(SB)/4, $0x3e0ee1ad
+DATA bceConsts<>+88(SB)/4, $0x3e0ee1ad
+DATA bceConsts<>+92(SB)/4, $0x3e0ee1ad
+DATA bceConsts<>+96(SB)/4, $0x3e118eae
+DATA bceConsts<>+100(SB)/4, $0x3e118eae
+DATA bceConsts<>+104(SB)/4, $0x3e118eae
+DATA bceConsts<>+108(SB)/4, $0x3e118eae
+DATA bceConsts<>+112(SB)/4, $0x3e118eae
+DATA bceConsts<>+116(SB)/4, $0x3e118eae
+DATA bceConsts<>+120(SB)/4, $0x3e118eae
+DATA bceConsts<>+124(SB)/4, $0x3e118eae
+DATA bceConsts<>+128(SB)/4, $0x40000000
+DATA bceConsts<>+132(SB)/4, $0x40000000
+DATA bceConsts<>+136(SB)/4, $0x40000000
+DATA bceConsts<>+140(SB)/4, $0x40000000
+DATA bceConsts<>+144(SB)/4, $0x40000000
+DATA bceConsts<>+148(SB)/4, $0x40000000
+DATA bceConsts<>+152(SB)/4, $0x40000000
+DATA bceConsts<>+156(SB)/4, $0x40000000
+DATA bceConsts<>+160(SB)/4, $0x7fffffff
+DATA bceConsts<>+164(SB)/4, $0x7fffffff
+DATA bceConsts<>+168(SB)/4, $0x7fffffff
+DATA bceConsts<>+172(SB)/4, $0x7fffffff
+DATA bceConsts<>+176(SB)/4, $0x7fffffff
+DATA bceConsts<>+180(SB)/4, $0x7fffffff
+DATA bceConsts<>+184(SB)/4, $0x7fffffff
+DATA bceConsts<>+188(SB)/4, $0x7fffffff
+GLOBL bceConsts<>(SB), RODATA|NOPTR, $192
+
+// func bce8(terms *float32, z *float32, t *float32, w *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·bce8(SB), NOSPLIT, $0-40
+	MOVQ    terms+0(FP), AX
+	MOVQ    z+8(FP), CX
+	MOVQ    t+16(FP), DX
+	MOVQ    w+24(FP), BX
+	MOVQ    n+32(FP), SI
+	VMOVUPS siluConsts<>+32(SB), Y0
+	VMOVUPS siluConsts<>+96(SB), Y1
+	VMOVUPS siluConsts<>+192(SB), Y2
+	VXORPS  Y3, Y3, Y3
+	XORQ    DI, DI
+
+loop:
+	VMOVUPS      (CX)(DI*4), Y4
+	VANDPS       bceConsts<>+160(SB), Y4, Y5
+	VMINPS       Y5, Y0, Y5
+	VMOVAPS      Y1, Y6
+	VFMADD231PS  siluConsts<>+64(SB), Y5, Y6
+	VSUBPS       Y1, Y6, Y7
+	VMOVAPS      Y5, Y5
+	VFMADD231PS  siluConsts<>+128(SB), Y7, Y5
+	VFMADD231PS  siluConsts<>+160(SB), Y7, Y5
+	VMOVUPS      siluConsts<>+352(SB), Y8
+	VFMADD213PS  siluConsts<>+320(SB), Y5, Y8
+	VFMADD213PS  siluConsts<>+288(SB), Y5, Y8
+	VFMADD213PS  siluConsts<>+256(SB), Y5, Y8
+	VFMADD213PS  siluConsts<>+224(SB), Y5, Y8
+	VMULPS       Y5, Y5, Y7
+	VFMSUB213PS  Y5, Y7, Y8
+	VADDPS       Y2, Y8, Y8
+	VPSLLD       $0x17, Y6, Y6
+	VPADDD       Y2, Y6, Y6
+	VMULPS       Y6, Y8, Y8
+	VADDPS       bceConsts<>+128(SB), Y8, Y7
+	VDIVPS       Y7, Y8, Y7
+	VMULPS       Y7, Y7, Y8
+	VMOVUPS      bceConsts<>+96(SB), Y5
+	VFMADD213PS  bceConsts<>+64(SB), Y8, Y5
+	VFMADD213PS  bceConsts<>+32(SB), Y8, Y5
+	VFMADD213PS  bceConsts<>+0(SB), Y8, Y5
+	VMULPS       Y7, Y8, Y8
+	VFMADD231PS  Y5, Y8, Y7
+	VADDPS       Y7, Y7, Y7
+	VMAXPS       Y4, Y3, Y5
+	VFNMADD231PS (DX)(DI*4), Y4, Y5
+	VADDPS       Y5, Y7, Y7
+	VMULPS       (BX)(DI*4), Y7, Y7
+	VMOVUPS      Y7, (AX)(DI*4)
+	ADDQ         $0x08, DI
+	CMPQ         DI, SI
+	JLT          loop
+	VZEROUPPER
+	RET
+
+// func bceGrad8(dz *float32, z *float32, t *float32, w *float32, c float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·bceGrad8(SB), NOSPLIT, $0-48
+	MOVQ         dz+0(FP), AX
+	MOVQ         z+8(FP), CX
+	MOVQ         t+16(FP), DX
+	MOVQ         w+24(FP), BX
+	MOVQ         n+40(FP), SI
+	VBROADCASTSS c+32(FP), Y0
+	VMOVUPS      siluConsts<>+32(SB), Y1
+	VMOVUPS      siluConsts<>+96(SB), Y2
+	VMOVUPS      siluConsts<>+192(SB), Y3
+	VXORPS       Y4, Y4, Y4
+	XORQ         DI, DI
+
+loop:
+	VMOVUPS      (CX)(DI*4), Y4
+	VANDPS       bceConsts<>+160(SB), Y4, Y5
+	VMINPS       Y5, Y1, Y5
+	VMOVAPS      Y2, Y6
+	VFMADD231PS  siluConsts<>+64(SB), Y5, Y6
+	VSUBPS       Y2, Y6, Y9
+	VMOVAPS      Y5, Y7
+	VFMADD231PS  siluConsts<>+128(SB), Y9, Y7
+	VFMADD231PS  siluConsts<>+160(SB), Y9, Y7
+	VMOVUPS      siluConsts<>+352(SB), Y8
+	VFMADD213PS  siluConsts<>+320(SB), Y7, Y8
+	VFMADD213PS  siluConsts<>+288(SB), Y7, Y8
+	VFMADD213PS  siluConsts<>+256(SB), Y7, Y8
+	VFMADD213PS  siluConsts<>+224(SB), Y7, Y8
+	VMULPS       Y7, Y7, Y9
+	VFMSUB213PS  Y7, Y9, Y8
+	VADDPS       Y3, Y8, Y8
+	VPSLLD       $0x17, Y6, Y6
+	VPADDD       Y3, Y6, Y6
+	VMULPS       Y6, Y8, Y8
+	VMOVUPS      (DX)(DI*4), Y7
+	VSUBPS       Y7, Y3, Y9
+	VMOVAPS      Y9, Y5
+	VFMSUB213PS  Y7, Y8, Y5
+	VFNMADD231PS Y7, Y8, Y9
+	VXORPS       Y7, Y7, Y7
+	VCMPPS       $0x01, Y7, Y4, Y7
+	VBLENDVPS    Y7, Y5, Y9, Y9
+	VADDPS       Y3, Y8, Y8
+	VDIVPS       Y8, Y9, Y9
+	VMULPS       (BX)(DI*4), Y0, Y7
+	VMULPS       Y7, Y9, Y9
+	VMOVUPS      Y9, (AX)(DI*4)
+	ADDQ         $0x08, DI
+	CMPQ         DI, SI
+	JLT          loop
+	VZEROUPPER
+	RET

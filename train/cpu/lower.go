@@ -452,47 +452,6 @@ func (l lowering) sliceGrad() {
 	})
 }
 
-// bce is two steps: the terms by row, then their sum by one worker.
-func (l lowering) bce() {
-	z, t, wt, loss := l.arg(0), l.arg(1), l.arg(2), l.out(0)
-	terms, place := l.scratch(l.buf(l.in.Args[0]).Shape[0])
-	written := place
-	written.write, written.unitBytes = true, 4
-	l.emitRows(l.in.Args[0], func(w *worker, lo, hi int) {
-		terms := terms[w.base:]
-		for i := lo; i < hi; i++ {
-			terms[i] = float32(float64(wt[i]) * bceTerm(float64(z[i]), float64(t[i])))
-		}
-	}, l.rows(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false), written)
-	l.emit(alone, func(*worker, int, int) {
-		loss[0] = program.LaneSum(terms) / float32(len(terms))
-	}, place, l.whole(l.in.Outs[0], true))
-}
-
-// bceTerm is max(z,0) - z t + log(1 + exp(-|z|)), which neither overflows nor cancels.
-func bceTerm(z, t float64) float64 {
-	return max(z, 0) - z*t + math.Log1p(math.Exp(-math.Abs(z)))
-}
-
-func (l lowering) bceGrad() {
-	z, t, wt, dloss, dz := l.arg(0), l.arg(1), l.arg(2), l.arg(3), l.out(0)
-	rows := float64(l.buf(l.in.Args[0]).Shape[0])
-	known, constant := l.constant(l.in.Args[3])
-	touches := []access{l.rows(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false), l.rows(l.in.Outs[0], true)}
-	if !constant {
-		touches = append(touches, l.whole(l.in.Args[3], false))
-	}
-	l.emitRows(l.in.Args[0], func(_ *worker, lo, hi int) {
-		scale := known
-		if !constant {
-			scale = dloss[0]
-		}
-		for i := lo; i < hi; i++ {
-			dz[i] = float32(float64(scale) * float64(wt[i]) * (sigmoid(float64(z[i])) - float64(t[i])) / rows)
-		}
-	}, touches...)
-}
-
 // constant is the value of a buffer that one Fill and nothing else writes: who knows it need not wait for it.
 func (l lowering) constant(id int) (value float32, is bool) {
 	for i := range l.p.Instrs {

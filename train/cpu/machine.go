@@ -115,8 +115,8 @@ type worker struct {
 	start   *gate
 	pack    []float32
 	tile    tile
-	product matmul // the part of a product that is under way
-	adam    adamCoef
+	product matmul   // the part of a product that is under way
+	adam    adamCoef // by adamCoef alone
 	adamOf  adamKey
 	drop    dropCoef
 	columns [][]float32 // of data, by gather of the machine

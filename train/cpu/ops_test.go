@@ -489,7 +489,8 @@ func testBCE(t *testing.T, run opRunner, r *rand.Rand, m, _ int) {
 	scale := values(r, 1)
 	scale.f32[0] = -2
 	got := run(program.BCEGrad, program.Attr{}, []operand{z, tt, w, scale}, []operand{values(r, m, 1)}, false, nil)[0]
-	near(t, "gradient", got, grad, func(i int) float64 { return ulp*math.Abs(grad[i]) + 1e-16 })
+	// 1-exp is not exact in the reference either where z is large: 1e-16.
+	near(t, "gradient", got, grad, func(i int) float64 { return 12*ulp*math.Abs(grad[i]) + 1e-16 })
 }
 
 func testAccumulate(t *testing.T, run opRunner, r *rand.Rand, _, _ int) {

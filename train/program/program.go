@@ -113,10 +113,11 @@ const (
 	SliceGrad Op = "slice_grad"
 	// BCE: (z [m,1], t [m,1], w [m,1]) -> (loss [1]). loss = sum_i w_i l_i / m with
 	// l = max(z,0) - z t + log(1 + exp(-|z|)). Each w_i l_i is within 4 units in the last place of float32 of
-	// w_i (1 + |z_i|) (the CPU computes it in float64 and rounds it), then they are summed in LaneSum's order in
-	// float32.
+	// w_i (1 + |z_i|), then they are summed in LaneSum's order in float32.
 	BCE Op = "bce_with_logits"
-	// BCEGrad: (z, t, w, dloss [1]) -> (dz [m,1]). dz_i = dloss w_i (sigmoid(z_i) - t_i) / m.
+	// BCEGrad: (z, t, w, dloss [1]) -> (dz [m,1]). dz_i = dloss w_i (sigmoid(z_i) - t_i) / m. Where t_i is 0 or 1 and |z_i| at
+	// most 87 it is within 8 units of its own last place; past 87 it may be anything of that sign up to its value at 87, if
+	// that is smaller than 1e-35, so that exp need not leave the normal range.
 	BCEGrad Op = "bce_with_logits_grad"
 	// Accumulate: (x [1]) -> (slot). slot += float64(x) * Attr.Scale. Without args: slot += Attr.Scale.
 	Accumulate Op = "accumulate"

@@ -33,6 +33,8 @@ func main() {
 	embed()
 	pause()
 	functions()
+	bce(false)
+	bce(true)
 	Generate()
 }
 
