@@ -102,21 +102,20 @@ func (e *exec) schedule() *program.Data {
 	return &e.data.Data
 }
 
-// macsPerThread is the work below which another thread does not pay: about 200 us of the micro-kernel, so that the
-// barriers in a step stay a small part of it. BenchmarkTrain on two cores: with a second thread, batches of 64 rows of
-// 53k multiply-adds lost up to half, batches of 256 a tenth, 1024 gained 30 %.
-const macsPerThread = 8_000_000
+// macsPerThread is the work below which another thread does not pay: about 15 us of the micro-kernel. The three barriers of a step
+// of a perceptron cost less than 1 us where the threads have a core each (BenchmarkBarrier).
+const macsPerThread = 800_000
 
 // threads that a batch with this much work is worth.
 func (e *exec) threads(macs int) int {
 	if e.always {
 		return len(e.pool.workers)
 	}
-	return threadsFor(macs, len(e.pool.workers))
+	return threadsFor(macs, len(e.pool.workers), macsPerThread)
 }
 
-// threadsFor is how many of n threads so much work is worth.
-func threadsFor(macs, n int) int { return max(1, min(n, macs/macsPerThread)) }
+// threadsFor is how many of n threads so much work is worth, where each must have least.
+func threadsFor(macs, n, least int) int { return max(1, min(n, macs/least)) }
 
 // Run does optimizer steps first .. first+n-1.
 func (e *exec) Run(first, n int, slots []float64) error {

@@ -14,6 +14,9 @@ type Forward struct {
 	pool *pool
 	rows int // of the run under way
 	job  func(w *worker)
+	// least is the multiply-adds that another thread is worth: macsPerThread but in tests.
+	least  int
+	closed bool
 }
 
 // Input is one input of a forward program.
@@ -65,7 +68,7 @@ func forwardOf(st *store, set *program.Set, k *kernels, threads int) *Forward {
 	m := newMachine(set, set.Forward, k, st, nil, threads, nil)
 	m.checks = true
 	m.build(aligned(m.plan.bytes), nil)
-	f := &Forward{m: m, pool: newPool(k, threads, m.pack)}
+	f := &Forward{m: m, pool: newPool(k, threads, m.pack), least: macsPerThread}
 	f.job = func(w *worker) { f.m.forward(w, f.rows) }
 	return f
 }
@@ -80,7 +83,12 @@ func (f *Forward) Parallel(threads int) *Forward {
 }
 
 // Close ends the threads of Parallel. The Forward is of no use after it. Without threads there is nothing to close.
-func (f *Forward) Close() { f.pool.close() }
+func (f *Forward) Close() {
+	if !f.closed {
+		f.closed = true
+		f.pool.close()
+	}
+}
 
 // Inputs lists the inputs in the order in which RunAll takes them: that of the program's buffers.
 func (f *Forward) Inputs() []Input {
@@ -138,6 +146,9 @@ type number interface{ float32 | float64 }
 // run runs the program over the rows.
 func run[X, Y number](f *Forward, in [][]X, rows int, out []Y) error {
 	m := f.m
+	if f.closed {
+		return fmt.Errorf("cpu: program %q: the Forward is closed", m.p.Name)
+	}
 	if len(in) != len(m.in) {
 		return fmt.Errorf("cpu: program %q: %d inputs are given, it has %d", m.p.Name, len(in), len(m.in))
 	}
@@ -163,7 +174,7 @@ func run[X, Y number](f *Forward, in [][]X, rows int, out []Y) error {
 		m.out.tensor = tensor{f64: y}
 	}
 	f.rows = rows
-	n := threadsFor(m.macs/m.p.Rows*rows, len(f.pool.workers))
+	n := threadsFor(m.macs/m.p.Rows*rows, len(f.pool.workers), f.least)
 	f.pool.run(n, f.job)
 	for k := range m.in {
 		m.in[k].tensor = tensor{}

@@ -1,11 +1,14 @@
 package cpu
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/onmart/onmart/train/program"
 )
@@ -358,5 +361,81 @@ func TestForwardWithIndices(t *testing.T) {
 				t.Fatalf("%s, tile %d, a row at a time: %v", k.name, tile, err)
 			}
 		}
+	}
+}
+
+// TestForwardParallel: any number of threads gives the bits of one, for any number of rows, and an index that is none is found
+// whoever has its row.
+func TestForwardParallel(t *testing.T) {
+	const rows = 1500
+	x := inputs(rows)
+	for _, k := range paths() {
+		p, ts := artifact(64)
+		f, err := newForward(k, p, ts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := make([]float64, rows)
+		if err := f.Run(x, rows, want); err != nil {
+			t.Fatal(err)
+		}
+		for _, threads := range []int{1, 2, 3, 8} {
+			g := f.Parallel(threads)
+			for _, n := range []int{1, 2, 9, 64, 65, 777, rows} {
+				g.least = 1
+				got := make([]float64, n)
+				if err := g.Run(x[:n*5], n, got); err != nil {
+					t.Fatal(err)
+				}
+				for i := range got {
+					if math.Float64bits(got[i]) != math.Float64bits(want[i]) {
+						t.Fatalf("%s, %d threads, %d rows: row %d is %v, want %v", k.name, threads, n, i, got[i], want[i])
+					}
+				}
+			}
+			out := make([]float64, rows)
+			if n := testing.AllocsPerRun(10, func() { _ = g.Run(x, rows, out) }); n >= 1 {
+				t.Errorf("%s, %d threads: %v allocations", k.name, threads, n)
+			}
+			g.Close()
+			if err := g.Run(x, rows, out); err == nil {
+				t.Error("a closed Forward ran")
+			}
+			g.Close()
+		}
+	}
+}
+
+// BenchmarkForwardMLP is inference of 32-128-128-1 from float32: one row on one thread, and batches of 1024 on one and two.
+func BenchmarkForwardMLP(b *testing.B) {
+	set := mlp{widths: []int{32, 128, 128}, batch: 64, evalRows: 1024}.set()
+	one, err := NewForward(set.Forward, set.Initial(1))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []struct{ rows, threads int }{{1, 1}, {1024, 1}, {1024, 2}} {
+		b.Run(fmt.Sprintf("rows=%d/threads=%d", c.rows, c.threads), func(b *testing.B) {
+			f := one.Parallel(c.threads)
+			defer f.Close()
+			in, out := [][]float32{make([]float32, 32*c.rows)}, make([]float32, c.rows)
+			for i := range in[0] {
+				in[0][i] = float32(i%17) / 17
+			}
+			took := make([]time.Duration, 0, 1<<18)
+			b.ReportAllocs()
+			for b.Loop() {
+				start := time.Now()
+				if err := f.RunAllF32(in, c.rows, out); err != nil {
+					b.Fatal(err)
+				}
+				if len(took) < cap(took) {
+					took = append(took, time.Since(start))
+				}
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "p50-ns")
+			b.ReportMetric(float64(c.rows)/took[len(took)/2].Seconds(), "p50-rows/s")
+			b.ReportMetric(float64(c.rows)/took[len(took)/10].Seconds(), "best-rows/s")
+		})
 	}
 }

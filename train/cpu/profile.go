@@ -21,8 +21,8 @@ type Profile struct {
 	StepSeconds float64 `json:"step_seconds"`
 	WaitSeconds float64 `json:"wait_seconds"`
 	RestSeconds float64 `json:"rest_seconds"`
-	// PeakGFLOPS and PeakGBs are what one thread reached in the same minute with multiply-adds that wait for nothing, and with
-	// copying from memory to memory. PeakGFLOPS is 0 on the portable path.
+	// PeakGFLOPS and PeakGBs are the Ceiling of one thread, measured in the same second: of multiply-adds, 0 on the portable
+	// path, and of memory.
 	PeakGFLOPS float64 `json:"peak_gflops"`
 	PeakGBs    float64 `json:"peak_gb_s"`
 	// HeldBytes is the memory that weights, optimizer state and a step take, without the data.
@@ -127,7 +127,8 @@ func (b *Backend) Profile(s *program.Set, d program.Data) (*Profile, error) {
 		return nil, fmt.Errorf("cpu: no step of %d rows to measure: %d rows and %d steps", s.Train.Rows, d.Train.Len(), len(d.Rates))
 	}
 	p := &Profile{Backend: b.Name(), Rows: s.Train.Rows, Threads: e.threads(e.train.macs), HeldBytes: e.held()}
-	p.PeakGFLOPS, p.PeakGBs = b.kernels.peakGFLOPS(), peakGBs()
+	c := b.Ceiling(1)
+	p.PeakGFLOPS, p.PeakGBs = c.FLOPs/1e9, c.Memory()/1e9
 	if err := p.measure(e, steps); err != nil {
 		return nil, err
 	}
@@ -212,7 +213,7 @@ func (m *machine) costOf(s *step) (what string, flops, bytes int64) {
 }
 
 // flops is the arithmetic of an instruction: of products exactly, of others by the operations that an element takes, where an
-// exponential counts as ten.
+// exponential counts as ten. It is 0 of operations that move elements, and of those of candidates, which are chosen by row.
 func (m *machine) flops(in *program.Instr) int64 {
 	var each int64
 	n := int64(0)
@@ -243,8 +244,14 @@ func (m *machine) flops(in *program.Instr) int64 {
 		return 25 * arg(0)
 	case program.BCEGrad:
 		each = 15
-	case program.AdamW:
+	case program.AdamW, program.Adam:
 		each = 14
+	case program.Adagrad:
+		each = 7
+	case program.SGD, program.Momentum, program.MovingAverage:
+		each = 4
+	case program.SumSquares, program.RowSumSquares:
+		return 2 * arg(0)
 	case program.RowAdam:
 		for k := 1; k < len(in.Args); k += 2 {
 			n += arg(k)
@@ -262,39 +269,6 @@ func (m *machine) flops(in *program.Instr) int64 {
 		return 6 * arg(0)
 	}
 	return each * n
-}
-
-// peakGFLOPS is what one thread reaches with multiply-adds that wait for nothing: the best of a few milliseconds.
-func (k *kernels) peakGFLOPS() float64 {
-	if k.peak == nil {
-		return 0
-	}
-	const rounds = 100_000
-	best := 0.0
-	for range 8 {
-		start := time.Now()
-		flops := k.peak(rounds)
-		best = max(best, float64(flops)/time.Since(start).Seconds()/1e9)
-	}
-	return best
-}
-
-// bandwidthBytes is the memory that is copied to find its bandwidth: more than any cache there is room for on a workstation.
-const bandwidthBytes = 64 << 20
-
-// peakGBs is what one thread reaches copying memory, read and written bytes together.
-func peakGBs() float64 {
-	from, to := make([]byte, bandwidthBytes), make([]byte, bandwidthBytes)
-	for i := range from {
-		from[i] = byte(i)
-	}
-	best := 0.0
-	for range 4 {
-		start := time.Now()
-		copy(to, from)
-		best = max(best, 2*bandwidthBytes/time.Since(start).Seconds()/1e9)
-	}
-	return best
 }
 
 // Print writes the profile for people, one step of the machine a line.
