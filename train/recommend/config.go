@@ -29,11 +29,13 @@ type Config struct {
 	ALSRegularization float64
 	ALSAlpha          float64
 
-	Dim       int // of the embeddings
-	Recent    int // items that a user's vector is made of
-	Negatives int // items drawn for each step
-	Batch     int
-	Epochs    int
+	Dim        int    // of the embeddings
+	Recent     int    // items that a user's vector is made of
+	Loss       string // of the network: shared, softmax or bpr
+	Negatives  int    // items drawn for each step, for loss shared
+	Candidates int    // items drawn for each row, for the others
+	Batch      int
+	Epochs     int
 	train.Optim
 	HalfLife  int     // days after which a purchase counts half in the network's loss; 0: all alike
 	Anonymous float64 // share of the network's rows in which the user is not known
@@ -48,7 +50,7 @@ func DefaultConfig() Config {
 		Model: string(ranking.Blended), Components: slices.Clone(componentNames), Horizon: 30, Folds: 3, Penalty: 8, NewShare: .5,
 		EASELambda: 400, EASEKeep: 256, EASEItems: 6000, Neighbours: 100,
 		ALSFactors: 128, ALSIterations: 15, ALSRegularization: 20, ALSAlpha: 3,
-		Dim: 64, Recent: 20, Negatives: 256, Batch: 512, Epochs: 6, Optim: train.DefaultOptim(5e-3),
+		Dim: 64, Recent: 20, Loss: lossShared, Negatives: 256, Candidates: 16, Batch: 512, Epochs: 6, Optim: train.DefaultOptim(5e-3),
 		HalfLife: 120, Anonymous: .3,
 	}
 }
@@ -96,8 +98,12 @@ func Settings() []Setting {
 		train.Count("dim", "numbers in a vector of the network", 1, 1024, func(c *Config) *int { return &c.Dim }),
 		train.Count("recent", "latest items that a user's vector is made of", 1, 500,
 			func(c *Config) *int { return &c.Recent }),
-		train.Count("negatives", "items drawn by popularity for each step, against which what was bought must win", 1, 1<<16,
+		train.Choice("loss", "of the network: softmax over items that all rows of a step share, or over items that each row draws, or BPR over those; the latter two train on the CPU alone",
+			[]string{lossShared, lossSoftmax, lossBPR}, func(c *Config) *string { return &c.Loss }),
+		train.Count("negatives", "items drawn by popularity for each step, against which what was bought must win, with loss shared", 1, 1<<16,
 			func(c *Config) *int { return &c.Negatives }),
+		train.Count("candidates", "items drawn by popularity for each row, with the other losses", 1, 1<<12,
+			func(c *Config) *int { return &c.Candidates }),
 		train.Count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
 		train.Count("epochs", "passes over the purchases", 1, 10_000, func(c *Config) *int { return &c.Epochs }),
 	}, train.OptimSettings(func(c *Config) *train.Optim { return &c.Optim }, train.TableOptimizers()), []Setting{

@@ -33,7 +33,8 @@ const tile = 64
 // items (as in YouTube's candidate generation, Covington et al. 2016, and FISM, Kabbur et al. 2013); an item has
 // another vector as what is offered. What was bought must win against items that are drawn in proportion to their
 // sales: by a softmax whose logits are corrected for that (Bengio, Senecal 2008), so that popularity is learned
-// too.
+// too. The items are drawn once a step for all rows or, with other losses than the default, a few for each row: by the
+// same softmax, or by the pairs of BPR.
 func (c *Config) Compile(users, items, rows int) (*program.Set, error) {
 	build := func(b *graph.Builder) (graph.Model, error) {
 		offered := b.Table(recommender.ItemTable, items, c.Dim, firstScale)
@@ -42,6 +43,9 @@ func (c *Config) Compile(users, items, rows int) (*program.Set, error) {
 		user := b.Add(b.Lookup(own, b.Input(recommender.InputUser, 1)),
 			b.Lookup(bought, b.Input(recommender.InputRecent, c.Recent)))
 		item, weight := b.Input(columnItem, 1), b.Input(columnWeight, 1)
+		if c.Loss != lossShared {
+			return graph.Model{Loss: c.candidates(b, offered, user, item, weight), Output: user}, nil
+		}
 		pos := b.RowDot(user, b.Lookup(offered, item))
 		drawn := b.Sample(b.Const(constCDF, items), c.Negatives)
 		neg := b.MatMulT(user, b.Lookup(offered, drawn))
@@ -49,6 +53,24 @@ func (c *Config) Compile(users, items, rows int) (*program.Set, error) {
 			Output: user}, nil
 	}
 	return graph.Compile(build, c.Options(min(c.Batch, rows), rows, tile))
+}
+
+// Names of the losses.
+const (
+	lossShared  = "shared"  // a softmax over items that all rows of a step share
+	lossSoftmax = "softmax" // a softmax over items that each row draws for itself
+	lossBPR     = "bpr"     // the pairs of Rendle et al. 2009, over the same
+)
+
+// candidates is the loss of each row's own candidates.
+func (c *Config) candidates(b *graph.Builder, offered, user, item, weight *graph.Node) *graph.Node {
+	items := offered.Shape()[0]
+	idx := b.Concat(item, b.SampleRows(b.Const(constCDF, items), c.Candidates))
+	scores := b.LookupDot(offered, idx, user)
+	if c.Loss == lossBPR {
+		return b.CandidateBPR(scores, idx, weight)
+	}
+	return b.CandidateSoftmax(scores, idx, b.Const(constLogQ, items), weight)
 }
 
 // companions is how many of a user's lines, up to and with the purchase of a row, the row's recent items are drawn
@@ -185,7 +207,12 @@ func (f *fitting) run(ctx context.Context, l *ranking.Log, now int64) (*network,
 	if f.explain != nil {
 		f.explain(set, data)
 	}
-	init := append(set.Initial(f.seed), sampling(l)...)
+	init := set.Initial(f.seed)
+	for _, t := range sampling(l) { // a loss may want one of them alone
+		if slices.ContainsFunc(set.Consts, func(c program.TensorSpec) bool { return c.Name == t.Name }) {
+			init = append(init, t)
+		}
+	}
 	init.Sort()
 	task := train.Task{Set: set, Data: data, Init: init, Plateau: f.config.Plateau()}
 	do := f.do

@@ -17,6 +17,7 @@ import (
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/score/model/recommender"
 	"github.com/onmart/onmart/train/cpu"
+	"github.com/onmart/onmart/train/program"
 
 	"github.com/onmart/onmart/train/traintest"
 )
@@ -400,6 +401,53 @@ func TestProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	traintest.Run(t, traintest.Case{Set: set, Data: data, Consts: sampling(&h.Log), Learns: .05})
+}
+
+// TestLosses: with items that each row draws for itself the network's program passes what the processor's can be held to,
+// and finds what is planted.
+func TestLosses(t *testing.T) {
+	for _, loss := range []string{lossSoftmax, lossBPR} {
+		t.Run(loss, func(t *testing.T) {
+			s := source(t, shop(20, 24, 60))
+			h, err := s.Load(t.Context(), beginning, end, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := small()
+			if err := c.Set([]string{"loss=" + loss, "candidates=7", "epochs=8"}); err != nil {
+				t.Fatal(err)
+			}
+			set, data, err := (&fitting{config: &c, seed: 1}).bind(&h.Log, day(60))
+			if err != nil {
+				t.Fatal(err)
+			}
+			consts := slices.DeleteFunc(sampling(&h.Log), func(x program.Tensor) bool {
+				return !slices.ContainsFunc(set.Consts, func(c program.TensorSpec) bool { return c.Name == x.Name })
+			})
+			held := traintest.Case{Set: set, Data: data, Consts: consts}
+			for _, test := range []func(testing.TB, traintest.Case){traintest.Gradients, traintest.Threads, traintest.Portable} {
+				test(t, held)
+			}
+
+			s = source(t, shop(80, 40, 140))
+			c.Model, c.Epochs = "embedding", 12
+			o := options(t, s, c)
+			o.Train, o.Test = datasets.Range{From: day(0), To: day(120)}, &datasets.Range{From: day(120), To: day(140)}
+			sum, err := Train(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			popular := 0.0
+			for _, b := range sum.Test.Baselines {
+				if b.Name == "popular" {
+					popular = b.Metrics["ndcg_at_10"]
+				}
+			}
+			if got := sum.Test.Model["ndcg_at_10"]; !(popular > 0 && got > popular+.05) {
+				t.Errorf("nDCG %.3f, popularity %.3f", got, popular)
+			}
+		})
+	}
 }
 
 // TestRows: what a row says was bought by then, without the item itself.
