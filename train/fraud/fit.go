@@ -49,6 +49,10 @@ type bindings struct {
 // bind compiles the model for the rows of fit and puts them, and those of valid behind them, in its columns.
 func (f *fitting) bind(fit, valid *Rows, epochs int) (*bindings, error) {
 	b := &bindings{standard: newStandard(fit, f.log)}
+	if len(b.standard.constant) == len(fit.Features) {
+		return nil, fmt.Errorf("each of the %d features has one value in all %d rows that are fitted: there is nothing to learn from; "+
+			"take a longer range or other features", len(fit.Features), fit.Len())
+	}
 	var err error
 	if b.set, err = f.config.Compile(len(fit.Features), fit.Len()); err != nil {
 		return nil, err

@@ -21,6 +21,9 @@ func Load(ctx context.Context, d *datasets.Dataset, r datasets.Range, features [
 	if err != nil {
 		return nil, err
 	}
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Dir(), err)
+	}
 	return c.finish(), nil
 }
 

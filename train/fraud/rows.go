@@ -8,6 +8,7 @@ package fraud
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"strconv"
@@ -91,7 +92,11 @@ type collector struct {
 	place   map[string]int32 // text ids
 	placeID map[int64]int32  // number ids
 	ids     []int64          // number ids by place
+	strange *strangeLabel    // the first label that is neither 0 nor 1
 }
+
+// strangeLabel is one that says neither fraud nor genuine.
+type strangeLabel struct{ value, time int64 }
 
 func newCollector(features []string) *collector {
 	return &collector{
@@ -136,11 +141,43 @@ func (c *collector) add(b *datasets.Batch) {
 		if r.Null != nil {
 			r.Null = append(r.Null, null)
 		}
-		r.Y = append(r.Y, !null && label.Ints[i] != 0)
+		y := int64(0)
+		if !null {
+			y = label.Ints[i]
+		}
+		if y != 0 && y != 1 && c.strange == nil {
+			c.strange = &strangeLabel{y, b.Column(datasets.TransDatetime).Ints[i]}
+		}
+		r.Y = append(r.Y, y == 1)
 	}
 	for f, name := range r.Features {
 		r.Values[f] = append(r.Values[f], b.Column(name).Floats...)
 	}
+}
+
+// check refuses what cannot be learned from: labels that are neither 0 nor 1, and values that are no numbers.
+func (c *collector) check() error {
+	if l := c.strange; l != nil {
+		return fmt.Errorf("%s is %d in the transaction of %s: want 1 for a fraud, 0 for a genuine one, or nothing where it is not known; "+
+			"correct the mapping and import again", datasets.IsFraud, l.value, datasets.FormatTime(l.time))
+	}
+	for f, name := range c.rows.Features {
+		bad, first := 0, 0
+		for i, x := range c.rows.Values[f] {
+			if math.IsNaN(x) || math.IsInf(x, 0) {
+				if bad == 0 {
+					first = i
+				}
+				bad++
+			}
+		}
+		if bad > 0 {
+			return fmt.Errorf("feature %s is %v in the transaction of %s, and no finite number in %d of %d rows: "+
+				"make the features again, with a spec that gives it a value there or without it",
+				name, c.rows.Values[f][first], datasets.FormatTime(c.rows.Time[first]), bad, c.rows.Len())
+		}
+	}
+	return nil
 }
 
 func (c *collector) addCards(user *datasets.Column, n int) {
