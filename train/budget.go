@@ -1,10 +1,17 @@
 package train
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/onmart/onmart/internal/atomicdir"
 	"github.com/onmart/onmart/internal/progress"
 )
 
@@ -122,4 +129,54 @@ func (r *run) epochTime() time.Duration {
 		sum /= float64(k)
 	}
 	return time.Duration(sum * float64(time.Second))
+}
+
+// fitShare is how much of the time that is left the epochs of a run may take by what the runs before it took: a machine is
+// not equally fast all the time.
+const fitShare = .9
+
+// Fits is how many of so many epochs of a part over so many rows, with as many over later rows after it, fit into what is left of
+// the budget, by the speed of the runs so far: fewer epochs from the start, whose learning rate is annealed in them, are better
+// than more that are cut off. It is all of them where there is no budget or nothing to measure by, and 0 where none fits. What
+// was decided once holds over a resume.
+func (s *Session) Fits(part string, epochs, rows int, later float64) (int, error) {
+	path := filepath.Join(CheckpointDir(s.Out.Dir), part+".epochs")
+	if s.Out.Resume {
+		if n, err := savedEpochs(path, epochs); n > 0 || err != nil {
+			return n, err
+		}
+		// A run that was begun for all of them goes on so.
+		if begun, err := filepath.Glob(filepath.Join(CheckpointDir(s.Out.Dir), part+"*")); len(begun) > 0 || err != nil {
+			return epochs, err
+		}
+	}
+	left, limited := s.Left()
+	_, speed := s.Seconds()
+	if !limited || speed == 0 {
+		return epochs, nil
+	}
+	n := int(max(0, left.Seconds()) * speed * fitShare / (float64(rows) + later))
+	if n >= epochs || n == 0 {
+		return min(n, epochs), nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return 0, err
+	}
+	return n, atomicdir.WriteFile(path, fmt.Appendln(nil, n), true)
+}
+
+// savedEpochs reads what Fits decided, 0 where it has not.
+func savedEpochs(path string, most int) (int, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || n < 1 || n > most {
+		return 0, fmt.Errorf("%s does not hold a number of epochs up to %d; train anew with --force in place of --resume", path, most)
+	}
+	return n, nil
 }

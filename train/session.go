@@ -397,3 +397,11 @@ func (s *Session) Remove() {
 		s.Note("the checkpoint is no longer needed and could not be removed: %v", err)
 	}
 }
+
+// Plural is a count with its noun.
+func Plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

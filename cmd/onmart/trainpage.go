@@ -178,7 +178,11 @@ func rateChart(curves []train.Curve) report.Chart {
 
 // sameRates tells whether two runs had the same learning rates, as near as one can see.
 func sameRates(a, b *train.Curve) bool {
-	return slices.EqualFunc(a.Epochs, b.Epochs, func(x, y train.Epoch) bool { return math.Abs(x.Rate-y.Rate) <= .01*(x.Rate+y.Rate) })
+	most := 0.
+	for _, e := range a.Epochs {
+		most = max(most, e.Rate)
+	}
+	return slices.EqualFunc(a.Epochs, b.Epochs, func(x, y train.Epoch) bool { return math.Abs(x.Rate-y.Rate) <= .01*most })
 }
 
 // tuningSection is the trials as a table and as plots.
@@ -263,8 +267,20 @@ func shareOfEpochs(x float64) string {
 	return fmt.Sprintf("1/%.0f of the epochs", 1/x)
 }
 
-// logSpan is the ratio of a setting's values from which its logarithm is drawn.
-const logSpan = 15
+// logSpan is the ratio of a setting's values from which its logarithm may be drawn.
+const logSpan = 4
+
+// spreadByLog tells whether values lie more evenly in their logarithms: the middle one is then nearer to the middle there.
+func spreadByLog(xs []float64) bool {
+	xs = slices.Clone(xs)
+	slices.Sort(xs)
+	least, most, middle := xs[0], xs[len(xs)-1], xs[len(xs)/2]
+	if !(least > 0) || most/least < logSpan {
+		return false
+	}
+	plain := math.Abs((middle-least)/(most-least) - .5)
+	return math.Abs(math.Log(middle/least)/math.Log(most/least)-.5) < plain
+}
 
 // settingChart is the figure after the first rung, which all trials have, against a setting.
 func settingChart(r *tune.Result, name string) report.Chart {
@@ -275,7 +291,6 @@ func settingChart(r *tune.Result, name string) report.Chart {
 	if !numericSetting(r, name) {
 		return settingBars(r, name, caption)
 	}
-	least, most := math.Inf(1), math.Inf(-1)
 	value := func(t *tune.Trial) float64 {
 		v, _ := settingOf(t, name)
 		x, err := strconv.ParseFloat(v, 64)
@@ -284,11 +299,14 @@ func settingChart(r *tune.Result, name string) report.Chart {
 		}
 		return x
 	}
+	var values []float64
 	for i := range r.Trials {
-		least, most = min(least, value(&r.Trials[i])), max(most, value(&r.Trials[i]))
+		if v := value(&r.Trials[i]); !math.IsNaN(v) {
+			values = append(values, v)
+		}
 	}
 	l := report.Line{Title: "Figure and " + name, Caption: caption + ".", X: report.Axis{Label: name}}
-	logs := least > 0 && most/least > logSpan
+	logs := len(values) > 0 && spreadByLog(values)
 	if logs {
 		l.X.Label = "log10 of " + name
 	}

@@ -465,6 +465,11 @@ func (t *trainer) networks(ctx context.Context) (final *fitted, folds []*forecas
 			}
 			t.first, epochs = nil, t.Config.Epochs
 		}
+		if k > 0 {
+			if epochs, err = t.fits(fmt.Sprintf("fold%d", k+1), epochs, p, len(t.origins)-k); err != nil {
+				return nil, nil, err
+			}
+		}
 		m, best, err := t.seeds(ctx, fmt.Sprintf("fold%d", k+1), fmt.Sprintf("training up to fold %d of %d", k+1, len(t.origins)),
 			p, epochs, k)
 		if err != nil {
@@ -480,7 +485,11 @@ func (t *trainer) networks(ctx context.Context) (final *fitted, folds []*forecas
 		folds = append(folds, net)
 	}
 	all := drawn(t.view, &t.model.Design, t.drawOptions(t.known))
-	final, _, err = t.seeds(ctx, "all", fmt.Sprintf("training on all of it, %d epochs", epochs), prepare(all, nil), epochs, len(t.origins))
+	p := prepare(all, nil)
+	if epochs, err = t.fits("all", epochs, p, 0); err != nil {
+		return nil, nil, err
+	}
+	final, _, err = t.seeds(ctx, "all", "training on all of it, "+train.Plural(epochs, "epoch"), p, epochs, len(t.origins))
 	return final, folds, err
 }
 

@@ -126,6 +126,17 @@ func (t *trainer) seeds(ctx context.Context, part, label string, p *prepared, ep
 	return m, best, err
 }
 
+// fits is how many of so many epochs of a part, with as many of more parts after it, fit into the budget, at least one.
+func (t *trainer) fits(part string, epochs int, p *prepared, more int) (int, error) {
+	runs := float64(t.Ensemble() * (more + 1))
+	n, err := t.session.Fits(part, epochs, p.fit, (runs-1)*float64(p.fit))
+	if err == nil && n < epochs {
+		n = max(n, 1)
+		t.Note("--max-time %s leaves time for %d epochs in place of %d", t.MaxTime, n, epochs)
+	}
+	return n, err
+}
+
 // later is what has to be trained after a run, as its budget sees it: each other fold and all of it take about as long an epoch
 // as this, because rows are drawn down to as many.
 func (t *trainer) later(k, s int) func(epoch time.Duration, done, best int) time.Duration {

@@ -3,13 +3,11 @@ package fraud
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"os"
 	"strings"
 	"time"
 
-	"github.com/onmart/onmart/internal/progress"
 	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/program"
 )
@@ -49,7 +47,7 @@ func (t *trainer) fit(ctx context.Context) (*fitted, *chosen, error) {
 	}
 	last := nets[len(nets)-1]
 	if t.Valid == nil {
-		refitted, err := t.refit(ctx, c, last[0])
+		refitted, err := t.refit(ctx, c)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -140,8 +138,19 @@ func (t *trainer) decide(nets [][]*fitted) (*chosen, error) {
 
 // refit trains on all rows with each seed. Where the budget is out before the first is, there is none, and the networks that
 // chose the epoch are what is kept: an artifact of the rows that they saw.
-func (t *trainer) refit(ctx context.Context, c *chosen, first *fitted) ([]*fitted, error) {
+func (t *trainer) refit(ctx context.Context, c *chosen) ([]*fitted, error) {
 	var nets []*fitted
+	epochs, err := t.session.Fits("refit", c.epochs, t.rows.Len(), float64((t.Ensemble()-1)*t.rows.Len()))
+	if err != nil {
+		return nil, err
+	}
+	if epochs == 0 {
+		return t.withoutRefit(nil)
+	}
+	if epochs < c.epochs {
+		t.Note("--max-time %s leaves time to train on all rows for %d epochs in place of %d", t.MaxTime, epochs, c.epochs)
+		c.epochs = epochs
+	}
 	for s := range t.Ensemble() {
 		label, part := t.label("refit", 1, 0, s)
 		run := fitting{config: &t.Config, seed: t.Seed + uint64(s), scales: first.result.Scales}
@@ -149,7 +158,7 @@ func (t *trainer) refit(ctx context.Context, c *chosen, first *fitted) ([]*fitte
 		later := func(epoch time.Duration, done, _ int) time.Duration {
 			return time.Duration(float64(epoch) * float64(done) * rest)
 		}
-		m, err := t.phase(ctx, part, fmt.Sprintf("%s, %d epochs", label, c.epochs), "refit", &run, t.rows, nil, c.epochs, later)
+		m, err := t.phase(ctx, part, label+", "+train.Plural(c.epochs, "epoch"), "refit", &run, t.rows, nil, c.epochs, later)
 		var short *train.TooShort
 		if errors.As(err, &short) {
 			return t.withoutRefit(nets)
@@ -159,6 +168,7 @@ func (t *trainer) refit(ctx context.Context, c *chosen, first *fitted) ([]*fitte
 		}
 		nets = append(nets, m)
 	}
+	c.epochs = len(nets[0].result.Epochs) // fewer where the budget ended it
 	return nets, nil
 }
 
@@ -232,6 +242,3 @@ func logLoss(z []float32, y []bool, positiveWeight float64) float64 {
 	}
 	return sum / float64(len(z))
 }
-
-// number formats a count with its noun.
-func number(n int, noun string) string { return fmt.Sprintf("%s %s", progress.Count(int64(n)), noun) }

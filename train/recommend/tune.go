@@ -164,8 +164,19 @@ func shared[T any](t *trainer, key string, make func() (T, error)) (T, error) {
 // network is the training of the network on a log up to now, with each seed, as parts of the session.
 func (t *trainer) network(ctx context.Context, l *ranking.Log, now int64, name string) (*network, error) {
 	var nets []*network
+	c := t.Config
+	if t.trial == nil {
+		n, err := t.session.Fits(name, c.Epochs, len(l.User), t.linesAfter(name, len(l.User), 0))
+		if err != nil {
+			return nil, err
+		}
+		if n = max(n, 1); n < c.Epochs {
+			t.Note("--max-time %s leaves time for %d epochs of the network in place of %d", t.MaxTime, n, c.Epochs)
+			c.Epochs = n
+		}
+	}
 	for s := range t.Ensemble() {
-		f := fitting{config: &t.Config, seed: t.Seed + uint64(s), explain: t.Explain}
+		f := fitting{config: &c, seed: t.Seed + uint64(s), explain: t.Explain}
 		p := train.Part{Name: name, Label: "network, " + name}
 		if n := t.Ensemble(); n > 1 {
 			p.Name, p.Label = fmt.Sprintf("%s-seed%d", name, s+1), fmt.Sprintf("network, %s, seed %d of %d", name, s+1, n)
@@ -204,6 +215,14 @@ func (t *trainer) network(ctx context.Context, l *ranking.Log, now int64, name s
 // later is what the network has still to be trained on after a run, as its budget sees it: the folds after this one and all
 // of it, for as many epochs as this one has done.
 func (t *trainer) later(name string, rows, seed int) func(epoch time.Duration, done, best int) time.Duration {
+	lines := t.linesAfter(name, rows, seed)
+	return func(epoch time.Duration, done, _ int) time.Duration {
+		return time.Duration(float64(epoch) * float64(done) * lines / float64(rows))
+	}
+}
+
+// linesAfter is the lines of all runs after one.
+func (t *trainer) linesAfter(name string, rows, seed int) float64 {
 	var lines float64
 	if name != "all" {
 		lines = float64(len(t.history.Log.User))
@@ -216,10 +235,7 @@ func (t *trainer) later(name string, rows, seed int) func(epoch time.Duration, d
 		}
 	}
 	seeds := float64(t.Ensemble())
-	lines = lines*seeds + (seeds-1-float64(seed))*float64(rows)
-	return func(epoch time.Duration, done, _ int) time.Duration {
-		return time.Duration(float64(epoch) * float64(done) * lines / float64(rows))
-	}
+	return lines*seeds + (seeds-1-float64(seed))*float64(rows)
 }
 
 // begun is what the run log says of the training before it begins.

@@ -107,10 +107,17 @@ var ErrTime = errors.New("the time was over")
 // Hyperband (Li et al. 2018), whose regret is least near e.
 const halving = 3
 
-// Rungs is the plan for so many trials: the first rung takes a ninth of the epochs from 9 trials on, a third from 3 on.
+// manyTrials is from how many trials on there is a rung of a ninth of the epochs. The figures of so few epochs say which
+// settings are far off, and otherwise favour those that learn fast.
+const manyTrials = 27
+
+// Rungs is the plan for so many trials: the first rung takes a third of the epochs from 3 trials on, a ninth from 27 on.
 func Rungs(trials int) []Rung {
 	steps := 0
-	for n := trials; n >= halving && steps < 2; n /= halving {
+	if trials >= halving {
+		steps++
+	}
+	if trials >= manyTrials {
 		steps++
 	}
 	var out []Rung
