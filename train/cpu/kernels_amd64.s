@@ -159,6 +159,8 @@ tiles:
 	JMP     loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
 	ADDQ       BX, R11
@@ -171,14 +173,16 @@ zero:
 	PREFETCHT0 60(R11)
 	ADDQ       BX, R11
 	PREFETCHT0 60(R11)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
+
+last:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -284,6 +288,8 @@ tiles:
 	JMP     loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
 	ADDQ       BX, R11
@@ -299,16 +305,18 @@ zero:
 	PREFETCHT0 60(R11)
 	ADDQ       BX, R11
 	PREFETCHT0 60(R11)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
+
+last:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -427,6 +435,8 @@ tiles:
 	JMP     loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
 	ADDQ       BX, R11
@@ -445,18 +455,20 @@ zero:
 	PREFETCHT0 60(R11)
 	ADDQ       BX, R11
 	PREFETCHT0 60(R11)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
-	VXORPS     Y11, Y11, Y11
+
+last:
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -1463,14 +1475,18 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
 	ADDQ       BX, R11
 	PREFETCHT0 28(R11)
 	ADDQ       BX, R11
 	PREFETCHT0 28(R11)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -1590,16 +1606,20 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
 	ADDQ       BX, R11
 	PREFETCHT0 60(R11)
 	ADDQ       BX, R11
 	PREFETCHT0 60(R11)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -1731,18 +1751,22 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
 	ADDQ       BX, R11
 	PREFETCHT0 92(R11)
 	ADDQ       BX, R11
 	PREFETCHT0 92(R11)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -1887,20 +1911,24 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
 	ADDQ       BX, R11
 	PREFETCHT0 124(R11)
 	ADDQ       BX, R11
 	PREFETCHT0 124(R11)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -2051,6 +2079,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
 	ADDQ       BX, R11
@@ -2060,9 +2090,11 @@ zero:
 	PREFETCHT0 28(R11)
 	ADDQ       BX, R11
 	PREFETCHT0 28(R11)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -2216,6 +2248,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
 	ADDQ       BX, R11
@@ -2225,12 +2259,14 @@ zero:
 	PREFETCHT0 60(R11)
 	ADDQ       BX, R11
 	PREFETCHT0 60(R11)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -2401,6 +2437,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
 	ADDQ       BX, R11
@@ -2410,15 +2448,17 @@ zero:
 	PREFETCHT0 92(R11)
 	ADDQ       BX, R11
 	PREFETCHT0 92(R11)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -2602,6 +2642,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
 	ADDQ       BX, R12
@@ -2614,10 +2656,12 @@ zero:
 	PREFETCHT0 28(R12)
 	ADDQ       BX, R12
 	PREFETCHT0 28(R12)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -2808,6 +2852,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
 	ADDQ       BX, R12
@@ -2820,14 +2866,16 @@ zero:
 	PREFETCHT0 60(R12)
 	ADDQ       BX, R12
 	PREFETCHT0 60(R12)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -3034,6 +3082,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
 	ADDQ       BX, R12
@@ -3049,11 +3099,13 @@ zero:
 	PREFETCHT0 28(R12)
 	ADDQ       BX, R12
 	PREFETCHT0 28(R12)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -3278,6 +3330,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
 	ADDQ       BX, R12
@@ -3293,16 +3347,18 @@ zero:
 	PREFETCHT0 60(R12)
 	ADDQ       BX, R12
 	PREFETCHT0 60(R12)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -3546,6 +3602,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
 	ADDQ       BX, R12
@@ -3564,12 +3622,14 @@ zero:
 	PREFETCHT0 28(R12)
 	ADDQ       BX, R12
 	PREFETCHT0 28(R12)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -3828,6 +3888,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
 	ADDQ       BX, R12
@@ -3846,18 +3908,20 @@ zero:
 	PREFETCHT0 60(R12)
 	ADDQ       BX, R12
 	PREFETCHT0 60(R12)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
-	VXORPS     Y11, Y11, Y11
-	VXORPS     Y12, Y12, Y12
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	VXORPS Y12, Y12, Y12
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -4140,6 +4204,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R13
 	ADDQ       BX, R13
 	ADDQ       BX, R13
@@ -4161,13 +4227,15 @@ zero:
 	PREFETCHT0 28(R13)
 	ADDQ       BX, R13
 	PREFETCHT0 28(R13)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -4458,6 +4526,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R13
 	ADDQ       BX, R13
 	ADDQ       BX, R13
@@ -4482,14 +4552,16 @@ zero:
 	PREFETCHT0 28(R13)
 	ADDQ       BX, R13
 	PREFETCHT0 28(R13)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -4813,6 +4885,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R13
 	ADDQ       BX, R13
 	ADDQ       BX, R13
@@ -4840,15 +4914,17 @@ zero:
 	PREFETCHT0 28(R13)
 	ADDQ       BX, R13
 	PREFETCHT0 28(R13)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -5207,6 +5283,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R14
 	ADDQ       BX, R14
 	ADDQ       BX, R14
@@ -5237,16 +5315,18 @@ zero:
 	PREFETCHT0 28(R14)
 	ADDQ       BX, R14
 	PREFETCHT0 28(R14)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -5639,6 +5719,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R14
 	ADDQ       BX, R14
 	ADDQ       BX, R14
@@ -5672,17 +5754,19 @@ zero:
 	PREFETCHT0 28(R14)
 	ADDQ       BX, R14
 	PREFETCHT0 28(R14)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
-	VXORPS     Y11, Y11, Y11
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
@@ -6108,6 +6192,8 @@ tiles:
 	JMP        loop
 
 zero:
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
 	MOVQ       R8, R14
 	ADDQ       BX, R14
 	ADDQ       BX, R14
@@ -6144,18 +6230,20 @@ zero:
 	PREFETCHT0 28(R14)
 	ADDQ       BX, R14
 	PREFETCHT0 28(R14)
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
-	VXORPS     Y11, Y11, Y11
-	VXORPS     Y12, Y12, Y12
+
+last:
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	VXORPS Y12, Y12, Y12
 
 loop:
 	PREFETCHT0   (DI)(DX*4)
