@@ -47,7 +47,7 @@ func (t *trainer) fit(ctx context.Context) (*fitted, *chosen, error) {
 	}
 	last := nets[len(nets)-1]
 	if t.Valid == nil {
-		refitted, err := t.refit(ctx, c)
+		refitted, err := t.refit(ctx, c, last[0])
 		if err != nil {
 			return nil, nil, err
 		}
@@ -138,7 +138,7 @@ func (t *trainer) decide(nets [][]*fitted) (*chosen, error) {
 
 // refit trains on all rows with each seed. Where the budget is out before the first is, there is none, and the networks that
 // chose the epoch are what is kept: an artifact of the rows that they saw.
-func (t *trainer) refit(ctx context.Context, c *chosen) ([]*fitted, error) {
+func (t *trainer) refit(ctx context.Context, c *chosen, first *fitted) ([]*fitted, error) {
 	var nets []*fitted
 	epochs, err := t.session.Fits("refit", c.epochs, t.rows.Len(), float64((t.Ensemble()-1)*t.rows.Len()))
 	if err != nil {
