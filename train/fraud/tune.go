@@ -57,7 +57,7 @@ func (t *trainer) tune(ctx context.Context) error {
 func (t *trainer) trial(ctx context.Context, x tune.Trial, share float64) (tune.Outcome, error) {
 	c := t.Config
 	if err := c.Set(train.Pairs(x.Settings)); err != nil {
-		return tune.Outcome{}, err
+		return tune.Outcome{Failed: err.Error()}, nil // settings that do not go together
 	}
 	backend, threads := t.Backend, t.Threads
 	if t.Beside != nil {

@@ -89,7 +89,7 @@ func (t *trainer) try(ctx context.Context, x tune.Trial, share float64, folds []
 	u.folds, u.trial, u.Note = folds, &trial{x.ID, share}, func(string, ...any) {}
 	u.Seeds = 1
 	if err := u.Config.Set(train.Pairs(x.Settings)); err != nil {
-		return tune.Outcome{}, err
+		return tune.Outcome{Failed: err.Error()}, nil // settings that do not go together
 	}
 	if t.Beside != nil {
 		u.Backend, u.Threads = t.Beside, 1
