@@ -74,7 +74,7 @@ func benchPrograms() []benchProgram {
 	ranked, forecast := recommend.DefaultConfig(), demand.DefaultConfig()
 	forecast.Hidden = []int{128, 128}
 	out := []benchProgram{
-		{"fraud", config.Batch, labelled(15), func(rows int) (*program.Set, error) { return config.Compile(15, rows) }},
+		{"fraud", config.Batch, labelled(15), func(rows int) (*program.Set, error) { return config.Compile(15, 0, rows) }},
 		{
 			"recommend",
 			ranked.Batch,

@@ -17,12 +17,15 @@ type Config struct {
 	Hidden     []int   // widths of the hidden layers
 	Dropout    float64 // after each hidden layer
 	Activation string  // of the hidden layers: relu or silu
+	Residual   bool    // a hidden layer as wide as the one before adds to it
+	Pieces     int     // even quantiles that features are cut at, besides those of the tail; 0: not cut
 	Towers     int     // networks trained side by side, their logits averaged
 	Batch      int     // rows of a step
 	Epochs     int     // at most
 	Patience   int     // epochs without a better validation figure; 0: no early end
 	train.Optim
 	PositiveWeight float64 // how much a fraud counts in the loss
+	Genuine        float64 // share of the rows without fraud that is trained on, each counting for those left out
 	Log            bool    // log1p on the features whose spec says log
 }
 
@@ -32,7 +35,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Hidden: []int{64, 64, 64}, Dropout: .2, Activation: "silu", Towers: 3, Batch: 256, Epochs: 20, Patience: 8,
-		Optim: train.DefaultOptim(3e-3), PositiveWeight: 1, Log: true,
+		Optim: train.DefaultOptim(3e-3), PositiveWeight: 1, Genuine: 1, Log: true,
 	}
 }
 
@@ -57,12 +60,15 @@ func Settings() []Setting {
 			Put: func(c *Config, v string) (err error) { c.Hidden, err = splitInts(v); return err }},
 		train.Number("dropout", "share of hidden units left out in a training step", 0, .95, func(c *Config) *float64 { return &c.Dropout }),
 		train.Choice("activation", "of the hidden layers", activations, func(c *Config) *string { return &c.Activation }),
+		train.Flag("residual", "hidden layers as wide as the one before add to it: true or false", func(c *Config) *bool { return &c.Residual }),
+		train.Count("pieces", "even quantiles at which each feature is cut, besides those of its tail, into pieces beside it; 0 for none", 0, 64, func(c *Config) *int { return &c.Pieces }),
 		train.Count("towers", "networks trained side by side; their logits are averaged", 1, 64, func(c *Config) *int { return &c.Towers }),
 		train.Count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
 		train.Count("epochs", "passes over the training rows, at most", 1, 10_000, func(c *Config) *int { return &c.Epochs }),
 		train.Count("patience", "epochs without a better validation figure before the training ends; 0 for never", 0, 10_000, func(c *Config) *int { return &c.Patience }),
 	}, train.OptimSettings(func(c *Config) *train.Optim { return &c.Optim }, train.Optimizers()), []Setting{
 		train.Number("positive_weight", "how often a fraud counts in the loss", 1e-3, 1e6, func(c *Config) *float64 { return &c.PositiveWeight }),
+		train.Number("genuine", "share of the rows without fraud that is trained on; each then counts for those left out", 1e-3, 1, func(c *Config) *float64 { return &c.Genuine }),
 		train.Flag("log", "take the logarithm of counts and amounts: true or false", func(c *Config) *bool { return &c.Log }),
 	})
 }

@@ -42,7 +42,9 @@ type fitted struct {
 type bindings struct {
 	set      *program.Set
 	standard *standard
-	x        []float32 // standardised rows of fit and then valid
+	pieces   *pieces
+	x        []float32 // standardised rows that are trained on, and then of valid
+	trained  int       // rows that are trained on
 	data     program.Data
 }
 
@@ -53,10 +55,13 @@ func (f *fitting) bind(fit, valid *Rows, epochs int) (*bindings, error) {
 		return nil, fmt.Errorf("each of the %d features has one value in all %d rows that are fitted: there is nothing to learn from; "+
 			"take a longer range or other features", len(fit.Features), fit.Len())
 	}
+	width := len(fit.Features)
 	var err error
-	if b.set, err = f.config.Compile(len(fit.Features), fit.Len()); err != nil {
+	if b.pieces, err = newPieces(b.standard, fit, f.config.Pieces, f.threads); err != nil {
 		return nil, err
 	}
+	fit, fraud, genuine := f.config.thinned(fit, f.seed)
+	b.trained = fit.Len()
 	all := fit
 	if valid != nil {
 		all = joined(fit, valid)
@@ -64,11 +69,14 @@ func (f *fitting) bind(fit, valid *Rows, epochs int) (*bindings, error) {
 	if b.x, err = b.standard.matrix(all.Values, all.Len(), f.threads); err != nil {
 		return nil, err
 	}
+	if b.set, err = f.config.Compile(width, b.pieces.count(), b.trained); err != nil {
+		return nil, err
+	}
 	b.data = program.Data{
-		Columns: f.columns(b.x, all),
+		Columns: f.columns(b.x, all, fraud, genuine),
 		Schedule: program.Schedule{
 			Seed:  f.seed,
-			Train: program.Range{To: fit.Len()},
+			Train: program.Range{To: b.trained},
 		},
 	}
 	steps := b.data.StepsPerEpoch(b.set.Train.Rows)
@@ -87,13 +95,13 @@ func (f *fitting) run(ctx context.Context, fit, valid *Rows, epochs int) (*fitte
 	}
 	out := &fitted{set: b.set, standard: b.standard}
 	task := train.Task{
-		Set: b.set, Data: b.data, Init: out.set.Initial(f.seed), Patience: f.config.Patience, Average: figureEpochs,
+		Set: b.set, Data: b.data, Init: b.initial(f.seed), Patience: f.config.Patience, Average: figureEpochs,
 	}
 	if f.scales == nil {
 		task.Plateau = f.config.Plateau()
 	}
 	if valid != nil {
-		task.Valid = program.Range{From: fit.Len(), To: fit.Len() + valid.Len()}
+		task.Valid = program.Range{From: b.trained, To: b.trained + valid.Len()}
 		scores := make([]float64, valid.Len())
 		task.Judge = func(z []float32) float64 {
 			for i, v := range z {
@@ -113,9 +121,10 @@ func (f *fitting) run(ctx context.Context, fit, valid *Rows, epochs int) (*fitte
 	if out.result, err = do(ctx, &task); err != nil {
 		return nil, err
 	}
-	out.weights = out.result.Weights
+	out.weights = append(out.result.Weights, b.pieces.tensors(len(fit.Features))...)
+	out.weights.Sort()
 	if valid != nil {
-		out.logits, err = out.logitsOf(b.x[fit.Len()*len(fit.Features):], valid.Len())
+		out.logits, err = out.logitsOf(b.x[b.trained*len(fit.Features):], valid.Len())
 	}
 	return out, err
 }
@@ -134,8 +143,15 @@ func (m *fitted) logitsOf(x []float32, rows int) ([]float64, error) {
 	return z, f.Run(wide, rows, z)
 }
 
-// columns binds features, labels and weights of the rows.
-func (f *fitting) columns(x []float32, rows *Rows) []program.Column {
+// initial is the first weights and the constants.
+func (b *bindings) initial(seed uint64) program.Tensors {
+	ts := append(b.set.Initial(seed), b.pieces.tensors(len(b.standard.mean))...)
+	ts.Sort()
+	return ts
+}
+
+// columns binds features, labels and weights of the rows: what a fraud and what another row counts.
+func (f *fitting) columns(x []float32, rows *Rows, fraud, genuine float64) []program.Column {
 	n := rows.Len()
 	y := make([]float32, n)
 	for i, v := range rows.Y {
@@ -145,12 +161,12 @@ func (f *fitting) columns(x []float32, rows *Rows) []program.Column {
 		{Name: columnX, Rows: n, Width: len(rows.Features), F32: x},
 		{Name: columnY, Rows: n, Width: 1, F32: y},
 	}
-	if f.config.PositiveWeight != 1 {
+	if f.config.weighted() {
 		w := make([]float32, n)
 		for i, v := range rows.Y {
-			w[i] = 1
+			w[i] = float32(genuine)
 			if v {
-				w[i] = float32(f.config.PositiveWeight)
+				w[i] = float32(fraud)
 			}
 		}
 		columns = append(columns, program.Column{Name: columnWeight, Rows: n, Width: 1, F32: w})

@@ -15,7 +15,7 @@ import (
 func network(t testing.TB, c Config, rows, steps int) traintest.Case {
 	t.Helper()
 	const width = 15
-	set, err := c.Compile(width, rows)
+	set, err := c.Compile(width, 0, rows)
 	if err != nil {
 		t.Fatal(err)
 	}

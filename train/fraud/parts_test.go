@@ -222,7 +222,7 @@ func TestLossesNameWhatIsBetter(t *testing.T) {
 func TestTowersAreIndependent(t *testing.T) {
 	c := DefaultConfig()
 	c.Hidden, c.Towers, c.Batch = []int{4}, 3, 8
-	set, err := c.Compile(2, 20)
+	set, err := c.Compile(2, 0, 20)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -155,7 +155,7 @@ func small(t testing.TB, n *notes) Options {
 	}
 	c := Config{
 		Hidden: []int{16}, Dropout: .05, Activation: "relu", Towers: 2, Batch: 64, Epochs: 6, Patience: 8,
-		Optim: train.DefaultOptim(2e-2), PositiveWeight: 1, Log: true,
+		Optim: train.DefaultOptim(2e-2), PositiveWeight: 1, Genuine: 1, Log: true,
 	}
 	c.Schedule, c.WeightDecay = "one-cycle", .01
 	return Options{

@@ -31,6 +31,21 @@ func (b *Builder) Dense(name string, x *Node, units int, act program.Act, init s
 	return b.apply(name, program.MatMul, program.Attr{Act: act}, 0, x, w, bias)
 }
 
+// Affine is act(x w + bias) of x [m,k], w [k,n] and bias [n], usually Consts: a Dense whose weights are not trained. Of
+// activations it knows None and Relu.
+func (b *Builder) Affine(x, w, bias *Node, act program.Act) *Node {
+	if !b.usable("affine", x, w, bias) || !b.matrix("affine", x, w) {
+		return nil
+	}
+	if act != program.None && act != program.Relu {
+		return b.failf("graph: affine: activation %q, want none or relu", act)
+	}
+	if dims(x)[1] != dims(w)[0] || !slices.Equal(dims(bias), dims(w)[1:]) {
+		return b.failf("graph: affine of %s %v, %s %v and %s %v: shapes do not fit", x.Name(), dims(x), w.Name(), dims(w), bias.Name(), dims(bias))
+	}
+	return b.apply("", program.MatMul, program.Attr{Act: act}, 0, x, w, bias)
+}
+
 // MatMul is the matrix product of x [m,k] and w [k,n], usually a Param.
 func (b *Builder) MatMul(x, w *Node) *Node {
 	if !b.usable("matmul", x, w) || !b.matrix("matmul", x, w) {
