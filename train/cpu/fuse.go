@@ -2,6 +2,8 @@ package cpu
 
 import (
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/onmart/onmart/train/program"
 )
@@ -9,16 +11,16 @@ import (
 // Fusion. The steps of a program that keep to the rows of the batch, from Gather to the gradient of the first layer, are a
 // region: they are run a block of rows at a time, so that what one leaves is in the cache when the next one reads it. What a
 // region leaves to itself is never held for the whole batch: its buffers are rings of a few blocks. The sums over rows that
-// read the blocks, the gradients of weights, are part of the region: after a block of each worker they take up those rows,
-// in ascending order, divided by outputs, so that each stays one chain.
+// read the blocks, the gradients of weights, are part of the region: after a block they take up its rows,
+// in ascending order, so that each stays one chain.
 //
-//	for each block:   rows: gather, products, activations, loss, gradients     each worker its rows
-//	                  barrier
-//	                  sums: gradients of weights and biases over these rows    each worker its outputs
+//	for each block:   rows: gather, products, activations, loss, gradients     each worker its blocks
+//	                  sums: gradients of weights and biases over these rows    in turn, block after block
 //
-// Two such blocks lie in a ring, so that a worker may begin the next while another still sums the last one up: one barrier
-// a block is enough. Steps outside of regions run one after the other over all rows, with a barrier where what one leaves
-// is read in another division of the work.
+// A worker's rows are its own from beginning to end; what goes from one worker to the next is the sums, which are much smaller.
+// They are cut into pieces, and each piece passes from block to block in the order of the rows, so that a worker waits for the
+// first piece at most. Steps outside of regions run one after the other over all rows, with a barrier where what one leaves is read
+// in another division of the work.
 //
 // A buffer that is used outside of its region too lies there as a whole. The region then has a twin of it in its ring, which is
 // filled from it or copied to it, block by block.
@@ -39,9 +41,11 @@ const (
 type phase struct {
 	step
 	rows, sums []step // of a region
-	block      int    // rows of a block, at most
-	ring       int    // rows of the region's buffers
-	barrier    bool   // before it
+	pieces     []piece
+	order      *order
+	block      int  // rows of a block, at most
+	ring       int  // rows of the region's buffers
+	barrier    bool // before it
 }
 
 // layout says which steps are regions and where buffers lie. A row i of a ring is row i + base of the batch, base being a
@@ -385,16 +389,12 @@ func (m *machine) blocks(l *layout) {
 				row += m.rowBytes(t.buffer)
 			}
 		}
-		turns := 1
-		if it.sums != nil && m.workers > 1 {
-			turns = 2
-		}
-		it.block = cacheBytes / max(1, row*turns) / rowQuantum * rowQuantum
+		it.block = cacheBytes / max(1, row) / rowQuantum * rowQuantum
 		it.block = max(minBlock, min(it.block, maxBlock))
 		if m.most > 0 {
 			it.block = m.most
 		}
-		it.ring = turns * m.workers * it.block
+		it.ring = m.workers * it.block
 		if !m.varying {
 			it.ring = min(it.ring, m.p.Rows)
 		}
@@ -554,10 +554,14 @@ func (m *machine) assemble() {
 		}
 		for _, i := range it.sums {
 			ph.sums = append(ph.sums, m.steps[i])
+			ph.sums[len(ph.sums)-1].region = regions
 		}
 		m.phases = append(m.phases, ph)
 	}
 	m.stream = m.varying && len(m.phases) == 1 && regions == 1
+	for i := range m.phases {
+		m.phases[i].cut()
+	}
 	m.planBarriers()
 	m.number()
 	m.steps = nil
@@ -639,9 +643,6 @@ func (m *machine) planBarriers() {
 		if ph.barrier {
 			since = nil
 		}
-		if ph.sums != nil { // the rows are behind the region's own barrier
-			since, own = nil, own[len(ph.rows):]
-		}
 		since = append(since, own...)
 	}
 }
@@ -666,37 +667,125 @@ func (m *machine) eachRow(w *worker, ph *phase, c *clock) {
 
 // eachBlock does a worker's share of a region with sums.
 func (m *machine) eachBlock(w *worker, ph *phase, c *clock) {
-	blocks := ceilDiv(w.rows, w.of*ph.block)
-	rows := ceilDiv(ceilDiv(w.rows, blocks*w.of), rowQuantum) * rowQuantum * w.of
-	wraps := w.rows > ph.ring
-	turn := 0
-	for at := 0; at < w.rows; at += rows {
+	turns := ceilDiv(w.rows, w.of*ph.block) * w.of
+	rows := ceilDiv(ceilDiv(w.rows, turns), rowQuantum) * rowQuantum
+	for turn := w.id; turn*rows < w.rows; turn += w.of {
+		at := turn * rows
 		n := min(rows, w.rows-at)
 		from := at
-		if wraps {
-			from = turn
-			if w.of > 1 {
-				turn = rows - turn
-			}
+		if w.rows > ph.ring {
+			from = w.id * ph.block
 		}
 		w.base = at - from
-		if lo, hi := ph.rows[0].split(n, w.id, w.of); lo < hi {
-			m.block(w, ph.rows, from+lo, from+hi, c)
-		}
-		w.wait()
-		if c != nil {
-			c.waited()
-		}
+		m.block(w, ph.rows, from, from+n, c)
 		w.base = 0
-		for i := range ph.sums {
-			s := &ph.sums[i]
-			if lo, hi := s.split(s.units, w.id, w.of); lo < hi {
-				s.over(w, lo, hi, from, from+n, at == 0)
+		next := int32(turn + 1)
+		if at+n == w.rows {
+			next = 0 // for the first turn of another run
+		}
+		for i := range ph.pieces {
+			p := &ph.pieces[i]
+			if w.of > 1 {
+				ph.order.await(&p.turn, int32(turn), w.barrier.spins)
 				if c != nil {
-					c.lap(s, float64(hi-lo)/float64(s.units)*float64(n)/float64(w.rows))
+					c.waited()
 				}
 			}
+			p.over(w, p.lo, p.hi, from, from+n, at == 0)
+			if w.of > 1 {
+				ph.order.pass(&p.turn, next)
+			}
+			if c != nil {
+				c.lap(p.step, float64(p.hi-p.lo)/float64(p.units)*float64(n)/float64(w.rows))
+			}
 		}
+	}
+}
+
+// piece is a part of a sum, and whose turn it is to take it further.
+type piece struct {
+	*step
+	lo, hi int
+	turn   atomic.Int32
+	_      [64]byte // two pieces' turns are not in one line
+}
+
+// order is for those who sleep until it is their turn.
+type order struct {
+	asleep atomic.Int32
+	mu     sync.Mutex
+	moved  sync.Cond
+}
+
+func newOrder() *order {
+	o := &order{}
+	o.moved.L = &o.mu
+	return o
+}
+
+// await returns when it is the turn.
+func (o *order) await(at *atomic.Int32, turn int32, spins int) {
+	for range spins {
+		if at.Load() == turn {
+			return
+		}
+		pause(spinPauses)
+	}
+	o.asleep.Add(1)
+	o.mu.Lock()
+	for at.Load() != turn {
+		o.moved.Wait()
+	}
+	o.mu.Unlock()
+	o.asleep.Add(-1)
+}
+
+// pass lets whoever has the next turn go on.
+func (o *order) pass(at *atomic.Int32, next int32) {
+	at.Store(next)
+	if o.asleep.Load() > 0 { // who has counted itself after this looks again
+		o.mu.Lock()
+		o.moved.Broadcast()
+		o.mu.Unlock()
+	}
+}
+
+// maxPieces is about the number of pieces of all sums of a region: the more, the sooner a worker's turn comes; the fewer, the larger
+// are the products.
+const maxPieces = 12
+
+// cut makes the pieces of a region's sums, of about the same number of results.
+func (ph *phase) cut() {
+	if len(ph.sums) == 0 {
+		return
+	}
+	ph.order = newOrder()
+	results := func(s *step) (n int) {
+		for _, a := range s.touches {
+			if a.write {
+				n += a.hi - a.lo
+			}
+		}
+		return n
+	}
+	total := 0
+	for i := range ph.sums {
+		total += results(&ph.sums[i])
+	}
+	type span struct{ i, lo, hi int }
+	var spans []span
+	for i := range ph.sums {
+		s := &ph.sums[i]
+		n := max(1, results(s)*maxPieces/max(total, 1))
+		for k := range n {
+			if lo, hi := s.split(s.units, k, n); lo < hi {
+				spans = append(spans, span{i, lo, hi})
+			}
+		}
+	}
+	ph.pieces = make([]piece, len(spans))
+	for k, p := range spans {
+		ph.pieces[k].step, ph.pieces[k].lo, ph.pieces[k].hi = &ph.sums[p.i], p.lo, p.hi
 	}
 }
 

@@ -33,11 +33,11 @@ func shape(m *machine) string {
 }
 
 // TestAStepIsOneRegion pins the plan of a training step: everything from Gather to the last gradient is one region, with the
-// gradients of the weights as its sums; whoever summed a gradient updates the weight; one barrier before weights are packed.
+// gradients of the weights as its sums; a barrier before the weights are updated, and one before they are packed.
 func TestAStepIsOneRegion(t *testing.T) {
 	e := newExec(&Backend{threads: 2, kernels: portableKernels()}, mlp{widths: []int{15, 128, 128}, batch: 1024, evalRows: 10}.set())
 	defer e.Close()
-	want := "accumulate; fill; region of 13 and 6; bce_with_logits; accumulate; adamw; adamw; adamw; adamw; adamw; adamw; | pack; pack; pack"
+	want := "accumulate; fill; region of 13 and 6; | bce_with_logits; accumulate; adamw; adamw; adamw; adamw; adamw; adamw; | pack; pack; pack"
 	if got := shape(e.train); got != want {
 		t.Errorf("a step is\n%s, want\n%s", got, want)
 	}

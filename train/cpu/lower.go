@@ -308,7 +308,7 @@ const (
 	byColumns
 )
 
-// outputs divides a tensor between workers, always in the same way: so whoever sums a gradient up may update the weights with it.
+// outputs divides a tensor between workers, always in the same way: so steps that follow each other on it need no barrier.
 // A matrix is divided by rows or by columns, by what is more even, in runs of tileCols, the width of a panel.
 func (m *machine) outputs(id int) (p partition, by, unitBytes int) {
 	b := &m.p.Buffers[id]
