@@ -116,7 +116,19 @@ func (b *Backend) Profile(s *program.Set, d program.Data) (*Profile, error) {
 	}
 	e := newExec(b, s)
 	defer e.Close()
-	if err := e.Import(s.Initial(d.Seed)); err != nil {
+	start := s.Initial(d.Seed)
+	for _, h := range s.Holds() { // constants, of which no time depends on the values
+		if start.Find(h.Name) == nil {
+			c := program.Tensor{Name: h.Name, DType: h.DType, Shape: h.Shape}
+			if h.DType == program.F64 {
+				c.F64 = make([]float64, h.Len())
+			} else {
+				c.F32 = make([]float32, h.Len())
+			}
+			start = append(start, c)
+		}
+	}
+	if err := e.Import(start); err != nil {
 		return nil, err
 	}
 	if err := e.Bind(d); err != nil {
@@ -199,13 +211,16 @@ func (m *machine) costOf(s *step) (what string, flops, bytes int64) {
 	if s.piece > 0 {
 		return fmt.Sprintf("%3d and then", s.instr), 0, 0
 	}
+	if chain := m.scoringOf(in); chain != nil {
+		return chain.what(m, what), m.flopsOfRows(chain.parts()...), m.bytesOfRows(chain.parts()...)
+	}
+	if f := m.flopsOfRows(in); f > 0 {
+		return what, f, m.bytesOfRows(in)
+	}
 	for _, ids := range [][]int{in.Args, in.Outs} {
 		for _, id := range ids {
 			b := &m.p.Buffers[id]
 			n := int64(b.Len())
-			if in.Op == program.Lookup && id == in.Args[0] || in.Op == program.RowAdam && b.Kind != program.Temp && b.Kind != program.Input {
-				continue // a few rows of a table
-			}
 			bytes += n * int64(b.DType.Size())
 		}
 	}
@@ -213,7 +228,7 @@ func (m *machine) costOf(s *step) (what string, flops, bytes int64) {
 }
 
 // flops is the arithmetic of an instruction: of products exactly, of others by the operations that an element takes, where an
-// exponential counts as ten. It is 0 of operations that move elements, and of those of candidates, which are chosen by row.
+// exponential counts as ten. It is 0 of operations that move elements; those that choose rows of a table are in costs.go.
 func (m *machine) flops(in *program.Instr) int64 {
 	var each int64
 	n := int64(0)
@@ -252,13 +267,6 @@ func (m *machine) flops(in *program.Instr) int64 {
 		each = 4
 	case program.SumSquares, program.RowSumSquares:
 		return 2 * arg(0)
-	case program.RowAdam:
-		for k := 1; k < len(in.Args); k += 2 {
-			n += arg(k)
-		}
-		return 15 * (n - int64(m.p.Buffers[in.Outs[0]].Len()))
-	case program.Lookup:
-		each = int64(m.p.Buffers[in.Args[1]].Shape[1])
 	case program.SampledSoftmax, program.SampledSoftmaxGrad:
 		return 14 * arg(1)
 	case program.Softmax, program.LogSoftmax, program.SoftmaxGrad, program.LogSoftmaxGrad:

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/onmart/onmart/train/cpu"
@@ -213,5 +214,37 @@ func TestStepsAllocateNothing(t *testing.T) {
 		}); n > 0 {
 			t.Errorf("%+v: six steps allocate %v times", s, n)
 		}
+	}
+}
+
+// TestProfileOfChains: the line of a chain names what is done in its pass, and the costs are those of all of it.
+func TestProfileOfChains(t *testing.T) {
+	s := small{others: 8, logq: true}
+	set, err := graph.Compile(s.build, graph.Options{Batch: smallBatch, Rows: smallRows, Tile: 16,
+		Optimizer: graph.AdamW{Beta1: .9, Beta2: .99, Eps: 1e-8}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	backend, err := cpu.New(cpu.Options{Threads: 2, Always: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := backend.Profile(set, program.Data{Columns: s.columns(), Schedule: program.Schedule{
+		Train: program.Range{To: smallRows}, Rates: make([]float32, 5)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const w = 9
+	scored := int64(smallBatch * (smallDim + 2*2*w*smallDim + 2*14*w)) // lookup, inner products and sums, loss and gradient
+	updated := int64(smallBatch*w*2*smallDim + smallItems*14*smallDim)
+	found := map[int64]string{}
+	for _, l := range p.Lines {
+		found[l.FLOPs] = l.What
+	}
+	if !strings.Contains(found[scored], "lookup_weighted") || !strings.Contains(found[scored], "in one pass with 3, 4, 5, 7") {
+		t.Errorf("no chain of %d operations in %v\n%s", scored, found, set.Train)
+	}
+	if !strings.Contains(found[updated], "row_adam") {
+		t.Errorf("no update of %d operations in %v", updated, found)
 	}
 }
