@@ -10431,6 +10431,8 @@ row:
 	VXORPS       candidateConsts<>+96(SB), X3, X3
 	VANDPS       X5, X3, X3
 	VANDPS       X5, X8, X8
+	VANDPS       Y5, Y6, Y6
+	VANDPS       Y5, Y7, Y7
 	VBROADCASTSS X8, Y8
 	VMULPS       Y8, Y6, Y6
 	VMASKMOVPS   Y6, Y0, (AX)

@@ -162,6 +162,9 @@ func candidateRows(masks, consts Mem, bpr bool) {
 		VXORPS(consts.Offset(96), own, own)
 		VANDPS(valid.AsX(), own, own)
 		VANDPS(valid.AsX(), g, g)
+		for v := range grad {
+			VANDPS(valid, grad[v], grad[v])
+		}
 		scale(grad, g, mask, ds)
 		VMOVSS(own, Mem{Base: ds})
 	}
