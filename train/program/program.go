@@ -136,10 +136,8 @@ const (
 	Calibrate Op = "calibrate"
 
 	// The operations of embeddings. An index is a whole number in a float32 (exact below 2^24): a row of a table, or
-	// -1 for none. Index operands are Inputs, or what Sample wrote. CheckData refuses a column with another value, so
-	// that a kernel may take x for an index where 0 <= x < n and for none everywhere else, NaN included.
-
-	// A Concat of indices is one too.
+	// -1 for none. Index operands are Inputs, what Sample wrote, or a Concat of such. CheckData refuses a column with
+	// another value, so that a kernel may take x for an index where 0 <= x < n and for none everywhere else, NaN included.
 
 	// Lookup: (table [n,d] Param, Const or State, idx [m,w]) -> (y [m,d]). y_i is the mean of the rows of the table that row i
 	// of idx names: added in ascending order of the column of idx, one chain a column of the table that begins
