@@ -228,7 +228,7 @@ func (m *machine) costOf(s *step) (what string, flops, bytes int64) {
 }
 
 // flops is the arithmetic of an instruction: of products exactly, of others by the operations that an element takes, where an
-// exponential counts as ten. It is 0 of operations that move elements, and of those of candidates, which are chosen by row.
+// exponential counts as ten. It is 0 of operations that move elements; those that choose rows of a table are in costs.go.
 func (m *machine) flops(in *program.Instr) int64 {
 	var each int64
 	n := int64(0)
