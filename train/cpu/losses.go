@@ -71,11 +71,10 @@ func (l lowering) sampledSoftmax() {
 	written.write, written.unitBytes = true, 4
 	loss := l.out(0)
 	l.emitRows(l.in.Args[1], func(w *worker, lo, hi int) {
-		terms := terms[w.base:]
 		for i := lo; i < hi; i++ {
-			terms[i] = 0
+			terms[i+w.base] = 0
 			if a, largest, _, s, ok := f.row(w.kernels, i, w.pack[:f.k]); ok {
-				terms[i] = float32(float64(f.w[i]) * (math.Log(float64(s)) + (float64(largest) - float64(a))))
+				terms[i+w.base] = float32(float64(f.w[i]) * (math.Log(float64(s)) + (float64(largest) - float64(a))))
 			}
 		}
 	}, append(touches, written)...)
@@ -173,12 +172,11 @@ func (l lowering) pinball() {
 	written.write, written.unitBytes = true, 4
 	loss := l.out(0)
 	l.emitRows(l.in.Args[0], func(w *worker, lo, hi int) {
-		sums := sums[w.base:]
 		for i := lo; i < hi; i++ {
 			y, t, weight := p.row(w, i)
 			var terms lanes
 			w.kernels.pinball(&terms, y, t, weight, p.v)
-			sums[i] = terms.sum()
+			sums[i+w.base] = terms.sum()
 		}
 	}, append(touches, written)...)
 	l.emit(alone, func(*worker, int, int) {
