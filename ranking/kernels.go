@@ -22,12 +22,12 @@ func choosePath(force string) (path, error) {
 	switch {
 	case force == "portable" || force == "" && !hasAVX2():
 		return portable, nil
-	case force == "avx2" && !hasAVX2():
-		return 0, fmt.Errorf("ranking: ONMART_CPU=avx2, but this processor lacks AVX2 or FMA: unset it, or set portable")
-	case force == "avx2" || force == "":
+	case (force == "avx2" || force == "avx512") && !hasAVX2():
+		return 0, fmt.Errorf("ranking: ONMART_CPU=%s, but this processor lacks AVX2 or FMA: unset it, or set portable", force)
+	case force == "avx2" || force == "avx512" || force == "": // there are no wider kernels here
 		return avx2, nil
 	}
-	return 0, fmt.Errorf("ranking: ONMART_CPU=%s is not known: unset it, or set avx2 or portable", force)
+	return 0, fmt.Errorf("ranking: ONMART_CPU=%s is not known: unset it, or set avx512, avx2 or portable", force)
 }
 
 // Sizes of the micro-kernels.

@@ -59,7 +59,7 @@ devices through NVIDIA's driver. Where CUDA is missing it says why and what to d
 prints the greatest error beside the tolerance, and the rate at sizes of use. It exits with 1 where a kernel is
 outside, and where there is no device to check.
 
-ONMART_CPU=avx2|portable forces the kernels of the processor, ONMART_LIBCUDA=PATH the driver library.`,
+ONMART_CPU=avx512|avx2|portable forces the kernels of the processor, ONMART_LIBCUDA=PATH the driver library.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "run every kernel against its reference, and time it")

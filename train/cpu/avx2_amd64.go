@@ -9,6 +9,7 @@ import (
 )
 
 //go:generate go run ./internal/asm -out kernels_amd64.s -stubs kernels_amd64.go -pkg cpu
+//go:generate go run ./internal/asm -wide -out kernels512_amd64.s -stubs kernels512_amd64.go -pkg cpu
 
 func hasAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasFMA }
 
@@ -16,7 +17,7 @@ func hasAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasFMA }
 func avx2Kernels() *kernels {
 	tiles := avx2Tiles()
 	return &kernels{
-		name: "cpu-avx2", tile: tiles.run, tileCols: avx2TileCols(), columnDot: tiles.columnDot, peak: peakAVX2, gatherTiles: gatherTilesAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
+		name: "cpu-avx2", tile: tiles.run, tileCols: avx2TileCols(), panelRows: tileRows, columnDot: tiles.columnDot, peak: peakAVX2, gatherTiles: gatherTilesAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
 		optimKernels: avx2Optim(), dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
 		prefetch: prefetchAVX2, add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
 		bce: bceAVX2, bceGrad: bceGradAVX2,
@@ -33,14 +34,15 @@ type tileFunc func(a *float32, rs, cs, next int, b *float32, ldb int, c *float32
 
 // tileTable holds the micro-kernels: full by rows, as wide as they come, and tail by rows and vectors.
 type tileTable struct {
-	cols []int
-	full [13]tileFunc
-	tail [13][9]tileFunc
+	lanes int
+	cols  []int
+	full  [13]tileFunc
+	tail  [13][9]tileFunc
 }
 
 func avx2Tiles() *tileTable {
 	return &tileTable{
-		cols: avx2TileCols(),
+		lanes: 8, cols: avx2TileCols(),
 		full: [13]tileFunc{1: tile1x64, 4: tile4x16, 5: tile5x16, 6: tile6x16},
 		tail: [13][9]tileFunc{
 			1:  {1: tile1x8tail, tile1x16tail, tile1x24tail, tile1x32tail, tile1x40tail, tile1x48tail, tile1x56tail, tile1x64tail},
@@ -68,9 +70,8 @@ func (table *tileTable) run(t *tile) {
 	if t.bias != nil {
 		bias = &t.bias[:t.cols][0]
 	}
-	const lanes = 8
-	vecs := (t.cols + lanes - 1) / lanes
-	tail := t.cols - (vecs-1)*lanes
+	vecs := (t.cols + table.lanes - 1) / table.lanes
+	tail := t.cols - (vecs-1)*table.lanes
 	f := table.tail[t.rows][vecs]
 	if full := table.full[t.rows]; full != nil && t.cols == table.cols[t.rows] {
 		f = full

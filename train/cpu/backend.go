@@ -38,7 +38,7 @@ type Backend struct {
 // maxThreads bounds Options.Threads: far above the cores of a workstation, and a typing error is caught.
 const maxThreads = 256
 
-// New detects the processor. The environment variable ONMART_CPU forces a path, "avx2" or "portable"; a value
+// New detects the processor. The environment variable ONMART_CPU forces a path, "avx512", "avx2" or "portable"; a value
 // that is neither, or that this processor cannot run, is an error.
 func New(o Options) (*Backend, error) {
 	if o.Threads < 0 || o.Threads > maxThreads {
@@ -57,17 +57,21 @@ func New(o Options) (*Backend, error) {
 // chooseKernels returns the path of that name, or the fastest that this processor has for "".
 func chooseKernels(force string) (*kernels, error) {
 	switch {
-	case force == "" && hasAVX2(), force == "avx2" && hasAVX2():
+	case (force == "" || force == "avx512") && hasAVX512():
+		return avx512Kernels(), nil
+	case (force == "" || force == "avx2") && hasAVX2():
 		return avx2Kernels(), nil
 	case force == "" || force == "portable":
 		return portableKernels(), nil
 	case force == "avx2":
 		return nil, fmt.Errorf("cpu: ONMART_CPU=avx2, but this processor lacks AVX2 or FMA: unset it, or set portable")
+	case force == "avx512":
+		return nil, fmt.Errorf("cpu: ONMART_CPU=avx512, but this processor lacks AVX-512 (F, DQ, VL, BW): unset it, or set avx2")
 	}
-	return nil, fmt.Errorf("cpu: ONMART_CPU=%s is not known: unset it, or set avx2 or portable", force)
+	return nil, fmt.Errorf("cpu: ONMART_CPU=%s is not known: unset it, or set avx512, avx2 or portable", force)
 }
 
-// Name is "cpu-avx2" or "cpu-portable".
+// Name is "cpu-avx512", "cpu-avx2" or "cpu-portable".
 func (b *Backend) Name() string { return b.kernels.name }
 
 // Compile validates the set and takes the memory it needs, and its threads. Close gives the threads back.

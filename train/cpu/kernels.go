@@ -16,6 +16,8 @@ type kernels struct {
 	tile func(t *tile)
 	// tileCols is the number of columns that tile takes, by rows; 0 where it does not take so many rows.
 	tileCols []int
+	// panelRows is the number of rows that tile has at most for a panel's columns.
+	panelRows int
 	// gatherTiles: dst[t*next+p*rows+i] = src[p*ld+t*rows+i] for t < tiles, p < k and i < rows, at most 8. It may write
 	// up to 7 elements beyond the last of each tile.
 	gatherTiles func(dst, src []float32, rows, tiles, k, next, ld int)
@@ -107,7 +109,7 @@ func avx2TileCols() []int { return []int{0, 64, 32, 24, 16, 16, 16, 8, 8, 8, 8, 
 // portableKernels are plain Go: the reference of every other path.
 func portableKernels() *kernels {
 	return &kernels{
-		name: "cpu-portable", tile: tilePortable, tileCols: avx2TileCols(), columnDot: columnDotPortable, gatherTiles: gatherTilesPortable, actGrad: actGradPortable, silu: siluPortable, siluGrad: siluGradPortable, colSum: colSumPortable,
+		name: "cpu-portable", tile: tilePortable, tileCols: avx2TileCols(), panelRows: tileRows, columnDot: columnDotPortable, gatherTiles: gatherTilesPortable, actGrad: actGradPortable, silu: siluPortable, siluGrad: siluGradPortable, colSum: colSumPortable,
 		optimKernels: portableOptim(), dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
 		prefetch: func([]float32) {}, add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
 		bce: bcePortable, bceGrad: bceGradPortable,

@@ -239,7 +239,7 @@ func TestNaNGoesThrough(t *testing.T) {
 func TestChooseKernels(t *testing.T) {
 	for _, c := range []struct{ force, want, err string }{
 		{"portable", "cpu-portable", ""},
-		{"avx512", "", "cpu: ONMART_CPU=avx512 is not known: unset it, or set avx2 or portable"},
+		{"avx1024", "", "cpu: ONMART_CPU=avx1024 is not known: unset it, or set avx512, avx2 or portable"},
 	} {
 		t.Setenv("ONMART_CPU", c.force)
 		b, err := New(Options{})
@@ -255,6 +255,11 @@ func TestChooseKernels(t *testing.T) {
 	b, err := New(Options{Threads: 1})
 	if hasAVX2() && (err != nil || b.Name() != "cpu-avx2") || !hasAVX2() && err == nil {
 		t.Errorf("avx2, with AVX2 %v: %v, %v", hasAVX2(), b, err)
+	}
+	t.Setenv("ONMART_CPU", "avx512")
+	b, err = New(Options{Threads: 1})
+	if hasAVX512() && (err != nil || b.Name() != "cpu-avx512") || !hasAVX512() && err == nil {
+		t.Errorf("avx512, with AVX-512 %v: %v, %v", hasAVX512(), b, err)
 	}
 	if _, err := New(Options{Threads: -1}); err == nil {
 		t.Error("-1 threads were accepted")

@@ -254,7 +254,7 @@ func (mm *matmul) gatherLen() int {
 
 // gatherA copies rows lo..hi of a transposed a into tiles, as panel cuts them.
 func (mm *matmul) gatherA(k *kernels, dst []float32, lo, hi, k0, kc int) {
-	first, rest, rows := evenly(hi-lo, tileRows)
+	first, rest, rows := evenly(hi-lo, k.panelRows)
 	if first > 0 {
 		next := tileNext(rows+1, kc)
 		k.gatherTiles(dst, mm.a[k0*mm.m+lo:], rows+1, first, kc, next, mm.m)
@@ -342,7 +342,7 @@ func (mm *matmul) panel(w *worker, a, b []float32, ldb, k0, kc, lo, hi, p int) {
 	if t.bias = nil; mm.bias != nil && last {
 		t.bias = mm.bias[j0 : j0+t.cols]
 	}
-	most := tileRows
+	most := w.kernels.panelRows
 	if t.cols <= tileCols/2 && a == nil {
 		most = 2 * tileRows
 	}

@@ -253,6 +253,9 @@ func paths() []*kernels {
 	if hasAVX2() {
 		p = append(p, avx2Kernels())
 	}
+	if hasAVX512() {
+		p = append(p, avx512Kernels())
+	}
 	return p
 }
 

@@ -46,7 +46,7 @@ func TestArchitectureShowsTheProgram(t *testing.T) {
 		nodes++
 	}
 	for marker, want := range map[string]string{
-		"graph": fmt.Sprintf("%d nodes of the loss, %d with the gradients of %d parameters\n", len(e.order), nodes, len(e.b.params)),
+		"graph":   fmt.Sprintf("%d nodes of the loss, %d with the gradients of %d parameters\n", len(e.order), nodes, len(e.b.params)),
 		"lowered": listed(before.Train), "optimised": listed(after.Train), "forward": listed(after.Forward),
 	} {
 		begin, end := "<!-- program: "+marker+" -->\n\n", "\n<!-- end -->"

@@ -335,7 +335,7 @@ func functions() {
 
 // step closes a loop over elements i of n.
 func step(i, n reg.Register) {
-	ADDQ(U8(lanes), i)
+	ADDQ(U8(uint8(lanes)), i)
 	CMPQ(i, n)
 	JLT(LabelRef("loop"))
 	VZEROUPPER()
@@ -363,7 +363,7 @@ func laneSum() {
 	Pragma("noescape")
 	Doc("laneSum16 adds n elements, a positive multiple of 16, to 16 lanes.")
 	sums, x, n := Load(Param("sums"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64())
-	var acc [16 / lanes]reg.VecVirtual
+	acc := make([]reg.VecVirtual, 16/lanes)
 	for k := range acc {
 		acc[k] = load(Mem{Base: sums, Disp: vecBytes * k})
 	}
@@ -401,7 +401,7 @@ func extreme(which string) {
 		VMINPS(acc, e, acc)
 	}
 	VBLENDVPS(nan, e, acc, acc)
-	ADDQ(U8(lanes), i)
+	ADDQ(U8(uint8(lanes)), i)
 	CMPQ(i, n)
 	JLT(LabelRef("loop"))
 	VMOVUPS(acc, Mem{Base: m})

@@ -8,15 +8,49 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// Kernels of the matrix product are written for a width of vectors. What depends on it beyond a count of lanes and
-// bytes is in vector, loadTail and storeTail.
-const (
-	lineBytes = 64
-	lanes     = 8
-	vecBytes  = 4 * lanes
+const lineBytes = 64
+
+// Kernels of the matrix product are written for a width of vectors: 8 lanes, AVX2, or with -wide 16, AVX-512. What depends on it
+// beyond a count of lanes and bytes is in vector, zero, tailOf and storeTail.
+var (
+	lanes    = 8
+	vecBytes = 32
 )
 
-func vector() reg.VecVirtual { return YMM() }
+func wide() bool { return lanes == 16 }
+
+func vector() reg.VecVirtual {
+	if wide() {
+		return ZMM()
+	}
+	return YMM()
+}
+
+// zero clears a vector by an instruction that AVX-512 has without an extension.
+func zero(x reg.VecVirtual) {
+	if wide() {
+		VPXORD(x, x, x)
+		return
+	}
+	VXORPS(x, x, x)
+}
+
+// wideVecs is maxVecs for AVX-512: 32 registers, and at least 8 sums again. A panel is one vector wide, so that tiles of up to
+// twelve rows have one vector each.
+var wideVecs = []int{1: 8, 2: 6, 3: 6, 4: 4, 5: 4, 6: 4, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1, 12: 1}
+
+// gemm512 writes the tiles of AVX-512; what else a product needs is no faster by wider vectors.
+func gemm512() {
+	lanes, vecBytes, maxVecs = 16, 64, wideVecs
+	mask := tileMask()
+	for rows := 1; rows < len(maxVecs); rows++ {
+		tile(rows, maxVecs[rows], nil)
+		for vecs := 1; vecs <= maxVecs[rows]; vecs++ {
+			tile(rows, vecs, &mask)
+		}
+	}
+	peak()
+}
 
 // maxVecs is the number of vectors that a tile of so many rows is wide at most: rows*vecs sums of 16 registers, with room
 // for a row of b and an element of a. A sum waits 4 cycles for the one before it, and 2 begin in a cycle, so at least 8
@@ -40,9 +74,17 @@ func gemm() {
 	peak()
 }
 
+// named is the name of a symbol, which differs by width.
+func named(name string) string {
+	if wide() {
+		return name + "512"
+	}
+	return name
+}
+
 // tileMask is lanes times -1 and then lanes times 0: a mask of t lanes begins at element lanes-t.
 func tileMask() Mem {
-	table := GLOBL("tileMask", RODATA|NOPTR)
+	table := GLOBL(named("tileMask"), RODATA|NOPTR)
 	for i := range 2 * lanes {
 		x := U32(0)
 		if i < lanes {
@@ -98,6 +140,9 @@ func tile(rows, vecs int, mask *Mem) {
 	if mask != nil {
 		name, cols = name+"tail", fmt.Sprintf("%d+tail", (vecs-1)*lanes)
 	}
+	if wide() {
+		name = "wide" + name
+	}
 	TEXT(name, NOSPLIT, "func(a *float32, rs, cs, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k, tiles, tail int, load, relu bool)")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("%s is kernels.tile for blocks of %d rows and %s columns.", name, rows, cols))
@@ -111,7 +156,7 @@ func tile(rows, vecs int, mask *Mem) {
 		return m.Addr
 	}
 	tail := GP64()
-	m := vector()
+	m, masked := vector(), reg.Register(nil)
 	if mask != nil {
 		base := GP64()
 		Load(Param("tail"), tail)
@@ -120,12 +165,20 @@ func tile(rows, vecs int, mask *Mem) {
 		SUBQ(tail, base)
 		VMOVUPS(Mem{Base: base, Disp: vecBytes}, m)
 		Load(Param("tail"), tail)
+		if wide() {
+			k1 := K()
+			VPMOVD2M(m, k1)
+			masked = k1
+		}
 	}
 	isTail := func(v int) bool { return mask != nil && v == vecs-1 }
 	load := func(base reg.Register, v int, to reg.VecVirtual) {
-		if isTail(v) {
+		switch {
+		case isTail(v) && wide():
+			VMOVUPS_Z(Mem{Base: base, Disp: v * vecBytes}, masked, to)
+		case isTail(v):
 			VMASKMOVPS(Mem{Base: base, Disp: v * vecBytes}, m, to)
-		} else {
+		default:
 			VMOVUPS(Mem{Base: base, Disp: v * vecBytes}, to)
 		}
 	}
@@ -136,7 +189,7 @@ func tile(rows, vecs int, mask *Mem) {
 		}
 	}
 	bv := make([]reg.VecVirtual, vecs)
-	wide := rows == 1 // a row of b is read from memory by the multiply-adds: there is no second use of it
+	single := rows == 1 // a row of b is read from memory by the multiply-adds: there is no second use of it
 	for v := range bv {
 		bv[v] = vector()
 	}
@@ -145,7 +198,7 @@ func tile(rows, vecs int, mask *Mem) {
 
 	// Rows of b that lie far apart are not foreseen by the processor. One row of a is through with a row of b sooner.
 	ahead := uint8(4)
-	if wide {
+	if single {
 		ahead = 8
 	}
 	Label("tiles")
@@ -187,14 +240,14 @@ func tile(rows, vecs int, mask *Mem) {
 	}
 	for r := range rows {
 		for v := range vecs {
-			VXORPS(acc[r][v], acc[r][v], acc[r][v])
+			zero(acc[r][v])
 		}
 	}
 	Label("loop")
 	for line := 0; line*lineBytes < vecs*vecBytes; line++ {
 		PREFETCHT0(Mem{Base: b, Index: ldb, Scale: ahead, Disp: line * lineBytes})
 	}
-	if wide {
+	if single {
 		VBROADCASTSS(ar.at(0), x)
 		for v := range vecs {
 			if isTail(v) {
@@ -232,7 +285,7 @@ func tile(rows, vecs int, mask *Mem) {
 	Label("activate")
 	CMPB(arg("relu"), U8(0))
 	JEQ(LabelRef("store"))
-	VXORPS(x, x, x)
+	zero(x)
 	for r := range rows {
 		for v := range vecs {
 			// Of two zeros, or where one is NaN, the instruction gives its last source, here the sum.
@@ -242,7 +295,9 @@ func tile(rows, vecs int, mask *Mem) {
 	Label("store")
 	for r := range rows {
 		for v := range vecs {
-			if isTail(v) {
+			if isTail(v) && wide() {
+				VMOVUPS(acc[r][v], masked, Mem{Base: c, Disp: v * vecBytes})
+			} else if isTail(v) {
 				storeTail(fmt.Sprint(r), acc[r][v], c, v*vecBytes, tail)
 			} else {
 				VMOVUPS(acc[r][v], Mem{Base: c, Disp: v * vecBytes})
@@ -412,7 +467,7 @@ func columnDot(groups int) {
 		}
 		four(i)
 		if i < groups-1 {
-			LEAQ(Mem{Base: pf, Index: ld, Scale: lanes}, pf)
+			LEAQ(Mem{Base: pf, Index: ld, Scale: uint8(lanes)}, pf)
 		}
 	}
 	SUBQ(U8(16), k)
@@ -460,15 +515,15 @@ const peakSums = 12
 
 // peak does nothing but multiply-adds that do not wait for each other.
 func peak() {
-	TEXT("fmaPeak", NOSPLIT, "func(n int)")
-	Doc(fmt.Sprintf("fmaPeak does n times %d multiply-adds of %d lanes, n above 0.", peakSums, lanes))
+	TEXT(named("fmaPeak"), NOSPLIT, "func(n int)")
+	Doc(fmt.Sprintf("%s does n times %d multiply-adds of %d lanes, n above 0.", named("fmaPeak"), peakSums, lanes))
 	n := Load(Param("n"), GP64())
 	x := vector()
-	VXORPS(x, x, x)
+	zero(x)
 	var acc [peakSums]reg.VecVirtual
 	for i := range acc {
 		acc[i] = vector()
-		VXORPS(acc[i], acc[i], acc[i])
+		zero(acc[i])
 	}
 	Label("loop")
 	for i := range acc {

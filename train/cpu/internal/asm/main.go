@@ -1,10 +1,12 @@
-// Command asm writes the AVX2 kernels of train/cpu: run it by `go generate ./train/cpu`. What each kernel
+// Command asm writes the AVX2 kernels of train/cpu and, with -wide, those of AVX-512: run it by `go generate ./train/cpu`. What each kernel
 // computes is defined by its portable counterpart in kernels.go.
 package main
 
 import (
 	"fmt"
 	"math"
+	"os"
+	"slices"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -13,6 +15,12 @@ import (
 
 func main() {
 	ConstraintExpr("amd64")
+	if at := slices.Index(os.Args, "-wide"); at > 0 { // avo reads the other flags
+		os.Args = slices.Delete(os.Args, at, at+1)
+		gemm512()
+		Generate()
+		return
+	}
 	gemm()
 	actGrad()
 	silu(false)
