@@ -4,9 +4,10 @@
 
 TRANSACTIONS is a data set of onmart import --preset fraud-handbook. The peers read the same rows from one Parquet file
 under the handbook's names. Seconds are of whole processes, from start to exit, and of what a peer itself times as its
-computation, without reading, writing and the start of Python. Peak memory is the process's largest resident set.
+computation, without reading, writing and the start of Python. Peak memory is the process's largest resident set; this script
+stays small itself, because a child's begins with what its parent had.
 """
-import argparse, glob, json, os, resource, statistics, subprocess, sys, tempfile, time
+import argparse, glob, json, multiprocessing, os, statistics, subprocess, sys, tempfile, time
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument("--onmart", required=True)
@@ -18,8 +19,8 @@ ap.add_argument("--engines", default="onmart,polars,duckdb")
 a = ap.parse_args()
 
 
-def peers_file(path):
-    """The data set as one Parquet file with the handbook's names."""
+def peers_file(path, rows):
+    """The data set as one Parquet file with the handbook's names, made in a process of its own."""
     import pyarrow as pa, pyarrow.compute as pc, pyarrow.parquet as pq
     t = pa.concat_tables([pq.read_table(f) for f in sorted(glob.glob(os.path.join(a.data, "part-*.parquet")))])
     when = t["trans_datetime"].cast(pa.timestamp("us"))
@@ -28,7 +29,7 @@ def peers_file(path):
         "TRANSACTION_ID": t["trans_id"], "TX_DATETIME": when, "CUSTOMER_ID": t["user_id"], "TERMINAL_ID": t["store_id"],
         "TX_AMOUNT": t["amount"].cast(pa.float64()), "TX_TIME_SECONDS": seconds, "TX_FRAUD": t["is_fraud"].cast(pa.int64())}),
         path, compression="snappy")
-    return t.num_rows
+    rows.value = t.num_rows
 
 
 def run(command, env=None):
@@ -44,7 +45,13 @@ def run(command, env=None):
 
 with tempfile.TemporaryDirectory() as tmp:
     data = os.path.join(tmp, "tx.parquet")
-    rows = peers_file(data)
+    count = multiprocessing.Value("q")
+    maker = multiprocessing.Process(target=peers_file, args=(data, count))
+    maker.start()
+    maker.join()
+    if maker.exitcode != 0:
+        sys.exit("the peers' file could not be made")
+    rows = count.value
     figures = {e: [] for e in a.engines.split(",")}
     for _ in range(a.rounds):
         for engine in figures:
