@@ -47,12 +47,11 @@ func DefaultOptim(learningRate float64) Optim {
 	}
 }
 
-// Optimizers are the names that the setting optimizer takes; TableOptimizers those that can train tables of embeddings.
-func Optimizers() []string      { return []string{adamW, adam, sgd, adagrad} }
-func TableOptimizers() []string { return []string{adamW, adam} }
+// optimizers are the names that the setting optimizer takes.
+var optimizers = []string{adamW, adam, sgd, adagrad}
 
-// OptimSettings are the settings of the Optim in a task's config, with the optimizers that the task's model can have.
-func OptimSettings[C any](at func(*C) *Optim, optimizers []string) []Setting[C] {
+// OptimSettings are the settings of the Optim in a task's config.
+func OptimSettings[C any](at func(*C) *Optim) []Setting[C] {
 	number := func(name, words string, least, most float64, field func(*Optim) *float64) Setting[C] {
 		return Number(name, words, least, most, func(c *C) *float64 { return field(at(c)) })
 	}

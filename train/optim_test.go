@@ -84,7 +84,7 @@ func TestOptimSettings(t *testing.T) {
 	type config struct{ Optim }
 	set := func(pairs ...string) (*config, error) {
 		c := &config{DefaultOptim(.1)}
-		settings := OptimSettings(func(c *config) *Optim { return &c.Optim }, Optimizers())
+		settings := OptimSettings(func(c *config) *Optim { return &c.Optim })
 		return c, errors.Join(Set(c, settings, pairs), c.Check())
 	}
 	for name, want := range map[string]graph.Optimizer{
@@ -102,8 +102,8 @@ func TestOptimSettings(t *testing.T) {
 			t.Errorf("%s: %+v", name, o)
 		}
 	}
-	if len(Optimizers()) != 4 {
-		t.Errorf("optimizers without a test: %v", Optimizers())
+	if len(optimizers) != 4 {
+		t.Errorf("optimizers without a test: %v", optimizers)
 	}
 	for pair, want := range map[string]string{
 		"optimizer=lamb": "want one of adamw, adam, sgd, adagrad", "schedule=step": "want one of one-cycle, cosine, constant, plateau",

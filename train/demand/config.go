@@ -132,7 +132,7 @@ func Settings() []Setting {
 			10_000,
 			func(c *Config) *int { return &c.Epochs },
 		),
-	}, train.OptimSettings(func(c *Config) *train.Optim { return &c.Optim }, train.Optimizers()), []Setting{
+	}, train.OptimSettings(func(c *Config) *train.Optim { return &c.Optim }), []Setting{
 		train.Number(
 			"value_weight",
 			"share of a training row's weight that goes by the value of its series",

@@ -516,6 +516,24 @@ func TestOddNetwork(t *testing.T) {
 	traintest.Run(t, network(t, c, 321, 60))
 }
 
+// TestOptimizers: the network learns with each of them, clipped and averaged, the same on every path.
+func TestOptimizers(t *testing.T) {
+	for _, pairs := range [][]string{
+		{"optimizer=sgd", "nesterov=true", "learning_rate=0.1", "schedule=plateau", "clip_norm=1"},
+		{"optimizer=adagrad", "learning_rate=0.02", "ema=0.9", "schedule=constant"},
+		{"optimizer=adam", "weight_decay=0.001", "clip_norm=0.5", "ema=0.99", "schedule=one-cycle"},
+	} {
+		c := DefaultConfig()
+		if err := c.Set(append(pairs, "hidden=33,33", "batch=100")); err != nil {
+			t.Fatal(err)
+		}
+		k := network(t, c, 333, 60)
+		traintest.Sound(t, k)
+		traintest.Threads(t, k)
+		traintest.Portable(t, k)
+	}
+}
+
 func TestTrainOnTheGPU(t *testing.T) {
 	a, err := model.Open(traintest.TaskOnGPU(t, task))
 	if err != nil {

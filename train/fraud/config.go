@@ -61,7 +61,7 @@ func Settings() []Setting {
 		train.Count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
 		train.Count("epochs", "passes over the training rows, at most", 1, 10_000, func(c *Config) *int { return &c.Epochs }),
 		train.Count("patience", "epochs without a better validation figure before the training ends; 0 for never", 0, 10_000, func(c *Config) *int { return &c.Patience }),
-	}, train.OptimSettings(func(c *Config) *train.Optim { return &c.Optim }, train.Optimizers()), []Setting{
+	}, train.OptimSettings(func(c *Config) *train.Optim { return &c.Optim }), []Setting{
 		train.Number("positive_weight", "how often a fraud counts in the loss", 1e-3, 1e6, func(c *Config) *float64 { return &c.PositiveWeight }),
 		train.Flag("log", "take the logarithm of counts and amounts: true or false", func(c *Config) *bool { return &c.Log }),
 	})

@@ -106,7 +106,7 @@ func Settings() []Setting {
 			func(c *Config) *int { return &c.Candidates }),
 		train.Count("batch", "rows of a training step", 1, 1<<20, func(c *Config) *int { return &c.Batch }),
 		train.Count("epochs", "passes over the purchases", 1, 10_000, func(c *Config) *int { return &c.Epochs }),
-	}, train.OptimSettings(func(c *Config) *train.Optim { return &c.Optim }, train.TableOptimizers()), []Setting{
+	}, train.OptimSettings(func(c *Config) *train.Optim { return &c.Optim }), []Setting{
 		train.Count("half_life", "days after which a purchase counts half in the network's loss; 0: all alike", 0, 36_500,
 			func(c *Config) *int { return &c.HalfLife }),
 		train.Number("anonymous", "share of the network's rows in which the user is hidden, so that it learns to make do without", 0, 1, func(c *Config) *float64 { return &c.Anonymous }),

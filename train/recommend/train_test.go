@@ -450,6 +450,43 @@ func TestLosses(t *testing.T) {
 	}
 }
 
+// TestOptimizers: the network learns with each of them, clipped and averaged, the same on every path; momentum, which has
+// no update of single rows, is refused by the table's name.
+func TestOptimizers(t *testing.T) {
+	s := source(t, shop(20, 24, 60))
+	h, err := s.Load(t.Context(), beginning, end, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pairs := range [][]string{
+		{"optimizer=sgd", "momentum=0", "learning_rate=2", "schedule=plateau"},
+		{"optimizer=adagrad", "learning_rate=0.05", "clip_norm=0.5", "ema=0.9"},
+		{"optimizer=adam", "clip_norm=0.1", "ema=0.9", "schedule=one-cycle"},
+	} {
+		c := small()
+		c.Epochs = 8
+		if err := c.Set(pairs); err != nil {
+			t.Fatal(err)
+		}
+		set, data, err := (&fitting{config: &c, seed: 1}).bind(&h.Log, day(60))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := traintest.Case{Set: set, Data: data, Consts: sampling(&h.Log), Learns: .03}
+		traintest.Sound(t, k)
+		traintest.Threads(t, k)
+		traintest.Portable(t, k)
+	}
+	c := small()
+	if err := c.Set([]string{"optimizer=sgd"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := (&fitting{config: &c, seed: 1}).bind(&h.Log, day(60)); err == nil ||
+		!strings.Contains(err.Error(), "SGD with momentum has no update of the rows that a step reads; take a momentum of 0") {
+		t.Errorf("momentum: %v", err)
+	}
+}
+
 // TestRows: what a row says was bought by then, without the item itself.
 func TestRows(t *testing.T) {
 	l := &ranking.Log{Users: 2, Items: 5, User: []int32{0, 0, 1, 0}, Item: []int32{1, 2, 4, 3},
