@@ -2,6 +2,7 @@ package progress
 
 import (
 	"bytes"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +87,96 @@ func TestNumbers(t *testing.T) {
 	} {
 		if c.got != c.want {
 			t.Errorf("got %q, want %q", c.got, c.want)
+		}
+	}
+}
+
+// screen is what a terminal shows after some text: it knows what Bar writes, carriage returns, line ends, moves up and right and
+// erasing to the end of a line.
+func screen(text string) []string {
+	lines, row, col := [][]rune{nil}, 0, 0
+	for i := 0; i < len(text); {
+		switch r := []rune(text[i:])[0]; {
+		case r == '\r':
+			col = 0
+			i++
+		case r == '\n':
+			if row++; row == len(lines) {
+				lines = append(lines, nil)
+			}
+			i++
+		case r == 0x1b:
+			end := i + strings.IndexAny(text[i:], "ACK")
+			n := 0
+			for _, d := range text[i+2 : end] {
+				n = 10*n + int(d-'0')
+			}
+			switch text[end] {
+			case 'A':
+				row -= n
+			case 'C':
+				col += n
+			case 'K':
+				lines[row] = lines[row][:min(col, len(lines[row]))]
+			}
+			i = end + 1
+		default:
+			for len(lines[row]) <= col {
+				lines[row] = append(lines[row], ' ')
+			}
+			lines[row][col] = r
+			col++
+			i += len(string(r))
+		}
+	}
+	var out []string
+	for _, l := range lines {
+		out = append(out, strings.TrimRight(string(l), " "))
+	}
+	return out
+}
+
+// Lines below the bar are redrawn with it, cut to the terminal, and gone at the end.
+func TestLinesBelow(t *testing.T) {
+	var out bytes.Buffer
+	b, now := clocked(&out, 200, true, 50)
+	b.Below("epoch 1/3", "  loss 0.5 "+Spark([]float64{3, 2, 1}), strings.Repeat("long ", 20))
+	*now = now.Add(time.Second)
+	b.Set(100, "epoch 1/3, loss 0.5")
+	want := []string{"import [============            ]  50% 100/200 rows", "  loss 0.5 █▅▁", strings.Repeat("long ", 20)[:49]}
+	for i, line := range screen(out.String()) {
+		if line != strings.TrimRight(want[i][:min(len(want[i]), len(line))], " ") || len(line) == 0 {
+			t.Errorf("line %d is %q, want %q", i, line, want[i])
+		}
+	}
+	b.Below("epoch 2/3", "  loss 0.4")
+	*now = now.Add(time.Second)
+	b.Set(150, "")
+	if got := screen(out.String()); got[1] != "  loss 0.4" || got[2] != "" {
+		t.Errorf("got %q", got)
+	}
+	b.Done()
+	got := screen(out.String())
+	if got[0] != "import: 150 rows in 2.00 s (75.0 rows/s)" || strings.Join(got[1:], "") != "" {
+		t.Errorf("at the end %q", got)
+	}
+	// Elsewhere there are none.
+	out.Reset()
+	b, now = clocked(&out, 200, false, 50)
+	b.Below("short", "below")
+	*now = now.Add(3 * time.Second)
+	b.Set(100, "in full")
+	if got := out.String(); strings.Contains(got, "below") || !strings.HasSuffix(got, ", in full\n") {
+		t.Errorf("got %q", got)
+	}
+	var none *Bar
+	none.Below("x", "y")
+}
+
+func TestSpark(t *testing.T) {
+	for want, xs := range map[string][]float64{"": nil, "▁": {5}, "▁▁": {5, 5}, "▁█": {0, 1}, "█▅▁": {3, 2, 1}, "▁ █": {1, math.NaN(), 2}} {
+		if got := Spark(xs); got != want {
+			t.Errorf("%v: %q, want %q", xs, got, want)
 		}
 	}
 }
