@@ -17,7 +17,8 @@ func hasAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasFMA }
 func avx2Kernels() *kernels {
 	tiles := avx2Tiles()
 	return &kernels{
-		name: "cpu-avx2", tile: tiles.run, tileCols: avx2TileCols(), panelRows: tileRows, columnDot: tiles.columnDot, peak: peakAVX2, gatherTiles: gatherTilesAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
+		name: "cpu-avx2", tile: tiles.run, tileCols: avx2TileCols(), panelRows: tileRows, columnDot: tiles.columnDot, peak: peakAVX2,
+		gatherTiles: gatherTilesAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
 		optimKernels: avx2Optim(), dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
 		prefetch: prefetchAVX2, add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
 		bce: bceAVX2, bceGrad: bceGradAVX2,
@@ -27,10 +28,10 @@ func avx2Kernels() *kernels {
 	}
 }
 
-// tileFunc is a micro-kernel in assembly: kernels.tile for one number of rows and of vectors. Strides are in bytes; tail
-// is the number of columns in the last vector, for those that can have less than a full one.
-type tileFunc func(a *float32, rs, cs, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k, tiles, tail int,
-	load, relu bool)
+// tileFunc is a micro-kernel in assembly: kernels.tile for one number of rows and of vectors. Strides are in bytes;
+// tail is the number of columns in the last vector, for those that can have less than a full one.
+type tileFunc func(a *float32, rs, cs, next int, b *float32, ldb int, c *float32, ldc int, bias *float32,
+	k, tiles, tail int, load, relu bool)
 
 // tileTable holds the micro-kernels: full by rows, as wide as they come, and tail by rows and vectors.
 type tileTable struct {
@@ -45,7 +46,8 @@ func avx2Tiles() *tileTable {
 		lanes: 8, cols: avx2TileCols(),
 		full: [13]tileFunc{1: tile1x64, 4: tile4x16, 5: tile5x16, 6: tile6x16},
 		tail: [13][9]tileFunc{
-			1:  {1: tile1x8tail, tile1x16tail, tile1x24tail, tile1x32tail, tile1x40tail, tile1x48tail, tile1x56tail, tile1x64tail},
+			1: {1: tile1x8tail, tile1x16tail, tile1x24tail, tile1x32tail, tile1x40tail, tile1x48tail, tile1x56tail,
+				tile1x64tail},
 			2:  {1: tile2x8tail, tile2x16tail, tile2x24tail, tile2x32tail},
 			3:  {1: tile3x8tail, tile3x16tail, tile3x24tail},
 			4:  {1: tile4x8tail, tile4x16tail},

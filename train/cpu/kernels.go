@@ -180,7 +180,7 @@ func tilePortable(t *tile) {
 }
 
 // maxTileCols is the largest number in portableTileCols.
-const maxTileCols = 64
+const maxTileCols = 128
 
 func gatherTilesPortable(dst, src []float32, rows, tiles, k, next, ld int) {
 	for p := range k {

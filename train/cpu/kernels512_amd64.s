@@ -868,10 +868,20 @@ TEXT ·widetile2x96(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	PREFETCHT0 380(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 380(R10)
+
+last:
 	CMPB    load+96(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
@@ -891,16 +901,6 @@ tiles:
 	JMP     loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	PREFETCHT0 380(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 380(R10)
-
-last:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1023,19 +1023,10 @@ TEXT ·widetile2x16tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	CMPB      load+96(FP), $0x00
-	JEQ       zero
-	VMOVUPS.Z (R8), K1, Z1
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z2
-	MOVQ      c+48(FP), R8
-	JMP       loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
@@ -1046,6 +1037,15 @@ zero:
 	PREFETCHT0 60(R10)
 
 last:
+	CMPB      load+96(FP), $0x00
+	JEQ       zero
+	VMOVUPS.Z (R8), K1, Z1
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z2
+	MOVQ      c+48(FP), R8
+	JMP       loop
+
+zero:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 
@@ -1103,10 +1103,20 @@ TEXT ·widetile2x32tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	PREFETCHT0 124(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 124(R10)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -1118,16 +1128,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	PREFETCHT0 124(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 124(R10)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -1198,10 +1198,20 @@ TEXT ·widetile2x48tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	PREFETCHT0 188(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 188(R10)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -1215,16 +1225,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	PREFETCHT0 188(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 188(R10)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -1308,10 +1308,20 @@ TEXT ·widetile2x64tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	PREFETCHT0 252(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 252(R10)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -1327,16 +1337,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	PREFETCHT0 252(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 252(R10)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -1433,10 +1433,20 @@ TEXT ·widetile2x80tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	PREFETCHT0 316(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 316(R10)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -1454,16 +1464,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	PREFETCHT0 316(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 316(R10)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -1573,10 +1573,20 @@ TEXT ·widetile2x96tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	PREFETCHT0 380(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 380(R10)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -1596,16 +1606,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	PREFETCHT0 380(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 380(R10)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -1721,10 +1721,23 @@ TEXT ·widetile3x96(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	PREFETCHT0 380(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 380(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 380(R10)
+
+last:
 	CMPB    load+96(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
@@ -1751,19 +1764,6 @@ tiles:
 	JMP     loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	PREFETCHT0 380(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 380(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 380(R10)
-
-last:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1918,21 +1918,10 @@ TEXT ·widetile3x16tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	CMPB      load+96(FP), $0x00
-	JEQ       zero
-	VMOVUPS.Z (R8), K1, Z1
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z2
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z3
-	MOVQ      c+48(FP), R8
-	JMP       loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
@@ -1946,6 +1935,17 @@ zero:
 	PREFETCHT0 60(R10)
 
 last:
+	CMPB      load+96(FP), $0x00
+	JEQ       zero
+	VMOVUPS.Z (R8), K1, Z1
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z3
+	MOVQ      c+48(FP), R8
+	JMP       loop
+
+zero:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -2010,10 +2010,23 @@ TEXT ·widetile3x32tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	PREFETCHT0 124(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 124(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 124(R10)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -2028,19 +2041,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	PREFETCHT0 124(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 124(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 124(R10)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -2123,10 +2123,23 @@ TEXT ·widetile3x48tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	PREFETCHT0 188(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 188(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 188(R10)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -2144,19 +2157,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	PREFETCHT0 188(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 188(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 188(R10)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -2257,10 +2257,23 @@ TEXT ·widetile3x64tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	PREFETCHT0 252(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 252(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 252(R10)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -2281,19 +2294,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	PREFETCHT0 252(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 252(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 252(R10)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -2412,10 +2412,23 @@ TEXT ·widetile3x80tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	PREFETCHT0 316(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 316(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 316(R10)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -2439,19 +2452,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	PREFETCHT0 316(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 316(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 316(R10)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -2588,10 +2588,23 @@ TEXT ·widetile3x96tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	ADDQ       BX, R10
+	PREFETCHT0 380(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 380(R10)
+	ADDQ       BX, R10
+	PREFETCHT0 380(R10)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -2618,19 +2631,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	ADDQ       BX, R10
-	PREFETCHT0 380(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 380(R10)
-	ADDQ       BX, R10
-	PREFETCHT0 380(R10)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -2778,12 +2778,28 @@ TEXT ·widetile4x64(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
-	LEAQ    (SI)(AX*2), R10
-	ADDQ    AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+
+last:
 	CMPB    load+96(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
@@ -2809,22 +2825,6 @@ tiles:
 	JMP     loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-
-last:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2966,25 +2966,12 @@ TEXT ·widetile4x16tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
-	CMPB      load+96(FP), $0x00
-	JEQ       zero
-	VMOVUPS.Z (R8), K1, Z1
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z2
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z3
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z4
-	MOVQ      c+48(FP), R8
-	JMP       loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
@@ -3001,6 +2988,19 @@ zero:
 	PREFETCHT0 60(R11)
 
 last:
+	CMPB      load+96(FP), $0x00
+	JEQ       zero
+	VMOVUPS.Z (R8), K1, Z1
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z3
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z4
+	MOVQ      c+48(FP), R8
+	JMP       loop
+
+zero:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -3073,12 +3073,28 @@ TEXT ·widetile4x32tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -3096,22 +3112,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -3207,12 +3207,28 @@ TEXT ·widetile4x48tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -3234,22 +3250,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -3368,12 +3368,28 @@ TEXT ·widetile4x64tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -3399,22 +3415,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -3549,12 +3549,31 @@ TEXT ·widetile5x64(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
-	LEAQ    (SI)(AX*2), R10
-	ADDQ    AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+
+last:
 	CMPB    load+96(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
@@ -3585,25 +3604,6 @@ tiles:
 	JMP     loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-
-last:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3767,27 +3767,12 @@ TEXT ·widetile5x16tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
-	CMPB      load+96(FP), $0x00
-	JEQ       zero
-	VMOVUPS.Z (R8), K1, Z1
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z2
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z3
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z4
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z5
-	MOVQ      c+48(FP), R8
-	JMP       loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
@@ -3807,6 +3792,21 @@ zero:
 	PREFETCHT0 60(R11)
 
 last:
+	CMPB      load+96(FP), $0x00
+	JEQ       zero
+	VMOVUPS.Z (R8), K1, Z1
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z3
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z5
+	MOVQ      c+48(FP), R8
+	JMP       loop
+
+zero:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -3886,12 +3886,31 @@ TEXT ·widetile5x32tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -3912,25 +3931,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -4038,12 +4038,31 @@ TEXT ·widetile5x48tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -4069,25 +4088,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -4223,12 +4223,31 @@ TEXT ·widetile5x64tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -4259,25 +4278,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -4434,12 +4434,34 @@ TEXT ·widetile6x64(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
-	LEAQ    (SI)(AX*2), R10
-	ADDQ    AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+
+last:
 	CMPB    load+96(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
@@ -4475,28 +4497,6 @@ tiles:
 	JMP     loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-
-last:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4682,29 +4682,12 @@ TEXT ·widetile6x16tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
-	CMPB      load+96(FP), $0x00
-	JEQ       zero
-	VMOVUPS.Z (R8), K1, Z1
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z2
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z3
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z4
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z5
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z6
-	MOVQ      c+48(FP), R8
-	JMP       loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
@@ -4727,6 +4710,23 @@ zero:
 	PREFETCHT0 60(R11)
 
 last:
+	CMPB      load+96(FP), $0x00
+	JEQ       zero
+	VMOVUPS.Z (R8), K1, Z1
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z3
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z5
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z6
+	MOVQ      c+48(FP), R8
+	JMP       loop
+
+zero:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -4813,12 +4813,34 @@ TEXT ·widetile6x32tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -4842,28 +4864,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -4983,12 +4983,34 @@ TEXT ·widetile6x48tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 188(R11)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -5018,28 +5040,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 188(R11)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -5192,12 +5192,34 @@ TEXT ·widetile6x64tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 252(R11)
+
+last:
 	CMPB      load+96(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
@@ -5233,28 +5255,6 @@ tiles:
 	JMP       loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 252(R11)
-
-last:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -5433,33 +5433,14 @@ TEXT ·widetile7x16(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
-	LEAQ    (SI)(AX*2), R10
-	ADDQ    AX, R10
-	LEAQ    (R10)(AX*2), R11
-	ADDQ    AX, R11
-	CMPB    load+96(FP), $0x00
-	JEQ     zero
-	VMOVUPS (R8), Z0
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z1
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z2
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z3
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z4
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z5
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z6
-	MOVQ    c+48(FP), R8
-	JMP     loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
@@ -5485,6 +5466,25 @@ zero:
 	PREFETCHT0 60(R12)
 
 last:
+	CMPB    load+96(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	MOVQ    c+48(FP), R8
+	JMP     loop
+
+zero:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5579,33 +5579,14 @@ TEXT ·widetile7x16tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
-	LEAQ      (R10)(AX*2), R11
-	ADDQ      AX, R11
-	CMPB      load+96(FP), $0x00
-	JEQ       zero
-	VMOVUPS.Z (R8), K1, Z1
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z2
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z3
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z4
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z5
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z6
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z7
-	MOVQ      c+48(FP), R8
-	JMP       loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
@@ -5631,6 +5612,25 @@ zero:
 	PREFETCHT0 60(R12)
 
 last:
+	CMPB      load+96(FP), $0x00
+	JEQ       zero
+	VMOVUPS.Z (R8), K1, Z1
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z3
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z5
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z7
+	MOVQ      c+48(FP), R8
+	JMP       loop
+
+zero:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -5718,35 +5718,14 @@ TEXT ·widetile8x16(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
-	LEAQ    (SI)(AX*2), R10
-	ADDQ    AX, R10
-	LEAQ    (R10)(AX*2), R11
-	ADDQ    AX, R11
-	CMPB    load+96(FP), $0x00
-	JEQ     zero
-	VMOVUPS (R8), Z0
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z1
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z2
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z3
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z4
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z5
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z6
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z7
-	MOVQ    c+48(FP), R8
-	JMP     loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
@@ -5775,6 +5754,27 @@ zero:
 	PREFETCHT0 60(R12)
 
 last:
+	CMPB    load+96(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z7
+	MOVQ    c+48(FP), R8
+	JMP     loop
+
+zero:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5876,35 +5876,14 @@ TEXT ·widetile8x16tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
-	LEAQ      (R10)(AX*2), R11
-	ADDQ      AX, R11
-	CMPB      load+96(FP), $0x00
-	JEQ       zero
-	VMOVUPS.Z (R8), K1, Z1
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z2
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z3
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z4
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z5
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z6
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z7
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z8
-	MOVQ      c+48(FP), R8
-	JMP       loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
@@ -5933,6 +5912,27 @@ zero:
 	PREFETCHT0 60(R12)
 
 last:
+	CMPB      load+96(FP), $0x00
+	JEQ       zero
+	VMOVUPS.Z (R8), K1, Z1
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z3
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z5
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z7
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z8
+	MOVQ      c+48(FP), R8
+	JMP       loop
+
+zero:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -6027,37 +6027,14 @@ TEXT ·widetile9x16(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
-	LEAQ    (SI)(AX*2), R10
-	ADDQ    AX, R10
-	LEAQ    (R10)(AX*2), R11
-	ADDQ    AX, R11
-	CMPB    load+96(FP), $0x00
-	JEQ     zero
-	VMOVUPS (R8), Z0
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z1
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z2
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z3
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z4
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z5
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z6
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z7
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z8
-	MOVQ    c+48(FP), R8
-	JMP     loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
@@ -6089,6 +6066,29 @@ zero:
 	PREFETCHT0 60(R12)
 
 last:
+	CMPB    load+96(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z8
+	MOVQ    c+48(FP), R8
+	JMP     loop
+
+zero:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6197,37 +6197,14 @@ TEXT ·widetile9x16tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
-	LEAQ      (R10)(AX*2), R11
-	ADDQ      AX, R11
-	CMPB      load+96(FP), $0x00
-	JEQ       zero
-	VMOVUPS.Z (R8), K1, Z1
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z2
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z3
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z4
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z5
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z6
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z7
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z8
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z9
-	MOVQ      c+48(FP), R8
-	JMP       loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
@@ -6259,6 +6236,29 @@ zero:
 	PREFETCHT0 60(R12)
 
 last:
+	CMPB      load+96(FP), $0x00
+	JEQ       zero
+	VMOVUPS.Z (R8), K1, Z1
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z3
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z5
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z7
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z8
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z9
+	MOVQ      c+48(FP), R8
+	JMP       loop
+
+zero:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -6360,41 +6360,16 @@ TEXT ·widetile10x16(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
-	LEAQ    (SI)(AX*2), R10
-	ADDQ    AX, R10
-	LEAQ    (R10)(AX*2), R11
-	ADDQ    AX, R11
-	LEAQ    (R11)(AX*2), R12
-	ADDQ    AX, R12
-	CMPB    load+96(FP), $0x00
-	JEQ     zero
-	VMOVUPS (R8), Z0
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z1
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z2
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z3
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z4
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z5
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z6
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z7
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z8
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z9
-	MOVQ    c+48(FP), R8
-	JMP     loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
@@ -6429,6 +6404,31 @@ zero:
 	PREFETCHT0 60(R13)
 
 last:
+	CMPB    load+96(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z8
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z9
+	MOVQ    c+48(FP), R8
+	JMP     loop
+
+zero:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6545,41 +6545,16 @@ TEXT ·widetile10x16tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
-	LEAQ      (R10)(AX*2), R11
-	ADDQ      AX, R11
-	LEAQ      (R11)(AX*2), R12
-	ADDQ      AX, R12
-	CMPB      load+96(FP), $0x00
-	JEQ       zero
-	VMOVUPS.Z (R8), K1, Z1
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z2
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z3
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z4
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z5
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z6
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z7
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z8
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z9
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z10
-	MOVQ      c+48(FP), R8
-	JMP       loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
@@ -6614,6 +6589,31 @@ zero:
 	PREFETCHT0 60(R13)
 
 last:
+	CMPB      load+96(FP), $0x00
+	JEQ       zero
+	VMOVUPS.Z (R8), K1, Z1
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z3
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z5
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z7
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z8
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z9
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z10
+	MOVQ      c+48(FP), R8
+	JMP       loop
+
+zero:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -6723,43 +6723,16 @@ TEXT ·widetile11x16(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
-	LEAQ    (SI)(AX*2), R10
-	ADDQ    AX, R10
-	LEAQ    (R10)(AX*2), R11
-	ADDQ    AX, R11
-	LEAQ    (R11)(AX*2), R12
-	ADDQ    AX, R12
-	CMPB    load+96(FP), $0x00
-	JEQ     zero
-	VMOVUPS (R8), Z0
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z1
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z2
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z3
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z4
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z5
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z6
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z7
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z8
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z9
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z10
-	MOVQ    c+48(FP), R8
-	JMP     loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
@@ -6797,6 +6770,33 @@ zero:
 	PREFETCHT0 60(R13)
 
 last:
+	CMPB    load+96(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z8
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z9
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z10
+	MOVQ    c+48(FP), R8
+	JMP     loop
+
+zero:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6920,43 +6920,16 @@ TEXT ·widetile11x16tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
-	LEAQ      (R10)(AX*2), R11
-	ADDQ      AX, R11
-	LEAQ      (R11)(AX*2), R12
-	ADDQ      AX, R12
-	CMPB      load+96(FP), $0x00
-	JEQ       zero
-	VMOVUPS.Z (R8), K1, Z1
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z2
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z3
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z4
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z5
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z6
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z7
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z8
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z9
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z10
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z11
-	MOVQ      c+48(FP), R8
-	JMP       loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
@@ -6994,6 +6967,33 @@ zero:
 	PREFETCHT0 60(R13)
 
 last:
+	CMPB      load+96(FP), $0x00
+	JEQ       zero
+	VMOVUPS.Z (R8), K1, Z1
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z3
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z5
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z7
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z8
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z9
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z10
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z11
+	MOVQ      c+48(FP), R8
+	JMP       loop
+
+zero:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
@@ -7110,45 +7110,16 @@ TEXT ·widetile12x16(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
-	LEAQ    (SI)(AX*2), R10
-	ADDQ    AX, R10
-	LEAQ    (R10)(AX*2), R11
-	ADDQ    AX, R11
-	LEAQ    (R11)(AX*2), R12
-	ADDQ    AX, R12
-	CMPB    load+96(FP), $0x00
-	JEQ     zero
-	VMOVUPS (R8), Z0
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z1
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z2
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z3
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z4
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z5
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z6
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z7
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z8
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z9
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z10
-	ADDQ    BX, R8
-	VMOVUPS (R8), Z11
-	MOVQ    c+48(FP), R8
-	JMP     loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
@@ -7189,6 +7160,35 @@ zero:
 	PREFETCHT0 60(R13)
 
 last:
+	CMPB    load+96(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z8
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z9
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z10
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z11
+	MOVQ    c+48(FP), R8
+	JMP     loop
+
+zero:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7319,45 +7319,16 @@ TEXT ·widetile12x16tail(SB), NOSPLIT, $0-98
 	VPMOVD2M Z0, K1
 
 tiles:
-	MOVQ      a+0(FP), SI
-	MOVQ      b+32(FP), DI
-	MOVQ      k+72(FP), R9
-	MOVQ      c+48(FP), R8
-	LEAQ      (SI)(AX*2), R10
-	ADDQ      AX, R10
-	LEAQ      (R10)(AX*2), R11
-	ADDQ      AX, R11
-	LEAQ      (R11)(AX*2), R12
-	ADDQ      AX, R12
-	CMPB      load+96(FP), $0x00
-	JEQ       zero
-	VMOVUPS.Z (R8), K1, Z1
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z2
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z3
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z4
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z5
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z6
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z7
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z8
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z9
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z10
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z11
-	ADDQ      BX, R8
-	VMOVUPS.Z (R8), K1, Z12
-	MOVQ      c+48(FP), R8
-	JMP       loop
-
-zero:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
@@ -7398,6 +7369,35 @@ zero:
 	PREFETCHT0 60(R13)
 
 last:
+	CMPB      load+96(FP), $0x00
+	JEQ       zero
+	VMOVUPS.Z (R8), K1, Z1
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z3
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z5
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z7
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z8
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z9
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z10
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z11
+	ADDQ      BX, R8
+	VMOVUPS.Z (R8), K1, Z12
+	MOVQ      c+48(FP), R8
+	JMP       loop
+
+zero:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3

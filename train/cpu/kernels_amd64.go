@@ -159,8 +159,8 @@ func tile11x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *
 //go:noescape
 func tile12x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
-// gatherTiles copies k rows of src, ld apart, into tiles of rows columns each, next apart. All strides are in bytes,
-// rows too. It reads up to 7 elements past the last column and writes as many past the last tile.
+// gatherTiles copies k rows of src, ld apart, into tiles of rows columns each, next apart. All strides are in
+// bytes, rows too. It reads up to 7 elements past the last column and writes as many past the last tile.
 //
 //go:noescape
 func gatherTiles(dst *float32, src *float32, rows int, tiles int, k int, next int, ld int)

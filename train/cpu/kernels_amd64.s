@@ -136,12 +136,28 @@ TEXT ·tile4x16(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
-	LEAQ    (SI)(AX*2), R10
-	ADDQ    AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+
+last:
 	CMPB    load+96(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Y0
@@ -159,22 +175,6 @@ tiles:
 	JMP     loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-
-last:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -262,12 +262,31 @@ TEXT ·tile5x16(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
-	LEAQ    (SI)(AX*2), R10
-	ADDQ    AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+
+last:
 	CMPB    load+96(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Y0
@@ -288,25 +307,6 @@ tiles:
 	JMP     loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-
-last:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -406,12 +406,34 @@ TEXT ·tile6x16(SB), NOSPLIT, $0-98
 	MOVQ ldc+56(FP), BX
 
 tiles:
-	MOVQ    a+0(FP), SI
-	MOVQ    b+32(FP), DI
-	MOVQ    k+72(FP), R9
-	MOVQ    c+48(FP), R8
-	LEAQ    (SI)(AX*2), R10
-	ADDQ    AX, R10
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+72(FP), R9
+	MOVQ       c+48(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+
+last:
 	CMPB    load+96(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Y0
@@ -435,28 +457,6 @@ tiles:
 	JMP     loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-
-last:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1466,15 +1466,6 @@ tiles:
 	MOVQ       b+32(FP), DI
 	MOVQ       k+72(FP), R9
 	MOVQ       c+48(FP), R8
-	CMPB       load+96(FP), $0x00
-	JEQ        zero
-	VMASKMOVPS (R8), Y0, Y1
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y2
-	MOVQ       c+48(FP), R8
-	JMP        loop
-
-zero:
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
@@ -1485,6 +1476,15 @@ zero:
 	PREFETCHT0 28(R11)
 
 last:
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 
@@ -1595,6 +1595,16 @@ tiles:
 	MOVQ       b+32(FP), DI
 	MOVQ       k+72(FP), R9
 	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+
+last:
 	CMPB       load+96(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
@@ -1606,16 +1616,6 @@ tiles:
 	JMP        loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-
-last:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -1738,6 +1738,16 @@ tiles:
 	MOVQ       b+32(FP), DI
 	MOVQ       k+72(FP), R9
 	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 92(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 92(R11)
+
+last:
 	CMPB       load+96(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
@@ -1751,16 +1761,6 @@ tiles:
 	JMP        loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 92(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 92(R11)
-
-last:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -1896,6 +1896,16 @@ tiles:
 	MOVQ       b+32(FP), DI
 	MOVQ       k+72(FP), R9
 	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+
+last:
 	CMPB       load+96(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
@@ -1911,16 +1921,6 @@ tiles:
 	JMP        loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 124(R11)
-
-last:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -2068,17 +2068,6 @@ tiles:
 	MOVQ       b+32(FP), DI
 	MOVQ       k+72(FP), R9
 	MOVQ       c+48(FP), R8
-	CMPB       load+96(FP), $0x00
-	JEQ        zero
-	VMASKMOVPS (R8), Y0, Y1
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y2
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y3
-	MOVQ       c+48(FP), R8
-	JMP        loop
-
-zero:
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
@@ -2092,6 +2081,17 @@ zero:
 	PREFETCHT0 28(R11)
 
 last:
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -2234,6 +2234,19 @@ tiles:
 	MOVQ       b+32(FP), DI
 	MOVQ       k+72(FP), R9
 	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 60(R11)
+
+last:
 	CMPB       load+96(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
@@ -2248,19 +2261,6 @@ tiles:
 	JMP        loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 60(R11)
-
-last:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -2420,6 +2420,19 @@ tiles:
 	MOVQ       b+32(FP), DI
 	MOVQ       k+72(FP), R9
 	MOVQ       c+48(FP), R8
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 92(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 92(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 92(R11)
+
+last:
 	CMPB       load+96(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
@@ -2437,19 +2450,6 @@ tiles:
 	JMP        loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	ADDQ       BX, R11
-	PREFETCHT0 92(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 92(R11)
-	ADDQ       BX, R11
-	PREFETCHT0 92(R11)
-
-last:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -2629,19 +2629,6 @@ tiles:
 	MOVQ       c+48(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
-	CMPB       load+96(FP), $0x00
-	JEQ        zero
-	VMASKMOVPS (R8), Y0, Y1
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y2
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y3
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y4
-	MOVQ       c+48(FP), R8
-	JMP        loop
-
-zero:
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
@@ -2658,6 +2645,19 @@ zero:
 	PREFETCHT0 28(R12)
 
 last:
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -2835,6 +2835,22 @@ tiles:
 	MOVQ       c+48(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+
+last:
 	CMPB       load+96(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
@@ -2852,22 +2868,6 @@ tiles:
 	JMP        loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R12
-	ADDQ       BX, R12
-	ADDQ       BX, R12
-	ADDQ       BX, R12
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-
-last:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -3067,21 +3067,6 @@ tiles:
 	MOVQ       c+48(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
-	CMPB       load+96(FP), $0x00
-	JEQ        zero
-	VMASKMOVPS (R8), Y0, Y1
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y2
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y3
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y4
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y5
-	MOVQ       c+48(FP), R8
-	JMP        loop
-
-zero:
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
@@ -3101,6 +3086,21 @@ zero:
 	PREFETCHT0 28(R12)
 
 last:
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -3310,6 +3310,25 @@ tiles:
 	MOVQ       c+48(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+
+last:
 	CMPB       load+96(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
@@ -3330,25 +3349,6 @@ tiles:
 	JMP        loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R12
-	ADDQ       BX, R12
-	ADDQ       BX, R12
-	ADDQ       BX, R12
-	ADDQ       BX, R12
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-
-last:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -3585,23 +3585,6 @@ tiles:
 	MOVQ       c+48(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
-	CMPB       load+96(FP), $0x00
-	JEQ        zero
-	VMASKMOVPS (R8), Y0, Y1
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y2
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y3
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y4
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y5
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y6
-	MOVQ       c+48(FP), R8
-	JMP        loop
-
-zero:
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
@@ -3624,6 +3607,23 @@ zero:
 	PREFETCHT0 28(R12)
 
 last:
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -3865,6 +3865,28 @@ tiles:
 	MOVQ       c+48(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
+	CMPQ       tiles+80(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 60(R12)
+
+last:
 	CMPB       load+96(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
@@ -3888,28 +3910,6 @@ tiles:
 	JMP        loop
 
 zero:
-	CMPQ       tiles+80(FP), $0x01
-	JEQ        last
-	MOVQ       R8, R12
-	ADDQ       BX, R12
-	ADDQ       BX, R12
-	ADDQ       BX, R12
-	ADDQ       BX, R12
-	ADDQ       BX, R12
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-	ADDQ       BX, R12
-	PREFETCHT0 60(R12)
-
-last:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -4185,25 +4185,6 @@ tiles:
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
-	CMPB       load+96(FP), $0x00
-	JEQ        zero
-	VMASKMOVPS (R8), Y0, Y1
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y2
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y3
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y4
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y5
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y6
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y7
-	MOVQ       c+48(FP), R8
-	JMP        loop
-
-zero:
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
@@ -4229,6 +4210,25 @@ zero:
 	PREFETCHT0 28(R13)
 
 last:
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y7
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -4505,27 +4505,6 @@ tiles:
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
-	CMPB       load+96(FP), $0x00
-	JEQ        zero
-	VMASKMOVPS (R8), Y0, Y1
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y2
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y3
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y4
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y5
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y6
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y7
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y8
-	MOVQ       c+48(FP), R8
-	JMP        loop
-
-zero:
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
@@ -4554,6 +4533,27 @@ zero:
 	PREFETCHT0 28(R13)
 
 last:
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y7
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y8
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -4862,29 +4862,6 @@ tiles:
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
-	CMPB       load+96(FP), $0x00
-	JEQ        zero
-	VMASKMOVPS (R8), Y0, Y1
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y2
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y3
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y4
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y5
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y6
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y7
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y8
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y9
-	MOVQ       c+48(FP), R8
-	JMP        loop
-
-zero:
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
@@ -4916,6 +4893,29 @@ zero:
 	PREFETCHT0 28(R13)
 
 last:
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y7
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y8
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y9
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -5258,31 +5258,6 @@ tiles:
 	ADDQ       AX, R12
 	LEAQ       (R12)(AX*2), R13
 	ADDQ       AX, R13
-	CMPB       load+96(FP), $0x00
-	JEQ        zero
-	VMASKMOVPS (R8), Y0, Y1
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y2
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y3
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y4
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y5
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y6
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y7
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y8
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y9
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y10
-	MOVQ       c+48(FP), R8
-	JMP        loop
-
-zero:
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R14
@@ -5317,6 +5292,31 @@ zero:
 	PREFETCHT0 28(R14)
 
 last:
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y7
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y8
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y9
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y10
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -5692,33 +5692,6 @@ tiles:
 	ADDQ       AX, R12
 	LEAQ       (R12)(AX*2), R13
 	ADDQ       AX, R13
-	CMPB       load+96(FP), $0x00
-	JEQ        zero
-	VMASKMOVPS (R8), Y0, Y1
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y2
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y3
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y4
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y5
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y6
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y7
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y8
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y9
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y10
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y11
-	MOVQ       c+48(FP), R8
-	JMP        loop
-
-zero:
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R14
@@ -5756,6 +5729,33 @@ zero:
 	PREFETCHT0 28(R14)
 
 last:
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y7
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y8
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y9
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y10
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y11
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
@@ -6163,35 +6163,6 @@ tiles:
 	ADDQ       AX, R12
 	LEAQ       (R12)(AX*2), R13
 	ADDQ       AX, R13
-	CMPB       load+96(FP), $0x00
-	JEQ        zero
-	VMASKMOVPS (R8), Y0, Y1
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y2
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y3
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y4
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y5
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y6
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y7
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y8
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y9
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y10
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y11
-	ADDQ       BX, R8
-	VMASKMOVPS (R8), Y0, Y12
-	MOVQ       c+48(FP), R8
-	JMP        loop
-
-zero:
 	CMPQ       tiles+80(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R14
@@ -6232,6 +6203,35 @@ zero:
 	PREFETCHT0 28(R14)
 
 last:
+	CMPB       load+96(FP), $0x00
+	JEQ        zero
+	VMASKMOVPS (R8), Y0, Y1
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y2
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y3
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y4
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y5
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y6
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y7
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y8
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y9
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y10
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y11
+	ADDQ       BX, R8
+	VMASKMOVPS (R8), Y0, Y12
+	MOVQ       c+48(FP), R8
+	JMP        loop
+
+zero:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3

@@ -2,26 +2,27 @@ package cpu
 
 import "github.com/onmart/onmart/train/program"
 
-// Blocks of the matrix product. A panel is tileCols columns of b, for kBlock steps of k: 24 KiB of a first-level cache of
-// 32 KiB; the rows of a pass by it. A block of rows, 144 KiB, stays in the second level while panelBlock panels pass, 3 MiB
-// for the third. A chain that is longer than kBlock goes through c, which loses nothing: c holds the sum so far in the same
-// float32. Measured at 2048x2048x2048: 82 GFLOP/s with kBlock 256 and panelBlock 16, 91 with 256 and 128, 92 with these.
+// Blocks of the matrix product. A panel is tileCols columns of b, for kBlock steps of k: 24 KiB of a first-level cache
+// of 32 KiB; the rows of a pass by it. A block of rows, 144 KiB, stays in the second level while panelBlock panels
+// pass, 3 MiB for the third. A chain that is longer than kBlock goes through c, which loses nothing: c holds the sum so
+// far in the same float32. Measured at 2048x2048x2048: 82 GFLOP/s with kBlock 256 and panelBlock 16, 91 with 256 and
+// 128, 92 with these.
 const (
 	kBlock     = 384
 	rowBlock   = 96
 	panelBlock = 128
 )
 
-// packFrom is the number of row tiles from which b is copied into panels first. A pass over panels is little faster than
-// one over rows as they lie, which the micro-kernel asks for ahead. Measured at 64x128x128, 11 tiles: 95 GFLOP/s without
-// the copy and 77 with it; at 128x1024x128, 22 tiles, 89 and 81; at 1024x128x128, 171 tiles, 92 and 96.
+// packFrom is the number of row tiles from which b is copied into panels first. A pass over panels is little faster
+// than one over rows as they lie, which the micro-kernel asks for ahead. Measured at 64x128x128, 11 tiles: 95 GFLOP/s
+// without the copy and 77 with it; at 128x1024x128, 22 tiles, 89 and 81; at 1024x128x128, 171 tiles, 92 and 96.
 const packFrom = 32
 
 // inCache is the number of elements of b that stay in the first level as they lie, so that a copy is for nothing.
 const inCache = 8192
 
-// flatBlock is the number of rows of b that flat reads at a time, where they are too wide for one tile. Measured, 1 row of
-// 8192x500: 18 GFLOP/s with runs of 64 or 128 and 15 in one.
+// flatBlock is the number of rows of b that flat reads at a time, where they are too wide for one tile. Measured, 1 row
+// of 8192x500: 18 GFLOP/s with runs of 64 or 128 and 15 in one.
 const flatBlock = 128
 
 // matmul is y [m,n] = act(a' b' + bias) with everything resolved but the rows.
@@ -44,8 +45,8 @@ func ceilDiv(a, b int) int { return (a + b - 1) / b }
 // panels is the number of tileCols-wide panels of y.
 func (mm *matmul) panels() int { return ceilDiv(mm.n, tileCols) }
 
-// normal is the same product in the form that is quickest. A transposed vector is a vector; and where y is a column and a
-// is transposed, or y a row and b is, the sides change: x*y is y*x to the bit.
+// normal is the same product in the form that is quickest. A transposed vector is a vector; and where y is a column and
+// a is transposed, or y a row and b is, the sides change: x*y is y*x to the bit.
 func (mm *matmul) normal() matmul {
 	p := *mm
 	if p.k == 1 || p.m == 1 {
@@ -80,9 +81,10 @@ func (mm *matmul) packLen() int {
 // cellRows is the height of a cell, which is one panel wide.
 const cellRows = 16
 
-// divide divides by rows of y where that are rows of a as they lie, so that what a worker has of a batch stays with it. A
-// gradient of weights, whose y is small and a transposed, and a y of one row are divided into cells; they are counted along
-// the rows, so that a worker has rows of y where there are enough, and else panels. perRow says that y grows with the batch.
+// divide divides by rows of y where that are rows of a as they lie, so that what a worker has of a batch stays with it.
+// A gradient of weights, whose y is small and a transposed, and a y of one row are divided into cells; they are counted
+// along the rows, so that a worker has rows of y where there are enough, and else panels. perRow says that y grows with
+// the batch.
 func (mm *matmul) divide(perRow bool) division {
 	product := mm.normal()
 	d := division{pack: product.packLen()}
@@ -157,8 +159,8 @@ func (mm *matmul) dots(w *worker, i, j0, j1 int) {
 	}
 }
 
-// flat is a few rows: b is read once, as it lies, in rows as wide as there are registers. What is wider is read in runs of
-// flatBlock rows of b, so that what is read lies together.
+// flat is a few rows: b is read once, as it lies, in rows as wide as there are registers. What is wider is read in runs
+// of flatBlock rows of b, so that what is read lies together.
 func (mm *matmul) flat(w *worker, lo, hi, j0, j1 int) {
 	t := &w.tile
 	t.rows, t.tiles = hi-lo, 1
@@ -228,9 +230,9 @@ func evenly(n, most int) (first, rest, rows int) {
 	return first, blocks - first, rows
 }
 
-// Rows of a transposed a are copied into tiles where they are used by many panels and are long: elements of one tile then
-// lie far apart. Measured: 1024x128x128 transposed on both sides 86 GFLOP/s with the copy and 71 without, 128x1024x128 89 and
-// 79, 32x1024x128 88 and 92.
+// Rows of a transposed a are copied into tiles where they are used by many panels and are long: elements of one tile
+// then lie far apart. Measured: 1024x128x128 transposed on both sides 86 GFLOP/s with the copy and 71 without,
+// 128x1024x128 89 and 79, 32x1024x128 88 and 92.
 const (
 	gatherPanels = 4
 	gatherFrom   = 64 // elements of a row of a

@@ -36,12 +36,14 @@ func products() []product {
 			s = append(s, product{x[0], x[1], x[2], tA, tB})
 		}
 	}
-	add(false, false, [3]int{2048, 2048, 2048}, [3]int{8192, 128, 128}, [3]int{1024, 128, 128}, [3]int{64, 128, 128}, [3]int{1024, 32, 128},
-		[3]int{1024, 15, 500}, [3]int{8192, 15, 500}, [3]int{64, 15, 500})
-	add(true, false, [3]int{2048, 2048, 2048}, [3]int{128, 1024, 128}, [3]int{128, 8192, 128}, [3]int{32, 1024, 128}, [3]int{15, 8192, 500}, [3]int{128, 64, 128})
+	add(false, false, [3]int{2048, 2048, 2048}, [3]int{8192, 128, 128}, [3]int{1024, 128, 128}, [3]int{64, 128, 128},
+		[3]int{1024, 32, 128}, [3]int{1024, 15, 500}, [3]int{8192, 15, 500}, [3]int{64, 15, 500})
+	add(true, false, [3]int{2048, 2048, 2048}, [3]int{128, 1024, 128}, [3]int{128, 8192, 128}, [3]int{32, 1024, 128},
+		[3]int{15, 8192, 500}, [3]int{128, 64, 128})
 	add(false, true, [3]int{2048, 2048, 2048}, [3]int{8192, 128, 128}, [3]int{1024, 128, 128}, [3]int{64, 128, 128})
 	add(true, true, [3]int{2048, 2048, 2048}, [3]int{1024, 128, 128})
-	add(false, false, [3]int{8192, 128, 1}, [3]int{1024, 128, 1}, [3]int{64, 128, 1}, [3]int{8192, 500, 1}, [3]int{1024, 500, 1})
+	add(false, false, [3]int{8192, 128, 1}, [3]int{1024, 128, 1}, [3]int{64, 128, 1}, [3]int{8192, 500, 1},
+		[3]int{1024, 500, 1})
 	add(true, false, [3]int{128, 8192, 1}, [3]int{128, 1024, 1}, [3]int{500, 8192, 1})
 	add(false, true, [3]int{8192, 1, 128}, [3]int{1024, 1, 128}, [3]int{1024, 1, 500})
 	add(false, false, [3]int{1, 32, 128}, [3]int{1, 128, 128}, [3]int{1, 128, 1})
@@ -64,7 +66,8 @@ func BenchmarkMatMul(b *testing.B) {
 
 func benchProduct(b *testing.B, k *kernels, s product, threads int) {
 	r := rand.New(rand.NewPCG(1, 1))
-	mm := &matmul{a: alignedF32(s.m * s.k), b: alignedF32(s.k * s.n), y: alignedF32(s.m * s.n), m: s.m, k: s.k, n: s.n, transA: s.transA, transB: s.transB}
+	mm := &matmul{a: alignedF32(s.m * s.k), b: alignedF32(s.k * s.n), y: alignedF32(s.m * s.n),
+		m: s.m, k: s.k, n: s.n, transA: s.transA, transB: s.transB}
 	for _, x := range [][]float32{mm.a, mm.b} {
 		for i := range x {
 			x[i] = r.Float32()

@@ -40,13 +40,14 @@ func naiveMatmul(mm *matmul) []float32 {
 }
 
 func (mm *matmul) String() string {
-	return fmt.Sprintf("%dx%dx%d transA %v transB %v act %q bias %v packed %v epilogue %v", mm.m, mm.k, mm.n, mm.transA, mm.transB,
-		mm.act, mm.bias != nil, mm.packed != nil, mm.epilogue != nil)
+	return fmt.Sprintf("%dx%dx%d transA %v transB %v act %q bias %v packed %v epilogue %v", mm.m, mm.k, mm.n, mm.transA,
+		mm.transB, mm.act, mm.bias != nil, mm.packed != nil, mm.epilogue != nil)
 }
 
 // randomMatmul is a product with operands at odd addresses.
 func randomMatmul(r *rand.Rand, m, k, n, flags int) *matmul {
-	mm := &matmul{a: odd(r, m*k), b: odd(r, k*n), y: odd(r, m*n), m: m, k: k, n: n, transA: flags&1 != 0, transB: flags&2 != 0}
+	mm := &matmul{a: odd(r, m*k), b: odd(r, k*n), y: odd(r, m*n), m: m, k: k, n: n,
+		transA: flags&1 != 0, transB: flags&2 != 0}
 	if flags&4 != 0 {
 		mm.bias = odd(r, n)
 	}
