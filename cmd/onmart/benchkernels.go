@@ -22,6 +22,7 @@ type benchKernelsFlags struct {
 	only    []string
 	seconds float64
 	svg     string
+	steps   bool
 }
 
 func newBenchKernelsCmd() *cobra.Command {
@@ -32,13 +33,18 @@ func newBenchKernelsCmd() *cobra.Command {
 		Long: `bench kernels times the kernels that programs run with on the processor, on one thread: matrix products at the
 sizes of networks, the others on operands that lie in the first cache, in the second, and in memory. Beside each rate
 stands its share of the ceiling: the multiply-adds on registers that were measured first, or the bandwidth of that
-working set, whichever binds at the kernel's operations a byte. --svg draws them as a roofline.`,
+working set, whichever binds at the kernel's operations a byte. --svg draws them as a roofline.
+
+--instructions also profiles training steps of the networks of bench train and bench gpu on one thread, and prints for each
+operation of a program what it reaches where it takes the greatest share of a step. Operations that are done while their
+operands are in a cache may pass the bandwidth of memory.`,
 		Args: cobra.NoArgs,
 	}
 	fl := cmd.Flags()
 	fl.StringArrayVar(&f.only, "kernel", nil, "only the kernel of this `name`, such as matmul or adamw; may be repeated")
 	fl.Float64Var(&f.seconds, "seconds", .004, "length of a timed run, of which a rate is the median of five")
 	fl.StringVar(&f.svg, "svg", "", "SVG `file` to draw")
+	fl.BoolVar(&f.steps, "instructions", false, "profile the instructions of whole steps too")
 	force := addForce(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runBenchKernels(cmd, &f, *force) }
 	return cmd
@@ -50,6 +56,7 @@ type benchKernelsResult struct {
 	CPU     cpuReport   `json:"cpu"`
 	All     cpu.Ceiling `json:"all_threads"`
 	cpu.Measurement
+	Instructions []instructionRate `json:"instructions,omitempty"`
 }
 
 func runBenchKernels(cmd *cobra.Command, f *benchKernelsFlags, force bool) error {
@@ -62,7 +69,7 @@ func runBenchKernels(cmd *cobra.Command, f *benchKernelsFlags, force bool) error
 			return usagef("--svg %s exists: give --force to replace it", f.svg)
 		}
 	}
-	backend, err := cpu.New(cpu.Options{})
+	backend, err := cpu.New(cpu.Options{Threads: 1})
 	if err != nil {
 		return err
 	}
@@ -76,6 +83,11 @@ func runBenchKernels(cmd *cobra.Command, f *benchKernelsFlags, force bool) error
 		return usagef("--kernel %s: there is none of that name", strings.Join(f.only, ", "))
 	}
 	r.Measurement = *m
+	if f.steps {
+		if r.Instructions, err = instructionRates(backend); err != nil {
+			return err
+		}
+	}
 	if f.svg != "" {
 		var b bytes.Buffer
 		if err := report.WriteRoofline(&b, r.roofline()); err != nil {
@@ -162,6 +174,10 @@ func (r *benchKernelsResult) print(w io.Writer) error {
 	}
 	if len(r.Missing) > 0 {
 		fmt.Fprintf(w, "\nnot measured: %s\n", strings.Join(r.Missing, ", "))
+	}
+	if len(r.Instructions) > 0 {
+		fmt.Fprintln(w)
+		return printInstructions(w, r.Instructions)
 	}
 	return nil
 }
