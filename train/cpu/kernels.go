@@ -179,7 +179,7 @@ func tilePortable(t *tile) {
 	}
 }
 
-// maxTileCols is the largest number in portableTileCols.
+// maxTileCols is the most columns that a tile has on any path: eight vectors of AVX-512.
 const maxTileCols = 128
 
 func gatherTilesPortable(dst, src []float32, rows, tiles, k, next, ld int) {
