@@ -223,7 +223,6 @@ func (e slowExec) Run(first, n int, slots []float64) error {
 // A budget ends the training at the last epoch that fits, with the best so far; a resume does not go on.
 func TestBudget(t *testing.T) {
 	const epochs = 1000
-	const steps = (fitRows + batch - 1) / batch
 	b := slow{backend(t), 2 * time.Millisecond} // 20 ms an epoch and more
 	dir := filepath.Join(t.TempDir(), "c")
 	tk := task(t, epochs, .02)
