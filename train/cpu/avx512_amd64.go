@@ -15,7 +15,8 @@ func avx512TileCols() []int {
 // what else there is run at the speed of memory. Each output is the same chain, so the bits are those of AVX2.
 func avx512Kernels() *kernels {
 	k := avx2Kernels()
-	k.name, k.tile, k.tileCols, k.panelRows, k.peak = "cpu-avx512", avx512Tiles().run, avx512TileCols(), 12, peakAVX512
+	k.name, k.peak = "cpu-avx512", peakAVX512
+	k.tile, k.tileCols, k.panelRows, k.gatherTiles = avx512Tiles().run, avx512TileCols(), 12, gatherTilesAVX512
 	return k
 }
 
@@ -46,4 +47,27 @@ func avx512Tiles() *tileTable {
 func peakAVX512(n int) int {
 	fmaPeak512(n)
 	return 2 * 16 * 12 * n
+}
+
+// gatherTilesAVX512 copies tiles of more than eight rows in two vectors: the second half first, what it has too much is
+// written over by the first halves of the rows that follow.
+func gatherTilesAVX512(dst, src []float32, rows, tiles, k, next, ld int) {
+	if rows <= 8 {
+		gatherTilesAVX2(dst, src, rows, tiles, k, next, ld)
+		return
+	}
+	const slack = 16
+	whole := 0
+	if room := len(src) - (tiles-1)*rows - slack; room >= 0 {
+		whole = min(k, room/ld+1)
+	}
+	if whole > 0 {
+		_ = src[(whole-1)*ld+(tiles-1)*rows+slack-1]
+		_ = dst[(tiles-1)*next+(whole-1)*rows+slack-1]
+		gatherTiles(&dst[8], &src[8], 4*rows, tiles, whole, 4*next, 4*ld)
+		gatherTiles(&dst[0], &src[0], 4*rows, tiles, whole, 4*next, 4*ld)
+	}
+	if whole < k {
+		gatherTilesPortable(dst[whole*rows:], src[whole*ld:], rows, tiles, k-whole, next, ld)
+	}
 }

@@ -151,6 +151,7 @@ func TestKernelsAgreeToTheBit(t *testing.T) {
 				compare(fmt.Sprintf("transpose %s, %d columns", what, cols), got, want)
 			}
 		}
+		t.Log(k.name)
 		tilesAgree(t, k, ref, r)
 		for _, rows := range append([]int{2, 7, 8, 9, 31, 32, 33, 41}, oddSizes...) {
 			for _, depth := range []int{1, 2, 3, 4, 5, 8, 17, 130} {
