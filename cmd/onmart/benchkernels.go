@@ -128,7 +128,10 @@ func (r *benchKernelsResult) roofline() report.Roofline {
 		p := report.RoofPoint{Group: rate.Level, PerByte: rate.FLOPs / rate.Bytes, Second: rate.FLOPs / rate.Seconds}
 		switch {
 		case rate.Kernel == "matmul":
-			p.Group, p.Name = "matrix products", rate.Case
+			p.Group = "matrix products"
+			if p.PerByte > 1 && (strings.Contains(rate.Case, "1024x") || strings.Contains(rate.Case, "2048")) {
+				p.Name = rate.Case // those of other batches and the vectors would hide each other
+			}
 		case rate.Level == r.Ceiling.Bandwidths[0].Level:
 			p.Name = rate.Kernel
 		}

@@ -98,17 +98,18 @@ def answer(net, batch, mode, seconds):
 def onmart(net, batch, seconds, env=None):
     r = peers.command([a.onmart, "bench", "train", "--json", "--case", f"mlp-{net}-b{batch}", "--threads", str(a.threads),
                        "--seconds", str(seconds / PARTS), "--rounds", str(PARTS)], realtime=a.realtime, env=env)
-    backends[env is not None] = r["backend"]; trips.extend(r["round_trip_ns"])
+    backends[env is not None] = r["backend"]; trips.setdefault((net, batch), []).append(max(r["round_trip_ns"]))
     return r["cases"][0]["rows_per_second"]["median"]
 
 
 if a.serve:
     peers.serve(answer); sys.exit()
 if not a.onmart: ap.error("--onmart is missing")
-backends, trips = {}, []
+backends, trips = {}, {}
 systems = a.systems.split(",")
 if "onmart avx2" in systems:
     onmart("15-500-1", 64, .05); onmart("15-500-1", 64, .05, {"ONMART_CPU": "avx2"})
+    trips.clear()
     if backends[False] == backends[True]: systems.remove("onmart avx2")
 cores = set(sorted(os.sched_getaffinity(0))[:a.threads])
 workers = {}
@@ -130,22 +131,38 @@ for net in a.nets.split(","):
 print("ready", file=sys.stderr, flush=True)
 values, shares = peers.in_turns(pieces, a.rounds, peers.Lock(a.lock), lambda: [w.p.pid for w in workers.values()], a.tries,
                                 lambda i: print("round", i + 1, file=sys.stderr, flush=True))
-rows, cases = [], []
-for net, batch in dict.fromkeys(k for k, _ in pieces):
-    m = {s: peers.median(values[(net, batch), s]) for s in systems}
-    torch = max((m[s] for s in systems if s.startswith("torch")), default=None)
-    jax = m.get("jax jit")
-    ours = m.get("onmart")
-    ratio = lambda peer: f"{ours / peer:.2f}" if ours and peer else ""
-    rows.append([net, batch] + [peers.si(m[s]) for s in systems] + [ratio(torch), ratio(jax)])
-    cases.append({"net": net, "batch": batch, "rows_s": m, "to_torch": ours and torch and ours / torch, "to_jax": ours and jax and ours / jax,
-                  "rounds": {s: values[(net, batch), s] for s in systems},
-                  "others": {s: peers.median(shares[(net, batch), s]) for s in systems}})
+
+
+def medians(key, rounds):
+    m = {s: peers.median(values[key, s][i] for i in rounds) for s in systems}
+    torch, jax = max((m[s] for s in systems if s.startswith("torch")), default=None), m.get("jax jit")
+    return m, m["onmart"] / torch if torch else None, m["onmart"] / jax if jax else None
+
+
+def line(key, rounds, *more):
+    m, *ratios = medians(key, rounds)
+    return [*key, *more] + [peers.si(m[s]) for s in systems] + [f"{r:.2f}" if r else "" for r in ratios]
+
+
+keys, every, head = list(dict.fromkeys(k for k, _ in pieces)), range(a.rounds), systems + ["to PyTorch's best", "to JAX"]
 print(f"{peers.cpu()}, {a.threads} threads, {a.rounds} rounds, {backends.get(False)}\n")
-print(peers.table(["network", "batch"] + systems + ["to PyTorch's best", "to JAX"], rows))
+print(peers.table(["network", "batch"] + head, [line(k, every) for k in keys]))
+# A virtual machine's cores move: rounds in which they shared a cache, and others.
+FAR = 200  # ns; a shared cache takes 60 to 120, another socket 400 and more
+near = {k: [i for i in every if trips[k][i] < FAR] for k in keys} if a.threads > 1 and "onmart avx2" not in systems else {}
+if any(near.values()) and any(len(v) < a.rounds for v in near.values()):
+    rows = [line(k, group, name, len(group)) for k in keys for name, group in
+            (("near", near[k]), ("far", [i for i in every if i not in near[k]])) if group]
+    print("\nby how far the cores were apart\n\n" + peers.table(["network", "batch", "cores", "rounds"] + head, rows))
+cases = []
+for k in keys:
+    m, torch, jax = medians(k, every)
+    cases.append({"net": k[0], "batch": k[1], "rows_s": m, "to_torch": torch, "to_jax": jax, "rounds": {s: values[k, s] for s in systems},
+                  "round_trip_ns": trips[k], "others": {s: peers.median(shares[k, s]) for s in systems}})
+trips = [t for v in trips.values() for t in v]
 worst = max((x for v in shares.values() for x in v), default=0)
 print(f"\nothers used {peers.median([x for v in shares.values() for x in v]):.2f} of a core in the median piece, {worst:.2f} in the worst;")
 print(f"a number went from one core to another and back in {peers.median(trips):.0f} ns ({min(trips):.0f} to {max(trips):.0f})")
 if a.out:
-    json.dump({"cpu": peers.cpu(), "threads": a.threads, "rounds": a.rounds, "seconds": a.seconds, "realtime": a.realtime, "backends": backends.get(False), "round_trip_ns": trips,
+    json.dump({"cpu": peers.cpu(), "threads": a.threads, "rounds": a.rounds, "seconds": a.seconds, "realtime": a.realtime, "backend": backends.get(False),
                "versions": peers.versions("torch", "jax", "jaxlib", "numpy"), "cases": cases}, open(a.out, "w"), indent=1)

@@ -34,9 +34,9 @@ type RoofPoint struct {
 
 // Sizes of the drawing, and the ends of its horizontal axis in powers of two.
 const (
-	roofWidth, roofHeight    = 960., 600.
-	roofLeft, roofRight      = 60., 30.
-	roofTop, roofBottom      = 40., 50.
+	roofWidth, roofHeight    = 1000., 680.
+	roofLeft, roofRight      = 60., 70.
+	roofTop, roofBottom      = 56., 50.
 	roofFirst, roofLast      = -4., 9.
 	roofLabel, roofLabelStep = 11., 12.
 )
@@ -56,7 +56,7 @@ func WriteRoofline(w io.Writer, r Roofline) error {
 	if !(r.Peak > 0) || math.IsInf(least, 1) {
 		return fmt.Errorf("report: roofline %q: it needs a peak and a point above 0", r.Title)
 	}
-	lo, hi := math.Floor(math.Log10(least)), math.Log10(r.Peak)+.15
+	lo, hi := math.Floor(math.Log10(least)), math.Log10(r.Peak)+.4
 	x := func(perByte float64) float64 {
 		return roofLeft + (math.Log2(perByte)-roofFirst)/(roofLast-roofFirst)*(roofWidth-roofLeft-roofRight)
 	}
@@ -82,7 +82,7 @@ func WriteRoofline(w io.Writer, r Roofline) error {
 		s.text(roofLeft-6, y(v)+4, "end", "", fmt.Sprintf("%g", v/1e9))
 	}
 	s.text(roofWidth/2, roofHeight-12, "middle", "", "operations a byte")
-	s.text(roofLeft-44, roofTop-8, "start", "", "GFLOP/s")
+	s.text(roofLeft-50, roofTop-4, "start", "", "GFLOP/s")
 	for _, roof := range r.Roofs {
 		left, knee := math.Exp2(roofFirst), r.Peak/roof.Bytes
 		from := pixel{x(left), y(roof.Bytes * left)}

@@ -250,7 +250,7 @@ func (b *Backend) Measure(least time.Duration, only []string) *Measurement {
 		m.Rates = append(m.Rates, r)
 	}
 	for _, p := range modelProducts() {
-		for _, name := range []string{"tile", "columnDot", "transpose"} {
+		for _, name := range []string{"tile", "columnDot", "transpose", "gatherTiles"} {
 			measured[name] = true
 		}
 		if wanted(matmulKernel) {
@@ -270,12 +270,25 @@ func (b *Backend) Measure(least time.Duration, only []string) *Measurement {
 				s.make(k, n))
 		}
 	}
-	for field := range reflect.TypeFor[kernels]().Fields() {
-		if field.Type.Kind() == reflect.Func && !measured[field.Name] && field.Name != "peak" && field.Name != "prefetch" {
-			m.Missing = append(m.Missing, field.Name)
+	for _, name := range kernelNames(reflect.TypeFor[kernels](), "") {
+		if !measured[name] && name != "peak" && name != "prefetch" {
+			m.Missing = append(m.Missing, name)
 		}
 	}
 	return m
+}
+
+// kernelNames are the functions of kernels, those of a part of it behind the part's name.
+func kernelNames(t reflect.Type, part string) (names []string) {
+	for _, f := range reflect.VisibleFields(t) {
+		switch {
+		case f.Type.Kind() == reflect.Func:
+			names = append(names, part+f.Name)
+		case f.Type.Kind() == reflect.Struct && !f.Anonymous:
+			names = append(names, kernelNames(f.Type, part+f.Name+".")...)
+		}
+	}
+	return names
 }
 
 // sizes are those of a matrix product y [m,n] = a' b'.
@@ -383,12 +396,17 @@ func streams() []stream {
 			x, s := noise(rand.New(rand.NewPCG(1, 1)), n), alignedF32(sumCols)
 			return func() { k.colSum(s, x, n/sumCols, sumCols, false) }
 		}},
-		{"adamw", 16, 28, func(k *kernels, n int) func() {
-			r := rand.New(rand.NewPCG(1, 1))
-			p, m, v, g := noise(r, n), alignedF32(n), alignedF32(n), noise(r, n)
-			c := newAdamCoef(&program.Attr{Beta1: .9, Beta2: .999, Eps: 1e-8}, 1, 1e-3)
-			return func() { k.adamw(p, m, v, g, &c) }
-		}},
+		updates("adamw", 17, 7, func(k *kernels) update { return k.adamw }),
+		updates("adam", 17, 7, func(k *kernels) update { return k.adam }),
+		updates("sgd", 5, 3, func(k *kernels) update { return k.sgd }),
+		updates("momentum", 7, 5, func(k *kernels) update { return k.momentum }),
+		updates("nesterov", 9, 5, func(k *kernels) update { return k.nesterov }),
+		updates("adagrad", 9, 5, func(k *kernels) update { return k.adagrad }),
+		arrays("sumSquares", 2, 1, 1, func(k *kernels, x [][]float32) { k.sumSquares(x[0]) }),
+		arrays("average", 3, 2, 3, func(k *kernels, x [][]float32) { k.average(x[0], x[1], 1e-3) }),
+		arrays("bce", 2*expFLOPs+4, 4, 4, func(k *kernels, x [][]float32) { k.bce(x[0], x[1], x[2], x[3]) }),
+		arrays("bceGrad", expFLOPs+5, 4, 4, func(k *kernels, x [][]float32) { k.bceGrad(x[0], x[1], x[2], x[3], 1e-3) }),
+		byRow("extreme", 1, 1, 1, longRow, func(k *kernels, x [][]float32) { k.extreme(program.Max, x[0]) }),
 		arrays("dropout", 2, 2, 2, func(k *kernels, x [][]float32) {
 			d := dropCoef{seed: 1, step: 2, site: 3, rate: .2, keep: .8}
 			k.dropout(x[0], x[1], 0, &d)
@@ -438,6 +456,16 @@ func streams() []stream {
 		}))
 	}
 	return s
+}
+
+// updates is an optimizer's kernel, which reads and writes so many operands of the parameter, its state and the gradient.
+func updates(kernel string, flops, moved int, of func(k *kernels) update) stream {
+	return stream{kernel, flops, 4 * moved, func(k *kernels, n int) func() {
+		r := rand.New(rand.NewPCG(1, 1))
+		p, m, v, g := noise(r, n), alignedF32(n), alignedF32(n), noise(r, n)
+		c := newAdamCoef(&program.Attr{Beta1: .9, Beta2: .999, Eps: 1e-8, Momentum: .9}, 1, 1e-3)
+		return func() { of(k)(p, m, v, g, &c) }
+	}}
 }
 
 // byRow is arrays for a kernel that is called for one row after the other.
