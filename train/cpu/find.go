@@ -214,8 +214,8 @@ func (f *finder) before(i int, operands []int) (origin *program.Where, spreads [
 func (f *finder) where(i, id, at int) *program.Where {
 	in, b := &f.p.Instrs[i], &f.p.Buffers[id]
 	row, column := placeOf(at, b.Shape)
-	where := &program.Where{Step: int(f.w.step), Program: f.p.Name, Instr: i, Op: in.Op, Node: in.Node, Buffer: f.p.Operand(id),
-		Row: row, Column: column, DataRow: -1, Value: f.mem[id].at(at)}
+	where := &program.Where{Step: int(f.w.step), Program: f.p.Name, Instr: i, Op: in.Op, Expr: in.Attr.Expr, Node: in.Node,
+		Buffer: f.p.Operand(id), Row: row, Column: column, DataRow: -1, Value: f.mem[id].at(at)}
 	if b.PerRow {
 		width := b.Len() / b.Shape[0]
 		where.Row, where.Column = at/width, at%width

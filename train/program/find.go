@@ -24,6 +24,7 @@ type Where struct {
 	Program string // of the set
 	Instr   int    // -1 where no instruction was done: Unsound
 	Op      Op
+	Expr    string // of a Map
 	Node    string // of the graph
 	Buffer  string // the result, or Held, or Source
 	Row     int    // in it
@@ -74,8 +75,12 @@ func (w *Where) String() string {
 
 // what is the operation and the node it is of.
 func (w *Where) what() string {
-	if w.Node == "" {
-		return fmt.Sprintf(" (%s)", w.Op)
+	op := string(w.Op)
+	if w.Expr != "" {
+		op += " " + w.Expr
 	}
-	return fmt.Sprintf(" (%s, %s)", w.Op, w.Node)
+	if w.Node == "" {
+		return fmt.Sprintf(" (%s)", op)
+	}
+	return fmt.Sprintf(" (%s, node %s)", op, w.Node)
 }
