@@ -135,18 +135,6 @@ func (e *Interrupted) Error() string {
 
 func (e *Interrupted) Unwrap() error { return e.cause }
 
-// Diverged is the error of a loss that is not a number any more.
-type Diverged struct {
-	Epoch int // the epoch it happened in, counted from 1
-	Step  int
-	Rate  float32 // the learning rate of that step
-}
-
-func (e *Diverged) Error() string {
-	return fmt.Sprintf("the loss left the numbers in epoch %d, by step %d: the training diverged; take a smaller learning rate (it was %g there)",
-		e.Epoch, e.Step, e.Rate)
-}
-
 // Run trains. It stops within a fraction of a second after ctx is done, with an *Interrupted and, where it has done a
 // step, a checkpoint.
 func (t *Task) Run(ctx context.Context, b program.Backend) (*Result, error) {
@@ -184,7 +172,9 @@ type run struct {
 	identity []Fact
 	state    state
 	best     program.Tensors // parameters after epoch state.Best
-	last     program.Tensors // everything after the last epoch; kept only where a Budget may end the run
+	last     program.Tensors // everything after the last epoch; kept only where a Budget may end the run, or from a checkpoint
+	lastAt   int             // the steps that last comes after
+	written  bool            // Checkpoint is that of the last epoch of this run
 	outputs  []float32       // of the validation rows
 	out      bool            // the budget is out
 	scale    float64         // of the learning rates now
@@ -229,7 +219,7 @@ func (t *Task) start(b program.Backend) (*run, error) {
 		if saved != nil {
 			tensors, r.state, r.best = saved.tensors, saved.state, saved.best
 			r.from = len(r.state.Epochs)
-			r.last = tensors
+			r.last, r.lastAt = tensors, r.from*r.steps+r.state.Step
 		}
 	}
 	exec, err := b.Compile(t.Set)
@@ -314,12 +304,15 @@ func (r *run) epoch(ctx context.Context) error {
 		}
 		n := min(chunk, r.steps-at)
 		if err := r.exec.Run(first+at, n, slots); err != nil {
+			var failed *program.NotFinite
+			if errors.As(err, &failed) {
+				return r.diverged(ctx, failed.Step, err)
+			}
 			return fmt.Errorf("epoch %d: %w", done+1, err)
 		}
 		loss = slots[r.loss] / slots[r.rows]
 		if math.IsNaN(loss) || math.IsInf(loss, 0) {
-			last := first + at + n
-			return &Diverged{done + 1, last, r.rates[last-1]}
+			return r.diverged(ctx, first+at+n-1, nil)
 		}
 		r.report(r.rowsAt(done, at+n), loss, false)
 	}
@@ -327,6 +320,9 @@ func (r *run) epoch(ctx context.Context) error {
 	tensors, err := r.exec.Export()
 	if err != nil {
 		return err
+	}
+	if unsound(r.Set, tensors) { // in the last step, whose loss was that before it
+		return r.diverged(ctx, first+r.steps-1, nil)
 	}
 	if r.Valid.Len() > 0 {
 		if err := r.judge(&e); err != nil {
@@ -338,13 +334,15 @@ func (r *run) epoch(ctx context.Context) error {
 	if r.Valid.Len() == 0 || r.state.Best == 0 || r.merit(done+1) > r.merit(r.state.Best) {
 		r.state.Best, r.best = done+1, r.Set.Trained(tensors)
 	}
+	r.last = nil // those that a checkpoint brought
 	if r.Budget != nil {
-		r.last = tensors
+		r.last, r.lastAt = tensors, first+r.steps
 	}
 	if r.Checkpoint != "" {
 		if err := writeCheckpoint(r.Checkpoint, checkpoint{r.identity, r.state, tensors, r.best}); err != nil {
 			return err
 		}
+		r.written = true
 	}
 	if r.Ended != nil {
 		r.Ended(done+1, e, false)

@@ -218,7 +218,7 @@ func (m *machine) sameRows(a, b *step) bool {
 
 // planLayout chooses regions and places.
 func (m *machine) planLayout() layout {
-	plainly := make([]bool, len(m.steps))
+	plainly := slices.Repeat([]bool{m.single}, len(m.steps))
 	items := m.group(plainly)
 	for m.demote(items, plainly) {
 		items = m.group(plainly)
@@ -450,7 +450,7 @@ func (m *machine) placeAll(l *layout) {
 		all = append(all, placed{&t.offset, l.items[t.item].ring * m.rowBytes(t.buffer), t.item, t.item})
 	}
 	for i := range all {
-		if all[i].size < smallBytes || all[i].last < 0 {
+		if all[i].size < smallBytes || all[i].last < 0 || m.single {
 			all[i].first, all[i].last = 0, len(l.items)
 		}
 	}

@@ -60,6 +60,7 @@ const (
 type machine struct {
 	p       *program.Program
 	varying bool // run with any number of rows: a forward program
+	single  bool // one instruction after the other, each buffer at a place of its own: see find.go
 	kernels *kernels
 	store   *store
 	slots   []float64

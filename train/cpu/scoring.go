@@ -30,6 +30,9 @@ const scoringBlock = 8
 
 // scoringOf is the chain that an instruction of the program is part of, or nil.
 func (m *machine) scoringOf(in *program.Instr) *scoring {
+	if m.single {
+		return nil
+	}
 	for i := range m.p.Instrs {
 		dot := &m.p.Instrs[i]
 		if dot.Op != program.LookupDot {

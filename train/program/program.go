@@ -492,13 +492,7 @@ func (p *Program) String() string {
 // Line is instruction i of a valid program as String lists it, its number first.
 func (p *Program) Line(i int) string {
 	var b strings.Builder
-	name := func(i int) string {
-		f := p.Buffers[i]
-		if f.Kind == Temp {
-			return fmt.Sprintf("t%d%v", i, f.Shape)
-		}
-		return fmt.Sprintf("%s%v", f.Name, f.Shape)
-	}
+	name := p.Operand
 	in := &p.Instrs[i]
 	fmt.Fprintf(&b, "%3d ", i)
 	for k, o := range in.Outs {
@@ -518,4 +512,13 @@ func (p *Program) Line(i int) string {
 		fmt.Fprintf(&b, "  # %s", in.Node)
 	}
 	return b.String()
+}
+
+// Operand is buffer id of a valid program as Line lists it, with its shape.
+func (p *Program) Operand(id int) string {
+	f := p.Buffers[id]
+	if f.Kind == Temp {
+		return fmt.Sprintf("t%d%v", id, f.Shape)
+	}
+	return fmt.Sprintf("%s%v", f.Name, f.Shape)
 }
