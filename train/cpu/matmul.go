@@ -33,11 +33,6 @@ type matmul struct {
 	act            program.Act
 	packed         []float32 // b in panels, made once, where b does not change
 	more           bool      // the chains go on from what is in y; never with b transposed
-
-	// epilogue, unless nil, is called once for every element of y, in blocks: rows lo..hi of columns j0..j1 are final,
-	// with bias and act, and in the cache of the worker that calls it. It may change them. Where a block ends depends
-	// on sizes and on the division of the work; what it makes of an element must not.
-	epilogue func(w *worker, lo, hi, j0, j1 int)
 }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
@@ -55,7 +50,7 @@ func (mm *matmul) normal() matmul {
 	if p.k == 1 || p.n == 1 {
 		p.transB = false
 	}
-	if p.n == 1 && p.transA && p.bias == nil && p.epilogue == nil {
+	if p.n == 1 && p.transA && p.bias == nil {
 		p.a, p.b, p.m, p.n, p.transA, p.packed = p.b, p.a, 1, p.m, false, nil
 	}
 	return p
@@ -280,9 +275,6 @@ func (mm *matmul) finish(w *worker, lo, hi, j0, j1 int) {
 			y := mm.y[i*mm.n+j0 : i*mm.n+j1]
 			w.kernels.silu(y, y)
 		}
-	}
-	if mm.epilogue != nil {
-		mm.epilogue(w, lo, hi, j0, j1)
 	}
 }
 
