@@ -202,7 +202,8 @@ func TestTrainStoppedOnceAndTwice(t *testing.T) {
 	logOf(t, "model.runlog.jsonl", "run", "epoch", "checkpoint", "resume", "early_end", "result")
 }
 
-// A budget in which nothing fits says what it takes, and leaves nothing but the log.
+// A budget in which nothing fits says so, and leaves nothing but the log; what it takes where an epoch has begun is tested in
+// package train, by a backend whose speed is known.
 func TestMaxTimeTooSmall(t *testing.T) {
 	t.Chdir(t.TempDir())
 	cardFeatures(t)
@@ -210,12 +211,8 @@ func TestMaxTimeTooSmall(t *testing.T) {
 	if code != exitFailed || !strings.Contains(stderr, "--max-time 1ms was over before the first epoch began") {
 		t.Errorf("exit %d: %s", code, stderr)
 	}
-	code, _, stderr = cli(t, strings.Fields(strings.Replace(quickLine, "hidden=16", "hidden=2048,2048", 1)+" --out model --max-time 700ms")...)
-	if code != exitFailed || !strings.Contains(stderr, "--max-time 700ms") || !strings.Contains(stderr, "give ") {
-		t.Errorf("exit %d: %s", code, stderr)
-	}
 	if _, err := os.Stat("model"); err == nil {
 		t.Error("a model was left")
 	}
-	logOf(t, "model.runlog.jsonl", "run", "error", "run", "error")
+	logOf(t, "model.runlog.jsonl", "run", "error")
 }
