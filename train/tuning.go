@@ -119,7 +119,7 @@ func (u *Tuning) Run(ctx context.Context, s *Session) (*tune.Result, error) {
 	done := int64(0)
 	o.Done = func(t tune.Trial, rung, _ int) {
 		done++
-		s.finished = true
+		s.came(false)
 		s.Event("trial", "", u.shown(t))
 		if t.Failed == "" {
 			figures = append(figures, u.show(t.Figure))

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"fmt"
 	"math"
 
 	"golang.org/x/sys/cpu"
@@ -86,6 +87,14 @@ func peakAVX2(n int) int {
 	return 2 * 8 * 12 * n
 }
 
+// reaches panics where a slice has fewer than n elements. It looks at none of them: the last may be another worker's, who is
+// writing it. What is read of those is written over.
+func reaches(x []float32, n int) {
+	if n > len(x) {
+		panic(fmt.Sprintf("cpu: %d elements, a kernel reaches for %d", len(x), n))
+	}
+}
+
 // gatherTilesAVX2 leaves the last rows to the portable kernel where a whole vector would reach beyond src.
 func gatherTilesAVX2(dst, src []float32, rows, tiles, k, next, ld int) {
 	const slack = 8
@@ -94,8 +103,8 @@ func gatherTilesAVX2(dst, src []float32, rows, tiles, k, next, ld int) {
 		whole = min(k, room/ld+1)
 	}
 	if whole > 0 {
-		_ = src[(whole-1)*ld+(tiles-1)*rows+slack-1]
-		_ = dst[(tiles-1)*next+(whole-1)*rows+slack-1]
+		reaches(src, (whole-1)*ld+(tiles-1)*rows+slack)
+		reaches(dst, (tiles-1)*next+(whole-1)*rows+slack)
 		gatherTiles(&dst[0], &src[0], 4*rows, tiles, whole, 4*next, 4*ld)
 	}
 	if whole < k {

@@ -62,8 +62,8 @@ func gatherTilesAVX512(dst, src []float32, rows, tiles, k, next, ld int) {
 		whole = min(k, room/ld+1)
 	}
 	if whole > 0 {
-		_ = src[(whole-1)*ld+(tiles-1)*rows+slack-1]
-		_ = dst[(tiles-1)*next+(whole-1)*rows+slack-1]
+		reaches(src, (whole-1)*ld+(tiles-1)*rows+slack)
+		reaches(dst, (tiles-1)*next+(whole-1)*rows+slack)
 		gatherTiles(&dst[8], &src[8], 4*rows, tiles, whole, 4*next, 4*ld)
 		gatherTiles(&dst[0], &src[0], 4*rows, tiles, whole, 4*next, 4*ld)
 	}
