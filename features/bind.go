@@ -642,7 +642,10 @@ func (b *eventBinder) finish() {
 		longest = max(longest, g.labels)
 	}
 	p.horizon = max(longest+p.lateness, p.spec.duplicates)
-	p.retain = p.delay + p.acceptFor
+	if p.hasLabel {
+		// A label of exactly the last moment is applied whether or not another event of that moment came before it.
+		p.retain = p.delay + p.acceptFor + 1
+	}
 	slices.Sort(p.row.used)
 	p.row.used = slices.Compact(p.row.used)
 	p.out = &datasets.Schema{}

@@ -63,7 +63,7 @@
 // # What is forgotten
 //
 // An entry that no window will reach, with K <= W-L-w for the longest window w of its group, may be dropped at any time
-// and nobody can tell. Recent events themselves are kept for labels and duplicates while T+delay+accept_for > W-H, H
+// and nobody can tell. Recent events themselves are kept for labels and duplicates while T+delay+accept_for >= W-H, H
 // being the longest window over labels plus L. What an engine holds is a function of the set of folded events, whatever
 // the order in which partitions came, but for three things that follow the order of the log: an ewma, a risk over
 // `ever` whose labels come after their records were dropped, and what was set aside. A snapshot has equal bytes for

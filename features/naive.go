@@ -287,7 +287,9 @@ func (n *Naive) bindFeatures() error {
 	}
 	n.cols = make([]datasets.Column, len(n.fields))
 	n.horizon = max(longest+n.spec.lateness, n.spec.duplicates)
-	n.retain = n.delay + n.acceptFor
+	if n.spec.label != nil {
+		n.retain = n.delay + n.acceptFor + 1
+	}
 	return nil
 }
 
