@@ -141,7 +141,7 @@ func (e *evaluation) input(site uint32, n *Node, example func(string, int, int) 
 	return nil
 }
 
-// indexed is the rows of the smallest table that an input is an index of, or 0.
+// indexed is the rows of the smallest table that an input is an index of, itself or as a part of a Concat, or 0.
 func (e *evaluation) indexed(n *Node) int {
 	least := 0
 	for _, of := range e.order {
@@ -155,25 +155,51 @@ func (e *evaluation) indexed(n *Node) int {
 		}
 		table, at := indexOperands(o.kind)
 		for _, k := range at {
-			if k < len(kids) && kids[k] == n {
-				if rows := dims(kids[table])[0]; least == 0 || rows < least {
-					least = rows
-				}
+			if !partOf(n, kids[k]) {
+				continue
+			}
+			rows := unboundedRows
+			if table >= 0 && table < len(kids) {
+				rows = dims(kids[table])[0]
+			}
+			if least == 0 || rows < least {
+				least = rows
 			}
 		}
 	}
 	return least
 }
 
-// indexOperands are the operands of an op that name rows of another one of them.
+// unboundedRows is what is drawn from for an index of no table: few, so that some of a row are the same.
+const unboundedRows = 8
+
+// partOf says whether a node is an operand, or one of those that it is a Concat of.
+func partOf(n, operand *Node) bool {
+	if n == operand {
+		return true
+	}
+	o, ours := operand.Op().(*op)
+	if !ours || o.kind != program.Concat {
+		return false
+	}
+	kids, err := children(operand)
+	return err == nil && slices.ContainsFunc(kids, func(k *Node) bool { return partOf(n, k) })
+}
+
+// indexOperands are the operands of an op that name rows of another one of them, the table, which is -1, or past the last
+// operand, where there is none.
 func indexOperands(kind program.Op) (table int, at []int) {
 	switch kind {
-	case program.Lookup:
+	case program.Lookup, program.LookupDot, program.LookupWeighted:
 		return 0, []int{1}
 	case program.SampledSoftmax:
 		return 4, []int{2, 3}
+	case program.CandidateSoftmax:
+		return 3, []int{1}
+	case program.CandidateBPR:
+		return -1, []int{1}
 	}
-	return 0, nil
+	return -1, nil
 }
 
 // values computes nodes, in an order in which operands come first.
