@@ -8,9 +8,9 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// Passes over a program that the lowering has written: each temp is still written once, by the instruction that makes it,
-// and only updates write parameters. None changes a bit of a result, but that relu(x), which Gorgonia writes as x (x >= 0),
-// gives 0 and not -0 below 0. What they bring is in docs/BENCHMARKS.md, "Passes".
+// Passes over a program that the lowering has written: each temp is still written once, by the instruction that makes
+// it, and only updates write parameters. None changes a bit of a result, but that relu(x), which Gorgonia writes as
+// x (x >= 0), gives 0 below 0: not -0, and not the NaN of -Inf. What they bring is in docs/BENCHMARKS.md, "Passes".
 
 // passes says which run; all but in tests.
 type passes struct {
@@ -43,7 +43,7 @@ func (ps passes) optimise(p *program.Program) {
 	dead(p)
 }
 
-// writer is the instruction that makes each temp, -1 for other buffers.
+// writers are the instructions that make each temp, -1 for other buffers.
 func writers(p *program.Program) []int {
 	w := make([]int, len(p.Buffers))
 	for b := range w {

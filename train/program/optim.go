@@ -60,15 +60,15 @@ func AverageRate(decay float64, t int) float32 {
 	return float32((1 - decay) / (1 - math.Pow(decay, float64(t))))
 }
 
-// Averaged tells whether the forward program of the set reads averages in place of the parameters.
-func (s *Set) Averaged() bool {
+// averaged tells whether the forward program of the set reads averages in place of the parameters.
+func (s *Set) averaged() bool {
 	return s.Forward != nil && slices.ContainsFunc(s.Forward.Buffers, func(b Buffer) bool { return b.Kind == State })
 }
 
 // Served is the forward program as an artifact holds it: averages that it reads are parameters, under the names of
 // those. Trained gives the weights for it.
 func (s *Set) Served() *Program {
-	if !s.Averaged() {
+	if !s.averaged() {
 		return s.Forward
 	}
 	p := *s.Forward
@@ -94,7 +94,7 @@ func (s *Set) paramOf(state string) string {
 // Trained picks what the training came to out of an export: the parameters or, where the forward program reads averages,
 // those under the names of the parameters.
 func (s *Set) Trained(export Tensors) Tensors {
-	averaged := s.Averaged()
+	averaged := s.averaged()
 	out := make(Tensors, 0, len(s.Params))
 	for _, p := range s.Params {
 		name := p.Name
@@ -111,8 +111,8 @@ func (s *Set) Trained(export Tensors) Tensors {
 	return out
 }
 
-// optimAttributes checks the attributes of an optimizer's operation and clears them; false for another one.
-func (c *programChecker) optimAttributes(in *Instr, at *Attr) bool {
+// optimAttributes checks the attributes of an optimizer's operation and clears them.
+func (c *programChecker) optimAttributes(in *Instr, at *Attr) {
 	within := func(name string, x float64) {
 		if !(x >= 0 && x < 1) {
 			c.bad("%s is %v, want 0 or more and below 1", name, x)
@@ -130,7 +130,6 @@ func (c *programChecker) optimAttributes(in *Instr, at *Attr) bool {
 		at.Decay = 0
 	}
 	switch in.Op {
-	case SGD, SumSquares:
 	case RowSumSquares:
 		at.Uses = ""
 	case Momentum:
@@ -150,10 +149,7 @@ func (c *programChecker) optimAttributes(in *Instr, at *Attr) bool {
 	case MovingAverage:
 		within("decay", at.Decay)
 		at.Decay = 0
-	default:
-		return false
 	}
-	return true
 }
 
 // optimOuts are the kinds that output k of an optimizer's operation may have, nil for another operation.
