@@ -82,8 +82,8 @@ func parseBytes(text string) (int64, error) {
 	return int64(v * float64(unit)), nil
 }
 
-// openBackend takes the device that was asked for, and says which and why: auto takes no GPU that lacks a kernel for what is
-// trained. lacks may be nil where the device is named. close gives it back.
+// openBackend takes the device that was asked for, and says which and why: auto takes no GPU that lacks a kernel for
+// what is trained. lacks may be nil where the device is named. close gives it back.
 func openBackend(con *console, f deviceFlags, lacks lacking) (b program.Backend, close func() error, err error) {
 	none := func() error { return nil }
 	why, ordinal := "", f.ordinal()

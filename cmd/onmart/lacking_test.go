@@ -11,8 +11,8 @@ import (
 	"github.com/onmart/onmart/train/tune"
 )
 
-// TestWhatAGPULacks: of each task the defaults and the default search run on a GPU, and a setting that does not is found
-// in the config and among the values that a search may draw.
+// TestWhatAGPULacks: of each task the defaults and the default search run on a GPU, and a setting that does not is
+// found in the config and among the values that a search may draw.
 func TestWhatAGPULacks(t *testing.T) {
 	tasks := map[string]func(set []string, space tune.Space) (lacking, error){
 		"fraud": func(set []string, space tune.Space) (lacking, error) {
@@ -61,8 +61,8 @@ func TestWhatAGPULacks(t *testing.T) {
 	}
 }
 
-// TestAutoTakesNoGPUThatLacksAKernel: it takes the processor and says for what; a GPU that was asked for is refused by name, in
-// a training and on paper.
+// TestAutoTakesNoGPUThatLacksAKernel: it takes the processor and says for what; a GPU that was asked for is refused by
+// name, in a training and on paper.
 func TestAutoTakesNoGPUThatLacksAKernel(t *testing.T) {
 	onDevice(t)
 	t.Chdir(t.TempDir())
@@ -77,7 +77,8 @@ func TestAutoTakesNoGPUThatLacksAKernel(t *testing.T) {
 	if code != exitGood || json.Unmarshal([]byte(stdout), &made) != nil || !strings.HasPrefix(made.Backend, "cpu-") {
 		t.Fatalf("exit %d, trained on %q: %s", code, made.Backend, stderr)
 	}
-	if !strings.Contains(stderr, "a GPU is there and is not taken: instruction ") || !strings.Contains(stderr, " (adagrad, node ") {
+	if !strings.Contains(stderr, "a GPU is there and is not taken: instruction ") ||
+		!strings.Contains(stderr, " (adagrad, node ") {
 		t.Errorf("auto says:\n%s", stderr)
 	}
 	const refused = ") has no kernel for a GPU yet"
@@ -86,7 +87,8 @@ func TestAutoTakesNoGPUThatLacksAKernel(t *testing.T) {
 		t.Errorf("cuda: exit %d: %s", code, stderr)
 	}
 	code, _, stderr = train("--explain", "--device", "model:rtx2060")
-	if code != exitFailed || !strings.Contains(stderr, "gpu: predict: instruction ") || !strings.Contains(stderr, refused) {
+	if code != exitFailed || !strings.Contains(stderr, "gpu: predict: instruction ") ||
+		!strings.Contains(stderr, refused) {
 		t.Errorf("on paper: exit %d: %s", code, stderr)
 	}
 }

@@ -99,8 +99,8 @@ func (b *Backend) Compile(s *program.Set) (program.Exec, error) {
 	return e, nil
 }
 
-// Lacks names the first instruction of a set that has no kernel here, for which Compile refuses the set; nil where all have
-// one.
+// Lacks names the first instruction of a set that has no kernel here, for which Compile refuses the set; nil where all
+// have one.
 func Lacks(s *program.Set) error {
 	for _, p := range []*program.Program{s.Train, s.Rest, s.Forward} {
 		for i := 0; p != nil && i < len(p.Instrs); i++ {
@@ -114,7 +114,8 @@ func Lacks(s *program.Set) error {
 			default:
 				continue
 			}
-			return fmt.Errorf("instruction %d of %s (%s%s, node %s) has no kernel for a GPU yet", i, p.Name, in.Op, with, in.Node)
+			return fmt.Errorf("instruction %d of %s (%s%s, node %s) has no kernel for a GPU yet",
+				i, p.Name, in.Op, with, in.Node)
 		}
 	}
 	return nil

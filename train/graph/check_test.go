@@ -2,8 +2,8 @@ package graph
 
 import "testing"
 
-// TestCheckDrawsIndices: what a model reads tables by is drawn from their rows, behind a Concat and where no table says how
-// many there are, too; the program on the CPU takes no other numbers.
+// TestCheckDrawsIndices: what a model reads tables by is drawn from their rows, behind a Concat and where no table says
+// how many there are, too; the program on the CPU takes no other numbers.
 func TestCheckDrawsIndices(t *testing.T) {
 	for name, build := range map[string]func(*Builder) (Model, error){
 		"drawn for each row": func(b *Builder) (Model, error) {

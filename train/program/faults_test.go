@@ -13,8 +13,8 @@ type fault struct {
 	want  string
 }
 
-// findFaults plants one fault at a time and reads what is said: all of it, so no fault may drag others behind it that are
-// none.
+// findFaults plants one fault at a time and reads what is said: all of it, so no fault may drag others behind it that
+// are none.
 func findFaults(t *testing.T, sound func() *Set, faults []fault) {
 	t.Helper()
 	for _, f := range faults {

@@ -37,11 +37,10 @@ const (
 	// norm that is NaN leaves the gradients as they are, for the loss to show it.
 	ClipFactor Op = "clip_factor"
 
-	// MovingAverage: (param) -> (average), behind the param's update. An exponential moving average of the weights (Polyak &
-	// Juditsky 1992 average them; Izmailov et al. 2018 do so for networks), with the correction for its start that Adam
-	// makes: a = (1 - decay) / (1 - decay^t), average = average + a (p - average). So after t steps it is the
-	// mean of the weights of all t steps, those of step i weighted by decay^(t-i), and the zeros it starts from are
-	// not in it.
+	// MovingAverage: (param) -> (average), behind the param's update. An exponential moving average of the weights (Polyak
+	// & Juditsky 1992 average them; Izmailov et al. 2018 do so for networks), with the correction for its start that Adam
+	// makes: a = (1 - decay) / (1 - decay^t), average = average + a (p - average). So after t steps it is the mean of the
+	// weights of all t steps, those of step i weighted by decay^(t-i), and the zeros it starts from are not in it.
 	MovingAverage Op = "moving_average"
 )
 
@@ -91,8 +90,8 @@ func (s *Set) paramOf(state string) string {
 	return ""
 }
 
-// Trained picks what the training came to out of an export: the parameters or, where the forward program reads averages,
-// those under the names of the parameters.
+// Trained picks what the training came to out of an export: the parameters or, where the forward program reads
+// averages, those under the names of the parameters.
 func (s *Set) Trained(export Tensors) Tensors {
 	averaged := s.averaged()
 	out := make(Tensors, 0, len(s.Params))
