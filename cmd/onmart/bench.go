@@ -124,7 +124,7 @@ func runBenchFraud(cmd *cobra.Command, f *benchFraudFlags) error {
 	if err != nil {
 		return err
 	}
-	backend, _, err := openBackend(con, deviceFlags{name: "cpu", threads: threads})
+	backend, _, err := openBackend(con, deviceFlags{name: "cpu", threads: threads}, nil)
 	if err != nil {
 		return err
 	}

@@ -145,7 +145,7 @@ func runBenchGPU(cmd *cobra.Command, f *benchGPUFlags, force bool) error {
 }
 
 func (f *benchGPUFlags) measure(ctx context.Context, con *console, programs []benchProgram) (*benchGPUResult, error) {
-	backend, closeBackend, err := openBackend(con, f.device)
+	backend, closeBackend, err := openBackend(con, f.device, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -207,7 +207,8 @@ func (d *demo) backfill(ctx context.Context) error {
 }
 
 func (d *demo) train(ctx context.Context) error {
-	backend, closeBackend, err := openBackend(d.con, deviceFlags{name: "auto", threads: d.threads})
+	config := fraud.DefaultConfig()
+	backend, closeBackend, err := openBackend(d.con, deviceFlags{name: "auto", threads: d.threads}, fraudLacks(config, nil))
 	if err != nil {
 		return err
 	}
@@ -221,7 +222,7 @@ func (d *demo) train(ctx context.Context) error {
 	defer os.RemoveAll(train.CheckpointDir(d.path("fraud")))
 	d.trained, err = fraud.Train(ctx, fraud.Options{
 		Source: src, Out: d.path("fraud"), Force: true, Train: d.days(demoTrainFrom, demoTrainTo), Test: &test,
-		AlertsPerDay: demoAlerts, Config: fraud.DefaultConfig(), Seed: d.mock.Seed, Threads: d.threads, Backend: backend,
+		AlertsPerDay: demoAlerts, Config: config, Seed: d.mock.Seed, Threads: d.threads, Backend: backend,
 		Note: d.con.notef, Bar: d.con.bar,
 		Created: trainCreated("demo"),
 	})

@@ -62,7 +62,10 @@ func (d *demo) trainDemand(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	backend, closeBackend, err := openBackend(d.con, deviceFlags{name: "auto", threads: d.threads})
+	config := demand.DefaultConfig()
+	config.Rows = 2 * d.mock.Rows // two or three minutes of a real training are not what a demo is for
+	config.Hidden, config.Epochs = []int{128, 128}, 3
+	backend, closeBackend, err := openBackend(d.con, deviceFlags{name: "auto", threads: d.threads}, demandLacks(config, nil))
 	if err != nil {
 		return err
 	}
@@ -72,9 +75,6 @@ func (d *demo) trainDemand(ctx context.Context) error {
 		return err
 	}
 	test := d.days(demoLive, demoDays-1)
-	config := demand.DefaultConfig()
-	config.Rows = 2 * d.mock.Rows // two or three minutes of a real training are not what a demo is for
-	config.Hidden, config.Epochs = []int{128, 128}, 3
 	defer os.RemoveAll(train.CheckpointDir(d.path("demand")))
 	d.demand.trained, err = demand.Train(ctx, demand.Options{
 		Source: src, Out: d.path("demand"), Force: true, Train: d.days(0, demoLive-1), Test: &test, Horizon: demoHorizon,

@@ -50,7 +50,9 @@ func (d *demo) trainOffers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	backend, closeBackend, err := openBackend(d.con, deviceFlags{name: "auto", threads: d.threads})
+	config := recommend.DefaultConfig()
+	config.Folds, config.Epochs = 2, 3 // each fold trains a network of its own
+	backend, closeBackend, err := openBackend(d.con, deviceFlags{name: "auto", threads: d.threads}, recommendLacks(config, nil))
 	if err != nil {
 		return err
 	}
@@ -60,8 +62,6 @@ func (d *demo) trainOffers(ctx context.Context) error {
 		return err
 	}
 	test := d.days(demoLive, demoDays-1)
-	config := recommend.DefaultConfig()
-	config.Folds, config.Epochs = 2, 3 // each fold trains a network of its own
 	defer os.RemoveAll(train.CheckpointDir(d.path("recommend")))
 	d.offers.trained, err = recommend.Train(ctx, recommend.Options{
 		Source: src, Out: d.path("recommend"), Force: true, Train: d.days(0, demoLive-1), Test: &test,

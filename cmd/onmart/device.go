@@ -82,14 +82,17 @@ func parseBytes(text string) (int64, error) {
 	return int64(v * float64(unit)), nil
 }
 
-// openBackend takes the device that was asked for, and says which and why. close gives it back.
-func openBackend(con *console, f deviceFlags) (b program.Backend, close func() error, err error) {
+// openBackend takes the device that was asked for, and says which and why: auto takes no GPU that lacks a kernel for
+// what is trained. lacks may be nil where the device is named. close gives it back.
+func openBackend(con *console, f deviceFlags, lacks lacking) (b program.Backend, close func() error, err error) {
 	none := func() error { return nil }
 	why, ordinal := "", f.ordinal()
 	if f.name == "auto" {
 		r := cuda.Probe(cuda.Options{})
 		if r.State != cuda.Ready {
 			why = "; no CUDA: " + string(r.State) + " (onmart devices says more)"
+		} else if lack := lacks(); lack != nil {
+			why = fmt.Sprintf("; a GPU is there and is not taken: %v", lack)
 		}
 		if usable := slices.IndexFunc(r.Devices, func(d cuda.DeviceInfo) bool { return d.Usable }); usable > 0 {
 			ordinal = usable

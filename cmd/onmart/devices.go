@@ -89,7 +89,7 @@ func (r *devicesReport) check(con *console, f deviceFlags) {
 		}
 		f.name = fmt.Sprintf("cuda:%d", d.Index)
 		c := deviceCheck{Device: d.Index, OK: true}
-		backend, closeBackend, err := openBackend(con, f)
+		backend, closeBackend, err := openBackend(con, f, nil)
 		if err == nil {
 			c.Backend = backend.Name()
 			c.Kernels, err = checkKernels(backend.(*gpu.Backend), !d.Emulated()) // cuda:N is a GPU

@@ -98,7 +98,7 @@ func runTrainFraud(cmd *cobra.Command, f *fraudFlags) error {
 	if err := f.reportable(o.Force); err != nil {
 		return err
 	}
-	backend, closeBackend, err := openBackend(con, f.device)
+	backend, closeBackend, err := openBackend(con, f.device, fraudLacks(o.Config, searched(&o.Running)))
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ func runTrainDemand(cmd *cobra.Command, f *demandFlags) error {
 	if err := f.reportable(o.Force); err != nil {
 		return err
 	}
-	backend, closeBackend, err := openBackend(con, f.device)
+	backend, closeBackend, err := openBackend(con, f.device, demandLacks(o.Config, searched(&o.Running)))
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func runTrainRecommend(cmd *cobra.Command, f *recommendTraining) error {
 	if err := f.reportable(o.Force); err != nil {
 		return err
 	}
-	backend, closeBackend, err := openBackend(con, f.device)
+	backend, closeBackend, err := openBackend(con, f.device, recommendLacks(o.Config, searched(&o.Running)))
 	if err != nil {
 		return err
 	}

@@ -88,8 +88,8 @@ func (b *Backend) Compile(s *program.Set) (program.Exec, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
-	if err := refusePending(s); err != nil {
-		return nil, err
+	if err := Lacks(s); err != nil {
+		return nil, fmt.Errorf("gpu: %w: train with --device cpu", err)
 	}
 	e := &exec{Backend: b, set: s, tensors: map[string]span{}, held: s.Holds()}
 	err := b.Device.Do(e.open)
@@ -99,14 +99,23 @@ func (b *Backend) Compile(s *program.Set) (program.Exec, error) {
 	return e, nil
 }
 
-// refusePending names the first instruction that has no kernel here.
-func refusePending(s *program.Set) error {
+// Lacks names the first instruction of a set that has no kernel here, for which Compile refuses the set; nil where all
+// have one.
+func Lacks(s *program.Set) error {
 	for _, p := range []*program.Program{s.Train, s.Rest, s.Forward} {
 		for i := 0; p != nil && i < len(p.Instrs); i++ {
-			if in := &p.Instrs[i]; slices.Contains(program.Pending(), in.Op) || in.Attr.Uses != "" || in.Factor() >= 0 {
-				return fmt.Errorf("gpu: instruction %d of %s (%s, node %s) has no kernel for a GPU yet: train with --device cpu",
-					i, p.Name, in.Op, in.Node)
+			in, with := &p.Instrs[i], ""
+			switch {
+			case slices.Contains(program.Pending(), in.Op):
+			case in.Attr.Uses != "":
+				with = " with scaled uses"
+			case in.Factor() >= 0:
+				with = " with a factor"
+			default:
+				continue
 			}
+			return fmt.Errorf("instruction %d of %s (%s%s, node %s) has no kernel for a GPU yet",
+				i, p.Name, in.Op, with, in.Node)
 		}
 	}
 	return nil

@@ -597,3 +597,24 @@ func TestUnusualOrders(t *testing.T) {
 		})
 	}
 }
+
+// TestLacks: what has no kernel is found by its operation, or by the operands that its kernel does not take.
+func TestLacks(t *testing.T) {
+	for _, c := range []struct {
+		plant func(in *program.Instr)
+		want  string
+	}{
+		{func(*program.Instr) {}, ""},
+		{func(in *program.Instr) { in.Op = program.SGD }, " of train (sgd, node "},
+		{func(in *program.Instr) { in.Args = append(in.Args, in.Args[0]) }, " of train (adamw with a factor, node "},
+		{func(in *program.Instr) { in.Attr.Uses = "s" }, " of train (adamw with scaled uses, node "},
+	} {
+		set := nets[0].compile(t)
+		at := slices.IndexFunc(set.Train.Instrs, func(in program.Instr) bool { return in.Op == program.AdamW })
+		c.plant(&set.Train.Instrs[at])
+		err := gpu.Lacks(set)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%v, want %q", err, c.want)
+		}
+	}
+}

@@ -52,6 +52,9 @@ func Predict(s *program.Set, d program.Data, t *kernels.Tuning) (*Prediction, er
 	if s.Train == nil {
 		return nil, fmt.Errorf("gpu: predict: the set has no training program")
 	}
+	if err := Lacks(s); err != nil {
+		return nil, fmt.Errorf("gpu: predict: %w", err)
+	}
 	mem := newPaper()
 	g := &ground{tuning: t, take: mem.take, tensor: map[string]span{}, names: s.Slots, powers: map[float64]cuda.DevicePtr{},
 		columns: map[string]column{}, seed: d.Seed, train: d.Train, batch: s.Train.Rows}

@@ -142,7 +142,8 @@ func (b *Builder) param(name, init string, fanIn int, dims ...int) *Node {
 	switch init {
 	case "zero", "one", "he_uniform", "glorot_uniform", "fan_in_uniform":
 	default:
-		return b.failf("graph: parameter %q: unknown init %q, want zero, one, he_uniform, glorot_uniform or fan_in_uniform", name, init)
+		return b.failf("graph: parameter %q: unknown init %q, want zero, one, he_uniform, glorot_uniform or fan_in_uniform",
+			name, init)
 	}
 	n := b.leaf("parameter", name, dims...)
 	if n == nil {

@@ -11,8 +11,8 @@ import (
 	"gorgonia.org/tensor"
 )
 
-// A graph in float64 that is computed node by node with each op's own Do, against its own gradient: what finite differences
-// say of a model without trusting a machine of Gorgonia's, a lowering or a backend.
+// A graph in float64 that is computed node by node with each op's own Do, against its own gradient: what finite
+// differences say of a model without trusting a machine of Gorgonia's, a lowering or a backend.
 
 // CheckOptions say how Check looks at a model. The zero value is good.
 type CheckOptions struct {
@@ -32,9 +32,9 @@ type CheckOptions struct {
 	Backend program.Backend
 }
 
-// Check holds the gradient of a model's loss to finite differences in float64: for each parameter, central differences of
-// single elements. Every fault is named with its parameter, element, gradient and difference. A model whose loss is not
-// finite at the numbers drawn needs an Example.
+// Check holds the gradient of a model's loss to finite differences in float64: for each parameter, central differences
+// of single elements. Every fault is named with its parameter, element, gradient and difference. A model whose loss is
+// not finite at the numbers drawn needs an Example.
 func Check(build func(*Builder) (Model, error), o CheckOptions) error {
 	o.Rows, o.Samples = cmpOr(o.Rows, 5), cmpOr(o.Samples, 64)
 	if o.Tolerance == 0 {
@@ -70,7 +70,8 @@ type evaluation struct {
 }
 
 // evaluated builds and differentiates the model in float64 and draws its leaves.
-func evaluated(build func(*Builder) (Model, error), rows int, seed uint64, ops []Custom, example func(string, int, int) []float64) (*evaluation, error) {
+func evaluated(build func(*Builder) (Model, error), rows int, seed uint64, ops []Custom,
+	example func(string, int, int) []float64) (*evaluation, error) {
 	b := newBuilder(rows, true, tensor.Float64)
 	b.custom, b.clock.seed = ops, seed
 	m, err := b.run(build)
@@ -126,7 +127,8 @@ func (e *evaluation) input(site uint32, n *Node, example func(string, int, int) 
 	if example != nil {
 		x := example(n.Name(), shape[0], shape[1])
 		if len(x) != shape[0]*shape[1] {
-			return fmt.Errorf("graph: the example of input %s has %d values, want %d rows of %d", n.Name(), len(x), shape[0], shape[1])
+			return fmt.Errorf("graph: the example of input %s has %d values, want %d rows of %d",
+				n.Name(), len(x), shape[0], shape[1])
 		}
 		e.leaves[n] = slices.Clone(x)
 		return nil
@@ -141,7 +143,7 @@ func (e *evaluation) input(site uint32, n *Node, example func(string, int, int) 
 	return nil
 }
 
-// indexed is the rows of the smallest table that an input is an index of, or 0.
+// indexed is the rows of the smallest table that an input is an index of, itself or as a part of a Concat, or 0.
 func (e *evaluation) indexed(n *Node) int {
 	least := 0
 	for _, of := range e.order {
@@ -155,25 +157,51 @@ func (e *evaluation) indexed(n *Node) int {
 		}
 		table, at := indexOperands(o.kind)
 		for _, k := range at {
-			if k < len(kids) && kids[k] == n {
-				if rows := dims(kids[table])[0]; least == 0 || rows < least {
-					least = rows
-				}
+			if !partOf(n, kids[k]) {
+				continue
+			}
+			rows := unboundedRows
+			if table >= 0 && table < len(kids) {
+				rows = dims(kids[table])[0]
+			}
+			if least == 0 || rows < least {
+				least = rows
 			}
 		}
 	}
 	return least
 }
 
-// indexOperands are the operands of an op that name rows of another one of them.
+// unboundedRows is what is drawn from for an index of no table: few, so that some of a row are the same.
+const unboundedRows = 8
+
+// partOf says whether a node is an operand, or one of those that it is a Concat of.
+func partOf(n, operand *Node) bool {
+	if n == operand {
+		return true
+	}
+	o, ours := operand.Op().(*op)
+	if !ours || o.kind != program.Concat {
+		return false
+	}
+	kids, err := children(operand)
+	return err == nil && slices.ContainsFunc(kids, func(k *Node) bool { return partOf(n, k) })
+}
+
+// indexOperands are the operands of an op that name rows of another one of them, the table, which is -1, or past the
+// last operand, where there is none.
 func indexOperands(kind program.Op) (table int, at []int) {
 	switch kind {
-	case program.Lookup:
+	case program.Lookup, program.LookupDot, program.LookupWeighted:
 		return 0, []int{1}
 	case program.SampledSoftmax:
 		return 4, []int{2, 3}
+	case program.CandidateSoftmax:
+		return 3, []int{1}
+	case program.CandidateBPR:
+		return -1, []int{1}
 	}
-	return 0, nil
+	return -1, nil
 }
 
 // values computes nodes, in an order in which operands come first.
@@ -326,14 +354,14 @@ func (e *evaluation) elements(samples int, tolerance float64) error {
 	return errors.Join(faults...)
 }
 
-// probeTolerance is what a difference along a whole parameter may be off, relative to its size: a merged node is off by far
-// more.
+// probeTolerance is what a difference along a whole parameter may be off, relative to its size: a merged node is off by
+// far more.
 const probeTolerance = 1e-4
 
-// probe vouches for the gradient of a model with ops whose gradient verify does not know by form. Gorgonia takes a node for
-// another whose 32-bit hash agrees. A merge that happens at every batch size shows here, where a small graph in float64 is
-// held to finite differences along a random direction of each parameter; one that happens at one batch size makes a
-// program of other instructions than the small graph's.
+// probe vouches for the gradient of a model with ops whose gradient verify does not know by form. Gorgonia takes a node
+// for another whose 32-bit hash agrees. A merge that happens at every batch size shows here, where a small graph in
+// float64 is held to finite differences along a random direction of each parameter; one that happens at one batch size
+// makes a program of other instructions than the small graph's.
 func (c *compiler) probe(train *program.Program) error {
 	const rows = 3
 	e, err := evaluated(c.build, rows, 1, c.opts.Ops, c.opts.Example)
@@ -367,8 +395,8 @@ func (c *compiler) probe(train *program.Program) error {
 	return markRows(small, train, false)
 }
 
-// program holds one step of the compiled program, with a learning rate of 0, to the graph: its loss, and the gradients that
-// AdamW's means hold after one step.
+// program holds one step of the compiled program, with a learning rate of 0, to the graph: its loss, and the gradients
+// that AdamW's means hold after one step.
 func (e *evaluation) program(build func(*Builder) (Model, error), o CheckOptions) error {
 	const beta1 = .5
 	set, err := Compile(build, Options{Batch: o.Rows, Rows: o.Rows, Tile: o.Rows, Ops: o.Ops, Example: o.Example,

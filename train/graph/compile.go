@@ -233,7 +233,8 @@ func (c *compiler) train(name string, rows int) (*program.Program, error) {
 }
 
 // lowerTraining writes and plans the program of a differentiated model.
-func (b *Builder) lowerTraining(name string, m Model, grads []*Node, opts *Options, ps passes) (*program.Program, error) {
+func (b *Builder) lowerTraining(name string, m Model, grads []*Node, opts *Options,
+	ps passes) (*program.Program, error) {
 	l := newLowering(b, name)
 	if err := b.guard("lowering", func() error { return l.training(m, grads, opts) }); err != nil {
 		return nil, err

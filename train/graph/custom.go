@@ -45,7 +45,8 @@ type Value struct {
 // Shape of the value; a scalar has [1].
 func (v Value) Shape() []int { return slices.Clone(v.shape) }
 
-// Emitter writes instructions for a Lowering. After the first fault it does nothing else, and Compile reports that fault.
+// Emitter writes instructions for a Lowering. After the first fault it does nothing else, and Compile reports that
+// fault.
 type Emitter struct {
 	l    *lowering
 	node *Node

@@ -19,8 +19,8 @@ func shown(b *Builder) (Model, error) {
 	return Model{Loss: made(gorgonia.Mean(made(gorgonia.Square(made(gorgonia.Sub(z, y)))))), Output: z}, nil
 }
 
-// TestArchitectureShowsTheProgram keeps the listings of the document those that Compile makes: Gorgonia's graph as it is built
-// and differentiated, what is lowered without passes, and what is left after them. -update rewrites them.
+// TestArchitectureShowsTheProgram keeps the listings of the document those that Compile makes: Gorgonia's graph as it
+// is built and differentiated, what is lowered without passes, and what is left after them. -update rewrites them.
 func TestArchitectureShowsTheProgram(t *testing.T) {
 	const path = "../../docs/ARCHITECTURE.md"
 	raw, err := os.ReadFile(path)

@@ -16,8 +16,8 @@ func (b *Builder) Lookup(table, idx *Node) *Node {
 }
 
 // LookupDot is the inner product of each row of a [m,d] and the rows of a table [n,d] that its row of idx [m,w] names:
-// [m,w], 0 where the index is -1. Nothing of size m times w times d is made, in the gradient neither. Gradients go to the
-// table and to a.
+// [m,w], 0 where the index is -1. Nothing of size m times w times d is made, in the gradient neither. Gradients go to
+// the table and to a.
 func (b *Builder) LookupDot(table, idx, a *Node) *Node {
 	if !b.readable("lookup_dot", table, idx) || !b.usable("lookup_dot", a) || !b.matrix("lookup_dot", a) {
 		return nil

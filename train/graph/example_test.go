@@ -28,8 +28,8 @@ func line(b *graph.Builder) (graph.Model, error) {
 	return graph.Model{Loss: loss, Output: z}, nil
 }
 
-// A model goes from Gorgonia's operations to instructions: the bias and the product are one, tanh and its gradient are one
-// elementwise expression each.
+// A model goes from Gorgonia's operations to instructions: the bias and the product are one, tanh and its gradient are
+// one elementwise expression each.
 func ExampleCompile() {
 	set, err := graph.Compile(line, graph.Options{Batch: 64, Rows: 640, Tile: 64,
 		Optimizer: graph.AdamW{Beta1: .9, Beta2: .999, Eps: 1e-8}})
@@ -172,8 +172,8 @@ func one(n *gorgonia.Node) any {
 	return float32(1)
 }
 
-// An op of a user's own is lowered by a function that writes its instructions; Check holds them and its SymDiff to finite
-// differences.
+// An op of a user's own is lowered by a function that writes its instructions; Check holds them and its SymDiff to
+// finite differences.
 func ExampleRegister() {
 	ops := []graph.Custom{graph.Register(hinge{}, func(e *graph.Emitter, n *graph.Node, args []graph.Value) graph.Value {
 		return e.Map("1 x0 sub 0 max", args[0].Shape(), args[0])

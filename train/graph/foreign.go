@@ -49,7 +49,8 @@ const (
 var unaryFns = map[string]program.Fn{
 	"abs": program.FnAbs, "sign": program.FnSign, "ceil": program.FnCeil, "floor": program.FnFloor, "sin": program.FnSin,
 	"cos": program.FnCos, "exp": program.FnExp, "ln": program.FnLog, "log2": program.FnLog2, "square": program.FnSquare,
-	"sqrt": program.FnSqrt, "inv": program.FnInv, "invSqrt": program.FnRsqrt, "cube": program.FnCube, "tanh": program.FnTanh,
+	"sqrt": program.FnSqrt, "inv": program.FnInv, "invSqrt": program.FnRsqrt, "cube": program.FnCube,
+	"tanh":    program.FnTanh,
 	"sigmoid": program.FnSigmoid, "log1p": program.FnLog1p, "expm1": program.FnExpm1, "softplus": program.FnSoftplus,
 }
 
@@ -157,7 +158,8 @@ func flat(n *Node) bool {
 		return false
 	}
 	switch f.fn {
-	case program.FnLt, program.FnGt, program.FnLe, program.FnGe, program.FnEq, program.FnNe, program.FnSign, program.FnFloor, program.FnCeil:
+	case program.FnLt, program.FnGt, program.FnLe, program.FnGe, program.FnEq, program.FnNe, program.FnSign,
+		program.FnFloor, program.FnCeil:
 		return true
 	}
 	return f.kind == size
@@ -206,7 +208,8 @@ func (b *Builder) lowerable(n *Node) error {
 		err = fmt.Errorf("graph: node %s: Gorgonia's gradient of OuterProd is wrong; use Builder.MatMul of a column and a row", n.Name())
 	}
 	if err == nil && f.fn == program.FnLog2 {
-		err = fmt.Errorf("graph: node %s: Gorgonia's gradient of Log2 is wrong; use Log, and Builder.Scale by 1/ln 2", n.Name())
+		err = fmt.Errorf("graph: node %s: Gorgonia's gradient of Log2 is wrong; use Log, and Builder.Scale by 1/ln 2",
+			n.Name())
 	}
 	return err
 }

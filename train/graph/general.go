@@ -2,8 +2,8 @@ package graph
 
 import "github.com/onmart/onmart/train/program"
 
-// Softmax is that of each row of x [m,n], see program.Softmax. Gorgonia's own is lowered too; but it makes one node of SoftMax
-// and LogSoftMax of the same node.
+// Softmax is that of each row of x [m,n], see program.Softmax. Gorgonia's own is lowered too; but it makes one node of
+// SoftMax and LogSoftMax of the same node.
 func (b *Builder) Softmax(x *Node) *Node { return b.rowwise("softmax", program.Softmax, x) }
 
 // LogSoftmax is the logarithm of Softmax, without its underflow.

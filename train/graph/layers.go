@@ -41,7 +41,8 @@ func (b *Builder) Affine(x, w, bias *Node, act program.Act) *Node {
 		return b.failf("graph: affine: activation %q, want none or relu", act)
 	}
 	if dims(x)[1] != dims(w)[0] || !slices.Equal(dims(bias), dims(w)[1:]) {
-		return b.failf("graph: affine of %s %v, %s %v and %s %v: shapes do not fit", x.Name(), dims(x), w.Name(), dims(w), bias.Name(), dims(bias))
+		return b.failf("graph: affine of %s %v, %s %v and %s %v: shapes do not fit",
+			x.Name(), dims(x), w.Name(), dims(w), bias.Name(), dims(bias))
 	}
 	return b.apply("", program.MatMul, program.Attr{Act: act}, 0, x, w, bias)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// What Gorgonia's own ops become. Elementwise functions are Maps, which plan.go fuses; Gorgonia broadcasts by reshaping and
-// repeating, which is a Map of one operand, and so is fused into what reads it.
+// What Gorgonia's own ops become. Elementwise functions are Maps, which plan.go fuses; Gorgonia broadcasts by reshaping
+// and repeating, which is a Map of one operand, and so is fused into what reads it.
 
 // foreign lowers one of Gorgonia's own ops. Constants are folded.
 func (l *lowering) foreign(n *Node, f foreign, args []value) error {
@@ -75,8 +75,8 @@ func (l *lowering) foreign(n *Node, f foreign, args []value) error {
 	return fmt.Errorf("graph: node %s: foreign op %d has no lowering", n.Name(), f.kind)
 }
 
-// folded computes what is made of constants alone, for the functions that Gorgonia makes of sizes and of the gradient of
-// the loss.
+// folded computes what is made of constants alone, for the functions that Gorgonia makes of sizes and of the gradient
+// of the loss.
 func folded(f foreign, args []value) (value, bool) {
 	v := value{constant: true}
 	for _, a := range args {
@@ -134,7 +134,8 @@ func (l *lowering) mapped(n *Node, fn program.Fn, args []value) error {
 	return nil
 }
 
-// fitted is a buffer that can be broadcast to a shape: itself or, where Gorgonia is content with as many elements, a copy.
+// fitted is a buffer that can be broadcast to a shape: itself or, where Gorgonia is content with as many elements, a
+// copy.
 func (l *lowering) fitted(buf int, shape []int, node string) (int, error) {
 	b := &l.p.Buffers[buf]
 	if program.Broadcasts(b.Shape, shape) {
@@ -164,8 +165,8 @@ func (l *lowering) shaped(buf int, shape []int, node string) int {
 	return out
 }
 
-// repeated is Gorgonia's repeat along an axis on which the operand has one element; of a vector [m] along dimension 1 it makes
-// a matrix.
+// repeated is Gorgonia's repeat along an axis on which the operand has one element; of a vector [m] along dimension 1
+// it makes a matrix.
 func (l *lowering) repeated(n *Node, axis int, x value) error {
 	buf, out := l.place(x), dims(n)
 	from := slices.Clone(l.p.Buffers[buf].Shape)
@@ -194,7 +195,8 @@ func (l *lowering) elements(shape []int) int {
 	return b.Len()
 }
 
-// reduced folds along one axis after the other, the last first: so a sum of all of a matrix is the sum of its rows' sums.
+// reduced folds along one axis after the other, the last first: so a sum of all of a matrix is the sum of its rows'
+// sums.
 func (l *lowering) reduced(n *Node, fold program.Fold, x value) error {
 	axes, err := axesOf(n)
 	if err != nil {
@@ -222,8 +224,8 @@ func (l *lowering) reduced(n *Node, fold program.Fold, x value) error {
 	return nil
 }
 
-// multiplied is a product of Gorgonia's: of matrices, or with vectors as columns and rows. Gorgonia takes a matrix with one
-// column or row for a vector.
+// multiplied is a product of Gorgonia's: of matrices, or with vectors as columns and rows. Gorgonia takes a matrix with
+// one column or row for a vector.
 func (l *lowering) multiplied(n *Node, f foreign, a, b int) error {
 	length := func(buf int) int { return l.p.Buffers[buf].Len() }
 	attr := program.Attr{TransA: f.transA, TransB: f.transB}

@@ -148,7 +148,8 @@ func (o *op) shape(in [][]int) (tensor.Shape, error) {
 		return tensor.Shape{o.width, 1}, nil
 	case program.RowDot:
 		return tensor.Shape{in[0][0], 1}, nil
-	case program.SoftmaxGrad, program.LogSoftmaxGrad, program.Softmax, program.LogSoftmax, program.LayerNorm, program.LayerNormGrad:
+	case program.SoftmaxGrad, program.LogSoftmaxGrad, program.Softmax, program.LogSoftmax, program.LayerNorm,
+		program.LayerNormGrad:
 		return slices.Clone(in[0]), nil // in the second part of the gradient, which has the first before it, too
 	case program.SampledSoftmaxGrad:
 		return slices.Clone(in[1]), nil // of neg; in the second part, which has the first before it, of pos
@@ -267,7 +268,8 @@ func (o *op) pullback(in []*Node, out, grad *Node) ([]*Node, error) {
 		}
 		if o.wants[1] && err == nil {
 			var t *Node
-			t, err = o.b.nodeOf(name+" terms", &op{kind: program.LayerNormGrad, attr: o.attr, part: 1}, append([]*Node{dx}, args...)...)
+			t, err = o.b.nodeOf(name+" terms", &op{kind: program.LayerNormGrad, attr: o.attr, part: 1},
+				append([]*Node{dx}, args...)...)
 			grads[1] = makeNode(in[1], "dgain", program.ColSum, program.Attr{}, t)
 		}
 		if o.wants[2] {

@@ -27,16 +27,16 @@ type rule struct {
 }
 
 // SGD is gradient descent, with Momentum above 0 that of Polyak 1964 and with Nesterov that of Nesterov as Sutskever et
-// al. 2013 have it. Decay is added to the gradient. Of a Table only the rows that a step has read are updated, and Momentum must be
-// 0.
+// al. 2013 have it. Decay is added to the gradient. Of a Table only the rows that a step has read are updated, and
+// Momentum must be 0.
 type SGD struct {
 	Momentum float64
 	Nesterov bool
 	Decay    float64
 }
 
-// Adam is the optimizer of Kingma & Ba 2015. Decay is added to the gradient (L2 regularisation); a Table can have none of
-// it.
+// Adam is the optimizer of Kingma & Ba 2015. Decay is added to the gradient (L2 regularisation); a Table can have none
+// of it.
 type Adam struct {
 	Beta1, Beta2, Eps, Decay float64
 }
@@ -47,8 +47,8 @@ type AdamW struct {
 	Beta1, Beta2, Eps, Decay float64
 }
 
-// Adagrad is the optimizer of Duchi et al. 2011. Decay is added to the gradient. Of a Table only the rows that a step has read are
-// updated, with one accumulator a row and a decoupled Decay: program.RowAdagrad.
+// Adagrad is the optimizer of Duchi et al. 2011. Decay is added to the gradient. Of a Table only the rows that a step
+// has read are updated, with one accumulator a row and a decoupled Decay: program.RowAdagrad.
 type Adagrad struct {
 	Eps, Decay float64
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// Passes over a program that the lowering has written: each temp is still written once, by the instruction that makes it,
-// and only updates write parameters. None changes a bit of a result, but that relu(x), which Gorgonia writes as x (x >= 0),
-// gives 0 and not -0 below 0. What they bring is in docs/BENCHMARKS.md, "Passes".
+// Passes over a program that the lowering has written: each temp is still written once, by the instruction that makes
+// it, and only updates write parameters. None changes a bit of a result, but that relu(x), which Gorgonia writes as
+// x (x >= 0), gives 0 below 0: not -0, and not the NaN of -Inf. What they bring is in docs/BENCHMARKS.md, "Passes".
 
 // passes says which run; all but in tests.
 type passes struct {
@@ -43,7 +43,7 @@ func (ps passes) optimise(p *program.Program) {
 	dead(p)
 }
 
-// writer is the instruction that makes each temp, -1 for other buffers.
+// writers are the instructions that make each temp, -1 for other buffers.
 func writers(p *program.Program) []int {
 	w := make([]int, len(p.Buffers))
 	for b := range w {
@@ -175,9 +175,9 @@ func expression(in *program.Instr) []string {
 	return nil
 }
 
-// fuse puts one elementwise instruction into the one that reads it, and says whether it found any. At least one of the two
-// is a Map: Add, Scale and Activate among themselves stay what backends know to fuse. With broadcasts, only what broadcasts
-// or reshapes is taken in.
+// fuse puts one elementwise instruction into the one that reads it, and says whether it found any. At least one of the
+// two is a Map: Add, Scale and Activate among themselves stay what backends know to fuse. With broadcasts, only what
+// broadcasts or reshapes is taken in.
 func fuse(p *program.Program, broadcasts bool) bool {
 	w, n := writers(p), uses(p)
 	for i := range p.Instrs {
@@ -290,7 +290,8 @@ func foldRelu(p *program.Program) {
 		switch {
 		case in.Op != program.Map || len(in.Args) != 1:
 		case in.Attr.Expr == "x0 x0 0 ge mul", in.Attr.Expr == "x0 0 ge x0 mul":
-			*in = program.Instr{Op: program.Activate, Args: in.Args, Outs: in.Outs, Attr: program.Attr{Act: program.Relu}, Node: in.Node}
+			*in = program.Instr{Op: program.Activate, Args: in.Args, Outs: in.Outs, Attr: program.Attr{Act: program.Relu},
+				Node: in.Node}
 		}
 	}
 }
@@ -315,7 +316,8 @@ func absorbBias(p *program.Program) {
 				continue
 			}
 			from := p.Instrs[j]
-			*in = program.Instr{Op: program.MatMul, Args: append(slices.Clone(from.Args), bias), Outs: in.Outs, Attr: from.Attr, Node: from.Node}
+			*in = program.Instr{Op: program.MatMul, Args: append(slices.Clone(from.Args), bias), Outs: in.Outs,
+				Attr: from.Attr, Node: from.Node}
 			break
 		}
 	}

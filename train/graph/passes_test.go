@@ -10,8 +10,8 @@ import (
 	"gorgonia.org/gorgonia"
 )
 
-// TestPassesKeepBits trains every model with each pass alone, without any and with all: losses and weights have the same bits,
-// but for the sign of zero that foldRelu changes, which no sum shows.
+// TestPassesKeepBits trains every model with each pass alone, without any and with all: losses and weights have the
+// same bits, but for the sign of zero that foldRelu changes, which no sum shows.
 func TestPassesKeepBits(t *testing.T) {
 	const rows, size = 40, 16
 	for name, build := range foreignModels {

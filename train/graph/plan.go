@@ -44,7 +44,8 @@ func inPlace(p *program.Program) {
 	for i := range p.Instrs {
 		in := &p.Instrs[i]
 		switch in.Op {
-		case program.Add, program.Scale, program.Activate, program.ActGrad, program.Dropout, program.Softmax, program.LogSoftmax:
+		case program.Add, program.Scale, program.Activate, program.ActGrad, program.Dropout, program.Softmax,
+			program.LogSoftmax:
 		case program.Map:
 			firstDying(p, in, last, i)
 		default:
@@ -77,7 +78,8 @@ func inPlace(p *program.Program) {
 // firstDying makes an operand that may be written over the first of a Map.
 func firstDying(p *program.Program, in *program.Instr, last []int, i int) {
 	k := slices.IndexFunc(in.Args, func(a int) bool {
-		return p.Buffers[a].Kind == program.Temp && last[a] == i && slices.Equal(p.Buffers[a].Shape, p.Buffers[in.Outs[0]].Shape)
+		return p.Buffers[a].Kind == program.Temp && last[a] == i &&
+			slices.Equal(p.Buffers[a].Shape, p.Buffers[in.Outs[0]].Shape)
 	})
 	if k <= 0 {
 		return
@@ -124,8 +126,8 @@ func compact(p *program.Program) {
 	}
 }
 
-// span is the life of memory: from the instruction that first writes it to the last that reads it. What a Copy makes of a
-// temp that dies there lies over it.
+// span is the life of memory: from the instruction that first writes it to the last that reads it. What a Copy makes of
+// a temp that dies there lies over it.
 type span struct {
 	bufs              []int
 	size, first, last int

@@ -237,7 +237,8 @@ func (o *op) compute(in []matrix, y *matrix) error {
 	return nil
 }
 
-// lookup calls f for each index, at place j of row i of idx, that names a row of the table; n is how many of its row do.
+// lookup calls f for each index, at place j of row i of idx, that names a row of the table; n is how many of its row
+// do.
 func lookup(table, idx matrix, f func(i, j, row, n int)) {
 	for i := range idx.rows {
 		n := 0
@@ -281,8 +282,8 @@ func probabilities(in []matrix, i int) []float64 {
 	return logits
 }
 
-// candidates are the losses of CandidateSoftmax and CandidateBPR and their gradients, by one formula each for a loss and
-// its slopes.
+// candidates are the losses of CandidateSoftmax and CandidateBPR and their gradients, by one formula each for a loss
+// and its slopes.
 func (o *op) candidates(in []matrix, y *matrix) {
 	s, idx := in[0], in[1]
 	gradient := o.kind == program.CandidateSoftmaxGrad || o.kind == program.CandidateBPRGrad

@@ -9,8 +9,8 @@ import (
 	"gorgonia.org/tensor"
 )
 
-// BenchmarkTapeMachine trains the networks of onmart bench train as a program that uses Gorgonia alone does: its own ops,
-// TapeMachine with dual values, its AdamSolver. Its figure is rows a second.
+// BenchmarkTapeMachine trains the networks of onmart bench train as a program that uses Gorgonia alone does: its own
+// ops, TapeMachine with dual values, its AdamSolver. Its figure is rows a second.
 func BenchmarkTapeMachine(b *testing.B) {
 	for _, widths := range [][]int{{32, 128, 128, 1}, {15, 500, 1}} {
 		for _, batch := range []int{64, 1024, 8192} {

@@ -10,12 +10,6 @@ import (
 
 // candidateSet is a set without a fault that scores candidates of each row: one of the data and three that are drawn.
 func candidateSet() *Set {
-	temp := func(offset int, shape ...int) Buffer {
-		return Buffer{Kind: Temp, DType: F32, Shape: shape, Offset: offset}
-	}
-	named := func(kind Kind, name string, shape ...int) Buffer {
-		return Buffer{Name: name, Kind: kind, DType: F32, Shape: shape}
-	}
 	train := &Program{
 		Name: "train", Rows: 8, Arena: 1280,
 		Buffers: []Buffer{
@@ -27,15 +21,15 @@ func candidateSet() *Set {
 			named(Param, "u", 6, 4),      // 5
 			named(Const, "cdf", 5),       // 6
 			named(Const, "logq", 5),      // 7
-			temp(0, 8, 4),                // 8 user
-			temp(128, 8, 3),              // 9 drawn
-			temp(256, 8, 4),              // 10 candidates
-			temp(384, 8, 4),              // 11 scores
-			temp(512, 1),                 // 12 loss
-			temp(576, 8, 4),              // 13 ds
-			temp(704, 8, 4),              // 14 da
-			temp(832, 1),                 // 15 bpr
-			temp(896, 8, 4),              // 16 its gradient
+			tempAt(0, 8, 4),              // 8 user
+			tempAt(128, 8, 3),            // 9 drawn
+			tempAt(256, 8, 4),            // 10 candidates
+			tempAt(384, 8, 4),            // 11 scores
+			tempAt(512, 1),               // 12 loss
+			tempAt(576, 8, 4),            // 13 ds
+			tempAt(704, 8, 4),            // 14 da
+			tempAt(832, 1),               // 15 bpr
+			tempAt(896, 8, 4),            // 16 its gradient
 		},
 		Instrs: []Instr{
 			{Op: Gather, Outs: []int{0}, Attr: Attr{Column: "user"}},                                           // 0
@@ -54,11 +48,10 @@ func candidateSet() *Set {
 			{Op: RowSGD, Args: []int{0, 14}, Outs: []int{5}, Attr: Attr{Decay: 1}},                             // 13
 		},
 	}
-	rowed := func(b Buffer) Buffer { b.PerRow = true; return b }
 	forward := &Program{
 		Name: "forward", Rows: 4, Arena: 64,
 		Buffers: []Buffer{rowed(named(Input, "user", 4, 1)), rowed(named(Input, "item", 4, 1)), named(Param, "v", 5, 4),
-			named(Param, "u", 6, 4), rowed(temp(0, 4, 4)), rowed(named(Output, "score", 4, 1))},
+			named(Param, "u", 6, 4), rowed(tempAt(0, 4, 4)), rowed(named(Output, "score", 4, 1))},
 		Instrs: []Instr{
 			{Op: Lookup, Args: []int{3, 0}, Outs: []int{4}},
 			{Op: LookupDot, Args: []int{2, 1, 4}, Outs: []int{5}},
@@ -78,47 +71,71 @@ func TestCandidateFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	type set = *Set
-	for _, c := range []struct {
-		plant func(s set)
-		want  string
-	}{
-		{func(s set) { s.Train.Instrs[6].Args[0] = 8 }, "train: instruction 6 (lookup_dot): argument 0, temp 8, is a [param const state]"},
-		{func(s set) { s.Train.Instrs[6].Args[2] = 2 }, `instruction 6 (lookup_dot): argument 2, input "weight", has shape [8 1], want [8 4]`},
-		{func(s set) { s.Train.Instrs[6].Args[1] = 8 }, "instruction 6 (lookup_dot): temp 8 is an index, but neither an input nor drawn by sample"},
-		{func(s set) { s.Train.Instrs[5].Args[0] = 8 }, "instruction 6 (lookup_dot): temp 10 is an index, but neither"},
-		{func(s set) { s.Train.Buffers[6].Shape[0], s.Consts[0].Shape[0] = 9, 9 }, "instruction 6 (lookup_dot): temp 10 was drawn from 9 rows and is an index of 5"},
-		{func(s set) { s.Train.Instrs[11].Args[2] = 2 }, `instruction 11 (lookup_weighted): argument 2, input "weight", has shape [8 1], want [8 4]`},
-		{func(s set) { s.Train.Instrs[7].Args[2] = 10 }, "instruction 7 (candidate_softmax): argument 2, temp 10, has shape [8 4], want [8 1]"},
-		{func(s set) { s.Train.Instrs[7].Args[3] = 2 }, `instruction 7 (candidate_softmax): argument 3, input "weight", is a [const]`},
-		{func(s set) { s.Train.Instrs[7].Args[0], s.Train.Instrs[7].Args[1] = 2, 1 }, "instruction 7 (candidate_softmax): 1 columns, want a positive and at least one other"},
-		{func(s set) { s.Train.Instrs[8].Args[3] = 2 }, `instruction 8 (candidate_softmax_grad): argument 3, input "weight", has shape [8 1], want [1]`},
-		{func(s set) { s.Train.Instrs[9].Args = s.Train.Instrs[7].Args }, "instruction 9 (candidate_bpr): 4 arguments, want 3"},
-		{func(s set) { s.Train.Instrs[12].Attr.Uses = "" }, `instruction 12 (row_adagrad): the factor, temp 14, has shape [8 4], want [1]`},
-		{func(s set) { s.Train.Instrs[12].Attr.Uses = "ls" }, `instruction 12 (row_adagrad): the factors of use 1, input "item", has shape [8 1], want [8 4]`},
-		{func(s set) { s.Train.Instrs[12].Attr.Uses = "ss" }, `instruction 12 (row_adagrad): 5 arguments, uses "ss" take 6`},
-		{func(s set) { s.Train.Instrs[12].Attr.Uses = "sx" }, `instruction 12 (row_adagrad): uses "sx": letter 1 is neither l nor s`},
-		{func(s set) { s.Train.Instrs[12].Args[1] = 9 }, "instruction 12 (row_adagrad): the factors of use 0, temp 9, has shape [8 3], want [8 4]"},
-		{func(s set) { s.Train.Instrs[12].Attr.Eps = 0 }, "instruction 12 (row_adagrad): eps 0 and decay 0, want above 0 and 0 or more"},
-		{func(s set) { s.Train.Instrs[12].Attr.Beta1 = .5 }, "instruction 12 (row_adagrad): attributes that it does not have"},
-		{func(s set) { s.Train.Instrs[13].Attr.Decay = -1 }, "instruction 13 (row_sgd): decay -1, want 0 or more"},
-		{func(s set) { s.Train.Instrs[6].Attr.Uses = "l" }, "instruction 6 (lookup_dot): attributes that it does not have"},
-		{func(s set) { s.Train.Buffers[4].Shape[1], s.State[0].Shape[1] = 2, 2 }, `instruction 12 (row_adagrad): output 1, state "acc", has shape [5 2], want [5 4]`},
+	findFaults(t, candidateSet, []fault{
+		{func(s set) { s.Train.Instrs[6].Args[0] = 8 },
+			"train: instruction 6 (lookup_dot): argument 0, temp 8, is a [param const state]"},
+		{func(s set) { s.Train.Instrs[6].Args[2] = 2 },
+			`train: instruction 6 (lookup_dot): argument 2, input "weight", has shape [8 1], want [8 4]`},
+		{func(s set) { s.Train.Instrs[6].Args[1] = 8 },
+			"train: instruction 6 (lookup_dot): temp 8 is an index, but neither an input nor drawn by sample"},
+		{func(s set) { s.Train.Instrs[5].Args[0] = 8 },
+			"train: instruction 5 (concat): arguments have 7 columns together, the output 4\n" +
+				"train: instruction 6 (lookup_dot): temp 10 is an index, but neither an input nor drawn by sample\n" +
+				"train: instruction 7 (candidate_softmax): temp 10 is an index, but neither an input nor drawn by sample\n" +
+				"train: instruction 8 (candidate_softmax_grad): temp 10 is an index, but neither an input nor drawn by sample\n" +
+				"train: instruction 9 (candidate_bpr): temp 10 is an index, but neither an input nor drawn by sample\n" +
+				"train: instruction 10 (candidate_bpr_grad): temp 10 is an index, but neither an input nor drawn by sample\n" +
+				"train: instruction 11 (lookup_weighted): temp 10 is an index, but neither an input nor drawn by sample\n" +
+				"train: instruction 12 (row_adagrad): temp 10 is an index, but neither an input nor drawn by sample"},
+		{func(s set) { s.Train.Buffers[6].Shape[0], s.Consts[0].Shape[0] = 9, 9 },
+			"train: instruction 6 (lookup_dot): temp 10 was drawn from 9 rows and is an index of 5\n" +
+				"train: instruction 7 (candidate_softmax): temp 10 was drawn from 9 rows and is an index of 5\n" +
+				"train: instruction 8 (candidate_softmax_grad): temp 10 was drawn from 9 rows and is an index of 5\n" +
+				"train: instruction 11 (lookup_weighted): temp 10 was drawn from 9 rows and is an index of 5\n" +
+				"train: instruction 12 (row_adagrad): temp 10 was drawn from 9 rows and is an index of 5"},
+		{func(s set) { s.Train.Instrs[11].Args[2] = 2 },
+			`train: instruction 11 (lookup_weighted): argument 2, input "weight", has shape [8 1], want [8 4]`},
+		{func(s set) { s.Train.Instrs[7].Args[2] = 10 },
+			"train: instruction 7 (candidate_softmax): argument 2, temp 10, has shape [8 4], want [8 1]"},
+		{func(s set) { s.Train.Instrs[7].Args[3] = 2 },
+			"train: instruction 7 (candidate_softmax): argument 3, input \"weight\", is a [const]\n" +
+				"train: instruction 7 (candidate_softmax): argument 3, input \"weight\", has shape [8 1], want a vector"},
+		{func(s set) { s.Train.Instrs[7].Args[0], s.Train.Instrs[7].Args[1] = 2, 1 },
+			"train: instruction 7 (candidate_softmax): 1 columns, want a positive and at least one other"},
+		{func(s set) { s.Train.Instrs[8].Args[3] = 2 },
+			`train: instruction 8 (candidate_softmax_grad): argument 3, input "weight", has shape [8 1], want [1]`},
+		{func(s set) { s.Train.Instrs[9].Args = s.Train.Instrs[7].Args },
+			"train: instruction 9 (candidate_bpr): 4 arguments, want 3"},
+		{func(s set) { s.Train.Instrs[12].Attr.Uses = "" },
+			"train: instruction 12 (row_adagrad): temp 8 is an index, but neither an input nor drawn by sample\n" +
+				"train: instruction 12 (row_adagrad): the factor, temp 14, has shape [8 4], want [1]\n" +
+				"train: instruction 12 (row_adagrad): the gradient of use 1, input \"item\", has shape [8 1], want [8 4]"},
+		{func(s set) { s.Train.Instrs[12].Attr.Uses = "ls" },
+			"train: instruction 12 (row_adagrad): temp 8 is an index, but neither an input nor drawn by sample\n" +
+				"train: instruction 12 (row_adagrad): the factors of use 1, input \"item\", has shape [8 1], want [8 4]"},
+		{func(s set) { s.Train.Instrs[12].Attr.Uses = "ss" },
+			`train: instruction 12 (row_adagrad): 5 arguments, uses "ss" take 6`},
+		{func(s set) { s.Train.Instrs[12].Attr.Uses = "sx" },
+			`train: instruction 12 (row_adagrad): uses "sx": letter 1 is neither l nor s`},
+		{func(s set) { s.Train.Instrs[12].Args[1] = 9 },
+			"train: instruction 12 (row_adagrad): the factors of use 0, temp 9, has shape [8 3], want [8 4]"},
+		{func(s set) { s.Train.Instrs[12].Attr.Eps = 0 },
+			"train: instruction 12 (row_adagrad): eps 0 and decay 0, want above 0 and 0 or more"},
+		{func(s set) { s.Train.Instrs[12].Attr.Beta1 = .5 },
+			"train: instruction 12 (row_adagrad): attributes that it does not have: {\"beta1\":0.5}"},
+		{func(s set) { s.Train.Instrs[13].Attr.Decay = -1 },
+			"train: instruction 13 (row_sgd): decay -1, want 0 or more"},
+		{func(s set) { s.Train.Instrs[6].Attr.Uses = "l" },
+			"train: instruction 6 (lookup_dot): attributes that it does not have: {\"uses\":\"l\"}"},
+		{func(s set) { s.Train.Buffers[4].Shape[1], s.State[0].Shape[1] = 2, 2 },
+			`train: instruction 12 (row_adagrad): output 1, state "acc", has shape [5 2], want [5 4]`},
 		{func(s set) {
 			s.Forward.Instrs = append(s.Forward.Instrs, Instr{Op: CandidateBPR, Args: []int{4, 1, 1}, Outs: []int{4}})
-		}, "forward: instruction 2 (candidate_bpr): not allowed in a forward program"},
-	} {
-		s := candidateSet()
-		c.plant(s)
-		err := s.Validate()
-		if err == nil {
-			t.Errorf("nothing is found, want %s", c.want)
-			continue
-		}
-		got := strings.ReplaceAll(err.Error(), "program: ", "")
-		if !strings.Contains(got, c.want) {
-			t.Errorf("want %s\ngot %s", c.want, got)
-		}
-	}
+		}, "forward: instruction 2 (candidate_bpr): not allowed in a forward program\n" +
+			"forward: instruction 2 (candidate_bpr): writes over its argument 0, temp 4\n" +
+			"forward: instruction 2 (candidate_bpr): argument 1, input \"item\", has shape [4 1], want [4 4]\n" +
+			"forward: instruction 2 (candidate_bpr): output, temp 4, has shape [4 4], want [1]"},
+	})
 }
 
 // TestConcatenatedIndices: a column that is part of an index is looked at like one that is an index.

@@ -12,12 +12,6 @@ import (
 
 // embedded is a set without a fault that uses every operation of embeddings and of quantiles.
 func embedded() *Set {
-	temp := func(offset int, shape ...int) Buffer {
-		return Buffer{Kind: Temp, DType: F32, Shape: shape, Offset: offset}
-	}
-	named := func(kind Kind, name string, shape ...int) Buffer {
-		return Buffer{Name: name, Kind: kind, DType: F32, Shape: shape}
-	}
 	train := &Program{
 		Name: "train", Rows: 8, Arena: 1536,
 		Buffers: []Buffer{
@@ -28,18 +22,18 @@ func embedded() *Set {
 			named(State, "s", 5, 4),    // 4
 			named(Const, "cdf", 5),     // 5
 			named(Const, "logq", 5),    // 6
-			temp(0, 8, 4),              // 7 looked up
-			temp(128, 8, 4),            // 8 looked up
-			temp(256, 8, 1),            // 9 pos
-			temp(320, 3, 1),            // 10 sampled
-			temp(384, 3, 4),            // 11 looked up
-			temp(448, 8, 3),            // 12 neg
-			temp(576, 1),               // 13 loss
-			temp(640, 8, 1),            // 14 dpos
-			temp(704, 8, 3),            // 15 dneg
-			temp(832, 8, 4),            // 16 row scaled
-			temp(960, 1),               // 17 pinball
-			temp(1024, 8, 4),           // 18 its gradient
+			tempAt(0, 8, 4),            // 7 looked up
+			tempAt(128, 8, 4),          // 8 looked up
+			tempAt(256, 8, 1),          // 9 pos
+			tempAt(320, 3, 1),          // 10 sampled
+			tempAt(384, 3, 4),          // 11 looked up
+			tempAt(448, 8, 3),          // 12 neg
+			tempAt(576, 1),             // 13 loss
+			tempAt(640, 8, 1),          // 14 dpos
+			tempAt(704, 8, 3),          // 15 dneg
+			tempAt(832, 8, 4),          // 16 row scaled
+			tempAt(960, 1),             // 17 pinball
+			tempAt(1024, 8, 4),         // 18 its gradient
 		},
 		Instrs: []Instr{
 			{Op: Gather, Outs: []int{0}, Attr: Attr{Column: "user"}},                                            // 0
@@ -58,14 +52,13 @@ func embedded() *Set {
 			{Op: RowAdam, Args: []int{0, 16, 1, 18, 10, 11}, Outs: []int{2, 3, 4}, Attr: Attr{Beta2: 0.9, Eps: 1e-8}},
 		},
 	}
-	rowed := func(b Buffer) Buffer { b.PerRow = true; return b }
 	forward := &Program{
 		Name: "forward", Rows: 4, Arena: 128,
 		Buffers: []Buffer{
 			rowed(named(Input, "user", 4, 1)),
 			rowed(named(Input, "item", 4, 2)),
 			named(Param, "v", 5, 4),
-			rowed(temp(0, 4, 4)), rowed(temp(64, 4, 4)),
+			rowed(tempAt(0, 4, 4)), rowed(tempAt(64, 4, 4)),
 			rowed(named(Output, "score", 4, 1)),
 		},
 		Instrs: []Instr{
@@ -105,10 +98,7 @@ func TestEmbeddedSet(t *testing.T) {
 // TestEmbeddingFaults plants one fault at a time.
 func TestEmbeddingFaults(t *testing.T) {
 	type set = *Set
-	for _, c := range []struct {
-		plant func(s set)
-		want  string
-	}{
+	findFaults(t, embedded, []fault{
 		{func(s set) { s.Params[0].Scale = 0 }, `set: param "v": normal needs a finite scale above 0, not 0`},
 		{func(s set) { s.Train.Instrs[2].Args[0] = 16 }, "train: instruction 2 (lookup): temp 16 is used before it is written\ntrain: instruction 2 (lookup): argument 0, temp 16, is a [param const state]"},
 		{func(s set) { s.Train.Instrs[3].Args[1] = 9 }, "train: instruction 3 (lookup): temp 9 is used before it is written\ntrain: instruction 3 (lookup): temp 9 is an index, but neither an input nor drawn by sample"},
@@ -131,17 +121,7 @@ func TestEmbeddingFaults(t *testing.T) {
 		{func(s set) { s.Train.Instrs = append(s.Train.Instrs, s.Train.Instrs[13]) }, "train: instruction 14 (row_adam): param \"v\" is updated twice in one step\ntrain: instruction 14 (row_adam): state \"m\" is updated twice in one step\ntrain: instruction 14 (row_adam): state \"s\" is updated twice in one step"},
 		{func(s set) { s.Forward.Buffers[0].PerRow = false }, "forward: buffer 0 (input \"user\"): an input of a forward program is per row"},
 		{func(s set) { s.Forward.Buffers[3].PerRow = false }, "forward: instruction 0 (lookup): input \"user\" is per row and temp 3 is not\nforward: instruction 2 (row_dot): output \"score\" is per row and temp 3 is not"},
-	} {
-		s := embedded()
-		c.plant(s)
-		got := ""
-		if err := s.Validate(); err != nil {
-			got = strings.ReplaceAll(err.Error(), "program: ", "")
-		}
-		if d := cmp.Diff(strings.Split(c.want, "\n"), strings.Split(got, "\n")); d != "" {
-			t.Errorf("want -, got +\n%s", d)
-		}
-	}
+	})
 }
 
 // TestBadIndices: a column that becomes an index is looked at, every value of it, before a kernel does.

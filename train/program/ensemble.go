@@ -8,10 +8,10 @@ import (
 // MemberName is what a parameter of member k of an ensemble is called, k from 0.
 func MemberName(k int, name string) string { return fmt.Sprintf("seed%d/%s", k+1, name) }
 
-// Average returns the set of an ensemble: k copies of the forward program of set, which share inputs and constants and have
-// parameters of their own (MemberName), and whose outputs are averaged: added in the order of the copies, then multiplied
-// by 1/k, each step rounded to float32. The copies run one after the other in the same memory. It has no training
-// program. An error says what the forward program lacks.
+// Average returns the set of an ensemble: k copies of the forward program of set, which share inputs and constants and
+// have parameters of their own (MemberName), and whose outputs are averaged: added in the order of the copies, then
+// multiplied by 1/k, each step rounded to float32. The copies run one after the other in the same memory. It has no
+// training program. An error says what the forward program lacks.
 func Average(set *Set, k int) (*Set, error) { return ensemble(set, k, false) }
 
 // SideBySide is Average but for the output: those of the copies stand beside each other, as Concat puts them.
@@ -97,8 +97,8 @@ func placed(operands, place []int) []int {
 	return out
 }
 
-// Members joins the weights of the members of an ensemble, each by the names of its own set, under the names of Average.
-// What is not a parameter of the set, such as a constant, is taken of the first.
+// Members joins the weights of the members of an ensemble, each by the names of its own set, under the names of
+// Average. What is not a parameter of the set, such as a constant, is taken of the first.
 func Members(set *Set, members []Tensors) Tensors {
 	isParam := map[string]bool{}
 	for _, p := range set.Params {

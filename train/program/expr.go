@@ -72,7 +72,8 @@ const (
 
 // fnArity is how many values a function takes.
 var fnArity = map[Fn]int{
-	FnAdd: 2, FnSub: 2, FnMul: 2, FnDiv: 2, FnPow: 2, FnMax: 2, FnMin: 2, FnLt: 2, FnGt: 2, FnLe: 2, FnGe: 2, FnEq: 2, FnNe: 2,
+	FnAdd: 2, FnSub: 2, FnMul: 2, FnDiv: 2, FnPow: 2, FnMax: 2, FnMin: 2, FnLt: 2, FnGt: 2, FnLe: 2, FnGe: 2, FnEq: 2,
+	FnNe:  2,
 	FnNeg: 1, FnAbs: 1, FnSign: 1, FnSquare: 1, FnCube: 1, FnSqrt: 1, FnInv: 1, FnRsqrt: 1, FnFloor: 1, FnCeil: 1,
 	FnExp: 1, FnLog: 1, FnLog1p: 1, FnExpm1: 1, FnTanh: 1, FnSigmoid: 1, FnSoftplus: 1, FnRelu: 1, FnSilu: 1,
 	FnSin: 1, FnCos: 1, FnLog2: 1,
@@ -98,8 +99,8 @@ type Step struct {
 	Value float32 // the constant where Fn is "" and Arg is -1
 }
 
-// ParseExpr reads the expression of a Map of that many operands: words in postfix order with one blank between them. x0,
-// x1 ... push an operand, a number pushes a constant, and a function takes its values from the stack and pushes its
+// ParseExpr reads the expression of a Map of that many operands: words in postfix order with one blank between them.
+// x0, x1 ... push an operand, a number pushes a constant, and a function takes its values from the stack and pushes its
 // result: "x0 x1 mul tanh 1 add" is tanh(x0 x1) + 1. At the end one value is left. Every operand has to occur.
 func ParseExpr(expr string, args int) ([]Step, error) {
 	words := strings.Split(expr, " ")

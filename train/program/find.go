@@ -7,7 +7,8 @@ import (
 
 // Finder is an Exec that can say where a number ceased to be finite. Not every Exec is one.
 type Finder interface {
-	// Unsound is where a weight or a piece of optimizer state is not finite now, nil where all are: a whole pass over them.
+	// Unsound is where a weight or a piece of optimizer state is not finite now, nil where all are: a whole pass over
+	// them.
 	Unsound() *Where
 	// Find does one step from the weights and the optimizer state as they are, instruction by instruction, and says where
 	// the first slot, weight or piece of state that it left not finite has that from: nil where all stayed finite. A
@@ -17,8 +18,8 @@ type Finder interface {
 	Find(step int) (*Where, error)
 }
 
-// Where is the place at which a number that is not finite came up: in the result of an instruction whose operands all are
-// finite; or, where Held is not "", in a weight that was not finite before the step; or in a column of the data.
+// Where is the place at which a number that is not finite came up: in the result of an instruction whose operands all
+// are finite; or, where Held is not "", in a weight that was not finite before the step; or in a column of the data.
 type Where struct {
 	Step    int
 	Program string // of the set
@@ -49,15 +50,16 @@ func (w *Where) String() string {
 	at := fmt.Sprintf("is %v in row %d, column %d", w.Value, w.Row, w.Column)
 	switch {
 	case w.Source != "":
-		return fmt.Sprintf("column %q of the data is %v in row %d, place %d, which step %d reads", w.Source, w.Value, w.DataRow,
-			w.Column, w.Step)
+		return fmt.Sprintf("column %q of the data is %v in row %d, place %d, which step %d reads",
+			w.Source, w.Value, w.DataRow, w.Column, w.Step)
 	case w.Held != "" && w.Instr < 0:
 		return fmt.Sprintf("%q %s", w.Held, at)
 	case w.Held != "":
 		return fmt.Sprintf("%q %s before step %d, in which instruction %d of %s%s takes it up", w.Held, at, w.Step, w.Instr,
 			w.Program, w.what())
 	}
-	fmt.Fprintf(&b, "in step %d the result %s of instruction %d of %s%s %s", w.Step, w.Buffer, w.Instr, w.Program, w.what(), at)
+	fmt.Fprintf(&b, "in step %d the result %s of instruction %d of %s%s %s",
+		w.Step, w.Buffer, w.Instr, w.Program, w.what(), at)
 	if w.DataRow >= 0 {
 		fmt.Fprintf(&b, " (row %d of the data)", w.DataRow)
 	}

@@ -37,11 +37,10 @@ const (
 	// norm that is NaN leaves the gradients as they are, for the loss to show it.
 	ClipFactor Op = "clip_factor"
 
-	// MovingAverage: (param) -> (average), behind the param's update. An exponential moving average of the weights (Polyak &
-	// Juditsky 1992 average them; Izmailov et al. 2018 do so for networks), with the correction for its start that Adam
-	// makes: a = (1 - decay) / (1 - decay^t), average = average + a (p - average). So after t steps it is the
-	// mean of the weights of all t steps, those of step i weighted by decay^(t-i), and the zeros it starts from are
-	// not in it.
+	// MovingAverage: (param) -> (average), behind the param's update. An exponential moving average of the weights (Polyak
+	// & Juditsky 1992 average them; Izmailov et al. 2018 do so for networks), with the correction for its start that Adam
+	// makes: a = (1 - decay) / (1 - decay^t), average = average + a (p - average). So after t steps it is the mean of the
+	// weights of all t steps, those of step i weighted by decay^(t-i), and the zeros it starts from are not in it.
 	MovingAverage Op = "moving_average"
 )
 
@@ -60,15 +59,15 @@ func AverageRate(decay float64, t int) float32 {
 	return float32((1 - decay) / (1 - math.Pow(decay, float64(t))))
 }
 
-// Averaged tells whether the forward program of the set reads averages in place of the parameters.
-func (s *Set) Averaged() bool {
+// averaged tells whether the forward program of the set reads averages in place of the parameters.
+func (s *Set) averaged() bool {
 	return s.Forward != nil && slices.ContainsFunc(s.Forward.Buffers, func(b Buffer) bool { return b.Kind == State })
 }
 
 // Served is the forward program as an artifact holds it: averages that it reads are parameters, under the names of
 // those. Trained gives the weights for it.
 func (s *Set) Served() *Program {
-	if !s.Averaged() {
+	if !s.averaged() {
 		return s.Forward
 	}
 	p := *s.Forward
@@ -91,10 +90,10 @@ func (s *Set) paramOf(state string) string {
 	return ""
 }
 
-// Trained picks what the training came to out of an export: the parameters or, where the forward program reads averages,
-// those under the names of the parameters.
+// Trained picks what the training came to out of an export: the parameters or, where the forward program reads
+// averages, those under the names of the parameters.
 func (s *Set) Trained(export Tensors) Tensors {
-	averaged := s.Averaged()
+	averaged := s.averaged()
 	out := make(Tensors, 0, len(s.Params))
 	for _, p := range s.Params {
 		name := p.Name
@@ -111,8 +110,8 @@ func (s *Set) Trained(export Tensors) Tensors {
 	return out
 }
 
-// optimAttributes checks the attributes of an optimizer's operation and clears them; false for another one.
-func (c *programChecker) optimAttributes(in *Instr, at *Attr) bool {
+// optimAttributes checks the attributes of an optimizer's operation and clears them.
+func (c *programChecker) optimAttributes(in *Instr, at *Attr) {
 	within := func(name string, x float64) {
 		if !(x >= 0 && x < 1) {
 			c.bad("%s is %v, want 0 or more and below 1", name, x)
@@ -130,7 +129,6 @@ func (c *programChecker) optimAttributes(in *Instr, at *Attr) bool {
 		at.Decay = 0
 	}
 	switch in.Op {
-	case SGD, SumSquares:
 	case RowSumSquares:
 		at.Uses = ""
 	case Momentum:
@@ -150,10 +148,7 @@ func (c *programChecker) optimAttributes(in *Instr, at *Attr) bool {
 	case MovingAverage:
 		within("decay", at.Decay)
 		at.Decay = 0
-	default:
-		return false
 	}
-	return true
 }
 
 // optimOuts are the kinds that output k of an optimizer's operation may have, nil for another operation.

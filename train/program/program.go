@@ -115,9 +115,9 @@ const (
 	// l = max(z,0) - z t + log(1 + exp(-|z|)). Each w_i l_i is within 4 units in the last place of float32 of
 	// w_i (1 + |z_i|), then they are summed in LaneSum's order in float32.
 	BCE Op = "bce_with_logits"
-	// BCEGrad: (z, t, w, dloss [1]) -> (dz [m,1]). dz_i = dloss w_i (sigmoid(z_i) - t_i) / m. Where t_i is 0 or 1 and |z_i| at
-	// most 87 it is within 8 units of its own last place; past 87 it may be anything of that sign up to its value at 87, if
-	// that is smaller than 1e-35, so that exp need not leave the normal range.
+	// BCEGrad: (z, t, w, dloss [1]) -> (dz [m,1]). dz_i = dloss w_i (sigmoid(z_i) - t_i) / m. Where t_i is 0 or 1 and
+	// |z_i| at most 87 it is within 8 units of its own last place; past 87 it may be anything of that sign up to its value
+	// at 87, if that is smaller than 1e-35, so that exp need not leave the normal range.
 	BCEGrad Op = "bce_with_logits_grad"
 	// Accumulate: (x [1]) -> (slot). slot += float64(x) * Attr.Scale. Without args: slot += Attr.Scale.
 	Accumulate Op = "accumulate"
@@ -139,10 +139,10 @@ const (
 	// -1 for none. Index operands are Inputs, what Sample wrote, or a Concat of such. CheckData refuses a column with
 	// another value, so that a kernel may take x for an index where 0 <= x < n and for none everywhere else, NaN included.
 
-	// Lookup: (table [n,d] Param, Const or State, idx [m,w]) -> (y [m,d]). y_i is the mean of the rows of the table that row i
-	// of idx names: added in ascending order of the column of idx, one chain a column of the table that begins
-	// with the first row there is, then divided by their number where that is above 1; 0 where there is none.
-	// A row that is named twice counts twice. Every result is rounded to float32: the same bits everywhere.
+	// Lookup: (table [n,d] Param, Const or State, idx [m,w]) -> (y [m,d]). y_i is the mean of the rows of the table that
+	// row i of idx names: added in ascending order of the column of idx, one chain a column of the table that begins with
+	// the first row there is, then divided by their number where that is above 1; 0 where there is none. A row that is
+	// named twice counts twice. Every result is rounded to float32: the same bits everywhere.
 	Lookup Op = "lookup"
 	// Sample: (cdf [n] Const, ascending, its last 1) -> (idx [k,w]). Element j of idx, counted row by row, is the least i
 	// with cdf[i] > u, or n-1 where there is none; u is element j%4 of Uniforms4(seed, step, Site, j/4). The same bits
@@ -181,8 +181,9 @@ const (
 	// PinballGrad: (y, t, w, dloss [1]) -> (dy [m,h*q]). With c = dloss / (m h q): dy_isl = (c w_is) (-v) where u > 0,
 	// (c w_is) (1-v) where u < 0, and 0 where u is 0 or w_is is 0; each step rounded to float32.
 	PinballGrad Op = "pinball_grad"
-	// RowAdam: (uses ...[, factor [1]]) -> (param [n,d], m [n,d], v [n,d]). The optimizer of a table that is read by rows, given what each
-	// reading of it in the step, a use, contributes to its gradient. The operands of a use are, by its letter in Attr.Uses:
+	// RowAdam: (uses ...[, factor [1]]) -> (param [n,d], m [n,d], v [n,d]). The optimizer of a table that is read by rows,
+	// given what each reading of it in the step, a use, contributes to its gradient. The operands of a use are, by its
+	// letter in Attr.Uses:
 	//	l, a Lookup: idx [m,w] and dy [m,d], the gradient of its y. The contribution of idx_ij is dy_i, divided by the
 	//	   number of indices in row i of idx where that is above 1
 	//	s, a LookupDot or LookupWeighted: idx [m,w], s [m,w] and a [m,d]. The contribution of idx_ij is s_ij a_i; so s is
@@ -198,8 +199,8 @@ const (
 
 	// The operations that Gorgonia's own are lowered to.
 
-	// Map: (x0, x1, ...) -> (y). An elementwise expression, Attr.Expr (see ParseExpr), of 1 to MaxMapArgs operands, each of
-	// which is broadcast to the shape of y (see Broadcasts). Every function of it is rounded to float32.
+	// Map: (x0, x1, ...) -> (y). An elementwise expression, Attr.Expr (see ParseExpr), of 1 to MaxMapArgs operands, each
+	// of which is broadcast to the shape of y (see Broadcasts). Every function of it is rounded to float32.
 	Map Op = "map"
 	// Reduce: (x) -> (y). Attr.Fold along dimension Attr.Axis of x; y has the shape of x without that dimension, or with 1
 	// in its place, or [1] where nothing is left. With the (outer, n, inner) of Split, a sum along the last dimension
@@ -208,7 +209,8 @@ const (
 	// Softmax: (x [m,n]) -> (y [m,n]), by row: with M the greatest x_j (as Reduce's Max), e_j = exp(x_j - M) by FnExp and
 	// S = LaneSum(e), y_j = e_j / S; each step rounded to float32.
 	Softmax Op = "softmax"
-	// LogSoftmax: (x [m,n]) -> (y [m,n]), by row: y_j = (x_j - M) - log(S), of M and S as in Softmax, the logarithm by FnLog.
+	// LogSoftmax: (x [m,n]) -> (y [m,n]), by row: y_j = (x_j - M) - log(S), of M and S as in Softmax, the logarithm by
+	// FnLog.
 	LogSoftmax Op = "log_softmax"
 	// SoftmaxGrad: (dy [m,n], y [m,n]) -> (dx [m,n]), y being what Softmax left: with d = LaneSum(dy_j y_j),
 	// dx_j = (dy_j - d) y_j; each step rounded to float32.
@@ -217,8 +219,8 @@ const (
 	// dx_j = dy_j - exp(y_j) d; each step rounded to float32.
 	LogSoftmaxGrad Op = "log_softmax_grad"
 	// LayerNorm: (x [m,n], gain [n], bias [n]) -> (y [m,n]), by row (Ba, Kiros & Hinton 2016): u = LaneSum(x) / n,
-	// c_j = x_j - u, r = 1 / sqrt(LaneSum(c_j c_j) / n + eps), h_j = c_j r, y_j = h_j gain_j + bias_j; each step rounded to
-	// float32, none fused.
+	// c_j = x_j - u, r = 1 / sqrt(LaneSum(c_j c_j) / n + eps), h_j = c_j r, y_j = h_j gain_j + bias_j; each step rounded
+	// to float32, none fused.
 	LayerNorm Op = "layer_norm"
 	// LayerNormGrad: (dy [m,n], x [m,n], gain [n]) -> (dx [m,n], t [m,n]). With c, r and h as above and g_j = dy_j gain_j:
 	// a = LaneSum(g) / n, b = LaneSum(g_j h_j) / n, dx_j = ((g_j - a) - h_j b) r, and t_j = dy_j h_j, whose ColSum is the
@@ -232,8 +234,8 @@ const (
 
 // Ops lists every operation: a backend is complete when it runs all of them.
 func Ops() []Op {
-	return append(tableOps(), Gather, MatMul, Activate, ActGrad, ColSum, Add, Scale, Fill, Dropout, Concat, Slice, SliceGrad,
-		BCE, BCEGrad, Accumulate, AdamW, Standardize, Calibrate, Lookup, Sample, RowDot, RowScale, SampledSoftmax,
+	return append(tableOps(), Gather, MatMul, Activate, ActGrad, ColSum, Add, Scale, Fill, Dropout, Concat, Slice,
+		SliceGrad, BCE, BCEGrad, Accumulate, AdamW, Standardize, Calibrate, Lookup, Sample, RowDot, RowScale, SampledSoftmax,
 		SampledSoftmaxGrad, Pinball, PinballGrad, RowAdam, Map, Reduce, Softmax, LogSoftmax, SoftmaxGrad, LogSoftmaxGrad,
 		LayerNorm, LayerNormGrad, Transpose, Copy,
 		SGD, Momentum, Adam, Adagrad, SumSquares, RowSumSquares, ClipFactor, MovingAverage)
@@ -241,8 +243,8 @@ func Ops() []Op {
 
 // Pending are operations that the GPU backend does not run yet: it refuses them by name.
 func Pending() []Op {
-	return append(tableOps(), Map, Reduce, Softmax, LogSoftmax, SoftmaxGrad, LogSoftmaxGrad, LayerNorm, LayerNormGrad, Transpose,
-		Copy, SGD, Momentum, Adam, Adagrad, SumSquares, RowSumSquares, ClipFactor, MovingAverage)
+	return append(tableOps(), Map, Reduce, Softmax, LogSoftmax, SoftmaxGrad, LogSoftmaxGrad, LayerNorm, LayerNormGrad,
+		Transpose, Copy, SGD, Momentum, Adam, Adagrad, SumSquares, RowSumSquares, ClipFactor, MovingAverage)
 }
 
 // Act is the activation of MatMul, Activate and ActGrad.
@@ -359,8 +361,8 @@ func (l *Levels) UnmarshalJSON(b []byte) error {
 }
 
 // Instr is one instruction; Args and Outs index Program.Buffers. Outs may not overlap Args, except that
-// Add, Scale, Activate, ActGrad, Dropout, Map, Softmax, LogSoftmax and Copy may write in place over Args[0], of a Map if that
-// has the shape of the result.
+// Add, Scale, Activate, ActGrad, Dropout, Map, Softmax, LogSoftmax and Copy may write in place over Args[0], of a Map
+// if that has the shape of the result.
 type Instr struct {
 	Op   Op    `json:"op"`
 	Args []int `json:"args,omitempty"`

@@ -2,14 +2,15 @@ package program
 
 // The operations of tables whose rows have candidates of their own, and the optimizers of tables beside RowAdam.
 const (
-	// LookupDot: (table [n,d] Param, Const or State, idx [m,w], a [m,d]) -> (s [m,w]). s_ij is the inner product of a_i and the row
-	// of the table that idx_ij names: lane l of Lanes is one chain of fused multiply-adds of table_c a_ic over
+	// LookupDot: (table [n,d] Param, Const or State, idx [m,w], a [m,d]) -> (s [m,w]). s_ij is the inner product of a_i
+	// and the row of the table that idx_ij names: lane l of Lanes is one chain of fused multiply-adds of table_c a_ic over
 	// c = l, l+16, l+32 ... in ascending order from 0; the lanes are then folded as LaneSum folds them. 0 where idx_ij is
 	// none. The same bits everywhere.
 	LookupDot Op = "lookup_dot"
-	// LookupWeighted: (table [n,d] Param, Const or State, idx [m,w], s [m,w]) -> (y [m,d]). y_i is the sum of the rows of the table
-	// that row i of idx names, times their s_ij: one chain of fused multiply-adds over j in ascending order from 0, without
-	// those that are none. The same bits everywhere. Of LookupDot and LookupWeighted each is the gradient of the other.
+	// LookupWeighted: (table [n,d] Param, Const or State, idx [m,w], s [m,w]) -> (y [m,d]). y_i is the sum of the rows of
+	// the table that row i of idx names, times their s_ij: one chain of fused multiply-adds over j in ascending order from
+	// 0, without those that are none. The same bits everywhere. Of LookupDot and LookupWeighted each is the gradient of
+	// the other.
 	LookupWeighted Op = "lookup_weighted"
 	// CandidateSoftmax: (s [m,w], idx [m,w] index, weight [m,1], logq [n] Const or without it) -> (loss [1]). The softmax
 	// cross-entropy of the first column, the positive, among the columns of its row, w at least 2; rows have candidates of
@@ -37,22 +38,22 @@ const (
 	CandidateBPR Op = "candidate_bpr"
 	// CandidateBPRGrad: (s, idx, weight, dloss [1]) -> (ds [m,w]). With c = dloss / (m (w-1)), g_i = c weight_i and
 	// e_ij = exp(-|z_ij|), 0 where |z_ij| is above 87: r_ij = e_ij / (1 + e_ij) where z_ij is 0 or above, else
-	// 1 / (1 + e_ij), which is sigmoid(-z_ij); ds_ij = g_i r_ij where j > 0 counts, else 0; ds_i0 = -LaneSum(ds_i) over all
-	// w places, of which the first is 0 there; each step rounded to float32. All 0 in a row whose idx_i0 is none.
+	// 1 / (1 + e_ij), which is sigmoid(-z_ij); ds_ij = g_i r_ij where j > 0 counts, else 0; ds_i0 = -LaneSum(ds_i) over
+	// all w places, of which the first is 0 there; each step rounded to float32. All 0 in a row whose idx_i0 is none.
 	CandidateBPRGrad Op = "candidate_bpr_grad"
-	// RowAdagrad: (uses ...[, factor [1]]) -> (param [n,d], acc [n,1] or [n,d]). Adagrad (Duchi et al. 2011) of the rows that have an
-	// entry, with their gradients g as RowAdam has them: with one accumulator a row, the row-wise Adagrad of DLRM (Naumov
-	// et al. 2019), q is the mean of the g_c g_c, which are summed by lane as LookupDot sums, then divided by d; with
-	// one for each element, q_c = g_c g_c. acc = acc + q, p_c = p_c - lr (g_c / (sqrt(acc) + eps) + decay p_c), each
-	// step rounded to float32. The same bits everywhere.
+	// RowAdagrad: (uses ...[, factor [1]]) -> (param [n,d], acc [n,1] or [n,d]). Adagrad (Duchi et al. 2011) of the rows
+	// that have an entry, with their gradients g as RowAdam has them: with one accumulator a row, the row-wise Adagrad of
+	// DLRM (Naumov et al. 2019), q is the mean of the g_c g_c, which are summed by lane as LookupDot sums, then divided by
+	// d; with one for each element, q_c = g_c g_c. acc = acc + q, p_c = p_c - lr (g_c / (sqrt(acc) + eps) + decay p_c),
+	// each step rounded to float32. The same bits everywhere.
 	RowAdagrad Op = "row_adagrad"
-	// RowSGD: (uses ...[, factor [1]]) -> (param [n,d]). For the rows that have an entry p_c = p_c - lr (g_c + decay p_c), each step
-	// rounded to float32. The same bits everywhere.
+	// RowSGD: (uses ...[, factor [1]]) -> (param [n,d]). For the rows that have an entry p_c = p_c - lr (g_c + decay p_c),
+	// each step rounded to float32. The same bits everywhere.
 	RowSGD Op = "row_sgd"
 )
 
 // tableOps are those above.
 func tableOps() []Op {
-	return []Op{LookupDot, LookupWeighted, CandidateSoftmax, CandidateSoftmaxGrad, CandidateBPR, CandidateBPRGrad, RowAdagrad,
-		RowSGD}
+	return []Op{LookupDot, LookupWeighted, CandidateSoftmax, CandidateSoftmaxGrad, CandidateBPR, CandidateBPRGrad,
+		RowAdagrad, RowSGD}
 }

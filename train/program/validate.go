@@ -284,15 +284,17 @@ type arity struct{ minArgs, maxArgs, outs int }
 var arities = map[Op]arity{
 	Gather: {0, 0, 1}, MatMul: {2, 3, 1}, Activate: {1, 1, 1}, ActGrad: {2, 2, 1}, ColSum: {1, 1, 1}, Add: {2, 2, 1}, Scale: {1, 1, 1},
 	Fill: {0, 0, 1}, Dropout: {1, 1, 1}, Concat: {1, maxItems, 1}, Slice: {1, 1, 1}, SliceGrad: {1, 1, 1},
-	BCE: {3, 3, 1}, BCEGrad: {4, 4, 1}, Accumulate: {0, 1, 1}, AdamW: {1, 2, 3}, Standardize: {4, 4, 1}, Calibrate: {2, 2, 1},
-	Lookup: {2, 2, 1}, Sample: {1, 1, 1}, RowDot: {2, 2, 1}, RowScale: {2, 2, 1}, SampledSoftmax: {6, 6, 1},
+	BCE: {3, 3, 1}, BCEGrad: {4, 4, 1}, Accumulate: {0, 1, 1}, AdamW: {1, 2, 3}, Standardize: {4, 4, 1},
+	Calibrate: {2, 2, 1},
+	Lookup:    {2, 2, 1}, Sample: {1, 1, 1}, RowDot: {2, 2, 1}, RowScale: {2, 2, 1}, SampledSoftmax: {6, 6, 1},
 	SampledSoftmaxGrad: {7, 7, 2}, Pinball: {3, 3, 1}, PinballGrad: {4, 4, 1}, RowAdam: {2, maxItems, 3},
 	Map: {1, MaxMapArgs, 1}, Reduce: {1, 1, 1}, Softmax: {1, 1, 1}, LogSoftmax: {1, 1, 1}, SoftmaxGrad: {2, 2, 1},
 	LogSoftmaxGrad: {2, 2, 1}, LayerNorm: {3, 3, 1}, LayerNormGrad: {3, 3, 2}, Transpose: {1, 1, 1}, Copy: {1, 1, 1},
 	LookupDot: {3, 3, 1}, LookupWeighted: {3, 3, 1}, CandidateSoftmax: {3, 4, 1}, CandidateSoftmaxGrad: {4, 5, 1},
 	CandidateBPR: {3, 3, 1}, CandidateBPRGrad: {4, 4, 1}, RowAdagrad: {2, maxItems, 2}, RowSGD: {2, maxItems, 1},
-	SGD: {1, 2, 1}, Momentum: {1, 2, 2}, Adam: {1, 2, 3}, Adagrad: {1, 2, 2}, SumSquares: {1, 1, 1}, RowSumSquares: {3, maxItems, 1},
-	ClipFactor: {1, maxItems, 1}, MovingAverage: {1, 1, 1},
+	SGD: {1, 2, 1}, Momentum: {1, 2, 2}, Adam: {1, 2, 3}, Adagrad: {1, 2, 2}, SumSquares: {1, 1, 1},
+	RowSumSquares: {3, maxItems, 1},
+	ClipFactor:    {1, maxItems, 1}, MovingAverage: {1, 1, 1},
 }
 
 // trainOnly are the operations that a forward program may not hold: they need a schedule or a loss.
@@ -300,7 +302,8 @@ var trainOnly = map[Op]bool{Gather: true, Dropout: true, BCE: true, BCEGrad: tru
 	Sample: true, SampledSoftmax: true, SampledSoftmaxGrad: true, Pinball: true, PinballGrad: true, RowAdam: true,
 	CandidateSoftmax: true, CandidateSoftmaxGrad: true, CandidateBPR: true, CandidateBPRGrad: true, RowAdagrad: true,
 	RowSGD: true,
-	SGD:    true, Momentum: true, Adam: true, Adagrad: true, SumSquares: true, RowSumSquares: true, ClipFactor: true, MovingAverage: true}
+	SGD:    true, Momentum: true, Adam: true, Adagrad: true, SumSquares: true, RowSumSquares: true, ClipFactor: true,
+	MovingAverage: true}
 
 // inPlace are the operations whose output may lie exactly over Args[0].
 var inPlace = map[Op]bool{Add: true, Scale: true, Activate: true, ActGrad: true, Dropout: true,
@@ -843,7 +846,8 @@ func (c *programChecker) pinballShapes(in *Instr, matrix func(string, int) (int,
 	want("output", in.Outs[0], m, h*q)
 }
 
-func (c *programChecker) candidateShapes(in *Instr, matrix func(string, int) (int, int, bool), want func(string, int, ...int)) {
+func (c *programChecker) candidateShapes(in *Instr, matrix func(string, int) (int, int, bool),
+	want func(string, int, ...int)) {
 	m, w, ok := matrix("argument 0", in.Args[0])
 	if !ok {
 		return
@@ -869,7 +873,8 @@ func (c *programChecker) candidateShapes(in *Instr, matrix func(string, int) (in
 }
 
 // tableShapes checks an optimizer of a table.
-func (c *programChecker) tableShapes(in *Instr, matrix func(string, int) (int, int, bool), want func(string, int, ...int)) {
+func (c *programChecker) tableShapes(in *Instr, matrix func(string, int) (int, int, bool),
+	want func(string, int, ...int)) {
 	n, d, ok := matrix("output 0", in.Outs[0])
 	if !ok {
 		return
@@ -911,8 +916,8 @@ func (c *programChecker) matmulShapes(in *Instr, matrix func(string, int) (int, 
 }
 
 // generalShapes are the rules of the operations that Gorgonia's own are lowered to.
-func (c *programChecker) generalShapes(in *Instr, matrix func(string, int) (int, int, bool), want func(string, int, ...int),
-	rowwise func(...int), whole func(int)) {
+func (c *programChecker) generalShapes(in *Instr, matrix func(string, int) (int, int, bool),
+	want func(string, int, ...int), rowwise func(...int), whole func(int)) {
 	x, out := in.Args[0], in.Outs[0]
 	shape := func(id int) []int { return c.buf(id).Shape }
 	switch in.Op {

@@ -92,14 +92,10 @@ func TestEveryOpHasAnArity(t *testing.T) {
 	}
 }
 
-// TestFaults plants one fault at a time and reads what is said: all of it, so no fault may drag others behind
-// it that are none.
+// TestFaults has those of sets, programs and instructions in general.
 func TestFaults(t *testing.T) {
 	type set = *Set
-	for _, c := range []struct {
-		plant func(s set)
-		want  string // lines without "program: "
-	}{
+	findFaults(t, sound, []fault{
 		// The set.
 		{func(s set) { s.Forward = nil }, "set: no forward program"},
 		{func(s set) { s.Train = nil; s.Rest = &Program{Rows: 1} }, "set: a rest program without a train program"},
@@ -187,17 +183,7 @@ func TestFaults(t *testing.T) {
 		}, ""},
 		{func(s set) { s.Train.Instrs = slices.Insert(s.Train.Instrs, 7, Instr{Op: Fill, Outs: []int{13}}) }, "train: instruction 7 (fill): writes temp 13 over temp 8, which is read later\ntrain: instruction 7 (fill): writes temp 13 over temp 10, which is read later"},
 		{func(s set) { s.Train.Instrs = append(s.Train.Instrs, Instr{Op: Fill, Outs: []int{13}}) }, ""},
-	} {
-		s := sound()
-		c.plant(s)
-		got := ""
-		if err := s.Validate(); err != nil {
-			got = strings.ReplaceAll(err.Error(), "program: ", "")
-		}
-		if d := cmp.Diff(strings.Split(c.want, "\n"), strings.Split(got, "\n")); d != "" {
-			t.Errorf("want -, got +\n%s", d)
-		}
-	}
+	})
 }
 
 // perRow is what is said of buffers of the train program whose rows are not the program's.

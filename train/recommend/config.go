@@ -127,6 +127,9 @@ func listOf(v string, from []string) ([]string, error) {
 	return out, nil
 }
 
+// Embeds tells whether a training has a network: the embeddings, as the model or in its blend.
+func (c *Config) Embeds() bool { return c.wants("embedding", ranking.Vector) }
+
 // wants tells whether a training fits a component: as the model, or in its blend.
 func (c *Config) wants(component string, kind ranking.Kind) bool {
 	return c.Model == string(kind) || c.Model == string(ranking.Blended) && slices.Contains(c.Components, component)

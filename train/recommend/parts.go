@@ -44,7 +44,7 @@ func (t *trainer) fitParts(ctx context.Context, l *ranking.Log, now int64, name 
 			return p, nil, err
 		}
 	}
-	if !c.wants("embedding", ranking.Vector) {
+	if !c.Embeds() {
 		return p, nil, nil
 	}
 	n, err := t.network(ctx, l, now, name)

@@ -133,7 +133,7 @@ func Plan(ctx context.Context, o Options) (*program.Set, program.Data, error) {
 	if err != nil {
 		return nil, program.Data{}, err
 	}
-	if !t.Config.wants("embedding", ranking.Vector) {
+	if !t.Config.Embeds() {
 		return nil, program.Data{}, errors.New("there is no network to train: --set model or components leave it out")
 	}
 	f := fitting{config: &t.Config, seed: t.Seed}
@@ -462,7 +462,7 @@ func (t *trainer) manifest(s *Summary) model.Manifest {
 	for _, f := range t.Config.facts() {
 		settings[f.Name] = f.Value
 	}
-	if n := t.Ensemble(); n > 1 && t.Config.wants("embedding", ranking.Vector) {
+	if n := t.Ensemble(); n > 1 && t.Config.Embeds() {
 		settings["seeds"] = fmt.Sprint(n)
 	}
 	created := t.Created

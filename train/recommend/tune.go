@@ -104,7 +104,7 @@ func (t *trainer) try(ctx context.Context, x tune.Trial, share float64, folds []
 		return tune.Outcome{}, err
 	}
 	epochs := train.Epochs(share, u.Config.Epochs)
-	if !u.Config.wants("embedding", ranking.Vector) {
+	if !u.Config.Embeds() {
 		epochs = 0
 	}
 	return tune.Outcome{Figure: r.All.NDCG, Epochs: epochs, Best: epochs}, nil
