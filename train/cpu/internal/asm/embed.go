@@ -36,15 +36,6 @@ func embed() {
 	uniforms()
 }
 
-// arg is the place of an argument on the stack.
-func arg(name string) Mem {
-	b, err := Param(name).Resolve()
-	if err != nil {
-		panic(err)
-	}
-	return b.Addr
-}
-
 // tailMask loads masks of the first (cols % span) elements of span/8 vectors.
 func tailMask(table Mem, d reg.Register, masks ...reg.VecVirtual) {
 	t, at := GP64(), GP64()
@@ -410,12 +401,7 @@ func adamRows() {
 	Doc("adamRows8 is embedKernels.adam for n rows, n above 0, and d a multiple of 8.")
 	p, m, v, g := Load(Param("p"), GP64()), Load(Param("m"), GP64()), Load(Param("v"), GP64()), Load(Param("grad"), GP64())
 	spans, n, d, c := Load(Param("spans"), GP64()), Load(Param("n"), GP64()), Load(Param("d"), GP64()), Load(Param("c"), GP64())
-	var k [9]reg.VecVirtual
-	for i := range k {
-		k[i] = YMM()
-		VBROADCASTSS(Mem{Base: c, Disp: 4 * i}, k[i])
-	}
-	b1, ob1, b2, ob2, c1, c2, lr, eps, decay := k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8]
+	k := adamCoefs(c)
 	i, left := GP64(), GP64()
 	at := func(base reg.Register) Mem { return Mem{Base: base, Index: i, Scale: 4} }
 	x, m1, v1, w, t := YMM(), YMM(), YMM(), YMM(), YMM()
@@ -425,24 +411,11 @@ func adamRows() {
 	MOVQ(d, left)
 	Label("loop")
 	VMOVUPS(Mem{Base: g}, x)
-	VMULPS(at(m), b1, m1)
-	VMULPS(x, ob1, t)
-	VADDPS(t, m1, m1)
-	VMOVUPS(m1, at(m))
-	VMULPS(x, x, t)
-	VMULPS(t, ob2, t)
-	VMULPS(at(v), b2, v1)
-	VADDPS(t, v1, v1)
-	VMOVUPS(v1, at(v))
-	VMULPS(c2, v1, v1)
-	VSQRTPS(v1, v1)
-	VADDPS(eps, v1, v1)
-	VMULPS(c1, m1, m1)
-	VDIVPS(v1, m1, m1)
+	k.means(at(m), at(v), x, m1, v1, t)
 	VMOVUPS(at(p), w)
-	VMULPS(w, decay, t)
+	VMULPS(w, k.decay, t)
 	VADDPS(t, m1, m1)
-	VMULPS(lr, m1, m1)
+	VMULPS(k.rate, m1, m1)
 	VSUBPS(m1, w, w)
 	VMOVUPS(w, at(p))
 	ADDQ(U8(32), g)
@@ -519,31 +492,9 @@ func uniforms() {
 	block := GP32()
 	Load(Param("block"), block)
 	Label("loop")
-	// Lanes hold blocks 0 2 4 6 1 3 5 7, so that the transposition below leaves them in order.
-	VMOVD(block, c[0].AsX())
-	VPBROADCASTD(c[0].AsX(), c[0])
-	VPADDD(philoxTable.Offset(128), c[0], c[0])
-	VPXOR(c[1], c[1], c[1])
-	broadcastArg("step", c[2])
-	broadcastArg("site", c[3])
-	k0, k1 := YMM(), YMM()
-	broadcastArg("key0", k0)
-	broadcastArg("key1", k1)
-	philox(c, k0, k1, philoxTable)
-	t0, t1, t2, t3 := YMM(), YMM(), YMM(), YMM()
-	VUNPCKLPS(c[1], c[0], t0)
-	VUNPCKHPS(c[1], c[0], t1)
-	VUNPCKLPS(c[3], c[2], t2)
-	VUNPCKHPS(c[3], c[2], t3)
-	VUNPCKLPD(t2, t0, c[0])
-	VUNPCKHPD(t2, t0, c[1])
-	VUNPCKLPD(t3, t1, c[2])
-	VUNPCKHPD(t3, t1, c[3])
-	unit := constant32(math.Float32bits(0x1p-24))
+	unit := draw(c, block)
 	for i := range c {
-		VPSRLD(U8(8), c[i], c[i])
-		VCVTDQ2PS(c[i], c[i])
-		VMULPS(unit, c[i], c[i])
+		uniform(c[i], unit)
 		VMOVUPS(c[i], Mem{Base: u, Disp: 32 * i})
 	}
 	ADDQ(U32(128), u)

@@ -150,13 +150,6 @@ func tile(rows, vecs int, mask *Mem) {
 	rs, cs := Load(Param("rs"), GP64()), Load(Param("cs"), GP64())
 	ldb, ldc := Load(Param("ldb"), GP64()), Load(Param("ldc"), GP64())
 	a, b, c, k := GP64(), GP64(), GP64(), GP64()
-	arg := func(name string) Mem {
-		m, err := Param(name).Resolve()
-		if err != nil {
-			panic(err)
-		}
-		return m.Addr
-	}
 	tail := GP64()
 	m, masked := vector(), reg.Register(nil)
 	if mask != nil {

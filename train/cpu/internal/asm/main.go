@@ -1,5 +1,5 @@
-// Command asm writes the AVX2 kernels of train/cpu and, with -wide, those of AVX-512: run it by `go generate ./train/cpu`. What each kernel
-// computes is defined by its portable counterpart in kernels.go.
+// Command asm writes the AVX2 kernels of train/cpu and, with -wide, those of AVX-512: run it by `go generate ./train/cpu`.
+// What each kernel computes is defined by its portable counterpart, which lies where the operation does.
 package main
 
 import (
@@ -79,13 +79,16 @@ func actGrad() {
 	RET()
 }
 
-// siluTable holds the constants of silu, eight times each, in the order of siluAt.
+// siluTable holds the constants of silu, which every exponential of the losses reads by their places here.
 func siluTable() Mem {
-	table := GLOBL("siluConsts", RODATA|NOPTR)
-	for i, x := range []float32{
-		-87, 87, -0x1.715476p0, 0x1.8p23, 0x1.62e43p-1, -0x1.05c61p-29, 1,
-		0x1.fffffcp-2, -0x1.555492p-3, 0x1.5558f2p-5, -0x1.123a2p-7, 0x1.6a23dp-10,
-	} {
+	return eightTimes("siluConsts", -87, 87, -0x1.715476p0, 0x1.8p23, 0x1.62e43p-1, -0x1.05c61p-29, 1,
+		0x1.fffffcp-2, -0x1.555492p-3, 0x1.5558f2p-5, -0x1.123a2p-7, 0x1.6a23dp-10)
+}
+
+// eightTimes is a table of vectors that hold one number each.
+func eightTimes(name string, numbers ...float32) Mem {
+	table := GLOBL(name, RODATA|NOPTR)
+	for i, x := range numbers {
 		for lane := range 8 {
 			DATA(32*i+4*lane, U32(math.Float32bits(x)))
 		}
@@ -94,6 +97,39 @@ func siluTable() Mem {
 }
 
 var siluConsts Mem
+
+// expOperands are the constants of an exponential, each in a register or in siluConsts.
+type expOperands struct{ log2e, magic, ln2Hi, ln2Lo, one Op }
+
+// inTable are all of them where they lie.
+func inTable() expOperands {
+	at := func(i int) Mem { return siluConsts.Offset(32 * i) }
+	return expOperands{at(2), at(3), at(4), at(5), at(6)}
+}
+
+// exponential leaves exp(-c) as the product of q and pow, with the roundings of siluExp, for c within its bounds. n and square
+// may be one register; or n may be q, and square c, which is lost then.
+func (k expOperands) exponential(c, pow, r, q, n, square reg.VecVirtual) {
+	if _, ok := k.magic.(Mem); ok {
+		VMOVUPS(k.magic, pow)
+	} else {
+		VMOVAPS(k.magic, pow)
+	}
+	VFMADD231PS(k.log2e, c, pow)
+	VSUBPS(k.magic, pow, n)
+	VMOVAPS(c, r)
+	VFMADD231PS(k.ln2Hi, n, r)
+	VFMADD231PS(k.ln2Lo, n, r)
+	VMOVUPS(siluConsts.Offset(32*11), q)
+	for j := 10; j >= 7; j-- {
+		VFMADD213PS(siluConsts.Offset(32*j), r, q)
+	}
+	VMULPS(r, r, square)
+	VFMSUB213PS(r, square, q)
+	VADDPS(k.one, q, q)
+	VPSLLD(U8(23), pow, pow)
+	VPADDD(k.one, pow, pow)
+}
 
 // silu is the activation or its gradient; the roundings are those of siluExp, siluPortable and siluGradPortable.
 func silu(gradient bool) {
@@ -112,12 +148,13 @@ func silu(gradient bool) {
 	if gradient {
 		dy = Load(Param("dy"), GP64())
 	}
-	var k [7]reg.VecVirtual
-	for i := range k {
-		k[i] = YMM()
-		VMOVUPS(siluConsts.Offset(32*i), k[i])
+	var in [7]reg.VecVirtual
+	for i := range in {
+		in[i] = YMM()
+		VMOVUPS(siluConsts.Offset(32*i), in[i])
 	}
-	low, high, log2e, magic, ln2Hi, ln2Lo, one := k[0], k[1], k[2], k[3], k[4], k[5], k[6]
+	low, high, one := in[0], in[1], in[6]
+	k := expOperands{in[2], in[3], in[4], in[5], one}
 	i := GP64()
 	XORQ(i, i)
 	at := func(base reg.Register) Mem { return Mem{Base: base, Index: i, Scale: 4} }
@@ -126,21 +163,7 @@ func silu(gradient bool) {
 	VMOVUPS(at(z), x)
 	VMAXPS(x, low, x) // where one is NaN, the last source in Intel's order: x
 	VMINPS(x, high, c)
-	VMOVAPS(magic, pow)
-	VFMADD231PS(c, log2e, pow)
-	VSUBPS(magic, pow, t)
-	VMOVAPS(c, r)
-	VFMADD231PS(t, ln2Hi, r)
-	VFMADD231PS(t, ln2Lo, r)
-	VMOVUPS(siluConsts.Offset(32*11), q)
-	for j := 10; j >= 7; j-- {
-		VFMADD213PS(siluConsts.Offset(32*j), r, q)
-	}
-	VMULPS(r, r, t)
-	VFMSUB213PS(r, t, q)
-	VADDPS(one, q, q)
-	VPSLLD(U8(23), pow, pow)
-	VPADDD(one, pow, pow)
+	k.exponential(c, pow, r, q, t, t)
 	if gradient {
 		VMULPS(pow, q, q) // e
 		VADDPS(one, q, t)
@@ -255,20 +278,9 @@ func philoxConsts() Mem {
 
 var philoxTable Mem
 
-func dropout() {
-	philoxTable = philoxConsts()
-	TEXT("dropout32", NOSPLIT, "func(y, x *float32, groups int, block, key0, key1, step, site uint32, rate, keep float32)")
-	Pragma("noescape")
-	Doc("dropout32 is kernels.dropout for groups of 32 elements, the first of which is element 4*block; block+8*groups",
-		"stays within 32 bits.")
-	y, x, groups := Load(Param("y"), GP64()), Load(Param("x"), GP64()), Load(Param("groups"), GP64())
-	var c [4]reg.VecVirtual
-	for i := range c {
-		c[i] = YMM()
-	}
-	block := GP32()
-	Load(Param("block"), block)
-	Label("loop")
+// draw leaves the random numbers of 32 elements in c, from a block on; the arguments step, site, key0 and key1 say which. They
+// become uniform by unit, which it returns.
+func draw(c [4]reg.VecVirtual, block reg.GPVirtual) (unit reg.VecVirtual) {
 	// Lanes hold blocks 0 2 4 6 1 3 5 7, so that the transposition below leaves them in order.
 	VMOVD(block, c[0].AsX())
 	VPBROADCASTD(c[0].AsX(), c[0])
@@ -289,14 +301,36 @@ func dropout() {
 	VUNPCKHPD(t2, t0, c[1])
 	VUNPCKLPD(t3, t1, c[2])
 	VUNPCKHPD(t3, t1, c[3])
-	unit := constant32(math.Float32bits(0x1p-24))
+	return constant32(math.Float32bits(0x1p-24))
+}
+
+// uniform makes a number in [0,1) of the upper 24 bits of a random one.
+func uniform(x, unit reg.VecVirtual) {
+	VPSRLD(U8(8), x, x)
+	VCVTDQ2PS(x, x)
+	VMULPS(unit, x, x)
+}
+
+func dropout() {
+	philoxTable = philoxConsts()
+	TEXT("dropout32", NOSPLIT, "func(y, x *float32, groups int, block, key0, key1, step, site uint32, rate, keep float32)")
+	Pragma("noescape")
+	Doc("dropout32 is kernels.dropout for groups of 32 elements, the first of which is element 4*block; block+8*groups",
+		"stays within 32 bits.")
+	y, x, groups := Load(Param("y"), GP64()), Load(Param("x"), GP64()), Load(Param("groups"), GP64())
+	var c [4]reg.VecVirtual
+	for i := range c {
+		c[i] = YMM()
+	}
+	block := GP32()
+	Load(Param("block"), block)
+	Label("loop")
+	unit := draw(c, block)
 	rate, keep := YMM(), YMM()
 	broadcastArg("rate", rate)
 	broadcastArg("keep", keep)
 	for i := range c {
-		VPSRLD(U8(8), c[i], c[i])
-		VCVTDQ2PS(c[i], c[i])
-		VMULPS(unit, c[i], c[i])
+		uniform(c[i], unit)
 		VCMPPS(U8(0x1d), rate, c[i], c[i]) // u >= rate
 		q := YMM()
 		VMOVUPS(Mem{Base: x, Disp: 32 * i}, q)
@@ -316,11 +350,16 @@ func dropout() {
 // broadcastArg fills a vector with a 32-bit argument straight from the stack frame; go vet takes the D of VPBROADCASTD for
 // eight bytes, so it is the instruction for floats, which moves the same bits.
 func broadcastArg(name string, y reg.VecVirtual) {
-	r, err := Param(name).Resolve()
+	VBROADCASTSS(arg(name), y)
+}
+
+// arg is the place of an argument on the stack.
+func arg(name string) Mem {
+	b, err := Param(name).Resolve()
 	if err != nil {
 		panic(err)
 	}
-	VBROADCASTSS(r.Addr, y)
+	return b.Addr
 }
 
 func permute() {
@@ -538,9 +577,10 @@ func softmaxExp() {
 	sums, e, n := Load(Param("sums"), GP64()), Load(Param("e"), GP64()), Load(Param("n"), GP64())
 	largest, high, log2e, magic, ln2Hi, ln2Lo, one := YMM(), YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
 	broadcastArg("largest", largest)
-	for i, k := range []reg.VecVirtual{high, log2e, magic, ln2Hi, ln2Lo, one} {
-		VMOVUPS(siluConsts.Offset(32*(i+1)), k)
+	for i, x := range []reg.VecVirtual{high, log2e, magic, ln2Hi, ln2Lo, one} {
+		VMOVUPS(siluConsts.Offset(32*(i+1)), x)
 	}
+	k := expOperands{log2e, magic, ln2Hi, ln2Lo, one}
 	acc := [2]reg.VecVirtual{YMM(), YMM()}
 	for v := range acc {
 		VMOVUPS(Mem{Base: sums, Disp: 32 * v}, acc[v])
@@ -553,21 +593,7 @@ func softmaxExp() {
 		place := Mem{Base: e, Index: i, Scale: 4, Disp: 32 * v}
 		VSUBPS(place, largest, z)
 		VMINPS(z, high, c) // where one is NaN, the last source in Intel's order: z
-		VMOVAPS(magic, pow)
-		VFMADD231PS(c, log2e, pow)
-		VSUBPS(magic, pow, q)
-		VMOVAPS(c, r)
-		VFMADD231PS(q, ln2Hi, r)
-		VFMADD231PS(q, ln2Lo, r)
-		VMOVUPS(siluConsts.Offset(32*11), q)
-		for j := 10; j >= 7; j-- {
-			VFMADD213PS(siluConsts.Offset(32*j), r, q)
-		}
-		VMULPS(r, r, c)
-		VFMSUB213PS(r, c, q)
-		VADDPS(one, q, q)
-		VPSLLD(U8(23), pow, pow)
-		VPADDD(one, pow, pow)
+		k.exponential(c, pow, r, q, q, c)
 		VMULPS(pow, q, q)
 		VCMPPS(U8(0x1a), high, z, z) // not z > high: true for NaN
 		VANDPS(z, q, q)

@@ -57,6 +57,32 @@ func elements(n reg.Register, body func(at func(base reg.Register) Mem)) {
 	RET()
 }
 
+// adamVectors are the coefficients that every step of Adam has.
+type adamVectors struct{ b1, ob1, b2, ob2, c1, c2, rate, eps, decay reg.VecVirtual }
+
+func adamCoefs(c reg.Register) adamVectors {
+	k := coef(c, coefB1, coefOB1, coefB2, coefOB2, coefC1, coefC2, coefRate, coefEps, coefDecay)
+	return adamVectors{k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8]}
+}
+
+// means takes the gradient x into the means at m and v and leaves their quotient in m1, with the roundings of adamwPortable.
+func (k adamVectors) means(m, v Mem, x, m1, v1, t reg.VecVirtual) {
+	VMULPS(m, k.b1, m1)
+	VMULPS(x, k.ob1, t)
+	VADDPS(t, m1, m1)
+	VMOVUPS(m1, m)
+	VMULPS(x, x, t)
+	VMULPS(t, k.ob2, t)
+	VMULPS(v, k.b2, v1)
+	VADDPS(t, v1, v1)
+	VMOVUPS(v1, v)
+	VMULPS(k.c2, v1, v1)
+	VSQRTPS(v1, v1)
+	VADDPS(k.eps, v1, v1)
+	VMULPS(k.c1, m1, m1)
+	VDIVPS(v1, m1, m1)
+}
+
 // adam is a step of AdamW or, with the decay in the gradient, of Adam.
 func adam(name string, coupled bool) {
 	TEXT(name, NOSPLIT, "func(p, m, v, grad *float32, n int, c *float32)")
@@ -64,35 +90,22 @@ func adam(name string, coupled bool) {
 	Doc(name + " is kernels." + name[:len(name)-1] + " for n elements, a positive multiple of 8; c are the fields of adamCoef.")
 	p, m, v, g := Load(Param("p"), GP64()), Load(Param("m"), GP64()), Load(Param("v"), GP64()), Load(Param("grad"), GP64())
 	n, c := Load(Param("n"), GP64()), Load(Param("c"), GP64())
-	k := coef(c, coefB1, coefOB1, coefB2, coefOB2, coefC1, coefC2, coefRate, coefEps, coefDecay, coefFactor)
-	b1, ob1, b2, ob2, c1, c2, lr, eps, decay, factor := k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8], k[9]
+	k := adamCoefs(c)
+	factor := coef(c, coefFactor)[0]
 	x, m1, v1, w, t := YMM(), YMM(), YMM(), YMM(), YMM()
 	elements(n, func(at func(reg.Register) Mem) {
 		VMULPS(at(g), factor, x)
 		VMOVUPS(at(p), w)
 		if coupled {
-			VMULPS(w, decay, t)
+			VMULPS(w, k.decay, t)
 			VADDPS(t, x, x)
 		}
-		VMULPS(at(m), b1, m1)
-		VMULPS(x, ob1, t)
-		VADDPS(t, m1, m1)
-		VMOVUPS(m1, at(m))
-		VMULPS(x, x, t)
-		VMULPS(t, ob2, t)
-		VMULPS(at(v), b2, v1)
-		VADDPS(t, v1, v1)
-		VMOVUPS(v1, at(v))
-		VMULPS(c2, v1, v1)
-		VSQRTPS(v1, v1)
-		VADDPS(eps, v1, v1)
-		VMULPS(c1, m1, m1)
-		VDIVPS(v1, m1, m1)
+		k.means(at(m), at(v), x, m1, v1, t)
 		if !coupled {
-			VMULPS(w, decay, t)
+			VMULPS(w, k.decay, t)
 			VADDPS(t, m1, m1)
 		}
-		VMULPS(lr, m1, m1)
+		VMULPS(k.rate, m1, m1)
 		VSUBPS(m1, w, w)
 		VMOVUPS(w, at(p))
 	})
