@@ -18,8 +18,8 @@ type kernels struct {
 	tileCols []int
 	// panelRows is the number of rows that tile has at most for a panel's columns.
 	panelRows int
-	// gatherTiles: dst[t*next+p*rows+i] = src[p*ld+t*rows+i] for t < tiles, p < k and i < rows, at most 8. It may write
-	// up to 7 elements beyond the last of each tile.
+	// gatherTiles: dst[t*next+p*rows+i] = src[p*ld+t*rows+i] for t < tiles, p < k and i < rows, at most panelRows. It
+	// may write up to lineBytes/4 elements beyond the last of each tile: see tileNext.
 	gatherTiles func(dst, src []float32, rows, tiles, k, next, ld int)
 	// columnDot: y[i] is the chain of fused multiply-adds of a[i*len(x)+p] and x[p] over p from 0.
 	columnDot func(y, a, x []float32)
