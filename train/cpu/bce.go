@@ -59,9 +59,7 @@ func abs32(x float32) float32 { return math.Float32frombits(math.Float32bits(x) 
 // bce is two steps: the terms by row, then their sum by one worker.
 func (l lowering) bce() {
 	z, t, wt, loss := l.arg(0), l.arg(1), l.arg(2), l.out(0)
-	terms, place := l.scratch(l.buf(l.in.Args[0]).Shape[0])
-	written := place
-	written.write, written.unitBytes = true, 4
+	terms, place, written := l.scratch(l.buf(l.in.Args[0]).Shape[0], 4)
 	l.emitRows(l.in.Args[0], func(w *worker, lo, hi int) {
 		w.kernels.bce(terms[lo+w.base:hi+w.base], z[lo:hi], t[lo:hi], wt[lo:hi])
 	}, l.rows(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false), written)

@@ -44,11 +44,8 @@ func newExec(b *Backend, s *program.Set) *exec {
 		if p == nil {
 			return nil
 		}
-		m := newMachine(s, p, b.kernels, e.store, e.slots, b.threads, e.train)
-		if b.block > 0 {
-			m.most = b.block
-			m.plan = m.planLayout()
-		}
+		m := (&machine{p: p, varying: p == s.Forward, kernels: b.kernels, store: e.store, slots: e.slots, workers: b.threads,
+			most: b.block, turns: e.train}).outline()
 		machines = append(machines, m)
 		return m
 	}

@@ -23,10 +23,8 @@ func (e *exec) Find(step int) (*program.Where, error) {
 	if at == perEpoch-1 && train.Len()%p.Rows != 0 {
 		p = e.set.Rest
 	}
-	m := &machine{p: p, kernels: e.train.kernels, store: e.store, slots: make([]float64, len(e.slots)), workers: 1, single: true}
-	m.dry()
-	m.lowerAll()
-	m.plan = m.planLayout()
+	m := (&machine{p: p, kernels: e.train.kernels, store: e.store, slots: make([]float64, len(e.slots)), workers: 1,
+		single: true}).outline()
 	m.build(aligned(m.plan.bytes), e.set.Slots)
 	w := newWorker(m.kernels, 0, 1, m.pack)
 	w.data, w.train = e.data, train

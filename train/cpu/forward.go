@@ -65,8 +65,7 @@ func newForward(k *kernels, p *program.Program, weights program.Tensors) (*Forwa
 }
 
 func forwardOf(st *store, set *program.Set, k *kernels, threads int) *Forward {
-	m := newMachine(set, set.Forward, k, st, nil, threads, nil)
-	m.checks = true
+	m := (&machine{p: set.Forward, varying: true, kernels: k, store: st, workers: threads, checks: true}).outline()
 	m.build(aligned(m.plan.bytes), nil)
 	f := &Forward{m: m, pool: newPool(k, threads, m.pack), least: macsPerThread}
 	f.job = func(w *worker) { f.m.forward(w, f.rows) }

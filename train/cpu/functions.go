@@ -166,6 +166,7 @@ func sign32(x float32) float32 {
 	return 0
 }
 
+// relu32 does as the micro-kernel does: -0 and NaN stay.
 func relu32(x float32) float32 {
 	if x < 0 {
 		return 0

@@ -11774,26 +11774,6 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addFn8(y *float32, a *float32, b *float32, n int)
-// Requires: AVX
-TEXT ·addFn8(SB), NOSPLIT, $0-32
-	MOVQ y+0(FP), AX
-	MOVQ a+8(FP), CX
-	MOVQ b+16(FP), DX
-	MOVQ n+24(FP), BX
-	XORQ SI, SI
-
-loop:
-	VMOVUPS (CX)(SI*4), Y0
-	VMOVUPS (DX)(SI*4), Y1
-	VADDPS  Y1, Y0, Y0
-	VMOVUPS Y0, (AX)(SI*4)
-	ADDQ    $0x08, SI
-	CMPQ    SI, BX
-	JLT     loop
-	VZEROUPPER
-	RET
-
 // func subFn8(y *float32, a *float32, b *float32, n int)
 // Requires: AVX
 TEXT ·subFn8(SB), NOSPLIT, $0-32

@@ -333,20 +333,10 @@ func (l lowering) activate() {
 	case program.None:
 		l.elementwise(func(_ *worker, lo, hi int) { copy(y[lo:hi], z[lo:hi]) })
 	case program.Relu:
-		l.elementwise(func(_ *worker, lo, hi int) { reluTo(y[lo:hi], z[lo:hi]) })
+		relu := l.kernels.fns[program.FnRelu]
+		l.elementwise(func(_ *worker, lo, hi int) { relu(y[lo:hi], z[lo:hi], nil) })
 	case program.Silu:
 		l.elementwise(func(w *worker, lo, hi int) { w.kernels.silu(y[lo:hi], z[lo:hi]) })
-	}
-}
-
-// reluTo does as the micro-kernel does: -0 and NaN stay.
-func reluTo(y, z []float32) {
-	z = z[:len(y)]
-	for i, v := range z {
-		if v < 0 {
-			v = 0
-		}
-		y[i] = v
 	}
 }
 

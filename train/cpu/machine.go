@@ -137,10 +137,8 @@ func (w *worker) wait() {
 	}
 }
 
-// newMachine plans a valid program of a set for so many workers at most; turns is nil or the machine that it takes turns with. It
-// runs after build.
-func newMachine(s *program.Set, p *program.Program, k *kernels, st *store, slots []float64, workers int, turns *machine) *machine {
-	m := &machine{turns: turns, p: p, varying: p == s.Forward, kernels: k, store: st, slots: slots, workers: workers}
+// outline plans the machine of a valid program: it says what memory it needs, and runs after build.
+func (m *machine) outline() *machine {
 	m.dry()
 	m.lowerAll()
 	m.plan = m.planLayout()
@@ -155,12 +153,16 @@ func (m *machine) build(arena []float64, slotNames []string) {
 	m.assemble()
 }
 
-// scratch takes memory that no buffer has, for parts of one instruction. It is never cut into blocks: a step of a region
-// finds row i of the batch's block at i + w.base.
-func (m *machine) scratch(n int) ([]float32, access) {
+// scratch takes memory that no buffer has, for parts of one instruction, with what it is to who reads it whole and to who writes
+// it by units, or with 0 unitBytes as it comes. It is never cut into blocks: a step of a region finds row i of the batch's block
+// at i + w.base.
+func (m *machine) scratch(n, unitBytes int) (x []float32, whole, written access) {
 	m.spaces++
 	m.own += 4 * n
-	return alignedF32(n), access{space: m.spaces - 1, hi: 4 * n}
+	whole = access{space: m.spaces - 1, hi: 4 * n}
+	written = whole
+	written.write, written.unitBytes = true, unitBytes
+	return alignedF32(n), whole, written
 }
 
 // lowerAll makes the steps of all instructions.

@@ -136,9 +136,7 @@ func part(x []float32, lo, hi int) []float32 {
 func (l lowering) sumSquares() {
 	x, s := l.arg(0), l.out(0)
 	blocks := ceilDiv(len(x), program.SquareBlock)
-	sums, place := l.scratch(blocks)
-	written := place
-	written.write, written.unitBytes = true, 4
+	sums, place, written := l.scratch(blocks, 4)
 	l.emit(partition{units: blocks, quantum: 1}, func(w *worker, lo, hi int) {
 		for b := lo; b < hi; b++ {
 			sums[b] = w.kernels.sumSquares(x[b*program.SquareBlock : min((b+1)*program.SquareBlock, len(x))])
@@ -161,9 +159,7 @@ func sum64(x []float32) float32 {
 func (l lowering) rowSumSquares() {
 	es, touches := l.sorted(l.in.Args[0])
 	out, d := l.out(0), es.d
-	sums, place := l.scratch(len(es.list))
-	written := place
-	written.write = true
+	sums, place, written := l.scratch(len(es.list), 0)
 	l.emit(partition{units: maxThreads, quantum: 1}, func(w *worker, _, _ int) {
 		es.take(w.id, func(spans []span) {
 			clear(sums[spans[0].at:spans[len(spans)-1].at])

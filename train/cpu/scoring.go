@@ -133,9 +133,7 @@ func (l lowering) scored(s *scoring) {
 	table, idx, a := l.mem[s.dot.Args[0]].f32, l.mem[s.dot.Args[1]].f32, l.mem[s.dot.Args[2]].f32
 	rows, d := l.buf(s.dot.Args[0]).Shape[0], l.width(s.dot.Args[0])
 	dloss, ds := l.mem[s.grad.Args[3]].f32, l.mem[s.grad.Outs[0]].f32
-	terms, place := l.scratch(f.m)
-	written := place
-	written.write, written.unitBytes = true, 4
+	terms, place, written := l.scratch(f.m, 4)
 	touches = append(touches[1:], written, l.whole(s.dot.Args[0], false), l.rows(s.dot.Args[2], false),
 		l.whole(s.grad.Args[3], false), l.rows(s.grad.Outs[0], true))
 	var da []float32

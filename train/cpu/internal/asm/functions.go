@@ -285,7 +285,6 @@ var binaryFns = []struct {
 	name string
 	f    func(a, b reg.VecVirtual) reg.VecVirtual
 }{
-	{"add", func(a, b reg.VecVirtual) reg.VecVirtual { VADDPS(b, a, a); return a }},
 	{"sub", func(a, b reg.VecVirtual) reg.VecVirtual { VSUBPS(b, a, a); return a }},
 	{"mul", func(a, b reg.VecVirtual) reg.VecVirtual { VMULPS(b, a, a); return a }},
 	{"div", func(a, b reg.VecVirtual) reg.VecVirtual { VDIVPS(b, a, a); return a }},
