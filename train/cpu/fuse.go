@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/onmart/onmart/train/program"
@@ -43,10 +42,10 @@ type phase struct {
 	step
 	rows, sums []step // of a region
 	pieces     []piece
-	order      *order
-	block      int  // rows of a block, at most
-	ring       int  // rows of the region's buffers
-	barrier    bool // before it
+	waiting    *sleepers // for their turn at a piece
+	block      int       // rows of a block, at most
+	ring       int       // rows of the region's buffers
+	barrier    bool      // before it
 }
 
 // layout says which steps are regions and where buffers lie. A row i of a ring is row i + base of the batch, base being a
@@ -687,14 +686,14 @@ func (m *machine) eachBlock(w *worker, ph *phase, c *clock) {
 		for i := range ph.pieces {
 			p := &ph.pieces[i]
 			if w.of > 1 {
-				ph.order.await(&p.turn, int32(turn), w.barrier.spins)
+				p.await(int32(turn), w.barrier.spins, ph.waiting)
 				if c != nil {
 					c.waited()
 				}
 			}
 			p.over(w, p.lo, p.hi, from, from+n, at == 0)
 			if w.of > 1 {
-				ph.order.pass(&p.turn, next)
+				p.pass(next, ph.waiting)
 			}
 			if c != nil {
 				c.lap(p.step, float64(p.hi-p.lo)/float64(p.units)*float64(n)/float64(w.rows))
@@ -711,44 +710,21 @@ type piece struct {
 	_      [64]byte // two pieces' turns are not in one line
 }
 
-// order is for those who sleep until it is their turn.
-type order struct {
-	asleep atomic.Int32
-	mu     sync.Mutex
-	moved  sync.Cond
-}
-
-func newOrder() *order {
-	o := &order{}
-	o.moved.L = &o.mu
-	return o
-}
-
-// await returns when it is the turn.
-func (o *order) await(at *atomic.Int32, turn int32, spins int) {
+// await returns when it is the turn; waiting are those who sleep until one of the region's pieces is theirs.
+func (p *piece) await(turn int32, spins int, waiting *sleepers) {
 	for range spins {
-		if at.Load() == turn {
+		if p.turn.Load() == turn {
 			return
 		}
 		pause(spinPauses)
 	}
-	o.asleep.Add(1)
-	o.mu.Lock()
-	for at.Load() != turn {
-		o.moved.Wait()
-	}
-	o.mu.Unlock()
-	o.asleep.Add(-1)
+	waiting.until(func() bool { return p.turn.Load() == turn })
 }
 
 // pass lets whoever has the next turn go on.
-func (o *order) pass(at *atomic.Int32, next int32) {
-	at.Store(next)
-	if o.asleep.Load() > 0 { // who has counted itself after this looks again
-		o.mu.Lock()
-		o.moved.Broadcast()
-		o.mu.Unlock()
-	}
+func (p *piece) pass(next int32, waiting *sleepers) {
+	p.turn.Store(next)
+	waiting.wake()
 }
 
 // maxPieces is about the number of pieces of all sums of a region: the more, the sooner a worker's turn comes; the fewer, the larger
@@ -760,7 +736,8 @@ func (ph *phase) cut() {
 	if len(ph.sums) == 0 {
 		return
 	}
-	ph.order = newOrder()
+	ph.waiting = &sleepers{}
+	ph.waiting.init()
 	results := func(s *step) (n int) {
 		for _, a := range s.touches {
 			if a.write {
