@@ -6,8 +6,8 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// CandidateSoftmax and CandidateBPR with their gradients: losses of rows that have a positive, in their first column, and
-// other candidates of their own.
+// CandidateSoftmax and CandidateBPR with their gradients: losses of rows that have a positive, in their first column,
+// and other candidates of their own.
 
 // candidates are the operands that a loss and its gradient share.
 type candidates struct {
@@ -71,8 +71,8 @@ func (l lowering) candidateGrad() {
 // candidateBlock is the rows whose terms are made at a time: a vector of them.
 const candidateBlock = 8
 
-// outcome is what candidateBlock rows leave for their terms, each of which is weight (log(all) + rest). Where a row has no
-// positive, the logarithm is of 1 and the rest and the weight are 0. The layout is known to the assembly.
+// outcome is what candidateBlock rows leave for their terms, each of which is weight (log(all) + rest). Where a row has
+// no positive, the logarithm is of 1 and the rest and the weight are 0. The layout is known to the assembly.
 type outcome struct {
 	all, rest, weight [candidateBlock]float32
 	unused            lanes // sums that nobody wants
@@ -108,7 +108,8 @@ func (f *candidates) rows(w *worker, lo, hi int, c float32, s, terms, ds []float
 }
 
 // block computes the rows of a block, one after the other; e is memory for the columns of one, a whole number of lanes.
-func (f *candidates) block(exp func(*lanes, []float32, float32), grad, s, idx, weight, e []float32, c float32, o *outcome) {
+func (f *candidates) block(exp func(*lanes, []float32, float32), grad, s, idx, weight, e []float32, c float32,
+	o *outcome) {
 	for i, x := range weight {
 		lo, hi := i*f.w, (i+1)*f.w
 		if f.bpr {
@@ -143,8 +144,8 @@ func (f *candidates) corrected(e, s, idx []float32) {
 // minusInf is the logit of what does not count.
 func minusInf() float32 { return float32(math.Inf(-1)) }
 
-// softmaxRow takes the logits of row i in e, which is a whole number of lanes long; g is what its gradient has before the
-// sum.
+// softmaxRow takes the logits of row i in e, which is a whole number of lanes long; g is what its gradient has before
+// the sum.
 func softmaxRow(exp func(*lanes, []float32, float32), grad, e, idx []float32, g float32, o *outcome, i int) {
 	first := e[0]
 	top := first

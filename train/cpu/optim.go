@@ -79,8 +79,8 @@ func (l lowering) elementUpdate() {
 	})
 }
 
-// alike emits a step over the elements of the outputs and of an argument, all of one shape, which are divided as whoever
-// sums up the gradient divides them; reads is what it reads whole.
+// alike emits a step over the elements of the outputs and of an argument, all of one shape, which are divided as
+// whoever sums up the gradient divides them; reads is what it reads whole.
 func (l lowering) alike(arg int, reads []access, run func(w *worker, lo, hi int)) {
 	out := l.in.Outs[0]
 	division, by, unit := l.outputs(out)
@@ -111,8 +111,8 @@ type adamKey struct {
 	made                               bool
 }
 
-// adamCoef are the coefficients of this step, which are computed once a step where all weights have the same; factor is what
-// ClipFactor left, nil where there is none.
+// adamCoef are the coefficients of this step, which are computed once a step where all weights have the same; factor is
+// what ClipFactor left, nil where there is none.
 func (w *worker) adamCoef(at *program.Attr, factor []float32) *adamCoef {
 	if key := (adamKey{at.Beta1, at.Beta2, at.Eps, at.Decay, at.Momentum, w.step, w.rate, true}); w.adamOf != key {
 		w.adamOf, w.adam = key, newAdamCoef(at, w.step, w.rate)

@@ -25,7 +25,8 @@ type entry struct {
 // span is a row of a table and where its entries begin. The layout is known to the assembly.
 type span struct{ row, at int32 }
 
-// use is one reading of a table as its optimizer has it: idx [m,w] and a source [m,d]; s is nil where all factors are 1.
+// use is one reading of a table as its optimizer has it: idx [m,w] and a source [m,d]; s is nil where all factors are
+// 1.
 type use struct {
 	idx, s []float32
 	m, w   int
@@ -333,9 +334,10 @@ func (l lowering) update(es *entries, touches []access, update func(w *worker, s
 	}, touches...)
 }
 
-// groups calls update for a few rows at a time with their gradients, times the factor where there is one, having asked for
-// the next rows of the tensors.
-func (es *entries) groups(w *worker, spans []span, factor []float32, tensors [][]float32, update func(spans []span, g []float32)) {
+// groups calls update for a few rows at a time with their gradients, times the factor where there is one, having asked
+// for the next rows of the tensors.
+func (es *entries) groups(w *worker, spans []span, factor []float32, tensors [][]float32,
+	update func(spans []span, g []float32)) {
 	k, d := w.kernels, es.d
 	ask := func(spans []span) {
 		for _, x := range tensors {

@@ -12,8 +12,8 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// small is a recommender in small: an odd width, rows without a positive or a user, candidates that are none, a table that
-// is read in two ways.
+// small is a recommender in small: an odd width, rows without a positive or a user, candidates that are none, a table
+// that is read in two ways.
 type small struct {
 	others    int
 	bpr       bool
@@ -73,8 +73,8 @@ func (s small) columns() []program.Column {
 // smallSteps are two epochs.
 const smallSteps = 2 * (smallRows/smallBatch + 1)
 
-// train compiles and does so many steps, and returns what is held then and the slots; with stop, it exports, closes and goes
-// on in a new Exec after so many steps.
+// train compiles and does so many steps, and returns what is held then and the slots; with stop, it exports, closes and
+// goes on in a new Exec after so many steps.
 func (s small) train(t *testing.T, path string, threads, steps, stop int) (program.Tensors, []float64, *program.Set) {
 	t.Helper()
 	t.Setenv("ONMART_CPU", path)
@@ -136,8 +136,8 @@ func alike(t *testing.T, what string, got, want program.Tensors) {
 	}
 }
 
-// TestCandidatesTrainAlike: one thread and many, both paths, after a resume, and with the chain of the loss taken apart, it
-// is the same training; and it learns.
+// TestCandidatesTrainAlike: one thread and many, both paths, after a resume, and with the chain of the loss taken
+// apart, it is the same training; and it learns.
 func TestCandidatesTrainAlike(t *testing.T) {
 	for _, s := range []small{{others: 8}, {others: 8, bpr: true}, {others: 8, drawn: true}, {others: 15, logq: true},
 		{others: 1}, {others: 40}, {others: 70, bpr: true}} {

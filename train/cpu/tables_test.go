@@ -8,8 +8,8 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// TestTableKernelsAgreeToTheBit holds every path to the portable one, over widths around those of the vectors, unaligned
-// slices and indices that are none; what lies behind a result stays as it was.
+// TestTableKernelsAgreeToTheBit holds every path to the portable one, over widths around those of the vectors,
+// unaligned slices and indices that are none; what lies behind a result stays as it was.
 func TestTableKernelsAgreeToTheBit(t *testing.T) {
 	const rows = 41
 	ref := portableEmbed()

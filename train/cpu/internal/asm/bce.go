@@ -28,7 +28,7 @@ func bce(gradient bool) {
 		Pragma("noescape")
 		Doc("bce8 is kernels.bce for n elements, a positive multiple of 8.")
 	}
-	out, z, t, w, n := Load(ParamIndex(0), GP64()), Load(Param("z"), GP64()), Load(Param("t"), GP64()), Load(Param("w"), GP64()), Load(Param("n"), GP64())
+	out, z, t, w, n := Load(ParamIndex(0), GP64()), word("z"), word("t"), word("w"), word("n")
 	scale := YMM()
 	if gradient {
 		broadcastArg("c", scale)

@@ -58,8 +58,8 @@ func candidateRows(masks, consts Mem, bpr bool) {
 	Pragma("noescape")
 	Doc(name+" is candidates.each with "+what+" for m rows of w columns, 2 to 16 of them; m numbers of each kind begin at",
 		"out, out+32 and out+64 bytes.")
-	ds, s, idx, weight := Load(Param("ds"), GP64()), Load(Param("s"), GP64()), Load(Param("idx"), GP64()), Load(Param("weight"), GP64())
-	out, m, w := Load(Param("out"), GP64()), Load(Param("m"), GP64()), Load(Param("w"), GP64())
+	ds, s, idx, weight := word("ds"), word("s"), word("idx"), word("weight")
+	out, m, w := word("out"), word("m"), word("w")
 	mask := [2]reg.VecVirtual{YMM(), YMM()}
 	at := GP64()
 	LEAQ(masks, at)
@@ -199,7 +199,7 @@ func candidateTerms() {
 	TEXT("candidateTerms8", NOSPLIT, "func(terms, out *float32)")
 	Pragma("noescape")
 	Doc("candidateTerms8 makes the terms of eight rows of what candidateSoftmax16 or candidateBPR16 left.")
-	terms, out := Load(Param("terms"), GP64()), Load(Param("out"), GP64())
+	terms, out := word("terms"), word("out")
 	x, e, f, z, p, y := YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
 	VMOVUPS(Mem{Base: out}, x)
 	VMOVAPS(x, y)

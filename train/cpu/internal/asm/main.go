@@ -1,5 +1,5 @@
-// Command asm writes the AVX2 kernels of train/cpu and, with -wide, those of AVX-512: run it by `go generate ./train/cpu`.
-// What each kernel computes is defined by its portable counterpart, which lies where the operation does.
+// Command asm writes the AVX2 kernels of train/cpu and, with -wide, those of AVX-512: run it by `go generate
+// ./train/cpu`. What each kernel computes is defined by its portable counterpart, which lies where the operation does.
 package main
 
 import (
@@ -50,7 +50,7 @@ func main() {
 func pause() {
 	TEXT("pause", NOSPLIT, "func(n int)")
 	Doc("pause does n times what lets another thread of the core go on, about 20 ns each; n above 0.")
-	n := Load(Param("n"), GP64())
+	n := word("n")
 	Label("loop")
 	PAUSE()
 	DECQ(n)
@@ -62,7 +62,7 @@ func actGrad() {
 	TEXT("actGrad8", NOSPLIT, "func(dz, dy, y *float32, n int)")
 	Pragma("noescape")
 	Doc("actGrad8 is kernels.actGrad for n elements, a positive multiple of 8.")
-	dz, dy, y, n := Load(Param("dz"), GP64()), Load(Param("dy"), GP64()), Load(Param("y"), GP64()), Load(Param("n"), GP64())
+	dz, dy, y, n := word("dz"), word("dy"), word("y"), word("n")
 	zero, m := YMM(), YMM()
 	VXORPS(zero, zero, zero)
 	i := GP64()
@@ -107,8 +107,8 @@ func inTable() expOperands {
 	return expOperands{at(2), at(3), at(4), at(5), at(6)}
 }
 
-// exponential leaves exp(-c) as the product of q and pow, with the roundings of siluExp, for c within its bounds. n and square
-// may be one register; or n may be q, and square c, which is lost then.
+// exponential leaves exp(-c) as the product of q and pow, with the roundings of siluExp, for c within its bounds. n and
+// square may be one register; or n may be q, and square c, which is lost then.
 func (k expOperands) exponential(c, pow, r, q, n, square reg.VecVirtual) {
 	if _, ok := k.magic.(Mem); ok {
 		VMOVUPS(k.magic, pow)
@@ -143,10 +143,10 @@ func silu(gradient bool) {
 		Pragma("noescape")
 		Doc("silu8 is kernels.silu for n elements, a positive multiple of 8.")
 	}
-	out, z, n := Load(ParamIndex(0), GP64()), Load(Param("z"), GP64()), Load(Param("n"), GP64())
+	out, z, n := Load(ParamIndex(0), GP64()), word("z"), word("n")
 	var dy reg.Register
 	if gradient {
-		dy = Load(Param("dy"), GP64())
+		dy = word("dy")
 	}
 	var in [7]reg.VecVirtual
 	for i := range in {
@@ -188,7 +188,7 @@ func colSum(vectors int) {
 	TEXT(fmt.Sprintf("colSum%d", 8*vectors), NOSPLIT, "func(s, x *float32, rows, stride int)")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("colSum%d is kernels.colSum for %d columns, which goes on from s; stride is in bytes.", 8*vectors, 8*vectors))
-	s, x, rows, stride := Load(Param("s"), GP64()), Load(Param("x"), GP64()), Load(Param("rows"), GP64()), Load(Param("stride"), GP64())
+	s, x, rows, stride := word("s"), word("x"), word("rows"), word("stride")
 	acc := make([]reg.VecVirtual, vectors)
 	for v := range acc {
 		acc[v] = YMM()
@@ -228,9 +228,9 @@ func mulHigh32(a, m, hi, t reg.VecVirtual) {
 }
 
 // philox runs ten rounds of Philox4x32 on eight counters at a time. Keys k0, k1 are used up. The counters of even
-// and of odd lanes are two chains of 64-bit lanes, of which only the low halves count: a product then brings high and low
-// half without a shuffle, and one chain runs while the other waits for its multiplier. It takes four vectors
-// beside eight for the chains and the keys.
+// and of odd lanes are two chains of 64-bit lanes, of which only the low halves count: a product then brings high and
+// low half without a shuffle, and one chain runs while the other waits for its multiplier. It takes four vectors beside
+// eight for the chains and the keys.
 func philox(c [4]reg.VecVirtual, k0, k1 reg.VecVirtual, consts Mem) {
 	even, odd := c, [4]reg.VecVirtual{YMM(), YMM(), YMM(), YMM()}
 	for i := range odd {
@@ -278,8 +278,8 @@ func philoxConsts() Mem {
 
 var philoxTable Mem
 
-// draw leaves the random numbers of 32 elements in c, from a block on; the arguments step, site, key0 and key1 say which. They
-// become uniform by unit, which it returns.
+// draw leaves the random numbers of 32 elements in c, from a block on; the arguments step, site, key0 and key1 say
+// which. They become uniform by unit, which it returns.
 func draw(c [4]reg.VecVirtual, block reg.GPVirtual) (unit reg.VecVirtual) {
 	// Lanes hold blocks 0 2 4 6 1 3 5 7, so that the transposition below leaves them in order.
 	VMOVD(block, c[0].AsX())
@@ -317,7 +317,7 @@ func dropout() {
 	Pragma("noescape")
 	Doc("dropout32 is kernels.dropout for groups of 32 elements, the first of which is element 4*block; block+8*groups",
 		"stays within 32 bits.")
-	y, x, groups := Load(Param("y"), GP64()), Load(Param("x"), GP64()), Load(Param("groups"), GP64())
+	y, x, groups := word("y"), word("x"), word("groups")
 	var c [4]reg.VecVirtual
 	for i := range c {
 		c[i] = YMM()
@@ -347,11 +347,14 @@ func dropout() {
 	RET()
 }
 
-// broadcastArg fills a vector with a 32-bit argument straight from the stack frame; go vet takes the D of VPBROADCASTD for
-// eight bytes, so it is the instruction for floats, which moves the same bits.
+// broadcastArg fills a vector with a 32-bit argument straight from the stack frame; go vet takes the D of VPBROADCASTD
+// for eight bytes, so it is the instruction for floats, which moves the same bits.
 func broadcastArg(name string, y reg.VecVirtual) {
 	VBROADCASTSS(arg(name), y)
 }
+
+// word loads an argument, a pointer or an int, into a register of its own.
+func word(name string) reg.Register { return Load(Param(name), GP64()) }
 
 // arg is the place of an argument on the stack.
 func arg(name string) Mem {
@@ -366,7 +369,7 @@ func permute() {
 	TEXT("permute8", NOSPLIT, "func(l, r *uint32, a, b, epoch, site, key0, key1 uint32)")
 	Pragma("noescape")
 	Doc("permute8 runs the four rounds of program.Permutation on eight indices, split into halves l and r.")
-	lp, rp := Load(Param("l"), GP64()), Load(Param("r"), GP64())
+	lp, rp := word("l"), word("r")
 	l, r := YMM(), YMM()
 	VMOVDQU(Mem{Base: lp}, l)
 	VMOVDQU(Mem{Base: rp}, r)
@@ -408,7 +411,7 @@ func transpose() {
 	TEXT("transpose8", NOSPLIT, "func(dst, src *float32, ld, blocks int)")
 	Pragma("noescape")
 	Doc("transpose8 turns 8 rows of 8*blocks elements, ld bytes apart, into rows of 8, 64 bytes apart.")
-	dst, src, ld, blocks := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("ld"), GP64()), Load(Param("blocks"), GP64())
+	dst, src, ld, blocks := word("dst"), word("src"), word("ld"), word("blocks")
 	Label("loop")
 	at := GP64()
 	MOVQ(src, at)
@@ -452,7 +455,7 @@ func prefetch() {
 	TEXT("prefetchRow", NOSPLIT, "func(x *float32, n int)")
 	Pragma("noescape")
 	Doc("prefetchRow is kernels.prefetch for n elements, n above 0.")
-	x, n := Load(Param("x"), GP64()), Load(Param("n"), GP64())
+	x, n := word("x"), word("n")
 	Label("loop")
 	PREFETCHT0(Mem{Base: x})
 	ADDQ(U8(64), x)
@@ -471,11 +474,11 @@ func arithmetic() {
 		}
 		Pragma("noescape")
 		Doc(op + "8 is kernels." + op + " for n elements, a positive multiple of 8.")
-		y, a, n := Load(Param("y"), GP64()), Load(Param("a"), GP64()), Load(Param("n"), GP64())
+		y, a, n := word("y"), word("a"), word("n")
 		var b reg.Register
 		s := YMM()
 		if op == "add" {
-			b = Load(Param("b"), GP64())
+			b = word("b")
 		} else {
 			broadcastArg("s", s)
 		}
@@ -506,7 +509,7 @@ func rowDot() {
 	TEXT("rowDot4", NOSPLIT, "func(s, a, b *float32, d int)")
 	Pragma("noescape")
 	Doc("rowDot4 is kernels.rowDot for four rows of d elements, d above 0.")
-	a, b, d := Load(Param("a"), GP64()), Load(Param("b"), GP64()), Load(Param("d"), GP64())
+	a, b, d := word("a"), word("b"), word("d")
 	ld := GP64()
 	MOVQ(d, ld)
 	SHLQ(U8(2), ld)
@@ -533,7 +536,7 @@ func rowDot() {
 	}
 	DECQ(d)
 	JNZ(LabelRef("loop"))
-	s := Load(Param("s"), GP64())
+	s := word("s")
 	for r := range sum {
 		VMOVSS(sum[r], Mem{Base: s, Disp: 4 * r})
 	}
@@ -545,8 +548,8 @@ func softmaxLogits() {
 	Pragma("noescape")
 	Doc("softmaxLogits8 is kernels.softmaxLogits for n elements, a positive multiple of 8; largest are eight maxima, which",
 		"begin with what is there.")
-	b, neg, lq, ni := Load(Param("b"), GP64()), Load(Param("neg"), GP64()), Load(Param("lq"), GP64()), Load(Param("ni"), GP64())
-	n, largest := Load(Param("n"), GP64()), Load(Param("largest"), GP64())
+	b, neg, lq, ni := word("b"), word("neg"), word("lq"), word("ni")
+	n, largest := word("n"), word("largest")
 	pi, top, minusInf := YMM(), YMM(), constant32(math.Float32bits(float32(math.Inf(-1))))
 	broadcastArg("pi", pi)
 	VMOVUPS(Mem{Base: largest}, top)
@@ -574,7 +577,7 @@ func softmaxExp() {
 	TEXT("softmaxExp16", NOSPLIT, "func(sums, e *float32, largest float32, n int)")
 	Pragma("noescape")
 	Doc("softmaxExp16 is kernels.softmaxExp for n elements, a positive multiple of 16.")
-	sums, e, n := Load(Param("sums"), GP64()), Load(Param("e"), GP64()), Load(Param("n"), GP64())
+	sums, e, n := word("sums"), word("e"), word("n")
 	largest, high, log2e, magic, ln2Hi, ln2Lo, one := YMM(), YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
 	broadcastArg("largest", largest)
 	for i, x := range []reg.VecVirtual{high, log2e, magic, ln2Hi, ln2Lo, one} {
@@ -622,8 +625,8 @@ func pinball(gradient bool) {
 		Doc("pinball16 is kernels.pinball for n elements, a positive multiple of 16.")
 	}
 	Pragma("noescape")
-	out, y, t, w, v := Load(ParamIndex(0), GP64()), Load(Param("y"), GP64()), Load(Param("t"), GP64()), Load(Param("w"), GP64()), Load(Param("v"), GP64())
-	n := Load(Param("n"), GP64())
+	out, y, t, w, v := Load(ParamIndex(0), GP64()), word("y"), word("t"), word("w"), word("v")
+	n := word("n")
 	zero, one, c := YMM(), constant32(math.Float32bits(1)), YMM()
 	VXORPS(zero, zero, zero)
 	acc := [2]reg.VecVirtual{YMM(), YMM()}
