@@ -253,8 +253,10 @@ func (m *machine) flops(in *program.Instr) int64 {
 		if in.Attr.Act == program.Silu {
 			each = 16
 		}
-	case program.Add, program.Scale, program.Dropout, program.RowScale, program.Map:
+	case program.Add, program.Scale, program.Dropout, program.RowScale:
 		each = 1
+	case program.Map:
+		each = flopsOfMap(in)
 	case program.ColSum, program.Reduce:
 		return arg(0)
 	case program.RowDot:
@@ -281,6 +283,25 @@ func (m *machine) flops(in *program.Instr) int64 {
 		return 6 * arg(0)
 	}
 	return each * n
+}
+
+// flopsOfMap is the operations that an element of a Map takes.
+func flopsOfMap(in *program.Instr) (n int64) {
+	steps, err := program.ParseExpr(in.Attr.Expr, len(in.Args))
+	if err != nil {
+		panic("cpu: " + err.Error()) // Validate refuses it
+	}
+	for _, s := range steps {
+		switch s.Fn {
+		case "": // an operand or a constant
+		case program.FnExp, program.FnLog, program.FnLog1p, program.FnExpm1, program.FnTanh, program.FnSigmoid, program.FnSoftplus,
+			program.FnSilu, program.FnSin, program.FnCos, program.FnLog2, program.FnPow:
+			n += 10
+		default:
+			n++
+		}
+	}
+	return n
 }
 
 // Print writes the profile for people, one step of the machine a line.

@@ -67,6 +67,15 @@ func TestProfile(t *testing.T) {
 	}
 }
 
+// TestFlopsOfMap: every word of an expression counts, an exponential as ten.
+func TestFlopsOfMap(t *testing.T) {
+	p := &program.Program{Buffers: []program.Buffer{{Shape: []int{3, 5}}, {Shape: []int{3, 5}}}}
+	in := &program.Instr{Op: program.Map, Args: []int{0}, Outs: []int{1}, Attr: program.Attr{Expr: "x0 2 mul tanh 1 add"}}
+	if got := (&machine{p: p}).flops(in); got != 15*12 {
+		t.Errorf("%d operations, want %d", got, 15*12)
+	}
+}
+
 // allocated is the bytes that f allocates.
 func allocated(f func()) int {
 	var before, after runtime.MemStats
