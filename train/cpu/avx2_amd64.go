@@ -87,8 +87,8 @@ func peakAVX2(n int) int {
 	return 2 * 8 * 12 * n
 }
 
-// reaches panics where a slice has fewer than n elements. It looks at none of them: the last may be another worker's, who is
-// writing it. What is read of those is written over.
+// reaches panics where a slice has fewer than n elements. It looks at none of them: the last may be another worker's,
+// who is writing it. What is read of those is written over.
 func reaches(x []float32, n int) {
 	if n > len(x) {
 		panic(fmt.Sprintf("cpu: %d elements, a kernel reaches for %d", len(x), n))

@@ -11,8 +11,8 @@ func avx512TileCols() []int {
 	return []int{1: 128, 2: 96, 3: 96, 4: 64, 5: 64, 6: 64, 7: 16, 8: 16, 9: 16, 10: 16, 11: 16, 12: 16}
 }
 
-// avx512Kernels are those of AVX2 with wider tiles: a product is what a training step is made of, and twice as many lanes of
-// what else there is run at the speed of memory. Each output is the same chain, so the bits are those of AVX2.
+// avx512Kernels are those of AVX2 with wider tiles: a product is what a training step is made of, and twice as many
+// lanes of what else there is run at the speed of memory. Each output is the same chain, so the bits are those of AVX2.
 func avx512Kernels() *kernels {
 	k := avx2Kernels()
 	k.name, k.peak = "cpu-avx512", peakAVX512

@@ -3,10 +3,10 @@
 //
 // What enters: a valid program.Set or one forward program with its weights, and float32 columns. What leaves:
 // trained tensors, sums of losses, outputs. The order of every sum is fixed, so one row and a batch, one
-// thread and eight, and any size of tile give the same bits; and so do the two paths, AVX2 assembly and
-// portable Go, because the portable one rounds each multiply-add once, as the processor's instruction
-// does. What may not be assumed: that math.Exp and math.Log1p of two architectures agree to the last bit of
-// float64 (SampledSoftmax, Standardize and Calibrate use them).
+// thread and eight, and any size of tile give the same bits; and so do the three paths, assembly for AVX-512 and
+// for AVX2 and portable Go, because the portable one rounds each multiply-add once, as the processor's instruction
+// does. What may not be assumed: that the functions of package math agree to the last bit of float64 on two
+// architectures (SampledSoftmax takes Log, Standardize Log1p, Calibrate Exp, Map Sin, Cos, Log2 and Pow).
 package cpu
 
 import (
@@ -39,7 +39,7 @@ type Backend struct {
 const maxThreads = 256
 
 // New detects the processor. The environment variable ONMART_CPU forces a path, "avx512", "avx2" or "portable"; a value
-// that is neither, or that this processor cannot run, is an error.
+// that is none of these, or that this processor cannot run, is an error.
 func New(o Options) (*Backend, error) {
 	if o.Threads < 0 || o.Threads > maxThreads {
 		return nil, fmt.Errorf("cpu: %d threads: want 1 to %d, or 0 for one a core", o.Threads, maxThreads)

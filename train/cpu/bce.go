@@ -6,12 +6,13 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// BCE and its gradient, in float32 with the exponential of silu.go. The vector code does the same roundings in the same order.
+// BCE and its gradient, in float32 with the exponential of silu.go. The vector code does the same roundings in the same
+// order.
 //
-// With c = |z|, at most siluBound, and e = exp(-c): log(1+e) is 2 atanh(s) = 2 (s + s q P(q)) with s = e / (2+e) and q = s s, at
-// most 1/9; P of degree 3 by Lawson's iteration, whose own error is 2e-9. A term is within 3 units in the last place of float32 of
-// w (1+|z|), its gradient within 6 of its own of w (sigmoid(z) - t) dloss/m where t is 0 or 1, for |z| up to siluBound: see
-// TestBCEIsWithin.
+// With c = |z|, at most siluBound, and e = exp(-c): log(1+e) is 2 atanh(s) = 2 (s + s q P(q)) with s = e / (2+e) and
+// q = s s, at most 1/9; P of degree 3 by Lawson's iteration, whose own error is 2e-9. A term is within 3 units in the
+// last place of float32 of w (1+|z|), its gradient within 6 of its own of w (sigmoid(z) - t) dloss/m where t is 0 or 1,
+// for |z| up to siluBound: see TestBCEIsWithin.
 const (
 	bceP0 = 0x1.5554dp-2
 	bceP1 = 0x1.99e3c6p-3
@@ -38,8 +39,8 @@ func bcePortable(terms, z, t, w []float32) {
 	}
 }
 
-// bceGradPortable: dz[i] = c w[i] (sigmoid(z[i]) - t[i]). The difference is a quotient with 1+e, whose numerator does not cancel for
-// t of 0 or 1.
+// bceGradPortable: dz[i] = c w[i] (sigmoid(z[i]) - t[i]). The difference is a quotient with 1+e, whose numerator does
+// not cancel for t of 0 or 1.
 func bceGradPortable(dz, z, t, w []float32, c float32) {
 	z, t, w = z[:len(dz)], t[:len(dz)], w[:len(dz)]
 	for i, z := range z {
@@ -59,9 +60,7 @@ func abs32(x float32) float32 { return math.Float32frombits(math.Float32bits(x) 
 // bce is two steps: the terms by row, then their sum by one worker.
 func (l lowering) bce() {
 	z, t, wt, loss := l.arg(0), l.arg(1), l.arg(2), l.out(0)
-	terms, place := l.scratch(l.buf(l.in.Args[0]).Shape[0])
-	written := place
-	written.write, written.unitBytes = true, 4
+	terms, place, written := l.scratch(l.buf(l.in.Args[0]).Shape[0], 4)
 	l.emitRows(l.in.Args[0], func(w *worker, lo, hi int) {
 		w.kernels.bce(terms[lo+w.base:hi+w.base], z[lo:hi], t[lo:hi], wt[lo:hi])
 	}, l.rows(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false), written)
@@ -74,7 +73,8 @@ func (l lowering) bceGrad() {
 	z, t, wt, dloss, dz := l.arg(0), l.arg(1), l.arg(2), l.arg(3), l.out(0)
 	rows := float32(l.buf(l.in.Args[0]).Shape[0])
 	known, constant := l.constant(l.in.Args[3])
-	touches := []access{l.rows(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false), l.rows(l.in.Outs[0], true)}
+	touches := []access{l.rows(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false),
+		l.rows(l.in.Outs[0], true)}
 	if !constant {
 		touches = append(touches, l.whole(l.in.Args[3], false))
 	}

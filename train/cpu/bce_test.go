@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestBCEIsWithin holds both paths to float64 over all sizes of z, and to each other to the bit, odd lengths and NaN included.
+// TestBCEIsWithin holds both paths to float64 over all sizes of z, and to each other to the bit, odd lengths and NaN
+// included.
 func TestBCEIsWithin(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
 	var worstLoss, worstGrad float64

@@ -6,8 +6,8 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// CandidateSoftmax and CandidateBPR with their gradients: losses of rows that have a positive, in their first column, and
-// other candidates of their own.
+// CandidateSoftmax and CandidateBPR with their gradients: losses of rows that have a positive, in their first column,
+// and other candidates of their own.
 
 // candidates are the operands that a loss and its gradient share.
 type candidates struct {
@@ -38,9 +38,7 @@ func (l lowering) candidatesOf(in *program.Instr) (candidates, []access) {
 
 func (l lowering) candidateLoss() {
 	f, touches := l.candidatesOf(l.in)
-	terms, place := l.scratch(f.m)
-	written := place
-	written.write, written.unitBytes = true, 4
+	terms, place, written := l.scratch(f.m, 4)
 	l.emit(l.byRow(l.in.Args[0]), func(w *worker, lo, hi int) {
 		f.rows(w, lo, hi, 0, f.s[lo*f.w:hi*f.w], terms, nil)
 	}, append(touches, written)...)
@@ -73,8 +71,8 @@ func (l lowering) candidateGrad() {
 // candidateBlock is the rows whose terms are made at a time: a vector of them.
 const candidateBlock = 8
 
-// outcome is what candidateBlock rows leave for their terms, each of which is weight (log(all) + rest). Where a row has no
-// positive, the logarithm is of 1 and the rest and the weight are 0. The layout is known to the assembly.
+// outcome is what candidateBlock rows leave for their terms, each of which is weight (log(all) + rest). Where a row has
+// no positive, the logarithm is of 1 and the rest and the weight are 0. The layout is known to the assembly.
 type outcome struct {
 	all, rest, weight [candidateBlock]float32
 	unused            lanes // sums that nobody wants
@@ -101,22 +99,28 @@ func (f *candidates) rows(w *worker, lo, hi int, c float32, s, terms, ds []float
 		if f.w <= program.Lanes && f.logq == nil {
 			k.candidates(grad, s, idx, weight, f.w, c, f.bpr, &w.outcome)
 		} else {
-			for i := range end - at {
-				lo, hi := i*f.w, (i+1)*f.w
-				if f.bpr {
-					bprRow(w.kernels.softmaxExp, grad[lo:hi], s[lo:hi], idx[lo:hi], e, c*weight[i], &w.outcome, i)
-				} else {
-					f.corrected(e, s[lo:hi], idx[lo:hi])
-					softmaxRow(w.kernels.softmaxExp, grad[lo:hi], e, idx[lo:hi], c*weight[i], &w.outcome, i)
-				}
-				if w.outcome.weight[i] = weight[i]; !(idx[lo] >= 0) {
-					w.outcome.none(i)
-					clear(grad[lo:hi])
-				}
-			}
+			f.block(w.kernels.softmaxExp, grad, s, idx, weight, e, c, &w.outcome)
 		}
 		if terms != nil {
 			k.terms(terms[at:end], &w.outcome)
+		}
+	}
+}
+
+// block computes the rows of a block, one after the other; e is memory for the columns of one, a whole number of lanes.
+func (f *candidates) block(exp func(*lanes, []float32, float32), grad, s, idx, weight, e []float32, c float32,
+	o *outcome) {
+	for i, x := range weight {
+		lo, hi := i*f.w, (i+1)*f.w
+		if f.bpr {
+			bprRow(exp, grad[lo:hi], s[lo:hi], idx[lo:hi], e, c*x, o, i)
+		} else {
+			f.corrected(e, s[lo:hi], idx[lo:hi])
+			softmaxRow(exp, grad[lo:hi], e, idx[lo:hi], c*x, o, i)
+		}
+		if o.weight[i] = x; !(idx[lo] >= 0) {
+			o.none(i)
+			clear(grad[lo:hi])
 		}
 	}
 }
@@ -140,8 +144,8 @@ func (f *candidates) corrected(e, s, idx []float32) {
 // minusInf is the logit of what does not count.
 func minusInf() float32 { return float32(math.Inf(-1)) }
 
-// softmaxRow takes the logits of row i in e, which is a whole number of lanes long; g is what its gradient has before the
-// sum.
+// softmaxRow takes the logits of row i in e, which is a whole number of lanes long; g is what its gradient has before
+// the sum.
 func softmaxRow(exp func(*lanes, []float32, float32), grad, e, idx []float32, g float32, o *outcome, i int) {
 	first := e[0]
 	top := first
@@ -229,19 +233,8 @@ func bprRow(exp func(*lanes, []float32, float32), grad, s, idx, e []float32, g f
 
 func candidatesPortable(grad, s, idx, weight []float32, w int, c float32, bpr bool, o *outcome) {
 	var e lanes
-	for i, x := range weight {
-		lo, hi := i*w, (i+1)*w
-		if bpr {
-			bprRow(softmaxExpPortable, grad[lo:hi], s[lo:hi], idx[lo:hi], e[:], c*x, o, i)
-		} else {
-			copy(e[:], s[lo:hi])
-			softmaxRow(softmaxExpPortable, grad[lo:hi], e[:], idx[lo:hi], c*x, o, i)
-		}
-		if o.weight[i] = x; !(idx[lo] >= 0) {
-			o.none(i)
-			clear(grad[lo:hi])
-		}
-	}
+	f := candidates{w: w, bpr: bpr}
+	f.block(softmaxExpPortable, grad, s, idx, weight, e[:], c, o)
 }
 
 func termsPortable(terms []float32, o *outcome) {

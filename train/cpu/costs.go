@@ -8,8 +8,8 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// What instructions cost that read or train a few rows of a table, for the profile: rows are counted as often as they are
-// named, so that the bytes are those that a step would move without a cache.
+// What instructions cost that read or train a few rows of a table, for the profile: rows are counted as often as they
+// are named, so that the bytes are those that a step would move without a cache.
 
 // flopsOfRows is the arithmetic of such instructions, 0 for others.
 func (m *machine) flopsOfRows(ins ...*program.Instr) (flops int64) {

@@ -13,8 +13,8 @@ type embedKernels struct {
 	dot func(s, table, idx, a []float32, rows, w, d int)
 	// weighted is LookupWeighted, of as many rows as s has.
 	weighted func(y, table, idx, s []float32, rows, w, d int)
-	// sums: row k of g is the gradient of the table's row spans[k], of its entries; the last span only ends the one before
-	// it.
+	// sums: row k of g is the gradient of the table's row spans[k], of its entries; the last span only ends the one
+	// before it.
 	sums func(g []float32, spans []span, list []entry, sources [][]float32, d int)
 	// ask is prefetch for the rows of a tensor that spans name.
 	ask func(x []float32, spans []span, d int)
@@ -110,7 +110,8 @@ func (l lowering) lookupDot() {
 	l.machine.macs += dotMacs * d * len(idx)
 	l.emit(l.byRow(l.in.Outs[0]), func(wk *worker, lo, hi int) {
 		wk.kernels.embed.dot(s[lo*w:hi*w], table, idx[lo*w:hi*w], a[lo*d:hi*d], rows, w, d)
-	}, l.whole(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false), l.rows(l.in.Outs[0], true))
+	}, l.whole(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false),
+		l.rows(l.in.Outs[0], true))
 }
 
 func (l lowering) lookupWeighted() {
@@ -119,7 +120,8 @@ func (l lowering) lookupWeighted() {
 	l.machine.macs += dotMacs * d * len(idx)
 	l.emit(l.byRow(l.in.Outs[0]), func(wk *worker, lo, hi int) {
 		wk.kernels.embed.weighted(y[lo*d:hi*d], table, idx[lo*w:hi*w], s[lo*w:hi*w], rows, w, d)
-	}, l.whole(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false), l.rows(l.in.Outs[0], true))
+	}, l.whole(l.in.Args[0], false), l.rows(l.in.Args[1], false), l.rows(l.in.Args[2], false),
+		l.rows(l.in.Outs[0], true))
 }
 
 // dotPortable is the inner product by lanes that LookupDot is defined by.
@@ -159,8 +161,8 @@ func weightedPortable(y, table, idx, s []float32, rows, w, d int) {
 	}
 }
 
-// sampler finds the item that a uniform number stands for: guide[k] is the least i with cdf[i] > k / len(guide), or the last,
-// so that little is left to walk (Chen & Asau 1974). It is made again when the constants have been given anew.
+// sampler finds the item that a uniform number stands for: guide[k] is the least i with cdf[i] > k / len(guide), or the
+// last, so that little is left to walk (Chen & Asau 1974). It is made again when the constants have been given anew.
 type sampler struct {
 	cdf    []float32
 	guide  []int32

@@ -301,8 +301,8 @@ func testLookupWeighted(t *testing.T, run opRunner, r *rand.Rand, m, d int) {
 	}
 }
 
-// testCandidates holds both losses and their gradients to float64: scores up to 80 apart, the positive among the others,
-// rows without a positive, candidates that are none.
+// testCandidates holds both losses and their gradients to float64: scores up to 80 apart, the positive among the
+// others, rows without a positive, candidates that are none.
 func testCandidates(t *testing.T, run opRunner, r *rand.Rand, m, others int) {
 	if m*others > 40_000 {
 		return
@@ -681,8 +681,8 @@ func TestEntriesAreSorted(t *testing.T) {
 	}
 }
 
-// BenchmarkParts times what a step of a recommender is made of, for the weights in embed.go; the figure is ns an element, for
-// the product ns a multiply-add. Tables are larger than the cache, indices uniform.
+// BenchmarkParts times what a step of a recommender is made of, for the weights in embed.go; the figure is ns an
+// element, for the product ns a multiply-add. Tables are larger than the cache, indices uniform.
 func BenchmarkParts(b *testing.B) {
 	const rows, d, m, k = 200_000, 64, 1024, 512
 	r := rand.New(rand.NewPCG(1, 1))

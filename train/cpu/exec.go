@@ -44,11 +44,8 @@ func newExec(b *Backend, s *program.Set) *exec {
 		if p == nil {
 			return nil
 		}
-		m := newMachine(s, p, b.kernels, e.store, e.slots, b.threads, e.train)
-		if b.block > 0 {
-			m.most = b.block
-			m.plan = m.planLayout()
-		}
+		m := (&machine{p: p, varying: p == s.Forward, kernels: b.kernels, store: e.store, slots: e.slots, workers: b.threads,
+			most: b.block, turns: e.train}).outline()
 		machines = append(machines, m)
 		return m
 	}
@@ -102,10 +99,10 @@ func (e *exec) schedule() *program.Data {
 	return &e.data.Data
 }
 
-// macsPerThread is the work below which another thread does not pay: what threads leave for each other has to go from core to core,
-// at 20 ns a cache line on an AMD EPYC, gradients and weights once a step whatever the batch. BenchmarkTrain there, on two cores,
-// rows/s with one thread and two: batch 64 of 58k multiply-adds a row 611k and 536k, 1024 692k and 1090k, 8192 688k and 1317k;
-// of 17k 1.40M and 1.37M, 1.46M and 2.54M, 1.49M and 2.56M.
+// macsPerThread is the work below which another thread does not pay: what threads leave for each other has to go from
+// core to core, at 20 ns a cache line on an AMD EPYC, gradients and weights once a step whatever the batch.
+// BenchmarkTrain there, on two cores, rows/s with one thread and two: batch 64 of 58k multiply-adds a row 611k and
+// 536k, 1024 692k and 1090k, 8192 688k and 1317k; of 17k 1.40M and 1.37M, 1.46M and 2.54M, 1.49M and 2.56M.
 const macsPerThread = 3_000_000
 
 // threads that a batch with this much work is worth.
@@ -210,8 +207,8 @@ func (e *exec) evalWorker(w *worker) {
 	e.forward.forward(w, e.evalRows)
 }
 
-// held is the bytes that the Exec has taken, beside the data: weights, optimizer state and constants, weights in panels, what a step
-// leaves for another, and the workers' memory.
+// held is the bytes that the Exec has taken, beside the data: weights, optimizer state and constants, weights in
+// panels, what a step leaves for another, and the workers' memory.
 func (e *exec) held() int {
 	n := e.arena + e.store.held() + 8*len(e.slots)
 	for _, m := range []*machine{e.train, e.rest, e.forward} {

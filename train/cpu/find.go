@@ -8,9 +8,9 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// Find does one step on one worker, instruction by instruction, on a machine of its own: without regions, without chains of
-// instructions in one pass, and with a place for every buffer, so that operands and results can be looked at in between.
-// The bits are those of Run.
+// Find does one step on one worker, instruction by instruction, on a machine of its own: without regions, without
+// chains of instructions in one pass, and with a place for every buffer, so that operands and results can be looked at
+// in between. The bits are those of Run.
 func (e *exec) Find(step int) (*program.Where, error) {
 	if e.closed {
 		return nil, errClosed
@@ -23,17 +23,16 @@ func (e *exec) Find(step int) (*program.Where, error) {
 	if at == perEpoch-1 && train.Len()%p.Rows != 0 {
 		p = e.set.Rest
 	}
-	m := &machine{p: p, kernels: e.train.kernels, store: e.store, slots: make([]float64, len(e.slots)), workers: 1, single: true}
-	m.dry()
-	m.lowerAll()
-	m.plan = m.planLayout()
+	m := (&machine{p: p, kernels: e.train.kernels, store: e.store, slots: make([]float64, len(e.slots)), workers: 1,
+		single: true}).outline()
 	m.build(aligned(m.plan.bytes), e.set.Slots)
 	w := newWorker(m.kernels, 0, 1, m.pack)
 	w.data, w.train = e.data, train
 	w.order = program.NewPermutation(e.data.Seed, uint32(step/perEpoch), train.Len())
 	w.step, w.first, w.rate, w.rows = uint32(step), at*e.set.Train.Rows, e.data.Rates[step], p.Rows
 	m.prepare(w)
-	f := finder{machine: m, w: w, origins: make([]*program.Where, len(p.Instrs)), writer: slices.Repeat([]int{-1}, len(p.Buffers))}
+	f := finder{machine: m, w: w, origins: make([]*program.Where, len(p.Instrs)),
+		writer: slices.Repeat([]int{-1}, len(p.Buffers))}
 	return f.run(), nil
 }
 
@@ -102,7 +101,8 @@ func (t tensor) spread() (least, utmost float64) {
 	return least, utmost
 }
 
-// placeOf is the place of an element in a tensor: the row along the first dimension and the place within it; a vector is one row.
+// placeOf is the place of an element in a tensor: the row along the first dimension and the place within it; a vector
+// is one row.
 func placeOf(i int, shape []int) (row, column int) {
 	width := 1
 	for _, d := range shape[min(1, len(shape)-1):] {
@@ -182,8 +182,8 @@ func (f *finder) watch(i int, do func()) *program.Where {
 	return nil
 }
 
-// before looks at the operands of instruction i: the earliest place that one of them is not finite from, nil where all are
-// finite, and then the spread of each.
+// before looks at the operands of instruction i: the earliest place that one of them is not finite from, nil where all
+// are finite, and then the spread of each.
 func (f *finder) before(i int, operands []int) (origin *program.Where, spreads []program.Spread) {
 	for _, id := range operands {
 		at := f.mem[id].unsound(nil)

@@ -7,8 +7,8 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// Forward is inference: one forward program with weights that do not change. It is not for concurrent use; Clone gives each
-// goroutine one of its own, and Parallel one that divides a batch between threads.
+// Forward is inference: one forward program with weights that do not change. It is not for concurrent use; Clone gives
+// each goroutine one of its own, and Parallel one that divides a batch between threads.
 type Forward struct {
 	m    *machine
 	pool *pool
@@ -65,8 +65,7 @@ func newForward(k *kernels, p *program.Program, weights program.Tensors) (*Forwa
 }
 
 func forwardOf(st *store, set *program.Set, k *kernels, threads int) *Forward {
-	m := newMachine(set, set.Forward, k, st, nil, threads, nil)
-	m.checks = true
+	m := (&machine{p: set.Forward, varying: true, kernels: k, store: st, workers: threads, checks: true}).outline()
 	m.build(aligned(m.plan.bytes), nil)
 	f := &Forward{m: m, pool: newPool(k, threads, m.pack), least: macsPerThread}
 	f.job = func(w *worker) { f.m.forward(w, f.rows) }
@@ -76,8 +75,8 @@ func forwardOf(st *store, set *program.Set, k *kernels, threads int) *Forward {
 // Clone shares the weights and has its own memory for everything else. It runs on one thread.
 func (f *Forward) Clone() *Forward { return f.Parallel(1) }
 
-// Parallel is a Clone that divides the rows of a batch between so many threads, where it has enough of them; the bits are the
-// same. Close gives the threads back.
+// Parallel is a Clone that divides the rows of a batch between so many threads, where it has enough of them; the bits
+// are the same. Close gives the threads back.
 func (f *Forward) Parallel(threads int) *Forward {
 	return forwardOf(f.m.store, &program.Set{Forward: f.m.p}, f.m.kernels, max(1, min(threads, maxThreads)))
 }
@@ -153,12 +152,14 @@ func run[X, Y number](f *Forward, in [][]X, rows int, out []Y) error {
 		return fmt.Errorf("cpu: program %q: %d inputs are given, it has %d", m.p.Name, len(in), len(m.in))
 	}
 	if rows < 0 || len(out) != rows*m.out.width {
-		return fmt.Errorf("cpu: program %q: room for %d values: %d rows have %d", m.p.Name, len(out), rows, rows*m.out.width)
+		return fmt.Errorf("cpu: program %q: room for %d values: %d rows have %d", m.p.Name, len(out), rows,
+			rows*m.out.width)
 	}
 	for k, x := range in {
 		s := &m.in[k]
 		if len(x) != rows*s.Width {
-			return fmt.Errorf("cpu: program %q: %d values in: %d rows have %d (%q is %d wide)", m.p.Name, len(x), rows, rows*s.Width, s.Name, s.Width)
+			return fmt.Errorf("cpu: program %q: %d values in: %d rows have %d (%q is %d wide)", m.p.Name, len(x), rows,
+				rows*s.Width, s.Name, s.Width)
 		}
 		switch x := any(x).(type) {
 		case []float32:
@@ -208,8 +209,8 @@ func (m *machine) feedOf(id int) feed {
 	return feed{Input: Input{b.Name, b.Len() / b.Shape[0], m.p.Indexed(id)}, buf: id}
 }
 
-// forward runs a forward program over rows 0..rows of its sources: all at once, or where there are steps that need all rows of
-// the program in one place, as many at a time as the program has.
+// forward runs a forward program over rows 0..rows of its sources: all at once, or where there are steps that need all
+// rows of the program in one place, as many at a time as the program has.
 func (m *machine) forward(w *worker, rows int) {
 	w.from, w.rows = 0, rows
 	if m.stream {

@@ -274,7 +274,8 @@ func BenchmarkForward(b *testing.B) {
 	}
 }
 
-// TestForwardWithIndices: several inputs, two of them indices, in either element type and any tile; bad indices are named.
+// TestForwardWithIndices: several inputs, two of them indices, in either element type and any tile; bad indices are
+// named.
 func TestForwardWithIndices(t *testing.T) {
 	const rows, users, items, d = 50, 9, 7, 5
 	r := rand.New(rand.NewPCG(4, 4))
@@ -364,8 +365,8 @@ func TestForwardWithIndices(t *testing.T) {
 	}
 }
 
-// TestForwardParallel: any number of threads gives the bits of one, for any number of rows, and an index that is none is found
-// whoever has its row.
+// TestForwardParallel: any number of threads gives the bits of one, for any number of rows, and an index that is none
+// is found whoever has its row.
 func TestForwardParallel(t *testing.T) {
 	const rows = 1500
 	x := inputs(rows)
@@ -406,7 +407,8 @@ func TestForwardParallel(t *testing.T) {
 	}
 }
 
-// BenchmarkForwardMLP is inference of 32-128-128-1 from float32: one row on one thread, and batches of 1024 on one and two.
+// BenchmarkForwardMLP is inference of 32-128-128-1 from float32: one row on one thread, and batches of 1024 on one and
+// two.
 func BenchmarkForwardMLP(b *testing.B) {
 	set := mlp{widths: []int{32, 128, 128}, batch: 64, evalRows: 1024}.set()
 	one, err := NewForward(set.Forward, set.Initial(1))

@@ -6,13 +6,13 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// The functions of Map, in float32. What is written here is the definition that every path of the processor follows: the
-// vector code does the same roundings in the same order. madd is one fused multiply-add, and a conversion to float32 around
-// a product keeps the compiler from fusing it with what follows. TestFunctions holds each against float64 and names the
-// greatest error it finds.
+// The functions of Map, in float32. What is written here is the definition that every path of the processor follows:
+// the vector code does the same roundings in the same order. madd is one fused multiply-add, and a conversion to
+// float32 around a product keeps the compiler from fusing it with what follows. TestFunctions holds each against
+// float64 and names the greatest error it finds.
 
-// exp of x is 2^n exp(r) with n = round(x / ln 2), |r| <= ln(2)/2, the polynomial being that of siluExp; 2^n is multiplied on in
-// two halves, so that a result below the normal range is rounded once and one above it becomes +Inf.
+// exp of x is 2^n exp(r) with n = round(x / ln 2), |r| <= ln(2)/2, the polynomial being that of siluExp; 2^n is
+// multiplied on in two halves, so that a result below the normal range is rounded once and one above it becomes +Inf.
 const (
 	expLow  = -104 // exp of less is below half of the smallest float32
 	expHigh = 89   // exp of more is above the greatest
@@ -42,8 +42,8 @@ func exp32(x float32) float32 {
 // power is 2^n for n within the normal range.
 func power(n int32) float32 { return math.Float32frombits(uint32(n+expBias) << 23) }
 
-// log of x = 2^e m, sqrt(1/2) <= m < sqrt(2), is e ln 2 + log(1+f) with f = m - 1, which is exact; the polynomial is that of
-// Moshier's Cephes (logf.c), ln 2 is in two parts, the first of which times e is exact.
+// log of x = 2^e m, sqrt(1/2) <= m < sqrt(2), is e ln 2 + log(1+f) with f = m - 1, which is exact; the polynomial is
+// that of Moshier's Cephes (logf.c), ln 2 is in two parts, the first of which times e is exact.
 const (
 	logSqrtHalf = 0x3f3504f3 // bits of sqrt(1/2)
 	logLn2Hi    = 0.693359375
@@ -166,6 +166,7 @@ func sign32(x float32) float32 {
 	return 0
 }
 
+// relu32 does as the micro-kernel does: -0 and NaN stay.
 func relu32(x float32) float32 {
 	if x < 0 {
 		return 0

@@ -25,7 +25,7 @@ func avx2Fns() map[program.Fn]vectorFn {
 		}
 	}
 	for fn, kernel := range map[program.Fn]func(y, a, b *float32, n int){
-		program.FnAdd: addFn8, program.FnSub: subFn8, program.FnMul: mulFn8, program.FnDiv: divFn8, program.FnMax: maxFn8,
+		program.FnSub: subFn8, program.FnMul: mulFn8, program.FnDiv: divFn8, program.FnMax: maxFn8,
 		program.FnMin: minFn8, program.FnLt: ltFn8, program.FnGt: gtFn8, program.FnLe: leFn8, program.FnGe: geFn8,
 		program.FnEq: eqFn8, program.FnNe: neFn8,
 	} {
@@ -41,6 +41,7 @@ func avx2Fns() map[program.Fn]vectorFn {
 			}
 		}
 	}
+	fns[program.FnAdd] = addAVX2
 	return fns
 }
 

@@ -2,37 +2,37 @@ package cpu
 
 import (
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/onmart/onmart/train/program"
 )
 
-// Fusion. The steps of a program that keep to the rows of the batch, from Gather to the gradient of the first layer, are a
-// region: they are run a block of rows at a time, so that what one leaves is in the cache when the next one reads it. What a
-// region leaves to itself is never held for the whole batch: its buffers are rings of a few blocks. The sums over rows that
-// read the blocks, the gradients of weights, are part of the region: after a block they take up its rows,
-// in ascending order, so that each stays one chain.
+// Fusion. The steps of a program that keep to the rows of the batch, from Gather to the gradient of the first layer,
+// are a region: they are run a block of rows at a time, so that what one leaves is in the cache when the next one reads
+// it. What a region leaves to itself is never held for the whole batch: its buffers are rings of a few blocks. The sums
+// over rows that read the blocks, the gradients of weights, are part of the region: after a block they take up its
+// rows, in ascending order, so that each stays one chain.
 //
 //	for each block:   rows: gather, products, activations, loss, gradients     each worker its blocks
 //	                  sums: gradients of weights and biases over these rows    in turn, block after block
 //
-// A worker's rows are its own from beginning to end; what goes from one worker to the next is the sums, which are much smaller.
-// They are cut into pieces, and each piece passes from block to block in the order of the rows, so that a worker waits for the
-// first piece at most. Steps outside of regions run one after the other over all rows, with a barrier where what one leaves is read
-// in another division of the work.
+// A worker's rows are its own from beginning to end; what goes from one worker to the next is the sums, which are much
+// smaller. They are cut into pieces, and each piece passes from block to block in the order of the rows, so that a
+// worker waits for the first piece at most. Steps outside of regions run one after the other over all rows, with a
+// barrier where what one leaves is read in another division of the work.
 //
-// A buffer that is used outside of its region too lies there as a whole. The region then has a twin of it in its ring, which is
-// filled from it or copied to it, block by block.
+// A buffer that is used outside of its region too lies there as a whole. The region then has a twin of it in its ring,
+// which is filled from it or copied to it, block by block.
 
 // Sizes of a block.
 const (
-	// cacheBytes is how much of a worker's second-level cache the rows of a block may take up: the core of a Zen 3 has 512 KiB,
-	// and the weights and their gradients need some. BenchmarkTrain on two cores of an AMD EPYC, rows/s of 32-128-128-1 at
-	// batch 8192 and of 15-500-1 there, on a machine with other work: 128 KiB 1.25M and 2.43M, 256 KiB 1.29M and 2.51M, 384 KiB
-	// 1.28M to 1.34M and 2.62M to 2.85M, 512 KiB 1.16M to 1.29M and 2.01M to 2.67M.
+	// cacheBytes is how much of a worker's second-level cache the rows of a block may take up: the core of a Zen 3 has
+	// 512 KiB, and the weights and their gradients need some. BenchmarkTrain on two cores of an AMD EPYC, rows/s of
+	// 32-128-128-1 at batch 8192 and of 15-500-1 there, on a machine with other work: 128 KiB 1.25M and 2.43M, 256 KiB
+	// 1.29M and 2.51M, 384 KiB 1.28M to 1.34M and 2.62M to 2.85M, 512 KiB 1.16M to 1.29M and 2.01M to 2.67M.
 	cacheBytes = 384 << 10
-	// minBlock is the rows of a block at least: fewer leave the sums over rows more loads and stores than multiply-adds.
+	// minBlock is the rows of a block at least: fewer leave the sums over rows more loads and stores than
+	// multiply-adds.
 	minBlock = 8 * rowQuantum
 	// maxBlock is the rows of a block at most: no product gets faster by more.
 	maxBlock = 64 * rowQuantum
@@ -43,14 +43,14 @@ type phase struct {
 	step
 	rows, sums []step // of a region
 	pieces     []piece
-	order      *order
-	block      int  // rows of a block, at most
-	ring       int  // rows of the region's buffers
-	barrier    bool // before it
+	waiting    *sleepers // for their turn at a piece
+	block      int       // rows of a block, at most
+	ring       int       // rows of the region's buffers
+	barrier    bool      // before it
 }
 
-// layout says which steps are regions and where buffers lie. A row i of a ring is row i + base of the batch, base being a
-// worker's at the time.
+// layout says which steps are regions and where buffers lie. A row i of a ring is row i + base of the batch, base being
+// a worker's at the time.
 type layout struct {
 	items   []item
 	bytes   int    // of the arena
@@ -76,8 +76,8 @@ type twin struct {
 	fill, spill          bool // copied from the buffer before the region's steps, to it behind them
 }
 
-// dry resolves buffers to memory that is never written, which is enough to see what steps there will be: pages that nobody
-// touches cost nothing.
+// dry resolves buffers to memory that is never written, which is enough to see what steps there will be: pages that
+// nobody touches cost nothing.
 func (m *machine) dry() {
 	n := 0
 	for i := range m.p.Buffers {
@@ -234,7 +234,8 @@ func (m *machine) planLayout() layout {
 	return l
 }
 
-// demoteDoors takes the steps that fill an input or empty an output out of a region that has not got that buffer to itself.
+// demoteDoors takes the steps that fill an input or empty an output out of a region that has not got that buffer to
+// itself.
 func (m *machine) demoteDoors(l *layout, plainly []bool) (any bool) {
 	for k := range l.items {
 		for _, i := range l.items[k].rows {
@@ -248,8 +249,8 @@ func (m *machine) demoteDoors(l *layout, plainly []bool) (any bool) {
 	return any
 }
 
-// demote takes steps out of the regions that cannot be there: those of an instruction that would see one buffer in two places;
-// and regions of one step, which have nothing to keep in the cache. It says whether there were any.
+// demote takes steps out of the regions that cannot be there: those of an instruction that would see one buffer in two
+// places; and regions of one step, which have nothing to keep in the cache. It says whether there were any.
 func (m *machine) demote(items []item, plainly []bool) (any bool) {
 	home := make([]int, len(m.steps)) // by step: the region it is in, or -1
 	for i := range home {
@@ -416,8 +417,8 @@ type placed struct {
 	size, first, last int
 }
 
-// placeAll gives what is alive at the same time disjoint places in the arena, the largest first, each at the lowest offset that
-// fits (as train/graph does for programs).
+// placeAll gives what is alive at the same time disjoint places in the arena, the largest first, each at the lowest
+// offset that fits (as train/graph does for programs).
 func (m *machine) placeAll(l *layout) {
 	var all []placed
 	where := make([]int, len(m.p.Buffers))
@@ -620,8 +621,8 @@ func copyRows(dst, src tensor, to, from, rows, n int) {
 	copy(dst.f32[to*n:(to+rows)*n], src.f32[from*n:])
 }
 
-// planBarriers marks the phases that must wait: those that touch what an earlier one since the last barrier has touched in
-// another division of the work, one of the two writing.
+// planBarriers marks the phases that must wait: those that touch what an earlier one since the last barrier has touched
+// in another division of the work, one of the two writing.
 func (m *machine) planBarriers() {
 	var since []*step
 	for i := range m.phases {
@@ -687,14 +688,14 @@ func (m *machine) eachBlock(w *worker, ph *phase, c *clock) {
 		for i := range ph.pieces {
 			p := &ph.pieces[i]
 			if w.of > 1 {
-				ph.order.await(&p.turn, int32(turn), w.barrier.spins)
+				p.await(int32(turn), w.barrier.spins, ph.waiting)
 				if c != nil {
 					c.waited()
 				}
 			}
 			p.over(w, p.lo, p.hi, from, from+n, at == 0)
 			if w.of > 1 {
-				ph.order.pass(&p.turn, next)
+				p.pass(next, ph.waiting)
 			}
 			if c != nil {
 				c.lap(p.step, float64(p.hi-p.lo)/float64(p.units)*float64(n)/float64(w.rows))
@@ -711,48 +712,25 @@ type piece struct {
 	_      [64]byte // two pieces' turns are not in one line
 }
 
-// order is for those who sleep until it is their turn.
-type order struct {
-	asleep atomic.Int32
-	mu     sync.Mutex
-	moved  sync.Cond
-}
-
-func newOrder() *order {
-	o := &order{}
-	o.moved.L = &o.mu
-	return o
-}
-
-// await returns when it is the turn.
-func (o *order) await(at *atomic.Int32, turn int32, spins int) {
+// await returns when it is the turn; waiting are those who sleep until one of the region's pieces is theirs.
+func (p *piece) await(turn int32, spins int, waiting *sleepers) {
 	for range spins {
-		if at.Load() == turn {
+		if p.turn.Load() == turn {
 			return
 		}
 		pause(spinPauses)
 	}
-	o.asleep.Add(1)
-	o.mu.Lock()
-	for at.Load() != turn {
-		o.moved.Wait()
-	}
-	o.mu.Unlock()
-	o.asleep.Add(-1)
+	waiting.until(func() bool { return p.turn.Load() == turn })
 }
 
 // pass lets whoever has the next turn go on.
-func (o *order) pass(at *atomic.Int32, next int32) {
-	at.Store(next)
-	if o.asleep.Load() > 0 { // who has counted itself after this looks again
-		o.mu.Lock()
-		o.moved.Broadcast()
-		o.mu.Unlock()
-	}
+func (p *piece) pass(next int32, waiting *sleepers) {
+	p.turn.Store(next)
+	waiting.wake()
 }
 
-// maxPieces is about the number of pieces of all sums of a region: the more, the sooner a worker's turn comes; the fewer, the larger
-// are the products.
+// maxPieces is about the number of pieces of all sums of a region: the more, the sooner a worker's turn comes; the
+// fewer, the larger are the products.
 const maxPieces = 12
 
 // cut makes the pieces of a region's sums, of about the same number of results.
@@ -760,7 +738,8 @@ func (ph *phase) cut() {
 	if len(ph.sums) == 0 {
 		return
 	}
-	ph.order = newOrder()
+	ph.waiting = &sleepers{}
+	ph.waiting.init()
 	results := func(s *step) (n int) {
 		for _, a := range s.touches {
 			if a.write {

@@ -8,8 +8,8 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// shape lists the phases of a machine: how many steps of rows and of sums a region has, the instructions of the others; a bar
-// where there is a barrier before.
+// shape lists the phases of a machine: how many steps of rows and of sums a region has, the instructions of the others;
+// a bar where there is a barrier before.
 func shape(m *machine) string {
 	var b strings.Builder
 	for i := range m.phases {
@@ -32,8 +32,9 @@ func shape(m *machine) string {
 	return strings.TrimSuffix(b.String(), "; ")
 }
 
-// TestAStepIsOneRegion pins the plan of a training step: everything from Gather to the last gradient is one region, with the
-// gradients of the weights as its sums; a barrier before the weights are updated, and one before they are packed.
+// TestAStepIsOneRegion pins the plan of a training step: everything from Gather to the last gradient is one region,
+// with the gradients of the weights as its sums; a barrier before the weights are updated, and one before they are
+// packed.
 func TestAStepIsOneRegion(t *testing.T) {
 	e := newExec(&Backend{threads: 2, kernels: portableKernels()}, mlp{widths: []int{15, 128, 128}, batch: 1024, evalRows: 10}.set())
 	defer e.Close()
@@ -46,7 +47,8 @@ func TestAStepIsOneRegion(t *testing.T) {
 	}
 }
 
-// TestBlocksOfAnySize: blocks much smaller than the batch, so that rings wrap, and any number of threads: the bits of one block.
+// TestBlocksOfAnySize: blocks much smaller than the batch, so that rings wrap, and any number of threads: the bits of
+// one block.
 func TestBlocksOfAnySize(t *testing.T) {
 	for _, c := range []mlp{
 		{widths: []int{5, 33, 16}, batch: 257, rest: 101, evalRows: 10, dropout: 0.25, detour: true},

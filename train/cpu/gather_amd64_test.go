@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestGatherTiles: every path that this processor has the instructions of, AVX-512's copies being AVX2's, on tiles of all heights.
+// TestGatherTiles: every path that this processor has the instructions of, AVX-512's copies being AVX2's, on tiles of
+// all heights.
 func TestGatherTiles(t *testing.T) {
 	if !hasAVX2() {
 		t.Skip("this processor has no AVX2")

@@ -9,7 +9,8 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// exactFn is a function in float64, and the bound that package program states, in units in the last place of the result.
+// exactFn is a function in float64, and the bound that package program states, in units in the last place of the
+// result.
 type exactFn struct {
 	f     func(x float64) float64
 	bound float64
@@ -99,8 +100,8 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
-// errorUlps is how far got is from want, in units in the last place of want; what float32 cannot hold is Inf or NaN, and 0
-// where it is below half of the smallest number.
+// errorUlps is how far got is from want, in units in the last place of want; what float32 cannot hold is Inf or NaN,
+// and 0 where it is below half of the smallest number.
 func errorUlps(got, want float64) float64 {
 	rounded := float64(float32(want))
 	switch {
@@ -118,7 +119,8 @@ func errorUlps(got, want float64) float64 {
 	return math.Abs(got-want) / ulpOf(want)
 }
 
-// sameNumbers is same where any NaN is NaN: which of two operands' bits it has depends on the order in which the compiler put them.
+// sameNumbers is same where any NaN is NaN: which of two operands' bits it has depends on the order in which the
+// compiler put them.
 func sameNumbers(a, b []float32) error {
 	x, y := append([]float32(nil), a...), append([]float32(nil), b...)
 	for _, z := range [][]float32{x, y} {

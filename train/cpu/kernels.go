@@ -9,8 +9,8 @@ import (
 // kernels are the inner loops of one path. Every path gives the same bits.
 type kernels struct {
 	name string
-	// tile is the micro-kernel of the matrix product, for t.tiles blocks of t.rows rows below each other: element i, j of
-	// c, which is c[i*ldc+j], gets a chain of k fused multiply-adds of a[block*next+row*rs+p*cs] and b[p*ldb+j], p
+	// tile is the micro-kernel of the matrix product, for t.tiles blocks of t.rows rows below each other: element i, j
+	// of c, which is c[i*ldc+j], gets a chain of k fused multiply-adds of a[block*next+row*rs+p*cs] and b[p*ldb+j], p
 	// ascending. The chain starts at c itself with load, else at 0. Then, unless nil, bias[j] is added, and with relu
 	// what is below 0 becomes 0. There are at most tileCols[rows] columns.
 	tile func(t *tile)
@@ -18,13 +18,13 @@ type kernels struct {
 	tileCols []int
 	// panelRows is the number of rows that tile has at most for a panel's columns.
 	panelRows int
-	// gatherTiles: dst[t*next+p*rows+i] = src[p*ld+t*rows+i] for t < tiles, p < k and i < rows, at most 8. It may write
-	// up to 7 elements beyond the last of each tile.
+	// gatherTiles: dst[t*next+p*rows+i] = src[p*ld+t*rows+i] for t < tiles, p < k and i < rows, at most panelRows. It
+	// may write up to lineBytes/4 elements beyond the last of each tile: see tileNext.
 	gatherTiles func(dst, src []float32, rows, tiles, k, next, ld int)
 	// columnDot: y[i] is the chain of fused multiply-adds of a[i*len(x)+p] and x[p] over p from 0.
 	columnDot func(y, a, x []float32)
-	// peak does n rounds of multiply-adds that do not wait for each other and returns how many floating-point operations
-	// that were; nil on a path without vectors.
+	// peak does n rounds of multiply-adds that do not wait for each other and returns how many floating-point
+	// operations that were; nil on a path without vectors.
 	peak func(n int) int
 	// actGrad: dz[i] = dy[i] where y[i] > 0, else 0.
 	actGrad func(dz, dy, y []float32)
@@ -53,8 +53,8 @@ type kernels struct {
 	softmaxLogits func(b, neg, lq, ni []float32, pi, a float32) float32
 	// softmaxExp: e[j] becomes x = exp(e[j] - largest), 0 where that is below -siluBound, and is added to lane j%16.
 	softmaxExp func(sums *lanes, e []float32, largest float32)
-	// bce: terms[i] = w[i] (max(z[i],0) - z[i] t[i] + log(1 + exp(-|z[i]|))); bceGrad: dz[i] = c w[i] (sigmoid(z[i]) - t[i]), with the
-	// arithmetic of bcePortable and bceGradPortable.
+	// bce: terms[i] = w[i] (max(z[i],0) - z[i] t[i] + log(1 + exp(-|z[i]|))); bceGrad: dz[i] = c w[i] (sigmoid(z[i]) -
+	// t[i]), with the arithmetic of bcePortable and bceGradPortable.
 	bce     func(terms, z, t, w []float32)
 	bceGrad func(dz, z, t, w []float32, c float32)
 	// pinball adds the terms of one row to the lanes; t, w and v are as long as y.
@@ -102,19 +102,22 @@ type dropCoef struct {
 	rate, keep float32 // keep = 1 - rate
 }
 
-// avx2TileCols are the widths of the tiles of AVX2: as many as leave room in 16 registers for a row of b and an element of a,
-// at least 8 sums where that can be. The portable path takes the same.
+// avx2TileCols are the widths of the tiles of AVX2: as many as leave room in 16 registers for a row of b and an element
+// of a, at least 8 sums where that can be. The portable path takes the same.
 func avx2TileCols() []int { return []int{0, 64, 32, 24, 16, 16, 16, 8, 8, 8, 8, 8, 8} }
 
 // portableKernels are plain Go: the reference of every other path.
 func portableKernels() *kernels {
 	return &kernels{
-		name: "cpu-portable", tile: tilePortable, tileCols: avx2TileCols(), panelRows: tileRows, columnDot: columnDotPortable, gatherTiles: gatherTilesPortable, actGrad: actGradPortable, silu: siluPortable, siluGrad: siluGradPortable, colSum: colSumPortable,
+		name: "cpu-portable", tile: tilePortable, tileCols: avx2TileCols(), panelRows: tileRows,
+		columnDot: columnDotPortable, gatherTiles: gatherTilesPortable, actGrad: actGradPortable, silu: siluPortable,
+		siluGrad: siluGradPortable, colSum: colSumPortable,
 		optimKernels: portableOptim(), dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
 		prefetch: func([]float32) {}, add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
 		bce: bcePortable, bceGrad: bceGradPortable,
-		softmaxLogits: softmaxLogitsPortable, softmaxExp: softmaxExpPortable, pinball: pinballPortable, pinballGrad: pinballGradPortable,
-		fns: portableFns(), laneSum: program.LaneSum, extreme: extremePortable, addTo: addToPortable,
+		softmaxLogits: softmaxLogitsPortable, softmaxExp: softmaxExpPortable, pinball: pinballPortable,
+		pinballGrad: pinballGradPortable,
+		fns:         portableFns(), laneSum: program.LaneSum, extreme: extremePortable, addTo: addToPortable,
 		embed: portableEmbed(),
 	}
 }

@@ -455,11 +455,6 @@ func softplusFn8(y *float32, a *float32, n int)
 //go:noescape
 func reluFn8(y *float32, a *float32, n int)
 
-// addFn8 is Map's function add of n pairs, a positive multiple of 8.
-//
-//go:noescape
-func addFn8(y *float32, a *float32, b *float32, n int)
-
 // subFn8 is Map's function sub of n pairs, a positive multiple of 8.
 //
 //go:noescape

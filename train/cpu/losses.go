@@ -26,10 +26,8 @@ func (l lowering) softmax() (s softmax, touches []access) {
 	a := l.in.Args
 	s = softmax{pos: l.arg(0), neg: l.arg(1), pi: l.arg(2), ni: l.arg(3), logq: l.arg(4), w: l.arg(5),
 		m: l.buf(a[1]).Shape[0], k: l.width(a[1])}
-	lq, place := l.scratch(s.k)
+	lq, place, written := l.scratch(s.k, 4)
 	s.lq = lq
-	written := place
-	written.write, written.unitBytes = true, 4
 	ni, logq := s.ni, s.logq
 	l.emit(byElement(s.k), func(_ *worker, lo, hi int) {
 		for j := lo; j < hi; j++ {
@@ -66,9 +64,7 @@ func (f *softmax) row(k *kernels, i int, e []float32) (a, largest, n, s float32,
 
 func (l lowering) sampledSoftmax() {
 	f, touches := l.softmax()
-	terms, place := l.scratch(f.m)
-	written := place
-	written.write, written.unitBytes = true, 4
+	terms, place, written := l.scratch(f.m, 4)
 	loss := l.out(0)
 	l.emitRows(l.in.Args[1], func(w *worker, lo, hi int) {
 		for i := lo; i < hi; i++ {
@@ -167,9 +163,7 @@ func (p *pinball) row(w *worker, i int) (y, t, weight []float32) {
 
 func (l lowering) pinball() {
 	p, touches := l.pinballOf()
-	sums, place := l.scratch(p.m)
-	written := place
-	written.write, written.unitBytes = true, 4
+	sums, place, written := l.scratch(p.m, 4)
 	loss := l.out(0)
 	l.emitRows(l.in.Args[0], func(w *worker, lo, hi int) {
 		for i := lo; i < hi; i++ {

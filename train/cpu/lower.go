@@ -151,10 +151,10 @@ func (l lowering) emit(p partition, run func(w *worker, lo, hi int), touches ...
 	l.machine.steps = append(l.machine.steps, s)
 }
 
-// emitRows emits a step that works row by row of a buffer. Where that has the rows of the batch, the step may become part of a
-// region (fuse.go): then its buffers hold blocks of the batch. So run may take lo..hi for nothing but rows of buffers that
-// touches lists by rows; the place of such a row in the batch is w.base more, the size of the batch is that of the program, and
-// scratch has a place for each row of the batch.
+// emitRows emits a step that works row by row of a buffer. Where that has the rows of the batch, the step may become
+// part of a region (fuse.go): then its buffers hold blocks of the batch. So run may take lo..hi for nothing but rows of
+// buffers that touches lists by rows; the place of such a row in the batch is w.base more, the size of the batch is
+// that of the program, and scratch has a place for each row of the batch.
 func (l lowering) emitRows(id int, run func(w *worker, lo, hi int), touches ...access) {
 	l.emit(l.byRow(id), run, touches...)
 	l.last().rowwise = l.buf(id).PerRow && !slices.ContainsFunc(touches, func(a access) bool {
@@ -267,7 +267,8 @@ func (l lowering) matmul() {
 		mm.packed = set.packed
 		touches = append(touches, set.place)
 	}
-	if l.in.Attr.TransA && !l.in.Attr.TransB && mm.bias == nil && mm.act == program.None && l.buf(a).PerRow && l.buf(b).PerRow {
+	if l.in.Attr.TransA && !l.in.Attr.TransB && mm.bias == nil && mm.act == program.None &&
+		l.buf(a).PerRow && l.buf(b).PerRow {
 		l.matmulSum(mm.normal())
 		return
 	}
@@ -308,8 +309,8 @@ const (
 	byColumns
 )
 
-// outputs divides a tensor between workers, always in the same way: so steps that follow each other on it need no barrier.
-// A matrix is divided by rows or by columns, by what is more even, in runs of tileCols, the width of a panel.
+// outputs divides a tensor between workers, always in the same way: so steps that follow each other on it need no
+// barrier. A matrix is divided by rows or by columns, by what is more even, in runs of tileCols, the width of a panel.
 func (m *machine) outputs(id int) (p partition, by, unitBytes int) {
 	b := &m.p.Buffers[id]
 	n := b.Len() / b.Shape[0]
@@ -333,20 +334,10 @@ func (l lowering) activate() {
 	case program.None:
 		l.elementwise(func(_ *worker, lo, hi int) { copy(y[lo:hi], z[lo:hi]) })
 	case program.Relu:
-		l.elementwise(func(_ *worker, lo, hi int) { reluTo(y[lo:hi], z[lo:hi]) })
+		relu := l.kernels.fns[program.FnRelu]
+		l.elementwise(func(_ *worker, lo, hi int) { relu(y[lo:hi], z[lo:hi], nil) })
 	case program.Silu:
 		l.elementwise(func(w *worker, lo, hi int) { w.kernels.silu(y[lo:hi], z[lo:hi]) })
-	}
-}
-
-// reluTo does as the micro-kernel does: -0 and NaN stay.
-func reluTo(y, z []float32) {
-	z = z[:len(y)]
-	for i, v := range z {
-		if v < 0 {
-			v = 0
-		}
-		y[i] = v
 	}
 }
 
@@ -479,7 +470,8 @@ func (l lowering) accumulate() {
 }
 
 func (l lowering) standardize() {
-	x, mean, scale, log := l.mem[l.in.Args[0]].f64, l.mem[l.in.Args[1]].f64, l.mem[l.in.Args[2]].f64, l.mem[l.in.Args[3]].f64
+	x, mean := l.mem[l.in.Args[0]].f64, l.mem[l.in.Args[1]].f64
+	scale, log := l.mem[l.in.Args[2]].f64, l.mem[l.in.Args[3]].f64
 	y, n := l.out(0), len(mean)
 	l.emitRows(l.in.Outs[0], func(_ *worker, lo, hi int) {
 		for r := lo; r < hi; r++ {
@@ -491,8 +483,8 @@ func (l lowering) standardize() {
 				out[j] = float32((u - mean[j]) * scale[j])
 			}
 		}
-	}, l.rows(l.in.Args[0], false), l.whole(l.in.Args[1], false), l.whole(l.in.Args[2], false), l.whole(l.in.Args[3], false),
-		l.rows(l.in.Outs[0], true))
+	}, l.rows(l.in.Args[0], false), l.whole(l.in.Args[1], false), l.whole(l.in.Args[2], false),
+		l.whole(l.in.Args[3], false), l.rows(l.in.Outs[0], true))
 }
 
 func (l lowering) calibrate() {

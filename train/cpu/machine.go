@@ -38,8 +38,8 @@ type step struct {
 	partition
 	// run does units lo..hi.
 	run func(w *worker, lo, hi int)
-	// over, in place of run, does units lo..hi of sums over the rows r0..r1 of the batch; first begins the sums, else they
-	// go on.
+	// over, in place of run, does units lo..hi of sums over the rows r0..r1 of the batch; first begins the sums, else
+	// they go on.
 	over    func(w *worker, lo, hi, r0, r1 int, first bool)
 	rowwise bool // it may be run a block of rows at a time: see emitRows
 	touches []access
@@ -137,30 +137,32 @@ func (w *worker) wait() {
 	}
 }
 
-// newMachine plans a valid program of a set for so many workers at most; turns is nil or the machine that it takes turns with. It
-// runs after build.
-func newMachine(s *program.Set, p *program.Program, k *kernels, st *store, slots []float64, workers int, turns *machine) *machine {
-	m := &machine{turns: turns, p: p, varying: p == s.Forward, kernels: k, store: st, slots: slots, workers: workers}
+// outline plans the machine of a valid program: it says what memory it needs, and runs after build.
+func (m *machine) outline() *machine {
 	m.dry()
 	m.lowerAll()
 	m.plan = m.planLayout()
 	return m
 }
 
-// build gives the machine its memory and makes its steps. The arena has plan.bytes at least; several machines of which one runs
-// at a time may share it.
+// build gives the machine its memory and makes its steps. The arena has plan.bytes at least; several machines of which
+// one runs at a time may share it.
 func (m *machine) build(arena []float64, slotNames []string) {
 	m.allocate(arena, slotNames)
 	m.lowerAll()
 	m.assemble()
 }
 
-// scratch takes memory that no buffer has, for parts of one instruction. It is never cut into blocks: a step of a region
-// finds row i of the batch's block at i + w.base.
-func (m *machine) scratch(n int) ([]float32, access) {
+// scratch takes memory that no buffer has, for parts of one instruction, with what it is to who reads it whole and to
+// who writes it by units, or with 0 unitBytes as it comes. It is never cut into blocks: a step of a region finds row i
+// of the batch's block at i + w.base.
+func (m *machine) scratch(n, unitBytes int) (x []float32, whole, written access) {
 	m.spaces++
 	m.own += 4 * n
-	return alignedF32(n), access{space: m.spaces - 1, hi: 4 * n}
+	whole = access{space: m.spaces - 1, hi: 4 * n}
+	written = whole
+	written.write, written.unitBytes = true, unitBytes
+	return alignedF32(n), whole, written
 }
 
 // lowerAll makes the steps of all instructions.

@@ -6,11 +6,11 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// A Map is computed a chunk of elements at a time: each word of the expression runs over the chunk, whose values stay in the
-// first-level cache, in registers that are rows of the worker's scratch memory.
+// A Map is computed a chunk of elements at a time: each word of the expression runs over the chunk, whose values stay
+// in the first-level cache, in registers that are rows of the worker's scratch memory.
 
-// mapChunk is the elements of a chunk: with the registers of a long expression 16 KiB, half a first-level cache, and so many
-// that the call of a kernel is a small part.
+// mapChunk is the elements of a chunk: with the registers of a long expression 16 KiB, half a first-level cache, and so
+// many that the call of a kernel is a small part.
 const mapChunk = 256
 
 // mapStep is one word made ready: a function of registers or operands.
@@ -97,8 +97,8 @@ func (m *mapping) compile(fns map[program.Fn]vectorFn, steps []program.Step, arg
 	}
 }
 
-// endless is a shape with more rows than there can be where they are those of a batch: a region's blocks may be more than a program
-// for one row has (see emitRows).
+// endless is a shape with more rows than there can be where they are those of a batch: a region's blocks may be more
+// than a program for one row has (see emitRows).
 func endless(b *program.Buffer) []int {
 	shape := slices.Clone(b.Shape)
 	if b.PerRow {

@@ -138,7 +138,7 @@ func (mm *matmul) column(w *worker, lo, hi int) {
 		}
 	}
 	if mm.act == program.Relu {
-		reluTo(y, y)
+		w.kernels.fns[program.FnRelu](y, y, nil)
 	}
 }
 
@@ -150,7 +150,7 @@ func (mm *matmul) dots(w *worker, i, j0, j1 int) {
 		w.kernels.add(y, y, mm.bias[j0:j1])
 	}
 	if mm.act == program.Relu {
-		reluTo(y, y)
+		w.kernels.fns[program.FnRelu](y, y, nil)
 	}
 }
 

@@ -27,8 +27,8 @@ func (p product) name() string {
 	return s
 }
 
-// products are the shapes of the MLPs 32-128-128-1 and 15-500-1 with batches of 64, 1024 and 8192: forward, the gradients of
-// weights (a transposed) and of inputs (b transposed), the output layer, and one row.
+// products are the shapes of the MLPs 32-128-128-1 and 15-500-1 with batches of 64, 1024 and 8192: forward, the
+// gradients of weights (a transposed) and of inputs (b transposed), the output layer, and one row.
 func products() []product {
 	var s []product
 	add := func(tA, tB bool, sizes ...[3]int) {
@@ -50,8 +50,9 @@ func products() []product {
 	return s
 }
 
-// BenchmarkMatMul runs one product after the other on 1 and 2 workers, which meet after each as in a step. Its figures are
-// GFLOP/s, a multiply-add being two, over all and of the quickest run of half a millisecond. ONMART_CPU counts as in New.
+// BenchmarkMatMul runs one product after the other on 1 and 2 workers, which meet after each as in a step. Its figures
+// are GFLOP/s, a multiply-add being two, over all and of the quickest run of half a millisecond. ONMART_CPU counts as
+// in New.
 func BenchmarkMatMul(b *testing.B) {
 	k, err := chooseKernels(os.Getenv("ONMART_CPU"))
 	if err != nil {
@@ -106,8 +107,8 @@ func benchProduct(b *testing.B, k *kernels, s product, threads int) {
 	b.ReportMetric(flops/best/1e9, "best-GFLOP/s")
 }
 
-// flopsPerRun is the work between two looks at the clock, about half a millisecond: short enough that on a busy machine some
-// runs are not disturbed.
+// flopsPerRun is the work between two looks at the clock, about half a millisecond: short enough that on a busy machine
+// some runs are not disturbed.
 const flopsPerRun = 4e7
 
 // BenchmarkPeak is the rate of one core that does nothing but multiply-adds on registers.

@@ -95,14 +95,15 @@ type panelSet struct {
 	place  access // of the packed form
 }
 
-// panelsOf is the packed form of weight b for a product whose output has the rows of the batch, or nil where the product packs
-// it itself: for a few rows, or where the weight has been written before.
+// panelsOf is the packed form of weight b for a product whose output has the rows of the batch, or nil where the
+// product packs it itself: for a few rows, or where the weight has been written before.
 func (l lowering) panelsOf(b, out int, mm *matmul) *panelSet {
 	few := 48 * tileRows // b as it lies is read nearly as fast: the copy must be for many rows
 	if mm.transB {
 		few = 3 * tileRows
 	}
-	if l.buf(b).Kind != program.Param || l.store.frozen || mm.transA || mm.n == 1 || mm.k == 1 || !l.buf(out).PerRow || l.p.Rows < few {
+	if l.buf(b).Kind != program.Param || l.store.frozen || mm.transA || mm.n == 1 || mm.k == 1 ||
+		!l.buf(out).PerRow || l.p.Rows < few {
 		return nil
 	}
 	for i := range l.p.Instrs[:l.instr] {
@@ -139,8 +140,8 @@ func (s *panelSet) pack(k *kernels, lo, hi int) {
 	}
 }
 
-// repack emits the steps that pack the weights that the program has updated, those too that only the machine reads with which
-// it takes turns.
+// repack emits the steps that pack the weights that the program has updated, those too that only the machine reads with
+// which it takes turns.
 func (m *machine) repack() {
 	l := lowering{machine: m}
 	sets := slices.Clone(m.packs)
@@ -221,7 +222,8 @@ func (s *store) fill(ts program.Tensors, extra bool) error {
 func (s *store) export() program.Tensors {
 	ts := make(program.Tensors, 0, len(s.tensors))
 	for _, t := range s.tensors {
-		ts = append(ts, program.Tensor{Name: t.Name, DType: t.DType, Shape: slices.Clone(t.Shape), F32: slices.Clone(t.f32), F64: slices.Clone(t.f64)})
+		ts = append(ts, program.Tensor{Name: t.Name, DType: t.DType, Shape: slices.Clone(t.Shape),
+			F32: slices.Clone(t.f32), F64: slices.Clone(t.f64)})
 	}
 	ts.Sort()
 	return ts

@@ -271,8 +271,9 @@ func same(a, b []float32) error {
 	return nil
 }
 
-// benchTrain runs optimizer steps over 65,536 rows in memory, shuffled anew each epoch. Beside the mean it reports the speed of the
-// tenth of runs that were fastest, of about a millisecond each: what the machine does while nothing else runs on it.
+// benchTrain runs optimizer steps over 65,536 rows in memory, shuffled anew each epoch. Beside the mean it reports the
+// speed of the tenth of runs that were fastest, of about a millisecond each: what the machine does while nothing else
+// runs on it.
 func benchTrain(b *testing.B, c mlp, threads int) {
 	const rows = 8 * 8192
 	c.evalRows = 256
@@ -309,7 +310,8 @@ func benchTrain(b *testing.B, c mlp, threads int) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkTrain is the speed of training: Adam, cross-entropy, float32, the batches and perceptrons that peers are measured on.
+// BenchmarkTrain is the speed of training: Adam, cross-entropy, float32, the batches and perceptrons that peers are
+// measured on.
 func BenchmarkTrain(b *testing.B) {
 	for _, widths := range [][]int{{32, 128, 128}, {15, 500}} {
 		for _, batch := range []int{64, 1024, 8192} {

@@ -93,7 +93,7 @@ func runOp(t *testing.T, k *kernels, threads int, op program.Op, at program.Attr
 	}
 	p.Instrs = []program.Instr{in}
 	set.Train = &p
-	m := newMachine(set, &p, k, newStore(set), make([]float64, 1), threads, nil)
+	m := (&machine{p: &p, kernels: k, store: newStore(set), slots: make([]float64, 1), workers: threads}).outline()
 	m.build(aligned(m.plan.bytes), set.Slots)
 	fill := func(id int, o operand) {
 		copy(m.mem[id].f32, o.f32)

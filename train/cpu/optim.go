@@ -79,8 +79,8 @@ func (l lowering) elementUpdate() {
 	})
 }
 
-// alike emits a step over the elements of the outputs and of an argument, all of one shape, which are divided as whoever
-// sums up the gradient divides them; reads is what it reads whole.
+// alike emits a step over the elements of the outputs and of an argument, all of one shape, which are divided as
+// whoever sums up the gradient divides them; reads is what it reads whole.
 func (l lowering) alike(arg int, reads []access, run func(w *worker, lo, hi int)) {
 	out := l.in.Outs[0]
 	division, by, unit := l.outputs(out)
@@ -111,8 +111,8 @@ type adamKey struct {
 	made                               bool
 }
 
-// adamCoef are the coefficients of this step, which are computed once a step where all weights have the same; factor is what
-// ClipFactor left, nil where there is none.
+// adamCoef are the coefficients of this step, which are computed once a step where all weights have the same; factor is
+// what ClipFactor left, nil where there is none.
 func (w *worker) adamCoef(at *program.Attr, factor []float32) *adamCoef {
 	if key := (adamKey{at.Beta1, at.Beta2, at.Eps, at.Decay, at.Momentum, w.step, w.rate, true}); w.adamOf != key {
 		w.adamOf, w.adam = key, newAdamCoef(at, w.step, w.rate)
@@ -136,9 +136,7 @@ func part(x []float32, lo, hi int) []float32 {
 func (l lowering) sumSquares() {
 	x, s := l.arg(0), l.out(0)
 	blocks := ceilDiv(len(x), program.SquareBlock)
-	sums, place := l.scratch(blocks)
-	written := place
-	written.write, written.unitBytes = true, 4
+	sums, place, written := l.scratch(blocks, 4)
 	l.emit(partition{units: blocks, quantum: 1}, func(w *worker, lo, hi int) {
 		for b := lo; b < hi; b++ {
 			sums[b] = w.kernels.sumSquares(x[b*program.SquareBlock : min((b+1)*program.SquareBlock, len(x))])
@@ -161,9 +159,7 @@ func sum64(x []float32) float32 {
 func (l lowering) rowSumSquares() {
 	es, touches := l.sorted(l.in.Args[0])
 	out, d := l.out(0), es.d
-	sums, place := l.scratch(len(es.list))
-	written := place
-	written.write = true
+	sums, place, written := l.scratch(len(es.list), 0)
 	l.emit(partition{units: maxThreads, quantum: 1}, func(w *worker, _, _ int) {
 		es.take(w.id, func(spans []span) {
 			clear(sums[spans[0].at:spans[len(spans)-1].at])

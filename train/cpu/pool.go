@@ -13,29 +13,52 @@ const (
 	spinPauses = 1
 )
 
-// gate is a number that goes up, and workers who wait for it to.
-type gate struct {
-	round  atomic.Uint32
-	_      [60]byte // what is written when somebody sleeps is not in the line that others look at
+// sleepers are workers that have looked often enough at something that others change, and sleep until it has changed.
+type sleepers struct {
 	asleep atomic.Int32
 	mu     sync.Mutex
 	moved  sync.Cond
 }
 
+func (s *sleepers) init() { s.moved.L = &s.mu }
+
+// until sleeps until changed says so. What it looks at must be changed before wake.
+func (s *sleepers) until(changed func() bool) {
+	s.asleep.Add(1)
+	s.mu.Lock()
+	for !changed() {
+		s.moved.Wait()
+	}
+	s.mu.Unlock()
+	s.asleep.Add(-1)
+}
+
+// wake lets all look again. It costs no lock where nobody sleeps.
+func (s *sleepers) wake() {
+	if s.asleep.Load() > 0 { // who has counted itself after this looks at what has changed
+		s.mu.Lock()
+		s.moved.Broadcast()
+		s.mu.Unlock()
+	}
+}
+
+// gate is a number that goes up, and workers who wait for it to.
+type gate struct {
+	round atomic.Uint32
+	_     [60]byte // what is written when somebody sleeps is not in the line that others look at
+	sleepers
+}
+
 func newGate() *gate {
 	g := &gate{}
-	g.moved.L = &g.mu
+	g.init()
 	return g
 }
 
 // open lets all go on who wait for a round other than the present one.
 func (g *gate) open() {
 	g.round.Add(1)
-	if g.asleep.Load() > 0 { // who has counted itself after this looks at the round again
-		g.mu.Lock()
-		g.moved.Broadcast()
-		g.mu.Unlock()
-	}
+	g.wake()
 }
 
 // wait returns when the round is not the one given any more.
@@ -46,13 +69,7 @@ func (g *gate) wait(round uint32, spins int) {
 		}
 		pause(spinPauses)
 	}
-	g.asleep.Add(1)
-	g.mu.Lock()
-	for g.round.Load() == round {
-		g.moved.Wait()
-	}
-	g.mu.Unlock()
-	g.asleep.Add(-1)
+	g.until(func() bool { return g.round.Load() != round })
 }
 
 // barrier lets n workers go on together. What any of them wrote before is visible to all after.
@@ -68,7 +85,7 @@ type barrier struct {
 // newBarrier is for n workers at most; reset says how many take part.
 func newBarrier() *barrier {
 	b := &barrier{}
-	b.moved.L = &b.mu
+	b.init()
 	return b
 }
 

@@ -16,13 +16,13 @@ type Profile struct {
 	Rows    int    `json:"rows"` // of a step
 	Threads int    `json:"threads"`
 	Steps   int    `json:"steps"` // that were measured
-	// StepSeconds is the time of a step, the sum of the medians of its parts: of Lines, of WaitSeconds, in which the first thread
-	// waited for others, and of RestSeconds between two steps.
+	// StepSeconds is the time of a step, the sum of the medians of its parts: of Lines, of WaitSeconds, in which the
+	// first thread waited for others, and of RestSeconds between two steps.
 	StepSeconds float64 `json:"step_seconds"`
 	WaitSeconds float64 `json:"wait_seconds"`
 	RestSeconds float64 `json:"rest_seconds"`
-	// PeakGFLOPS and PeakGBs are the Ceiling of one thread, measured in the same second: of multiply-adds, 0 on the portable
-	// path, and of memory.
+	// PeakGFLOPS and PeakGBs are the Ceiling of one thread, measured in the same second: of multiply-adds, 0 on the
+	// portable path, and of memory.
 	PeakGFLOPS float64 `json:"peak_gflops"`
 	PeakGBs    float64 `json:"peak_gb_s"`
 	// HeldBytes is the memory that weights, optimizer state and a step take, without the data.
@@ -32,23 +32,25 @@ type Profile struct {
 
 // ProfileLine is one step of the machine: an instruction or a part of one.
 type ProfileLine struct {
-	// Part is "block" for what is done a block of rows at a time, "sums" for sums over the rows of each block, "step" for what is
-	// done once a step.
+	// Part is "block" for what is done a block of rows at a time, "sums" for sums over the rows of each block, "step"
+	// for what is done once a step.
 	Part        string `json:"part"`
 	Instruction int    `json:"instruction"` // of the training program, -1 for packing and copying
 	What        string `json:"what"`
-	// FLOPs and Bytes are the instruction's over all rows: its arithmetic, a multiply-add being two, and the sizes of its operands.
+	// FLOPs and Bytes are the instruction's over all rows: its arithmetic, a multiply-add being two, and the sizes of
+	// its operands.
 	FLOPs int64 `json:"flops"`
 	Bytes int64 `json:"bytes"`
-	// Seconds are the first thread's, Share their part of the step. GFLOPS and GBs are of the part of the work that it did.
+	// Seconds are the first thread's, Share their part of the step. GFLOPS and GBs are of the part of the work that it
+	// did.
 	Seconds float64 `json:"seconds"`
 	Share   float64 `json:"share"`
 	GFLOPS  float64 `json:"gflops"`
 	GBs     float64 `json:"gb_s"`
 }
 
-// clock is the stopwatch of a machine: worker 0's time and its part of the work, by step of the machine, then waiting, then what
-// is between two steps of the training.
+// clock is the stopwatch of a machine: worker 0's time and its part of the work, by step of the machine, then waiting,
+// then what is between two steps of the training.
 type clock struct {
 	last    time.Time
 	spent   []time.Duration // in this step of the training
@@ -105,8 +107,8 @@ func (c *clock) median(i int) float64 {
 	return c.samples[i][len(c.samples[i])/2].Seconds()
 }
 
-// Profile trains for about a third of a second from the initial weights, with a stopwatch behind each step of the machine, which
-// slows it by a few per cent. What it trains is thrown away.
+// Profile trains for about a third of a second from the initial weights, with a stopwatch behind each step of the
+// machine, which slows it by a few per cent. What it trains is thrown away.
 func (b *Backend) Profile(s *program.Set, d program.Data) (*Profile, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
@@ -136,7 +138,8 @@ func (b *Backend) Profile(s *program.Set, d program.Data) (*Profile, error) {
 	}
 	steps := min(len(d.Rates), d.Train.Len()/s.Train.Rows)
 	if steps == 0 {
-		return nil, fmt.Errorf("cpu: no step of %d rows to measure: %d rows and %d steps", s.Train.Rows, d.Train.Len(), len(d.Rates))
+		return nil, fmt.Errorf("cpu: no step of %d rows to measure: %d rows and %d steps", s.Train.Rows, d.Train.Len(),
+			len(d.Rates))
 	}
 	p := &Profile{Backend: b.Name(), Rows: s.Train.Rows, Threads: e.threads(e.train.macs), HeldBytes: e.held()}
 	c := b.Ceiling(1)
@@ -227,8 +230,9 @@ func (m *machine) costOf(s *step) (what string, flops, bytes int64) {
 	return what, m.flops(in), bytes
 }
 
-// flops is the arithmetic of an instruction: of products exactly, of others by the operations that an element takes, where an
-// exponential counts as ten. It is 0 of operations that move elements; those that choose rows of a table are in costs.go.
+// flops is the arithmetic of an instruction: of products exactly, of others by the operations that an element takes,
+// where an exponential counts as ten. It is 0 of operations that move elements; those that choose rows of a table are
+// in costs.go.
 func (m *machine) flops(in *program.Instr) int64 {
 	var each int64
 	n := int64(0)
@@ -249,8 +253,10 @@ func (m *machine) flops(in *program.Instr) int64 {
 		if in.Attr.Act == program.Silu {
 			each = 16
 		}
-	case program.Add, program.Scale, program.Dropout, program.RowScale, program.Map:
+	case program.Add, program.Scale, program.Dropout, program.RowScale:
 		each = 1
+	case program.Map:
+		each = flopsOfMap(in)
 	case program.ColSum, program.Reduce:
 		return arg(0)
 	case program.RowDot:
@@ -279,6 +285,25 @@ func (m *machine) flops(in *program.Instr) int64 {
 	return each * n
 }
 
+// flopsOfMap is the operations that an element of a Map takes.
+func flopsOfMap(in *program.Instr) (n int64) {
+	steps, err := program.ParseExpr(in.Attr.Expr, len(in.Args))
+	if err != nil {
+		panic("cpu: " + err.Error()) // Validate refuses it
+	}
+	for _, s := range steps {
+		switch s.Fn {
+		case "": // an operand or a constant
+		case program.FnExp, program.FnLog, program.FnLog1p, program.FnExpm1, program.FnTanh, program.FnSigmoid, program.FnSoftplus,
+			program.FnSilu, program.FnSin, program.FnCos, program.FnLog2, program.FnPow:
+			n += 10
+		default:
+			n++
+		}
+	}
+	return n
+}
+
 // Print writes the profile for people, one step of the machine a line.
 func (p *Profile) Print(w io.Writer) error {
 	var s strings.Builder
@@ -288,14 +313,15 @@ func (p *Profile) Print(w io.Writer) error {
 		p.PeakGFLOPS, p.PeakGBs, float64(p.HeldBytes)/1e6)
 	fmt.Fprint(&s, "block: done by each thread a block of rows at a time; sums: over the rows of each block, divided by results;\n"+
 		"step: once; wait: for other threads; rest: between two steps. Times are medians of the first thread's.\n\n")
-	fmt.Fprintf(&s, "%-5s %6s %8s %9s %8s %6s %9s %7s  %s\n", "part", "share", "us", "MFLOP", "GFLOP/s", "peak", "KB", "GB/s", "instruction")
+	fmt.Fprintf(&s, "%-5s %6s %8s %9s %8s %6s %9s %7s  %s\n", "part", "share", "us", "MFLOP", "GFLOP/s", "peak", "KB",
+		"GB/s", "instruction")
 	for _, l := range p.Lines {
 		of := "-"
 		if p.PeakGFLOPS > 0 && l.FLOPs > 0 {
 			of = fmt.Sprintf("%.0f%%", 100*l.GFLOPS/p.PeakGFLOPS)
 		}
-		fmt.Fprintf(&s, "%-5s %5.1f%% %8.2f %9.3f %8.1f %6s %9.1f %7.1f  %s\n", l.Part, 100*l.Share, l.Seconds*1e6, float64(l.FLOPs)/1e6, l.GFLOPS, of,
-			float64(l.Bytes)/1e3, l.GBs, l.What)
+		fmt.Fprintf(&s, "%-5s %5.1f%% %8.2f %9.3f %8.1f %6s %9.1f %7.1f  %s\n", l.Part, 100*l.Share, l.Seconds*1e6, float64(l.FLOPs)/1e6,
+			l.GFLOPS, of, float64(l.Bytes)/1e3, l.GBs, l.What)
 	}
 	for _, l := range []struct {
 		part    string

@@ -8,8 +8,8 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// TestProfile: the lines name each instruction once and the time they have together is at most the step's; the arithmetic is that
-// of the products by hand; nothing is measured in normal runs.
+// TestProfile: the lines name each instruction once and the time they have together is at most the step's; the
+// arithmetic is that of the products by hand; nothing is measured in normal runs.
 func TestProfile(t *testing.T) {
 	c := mlp{widths: []int{7, 64}, batch: 96, rest: 10, evalRows: 16}
 	s, d := c.set(), planted(2*96+10, 7, 20, 0.01)
@@ -67,6 +67,15 @@ func TestProfile(t *testing.T) {
 	}
 }
 
+// TestFlopsOfMap: every word of an expression counts, an exponential as ten.
+func TestFlopsOfMap(t *testing.T) {
+	p := &program.Program{Buffers: []program.Buffer{{Shape: []int{3, 5}}, {Shape: []int{3, 5}}}}
+	in := &program.Instr{Op: program.Map, Args: []int{0}, Outs: []int{1}, Attr: program.Attr{Expr: "x0 2 mul tanh 1 add"}}
+	if got := (&machine{p: p}).flops(in); got != 15*12 {
+		t.Errorf("%d operations, want %d", got, 15*12)
+	}
+}
+
 // allocated is the bytes that f allocates.
 func allocated(f func()) int {
 	var before, after runtime.MemStats
@@ -76,7 +85,8 @@ func allocated(f func()) int {
 	return int(after.TotalAlloc - before.TotalAlloc)
 }
 
-// looks is the address space that the first passes over the programs of a set need: their largest buffers. Nobody writes there.
+// looks is the address space that the first passes over the programs of a set need: their largest buffers. Nobody
+// writes there.
 func looks(s *program.Set) (n int) {
 	for _, p := range []*program.Program{s.Train, s.Rest, s.Forward} {
 		most := 0
@@ -91,9 +101,10 @@ func looks(s *program.Set) (n int) {
 	return n
 }
 
-// TestMemoryIsAccountedFor: what an Exec takes, over all that it allocates, is at most a fifth more than data, parameters, optimizer
-// state and the activations of the program's own plan, for the perceptrons that are measured and a million rows; and without
-// the data its step takes less than the plan's arena, since activations are never held for the whole batch.
+// TestMemoryIsAccountedFor: what an Exec takes, over all that it allocates, is at most a fifth more than data,
+// parameters, optimizer state and the activations of the program's own plan, for the perceptrons that are measured and
+// a million rows; and without the data its step takes less than the plan's arena, since activations are never held for
+// the whole batch.
 func TestMemoryIsAccountedFor(t *testing.T) {
 	for _, widths := range [][]int{{32, 128, 128}, {15, 500}} {
 		for _, batch := range []int{64, 1024, 8192} {
@@ -121,7 +132,8 @@ func TestMemoryIsAccountedFor(t *testing.T) {
 				if batch == 8192 && arena > plan {
 					t.Errorf("%v, batch %d, %d threads: an arena of %d bytes, the plan has %d", widths, batch, threads, arena, plan)
 				}
-				// The account is what was allocated, but for the lists of steps, and for what the first pass over a program looks at.
+				// The account is what was allocated, but for the lists of steps, and for what the first pass over a
+				// program looks at.
 				if slack := 2<<20 + looks(s); got < held || got > held+slack {
 					t.Errorf("%v, batch %d, %d threads: %d bytes were allocated, %d are accounted for", widths, batch, threads, got, held)
 				}

@@ -15,8 +15,8 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// How fast the kernels are, and what the processor could do: the two sides of a roofline (Williams, Waterman & Patterson
-// 2009).
+// How fast the kernels are, and what the processor could do: the two sides of a roofline (Williams, Waterman &
+// Patterson 2009).
 
 // Ceiling is what the processor reaches at best, measured now, on all threads together.
 type Ceiling struct {
@@ -31,8 +31,8 @@ type Ceiling struct {
 	RoundTrip float64 `json:"round_trip_seconds"`
 }
 
-// Bandwidth is bytes read and written a second: in copies, in multiplications in place, or in those of four arrays in turns,
-// which more of a processor's prefetching serves; whichever was most.
+// Bandwidth is bytes read and written a second: in copies, in multiplications in place, or in those of four arrays in
+// turns, which more of a processor's prefetching serves; whichever was most.
 type Bandwidth struct {
 	Level   string  `json:"level"`
 	Working int     `json:"working_bytes"` // of each thread
@@ -42,8 +42,8 @@ type Bandwidth struct {
 // Memory is the last of the bandwidths, that of the largest working set.
 func (c *Ceiling) Memory() float64 { return c.Bandwidths[len(c.Bandwidths)-1].Bytes }
 
-// workingSets are sizes that lie within the caches of processors from 2015 on: 32 KiB and more of the first level, 256 KiB
-// and more of the second, 2 MiB and more of the third for each core; and one that lies in none.
+// workingSets are sizes that lie within the caches of processors from 2015 on: 32 KiB and more of the first level, 256
+// KiB and more of the second, 2 MiB and more of the third for each core; and one that lies in none.
 func workingSets() []Bandwidth {
 	return []Bandwidth{{Level: "L1", Working: 16 << 10}, {Level: "L2", Working: 160 << 10}, {Level: "L3", Working: 2 << 20},
 		{Level: "memory", Working: 96 << 20}}
@@ -162,7 +162,8 @@ func RoundTrip() float64 {
 	return least.Seconds() / trips
 }
 
-// together runs a work of its own on each thread at a time, again and again, and returns how much of it they do a second.
+// together runs a work of its own on each thread at a time, again and again, and returns how much of it they do a
+// second.
 func (t timing) together(threads int, work func() func() float64) float64 {
 	const clock = 20 * time.Microsecond // between two looks at the clock, so that they cost nothing
 	works, often := make([]func() float64, threads), 1
@@ -309,8 +310,8 @@ func (p sizes) String() string {
 	return s
 }
 
-// modelProducts are those of the networks 32-128-128-1 and 15-500-1 with batches of 64, 1,024 and 8,192: forward, gradients of
-// weights, gradients of inputs; the output layer; one row; and one that is large.
+// modelProducts are those of the networks 32-128-128-1 and 15-500-1 with batches of 64, 1,024 and 8,192: forward,
+// gradients of weights, gradients of inputs; the output layer; one row; and one that is large.
 func modelProducts() []sizes {
 	s := []sizes{{2048, 2048, 2048, false, false}}
 	for _, m := range []int{64, 1024, 8192} {
@@ -458,7 +459,8 @@ func streams() []stream {
 	return s
 }
 
-// updates is an optimizer's kernel, which reads and writes so many operands of the parameter, its state and the gradient.
+// updates is an optimizer's kernel, which reads and writes so many operands of the parameter, its state and the
+// gradient.
 func updates(kernel string, flops, moved int, of func(k *kernels) update) stream {
 	return stream{kernel, flops, 4 * moved, func(k *kernels, n int) func() {
 		r := rand.New(rand.NewPCG(1, 1))

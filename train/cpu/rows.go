@@ -25,7 +25,8 @@ type entry struct {
 // span is a row of a table and where its entries begin. The layout is known to the assembly.
 type span struct{ row, at int32 }
 
-// use is one reading of a table as its optimizer has it: idx [m,w] and a source [m,d]; s is nil where all factors are 1.
+// use is one reading of a table as its optimizer has it: idx [m,w] and a source [m,d]; s is nil where all factors are
+// 1.
 type use struct {
 	idx, s []float32
 	m, w   int
@@ -333,9 +334,10 @@ func (l lowering) update(es *entries, touches []access, update func(w *worker, s
 	}, touches...)
 }
 
-// groups calls update for a few rows at a time with their gradients, times the factor where there is one, having asked for
-// the next rows of the tensors.
-func (es *entries) groups(w *worker, spans []span, factor []float32, tensors [][]float32, update func(spans []span, g []float32)) {
+// groups calls update for a few rows at a time with their gradients, times the factor where there is one, having asked
+// for the next rows of the tensors.
+func (es *entries) groups(w *worker, spans []span, factor []float32, tensors [][]float32,
+	update func(spans []span, g []float32)) {
 	k, d := w.kernels, es.d
 	ask := func(spans []span) {
 		for _, x := range tensors {
@@ -389,7 +391,7 @@ func (l lowering) rowAdagrad() {
 				one[0] = 0
 				e.dot(one[1:], g, one[:1], g, 1, 1, d)
 				acc[r] += one[1] / float32(d)
-				e.shrink(p[r*d:(r+1)*d], g, root32(acc[r])+eps, w.rate, decay)
+				e.shrink(p[r*d:(r+1)*d], g, sqrt32(acc[r])+eps, w.rate, decay)
 			}
 		})
 	})
@@ -412,9 +414,7 @@ func (l lowering) rowSGD() {
 // divided emits the step that divides the rows of a gradient by their number of indices.
 func (l lowering) divided(t program.TableUse, rows, d int) ([]float32, access) {
 	idx, dy, w := l.mem[t.Idx].f32, l.mem[t.Source].f32, l.width(t.Idx)
-	y, place := l.scratch(len(dy))
-	written := place
-	written.write, written.unitBytes = true, 4*d
+	y, place, written := l.scratch(len(dy), 4*d)
 	l.emit(l.byRow(t.Source), func(wk *worker, lo, hi int) {
 		for i := lo; i < hi; i++ {
 			n := 0
@@ -428,9 +428,6 @@ func (l lowering) divided(t program.TableUse, rows, d int) ([]float32, access) {
 	}, l.rows(t.Idx, false), l.rows(t.Source, false), written)
 	return y, place
 }
-
-// root32 is the square root, correctly rounded.
-func root32(x float32) float32 { return float32(math.Sqrt(float64(x))) }
 
 // sumsPortable begins each chain at -0, to which the first contribution is added without a change.
 func sumsPortable(g []float32, spans []span, list []entry, sources [][]float32, d int) {
@@ -465,6 +462,6 @@ func adagradPortable(p, acc, g []float32, eps, lr, decay float32) {
 	acc, g = acc[:len(p)], g[:len(p)]
 	for i, x := range p {
 		acc[i] += float32(g[i] * g[i])
-		p[i] = x - float32(lr*(float32(g[i]/float32(root32(acc[i])+eps))+float32(decay*x)))
+		p[i] = x - float32(lr*(float32(g[i]/float32(sqrt32(acc[i])+eps))+float32(decay*x)))
 	}
 }

@@ -26,8 +26,8 @@ func (k *kernels) foldRow(fold program.Fold, x []float32) float32 {
 	return k.extreme(fold, x)
 }
 
-// extremePortable is the greatest or the least of at least one. Of two zeros it is the positive one, whatever order they are
-// looked at in.
+// extremePortable is the greatest or the least of at least one. Of two zeros it is the positive one, whatever order
+// they are looked at in.
 func extremePortable(fold program.Fold, x []float32) float32 {
 	m := x[0]
 	for _, v := range x[1:] {
@@ -84,7 +84,8 @@ func (l lowering) reduce() {
 	}, l.rows(from, false), l.rows(l.in.Outs[0], true))
 }
 
-// byRows emits a step over the rows of operands that all have one row a row of the first output; vectors are read whole.
+// byRows emits a step over the rows of operands that all have one row a row of the first output; vectors are read
+// whole.
 func (l lowering) byRows(run func(w *worker, row int)) {
 	out := l.in.Outs[0]
 	var touches []access

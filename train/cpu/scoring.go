@@ -7,9 +7,9 @@ import (
 )
 
 // scoring is a chain of instructions that is done in one pass over the rows of the batch: perhaps a Lookup of what is
-// compared, LookupDot, a loss of candidates, its gradient and, where somebody wants it, LookupWeighted of that. A block's rows of the table are read
-// from memory once, its scores are held nowhere, and the exponentials are computed once for loss and gradient. The bits
-// are those of the instructions one by one.
+// compared, LookupDot, a loss of candidates, its gradient and, where somebody wants it, LookupWeighted of that. A
+// block's rows of the table are read from memory once, its scores are held nowhere, and the exponentials are computed
+// once for loss and gradient. The bits are those of the instructions one by one.
 type scoring struct {
 	lookup          *program.Instr // nil without
 	dot, loss, grad *program.Instr
@@ -38,7 +38,7 @@ func (m *machine) scoringOf(in *program.Instr) *scoring {
 		if dot.Op != program.LookupDot {
 			continue
 		}
-		if s := m.scoringFrom(i); s != nil && (in == s.lookup || in == s.dot || in == s.loss || in == s.grad || in == s.weighted) {
+		if s := m.scoringFrom(i); s != nil && slices.Contains(s.parts(), in) {
 			return s
 		}
 	}
@@ -106,8 +106,8 @@ func gradientOf(in, loss *program.Instr) bool {
 }
 
 // mayWait says whether nobody writes what an instruction of the chain reads between it and the chain's end, and nobody
-// reads or writes there what it leaves. Where buffers lie is planned by the steps, so that memory which two of them have
-// at different times is no matter here.
+// reads or writes there what it leaves. Where buffers lie is planned by the steps, so that memory which two of them
+// have at different times is no matter here.
 func (m *machine) mayWait(s *scoring, i, end int) bool {
 	var touched []int // by the chain so far
 	for k := i; k < end; k++ {
@@ -133,9 +133,7 @@ func (l lowering) scored(s *scoring) {
 	table, idx, a := l.mem[s.dot.Args[0]].f32, l.mem[s.dot.Args[1]].f32, l.mem[s.dot.Args[2]].f32
 	rows, d := l.buf(s.dot.Args[0]).Shape[0], l.width(s.dot.Args[0])
 	dloss, ds := l.mem[s.grad.Args[3]].f32, l.mem[s.grad.Outs[0]].f32
-	terms, place := l.scratch(f.m)
-	written := place
-	written.write, written.unitBytes = true, 4
+	terms, place, written := l.scratch(f.m, 4)
 	touches = append(touches[1:], written, l.whole(s.dot.Args[0], false), l.rows(s.dot.Args[2], false),
 		l.whole(s.grad.Args[3], false), l.rows(s.grad.Outs[0], true))
 	var da []float32

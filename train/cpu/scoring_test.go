@@ -2,7 +2,6 @@ package cpu_test
 
 import (
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -13,8 +12,8 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// small is a recommender in small: an odd width, rows without a positive or a user, candidates that are none, a table that
-// is read in two ways.
+// small is a recommender in small: an odd width, rows without a positive or a user, candidates that are none, a table
+// that is read in two ways.
 type small struct {
 	others    int
 	bpr       bool
@@ -71,9 +70,12 @@ func (s small) columns() []program.Column {
 		column("weight", 1, 0)}
 }
 
-// train compiles and does all steps, and returns what is held then and the slots; with stop, it exports, closes and goes
-// on in a new Exec after so many steps.
-func (s small) train(t *testing.T, path string, threads, stop int) (program.Tensors, []float64, *program.Set) {
+// smallSteps are two epochs.
+const smallSteps = 2 * (smallRows/smallBatch + 1)
+
+// train compiles and does so many steps, and returns what is held then and the slots; with stop, it exports, closes and
+// goes on in a new Exec after so many steps.
+func (s small) train(t *testing.T, path string, threads, steps, stop int) (program.Tensors, []float64, *program.Set) {
 	t.Helper()
 	t.Setenv("ONMART_CPU", path)
 	set, err := graph.Compile(s.build, graph.Options{Batch: smallBatch, Rows: smallRows, Tile: 16,
@@ -94,8 +96,7 @@ func (s small) train(t *testing.T, path string, threads, stop int) (program.Tens
 		held = append(held, program.Tensor{Name: c.Name, DType: program.F32, Shape: c.Shape, F32: map[string][]float32{"cdf": cdf, "logq": logq}[c.Name]})
 	}
 	held.Sort()
-	const steps = 12
-	schedule := program.Schedule{Seed: 5, Train: program.Range{To: smallRows}, Rates: slices.Repeat([]float32{.02}, steps)}
+	schedule := program.Schedule{Seed: 5, Train: program.Range{To: smallRows}, Rates: slices.Repeat([]float32{.02}, smallSteps)}
 	backend, err := cpu.New(cpu.Options{Threads: threads, Always: true})
 	if err != nil {
 		t.Fatal(err)
@@ -130,44 +131,44 @@ func (s small) train(t *testing.T, path string, threads, stop int) (program.Tens
 // alike compares to the bit.
 func alike(t *testing.T, what string, got, want program.Tensors) {
 	t.Helper()
-	for i := range want {
-		for k, x := range want[i].F32 {
-			if math.Float32bits(x) != math.Float32bits(got[i].F32[k]) {
-				t.Fatalf("%s: %s[%d] is %v, want %v", what, want[i].Name, k, got[i].F32[k], x)
-			}
-		}
+	if err := cpu.SameTensors(got, want); err != nil {
+		t.Fatalf("%s: %v", what, err)
 	}
 }
 
-// TestCandidatesTrainAlike: one thread and many, both paths, after a resume, and with the chain of the loss taken apart, it
-// is the same training; and it learns.
+// TestCandidatesTrainAlike: one thread and many, both paths, after a resume, and with the chain of the loss taken
+// apart, it is the same training; and it learns.
 func TestCandidatesTrainAlike(t *testing.T) {
 	for _, s := range []small{{others: 8}, {others: 8, bpr: true}, {others: 8, drawn: true}, {others: 15, logq: true},
 		{others: 1}, {others: 40}, {others: 70, bpr: true}} {
 		t.Run(fmt.Sprintf("%+v", s), func(t *testing.T) {
-			want, slots, set := s.train(t, "", 1, 0)
+			want, slots, set := s.train(t, "", 1, smallSteps, 0)
+			_, first, _ := s.train(t, "", 1, smallSteps/2, 0)
+			if loss := slices.Index(set.Slots, "loss"); !(slots[loss]-first[loss] < first[loss]) {
+				t.Errorf("the loss of the first epoch is %v, of both %v", first[loss], slots[loss])
+			}
 			for _, p := range []*program.Program{set.Train, set.Rest} {
 				if chains, lookups := cpu.Chains(p); chains != 1 || lookups != 1 {
 					t.Errorf("%s has %d chains, %d with a lookup: want one of each\n%s", p.Name, chains, lookups, p)
 				}
 			}
 			for _, threads := range []int{2, 3, 8} {
-				got, again, _ := s.train(t, "", threads, 0)
+				got, again, _ := s.train(t, "", threads, smallSteps, 0)
 				alike(t, fmt.Sprint(threads, " threads"), got, want)
 				if !slices.Equal(again, slots) {
 					t.Errorf("%d threads: slots %v, want %v", threads, again, slots)
 				}
 			}
-			got, again, _ := s.train(t, "portable", 2, 0)
+			got, again, _ := s.train(t, "portable", 2, smallSteps, 0)
 			alike(t, "portable", got, want)
 			if !slices.Equal(again, slots) {
 				t.Errorf("portable: slots %v, want %v", again, slots)
 			}
-			got, _, _ = s.train(t, "", 2, 7)
+			got, _, _ = s.train(t, "", 2, smallSteps, 7)
 			alike(t, "resumed", got, want)
 			apart := s
 			apart.bystander = true
-			got, _, set = apart.train(t, "", 2, 0)
+			got, _, set = apart.train(t, "", 2, smallSteps, 0)
 			alike(t, "apart", got, want)
 			if chains, _ := cpu.Chains(set.Train); chains != 0 {
 				t.Errorf("%d chains, though others read the scores", chains)

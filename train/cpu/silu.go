@@ -61,8 +61,7 @@ func madd(x, y, z float32) float32 {
 func siluPortable(y, z []float32) {
 	z = z[:len(y)]
 	for i, z := range z {
-		low, _, e := siluExp(z)
-		y[i] = low / (1 + e)
+		y[i] = silu32(z)
 	}
 }
 

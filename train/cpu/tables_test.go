@@ -1,7 +1,6 @@
 package cpu
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -9,18 +8,8 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// sameNaN is same, where one NaN is as good as another.
-func sameNaN(got, want []float32) error {
-	for i, x := range want {
-		if math.Float32bits(got[i]) != math.Float32bits(x) && !(got[i] != got[i] && x != x) {
-			return fmt.Errorf("element %d: %x (%v) and %x (%v)", i, math.Float32bits(got[i]), got[i], math.Float32bits(x), x)
-		}
-	}
-	return nil
-}
-
-// TestTableKernelsAgreeToTheBit holds every path to the portable one, over widths around those of the vectors, unaligned
-// slices and indices that are none; what lies behind a result stays as it was.
+// TestTableKernelsAgreeToTheBit holds every path to the portable one, over widths around those of the vectors,
+// unaligned slices and indices that are none; what lies behind a result stays as it was.
 func TestTableKernelsAgreeToTheBit(t *testing.T) {
 	const rows = 41
 	ref := portableEmbed()
@@ -37,7 +26,7 @@ func TestTableKernelsAgreeToTheBit(t *testing.T) {
 					last := got[n]
 					run(&k.embed, got[:n])
 					run(&ref, want)
-					if err := sameNaN(got[:n], want); err != nil {
+					if err := sameNumbers(got[:n], want); err != nil {
 						t.Fatalf("%s: %s, %d rows of %d, %d indices: %v", k.name, what, m, d, w, err)
 					}
 					if got[n] != last {
@@ -62,7 +51,7 @@ func TestTableKernelsAgreeToTheBit(t *testing.T) {
 			got, want := odd(r, n*d), make([]float32, n*d)
 			k.embed.sums(got, spans, list, sources, d)
 			ref.sums(want, spans, list, sources, d)
-			if err := sameNaN(got, want); err != nil {
+			if err := sameNumbers(got, want); err != nil {
 				t.Fatalf("%s: sums of rows of %d: %v", k.name, d, err)
 			}
 			c := newAdamCoef(&program.Attr{Beta1: .9, Beta2: .99, Eps: 1e-6, Decay: .02}, 3, .01)
@@ -77,7 +66,7 @@ func TestTableKernelsAgreeToTheBit(t *testing.T) {
 			k.embed.adam(held[0][0], held[0][1], held[0][2], want, spans[:n], d, &c)
 			ref.adam(held[1][0], held[1][1], held[1][2], want, spans[:n], d, &c)
 			for i := range 3 {
-				if err := sameNaN(held[0][i], held[1][i]); err != nil {
+				if err := sameNumbers(held[0][i], held[1][i]); err != nil {
 					t.Fatalf("%s: adam of rows of %d, tensor %d: %v", k.name, d, i, err)
 				}
 			}
@@ -86,7 +75,7 @@ func TestTableKernelsAgreeToTheBit(t *testing.T) {
 			k.embed.adagrad(held[0][1], held[0][2], held[0][0], 1e-6, .1, .01)
 			ref.adagrad(held[1][1], held[1][2], held[1][0], 1e-6, .1, .01)
 			for i := range 3 {
-				if err := sameNaN(held[0][i], held[1][i]); err != nil {
+				if err := sameNumbers(held[0][i], held[1][i]); err != nil {
 					t.Fatalf("%s: shrink or adagrad of %d, tensor %d: %v", k.name, rows*d, i, err)
 				}
 			}
@@ -126,13 +115,13 @@ func TestCandidateKernelsAgreeToTheBit(t *testing.T) {
 						var a, b outcome
 						k.embed.candidates(got[:m*w], s, idx, weight, w, .37, bpr, &a)
 						ref.candidates(want, s, idx, weight, w, .37, bpr, &b)
-						if err := sameNaN(got[:m*w], want); err != nil || got[m*w] != last {
+						if err := sameNumbers(got[:m*w], want); err != nil || got[m*w] != last {
 							t.Fatalf("%s: gradients of %d rows of %d, bpr %v, size %v: %v\n%v\n%v", k.name, m, w, bpr, size, err, s, idx)
 						}
 						terms, terms2 := odd(r, m), make([]float32, m)
 						k.embed.terms(terms, &a)
 						ref.terms(terms2, &b)
-						if err := sameNaN(terms, terms2); err != nil {
+						if err := sameNumbers(terms, terms2); err != nil {
 							t.Fatalf("%s: terms of %d rows of %d, bpr %v, size %v: %v\n%v\n%v", k.name, m, w, bpr, size, err, s, idx)
 						}
 						for i := range m {

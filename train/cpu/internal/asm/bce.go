@@ -10,14 +10,8 @@ import (
 
 // bceTable holds the constants of bce.go, eight times each: the coefficients of P, then 2, then the bits of |x|.
 func bceTable() Mem {
-	table := GLOBL("bceConsts", RODATA|NOPTR)
-	for i, x := range []uint32{math.Float32bits(0x1.5554dp-2), math.Float32bits(0x1.99e3c6p-3), math.Float32bits(0x1.1dc35ap-3),
-		math.Float32bits(0x1.231d5cp-3), math.Float32bits(2), 1<<31 - 1} {
-		for lane := range 8 {
-			DATA(32*i+4*lane, U32(x))
-		}
-	}
-	return table
+	return eightTimes("bceConsts", 0x1.5554dp-2, 0x1.99e3c6p-3, 0x1.1dc35ap-3, 0x1.231d5cp-3, 2,
+		math.Float32frombits(1<<31-1))
 }
 
 var bceConsts Mem
@@ -34,7 +28,7 @@ func bce(gradient bool) {
 		Pragma("noescape")
 		Doc("bce8 is kernels.bce for n elements, a positive multiple of 8.")
 	}
-	out, z, t, w, n := Load(ParamIndex(0), GP64()), Load(Param("z"), GP64()), Load(Param("t"), GP64()), Load(Param("w"), GP64()), Load(Param("n"), GP64())
+	out, z, t, w, n := Load(ParamIndex(0), GP64()), word("z"), word("t"), word("w"), word("n")
 	scale := YMM()
 	if gradient {
 		broadcastArg("c", scale)
@@ -43,6 +37,8 @@ func bce(gradient bool) {
 	VMOVUPS(siluConsts.Offset(32*1), high)
 	VMOVUPS(siluConsts.Offset(32*3), magic)
 	VMOVUPS(siluConsts.Offset(32*6), one)
+	k := inTable()
+	k.magic, k.one = magic, one
 	zero := YMM()
 	VXORPS(zero, zero, zero)
 	i := GP64()
@@ -53,21 +49,7 @@ func bce(gradient bool) {
 	VMOVUPS(at(z), x)
 	VANDPS(bceConsts.Offset(32*5), x, c)
 	VMINPS(c, high, c) // where one is NaN, the last source in Intel's order: c
-	VMOVAPS(magic, pow)
-	VFMADD231PS(siluConsts.Offset(32*2), c, pow)
-	VSUBPS(magic, pow, s)
-	VMOVAPS(c, r)
-	VFMADD231PS(siluConsts.Offset(32*4), s, r)
-	VFMADD231PS(siluConsts.Offset(32*5), s, r)
-	VMOVUPS(siluConsts.Offset(32*11), q)
-	for j := 10; j >= 7; j-- {
-		VFMADD213PS(siluConsts.Offset(32*j), r, q)
-	}
-	VMULPS(r, r, s)
-	VFMSUB213PS(r, s, q)
-	VADDPS(one, q, q)
-	VPSLLD(U8(23), pow, pow)
-	VPADDD(one, pow, pow)
+	k.exponential(c, pow, r, q, s, s)
 	VMULPS(pow, q, q) // e
 	if gradient {
 		bceDifference(at(t), x, q, one, r, s, c)

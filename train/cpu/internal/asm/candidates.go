@@ -10,17 +10,6 @@ import (
 
 // The losses of candidates, for rows of at most sixteen columns, which are two vectors.
 
-// eightTimes is a table of vectors that hold one number each.
-func eightTimes(name string, numbers ...float32) Mem {
-	table := GLOBL(name, RODATA|NOPTR)
-	for i, x := range numbers {
-		for lane := range 8 {
-			DATA(32*i+4*lane, U32(math.Float32bits(x)))
-		}
-	}
-	return table
-}
-
 func candidates(masks Mem) {
 	consts := eightTimes("candidateConsts", float32(math.Inf(-1)), 1, math.Float32frombits(0x7fffffff),
 		math.Float32frombits(1<<31))
@@ -34,21 +23,7 @@ func expMinus(c reg.VecVirtual) {
 	z, pow, r, q := YMM(), YMM(), YMM(), YMM()
 	VMOVAPS(c, z)
 	VMINPS(c, high87(), c) // where one is NaN, the last source in Intel's order: c
-	VMOVUPS(siluConsts.Offset(32*3), pow)
-	VFMADD231PS(siluConsts.Offset(32*2), c, pow)
-	VSUBPS(siluConsts.Offset(32*3), pow, q)
-	VMOVAPS(c, r)
-	VFMADD231PS(siluConsts.Offset(32*4), q, r)
-	VFMADD231PS(siluConsts.Offset(32*5), q, r)
-	VMOVUPS(siluConsts.Offset(32*11), q)
-	for j := 10; j >= 7; j-- {
-		VFMADD213PS(siluConsts.Offset(32*j), r, q)
-	}
-	VMULPS(r, r, c)
-	VFMSUB213PS(r, c, q)
-	VADDPS(siluConsts.Offset(32*6), q, q)
-	VPSLLD(U8(23), pow, pow)
-	VPADDD(siluConsts.Offset(32*6), pow, pow)
+	inTable().exponential(c, pow, r, q, q, c)
 	VMULPS(pow, q, q)
 	VCMPPS(U8(0x1a), high87(), z, z) // not z > 87: true for NaN
 	VANDPS(z, q, c)
@@ -83,8 +58,8 @@ func candidateRows(masks, consts Mem, bpr bool) {
 	Pragma("noescape")
 	Doc(name+" is candidates.each with "+what+" for m rows of w columns, 2 to 16 of them; m numbers of each kind begin at",
 		"out, out+32 and out+64 bytes.")
-	ds, s, idx, weight := Load(Param("ds"), GP64()), Load(Param("s"), GP64()), Load(Param("idx"), GP64()), Load(Param("weight"), GP64())
-	out, m, w := Load(Param("out"), GP64()), Load(Param("m"), GP64()), Load(Param("w"), GP64())
+	ds, s, idx, weight := word("ds"), word("s"), word("idx"), word("weight")
+	out, m, w := word("out"), word("m"), word("w")
 	mask := [2]reg.VecVirtual{YMM(), YMM()}
 	at := GP64()
 	LEAQ(masks, at)
@@ -224,7 +199,7 @@ func candidateTerms() {
 	TEXT("candidateTerms8", NOSPLIT, "func(terms, out *float32)")
 	Pragma("noescape")
 	Doc("candidateTerms8 makes the terms of eight rows of what candidateSoftmax16 or candidateBPR16 left.")
-	terms, out := Load(Param("terms"), GP64()), Load(Param("out"), GP64())
+	terms, out := word("terms"), word("out")
 	x, e, f, z, p, y := YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
 	VMOVUPS(Mem{Base: out}, x)
 	VMOVAPS(x, y)

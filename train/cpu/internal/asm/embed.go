@@ -36,15 +36,6 @@ func embed() {
 	uniforms()
 }
 
-// arg is the place of an argument on the stack.
-func arg(name string) Mem {
-	b, err := Param(name).Resolve()
-	if err != nil {
-		panic(err)
-	}
-	return b.Addr
-}
-
 // tailMask loads masks of the first (cols % span) elements of span/8 vectors.
 func tailMask(table Mem, d reg.Register, masks ...reg.VecVirtual) {
 	t, at := GP64(), GP64()
@@ -75,7 +66,7 @@ func lookupDot(table Mem) {
 	TEXT("lookupDot16", NOSPLIT, "func(s, table, idx, a *float32, m, w, known, rows, d int)")
 	Pragma("noescape")
 	Doc("lookupDot16 is embedKernels.dot for m rows of a, m and w above 0; known is the length of idx.")
-	s, tab, idx, a := Load(Param("s"), GP64()), Load(Param("table"), GP64()), Load(Param("idx"), GP64()), Load(Param("a"), GP64())
+	s, tab, idx, a := word("s"), word("table"), word("idx"), word("a")
 	d, left, t, c := GP64(), GP64(), GP64(), GP64()
 	full, end := AllocLocal(8), AllocLocal(8)
 	Load(Param("d"), d)
@@ -259,8 +250,8 @@ func lookupWeighted(table Mem) {
 	TEXT("lookupWeighted8", NOSPLIT, "func(y, table, idx, s *float32, m, w, rows, d int)")
 	Pragma("noescape")
 	Doc("lookupWeighted8 is embedKernels.weighted for m rows of y, m and w above 0.")
-	y, tab, idx, s := Load(Param("y"), GP64()), Load(Param("table"), GP64()), Load(Param("idx"), GP64()), Load(Param("s"), GP64())
-	d, w, rowBytes := Load(Param("d"), GP64()), Load(Param("w"), GP64()), GP64()
+	y, tab, idx, s := word("y"), word("table"), word("idx"), word("s")
+	d, w, rowBytes := word("d"), word("w"), GP64()
 	mask := YMM()
 	tailMask(table, d, mask)
 	MOVQ(d, rowBytes)
@@ -318,8 +309,8 @@ func sumRows(table Mem) {
 	TEXT("sumRows8", NOSPLIT, "func(grad *float32, spans *int32, n int, list *int32, sources *[]float32, d int)")
 	Pragma("noescape")
 	Doc("sumRows8 is embedKernels.sums for n rows, n above 0, and the span behind them.")
-	g, spans, n := Load(Param("grad"), GP64()), Load(Param("spans"), GP64()), Load(Param("n"), GP64())
-	d, rowBytes, sources := Load(Param("d"), GP64()), GP64(), Load(Param("sources"), GP64())
+	g, spans, n := word("grad"), word("spans"), word("n")
+	d, rowBytes, sources := word("d"), GP64(), word("sources")
 	mask := YMM()
 	tailMask(table, d, mask)
 	MOVQ(d, rowBytes)
@@ -389,7 +380,7 @@ func askRows() {
 	TEXT("askRows", NOSPLIT, "func(x *float32, spans *int32, n, d int)")
 	Pragma("noescape")
 	Doc("askRows is embedKernels.ask for n rows, n above 0.")
-	x, spans, n, rowBytes := Load(Param("x"), GP64()), Load(Param("spans"), GP64()), Load(Param("n"), GP64()), Load(Param("d"), GP64())
+	x, spans, n, rowBytes := word("x"), word("spans"), word("n"), word("d")
 	SHLQ(U8(2), rowBytes)
 	t := GP64()
 	Label("row")
@@ -408,14 +399,9 @@ func adamRows() {
 	TEXT("adamRows8", NOSPLIT, "func(p, m, v, grad *float32, spans *int32, n, d int, c *float32)")
 	Pragma("noescape")
 	Doc("adamRows8 is embedKernels.adam for n rows, n above 0, and d a multiple of 8.")
-	p, m, v, g := Load(Param("p"), GP64()), Load(Param("m"), GP64()), Load(Param("v"), GP64()), Load(Param("grad"), GP64())
-	spans, n, d, c := Load(Param("spans"), GP64()), Load(Param("n"), GP64()), Load(Param("d"), GP64()), Load(Param("c"), GP64())
-	var k [9]reg.VecVirtual
-	for i := range k {
-		k[i] = YMM()
-		VBROADCASTSS(Mem{Base: c, Disp: 4 * i}, k[i])
-	}
-	b1, ob1, b2, ob2, c1, c2, lr, eps, decay := k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8]
+	p, m, v, g := word("p"), word("m"), word("v"), word("grad")
+	spans, n, d, c := word("spans"), word("n"), word("d"), word("c")
+	k := adamCoefs(c)
 	i, left := GP64(), GP64()
 	at := func(base reg.Register) Mem { return Mem{Base: base, Index: i, Scale: 4} }
 	x, m1, v1, w, t := YMM(), YMM(), YMM(), YMM(), YMM()
@@ -425,24 +411,11 @@ func adamRows() {
 	MOVQ(d, left)
 	Label("loop")
 	VMOVUPS(Mem{Base: g}, x)
-	VMULPS(at(m), b1, m1)
-	VMULPS(x, ob1, t)
-	VADDPS(t, m1, m1)
-	VMOVUPS(m1, at(m))
-	VMULPS(x, x, t)
-	VMULPS(t, ob2, t)
-	VMULPS(at(v), b2, v1)
-	VADDPS(t, v1, v1)
-	VMOVUPS(v1, at(v))
-	VMULPS(c2, v1, v1)
-	VSQRTPS(v1, v1)
-	VADDPS(eps, v1, v1)
-	VMULPS(c1, m1, m1)
-	VDIVPS(v1, m1, m1)
+	k.means(at(m), at(v), x, m1, v1, t)
 	VMOVUPS(at(p), w)
-	VMULPS(w, decay, t)
+	VMULPS(w, k.decay, t)
 	VADDPS(t, m1, m1)
-	VMULPS(lr, m1, m1)
+	VMULPS(k.rate, m1, m1)
 	VSUBPS(m1, w, w)
 	VMOVUPS(w, at(p))
 	ADDQ(U8(32), g)
@@ -466,13 +439,13 @@ func shrink(adagrad bool) {
 		Doc("shrink8 is embedKernels.shrink for n elements, a positive multiple of 8.")
 	}
 	Pragma("noescape")
-	p, g, n := Load(Param("p"), GP64()), Load(Param("grad"), GP64()), Load(Param("n"), GP64())
+	p, g, n := word("p"), word("grad"), word("n")
 	var acc reg.Register
 	by, lr, decay := YMM(), YMM(), YMM()
 	broadcastArg("lr", lr)
 	broadcastArg("decay", decay)
 	if adagrad {
-		acc = Load(Param("acc"), GP64())
+		acc = word("acc")
 		broadcastArg("eps", by)
 	} else {
 		broadcastArg("by", by)
@@ -511,7 +484,7 @@ func uniforms() {
 	TEXT("uniforms32", NOSPLIT, "func(u *float32, groups int, block, key0, key1, step, site uint32)")
 	Pragma("noescape")
 	Doc("uniforms32 is embedKernels.uniforms for groups of 32 elements, groups above 0; block+8*groups stays within 32 bits.")
-	u, groups := Load(Param("u"), GP64()), Load(Param("groups"), GP64())
+	u, groups := word("u"), word("groups")
 	var c [4]reg.VecVirtual
 	for i := range c {
 		c[i] = YMM()
@@ -519,31 +492,9 @@ func uniforms() {
 	block := GP32()
 	Load(Param("block"), block)
 	Label("loop")
-	// Lanes hold blocks 0 2 4 6 1 3 5 7, so that the transposition below leaves them in order.
-	VMOVD(block, c[0].AsX())
-	VPBROADCASTD(c[0].AsX(), c[0])
-	VPADDD(philoxTable.Offset(128), c[0], c[0])
-	VPXOR(c[1], c[1], c[1])
-	broadcastArg("step", c[2])
-	broadcastArg("site", c[3])
-	k0, k1 := YMM(), YMM()
-	broadcastArg("key0", k0)
-	broadcastArg("key1", k1)
-	philox(c, k0, k1, philoxTable)
-	t0, t1, t2, t3 := YMM(), YMM(), YMM(), YMM()
-	VUNPCKLPS(c[1], c[0], t0)
-	VUNPCKHPS(c[1], c[0], t1)
-	VUNPCKLPS(c[3], c[2], t2)
-	VUNPCKHPS(c[3], c[2], t3)
-	VUNPCKLPD(t2, t0, c[0])
-	VUNPCKHPD(t2, t0, c[1])
-	VUNPCKLPD(t3, t1, c[2])
-	VUNPCKHPD(t3, t1, c[3])
-	unit := constant32(math.Float32bits(0x1p-24))
+	unit := draw(c, block)
 	for i := range c {
-		VPSRLD(U8(8), c[i], c[i])
-		VCVTDQ2PS(c[i], c[i])
-		VMULPS(unit, c[i], c[i])
+		uniform(c[i], unit)
 		VMOVUPS(c[i], Mem{Base: u, Disp: 32 * i})
 	}
 	ADDQ(U32(128), u)

@@ -8,8 +8,8 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// Kernels of the functions of Map. The roundings of each are those of train/cpu/functions.go, in the same order. Constants lie in
-// one table, each as wide as a vector.
+// Kernels of the functions of Map. The roundings of each are those of train/cpu/functions.go, in the same order.
+// Constants lie in one table, each as wide as a vector.
 
 // pool is the table of constants, filled as they are asked for and written when all kernels are.
 type pool struct {
@@ -285,7 +285,6 @@ var binaryFns = []struct {
 	name string
 	f    func(a, b reg.VecVirtual) reg.VecVirtual
 }{
-	{"add", func(a, b reg.VecVirtual) reg.VecVirtual { VADDPS(b, a, a); return a }},
 	{"sub", func(a, b reg.VecVirtual) reg.VecVirtual { VSUBPS(b, a, a); return a }},
 	{"mul", func(a, b reg.VecVirtual) reg.VecVirtual { VMULPS(b, a, a); return a }},
 	{"div", func(a, b reg.VecVirtual) reg.VecVirtual { VDIVPS(b, a, a); return a }},
@@ -306,7 +305,7 @@ func functions() {
 		TEXT(f.name+"Fn8", NOSPLIT, "func(y, a *float32, n int)")
 		Pragma("noescape")
 		Doc(f.name + "Fn8 is Map's function " + f.name + " of n elements, a positive multiple of 8.")
-		y, a, n := Load(Param("y"), GP64()), Load(Param("a"), GP64()), Load(Param("n"), GP64())
+		y, a, n := word("y"), word("a"), word("n")
 		i := GP64()
 		XORQ(i, i)
 		Label("loop")
@@ -318,7 +317,7 @@ func functions() {
 		TEXT(f.name+"Fn8", NOSPLIT, "func(y, a, b *float32, n int)")
 		Pragma("noescape")
 		Doc(f.name + "Fn8 is Map's function " + f.name + " of n pairs, a positive multiple of 8.")
-		y, a, b, n := Load(Param("y"), GP64()), Load(Param("a"), GP64()), Load(Param("b"), GP64()), Load(Param("n"), GP64())
+		y, a, b, n := word("y"), word("a"), word("b"), word("n")
 		i := GP64()
 		XORQ(i, i)
 		Label("loop")
@@ -346,7 +345,7 @@ func addTo() {
 	TEXT("addTo8", NOSPLIT, "func(y, x *float32, c float32, n int)")
 	Pragma("noescape")
 	Doc("addTo8 is kernels.addTo for n elements, a positive multiple of 8.")
-	y, x, n := Load(Param("y"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64())
+	y, x, n := word("y"), word("x"), word("n")
 	c := v()
 	broadcastArg("c", c)
 	i := GP64()
@@ -362,7 +361,7 @@ func laneSum() {
 	TEXT("laneSum16", NOSPLIT, "func(sums, x *float32, n int)")
 	Pragma("noescape")
 	Doc("laneSum16 adds n elements, a positive multiple of 16, to 16 lanes.")
-	sums, x, n := Load(Param("sums"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64())
+	sums, x, n := word("sums"), word("x"), word("n")
 	acc := make([]reg.VecVirtual, 16/lanes)
 	for k := range acc {
 		acc[k] = load(Mem{Base: sums, Disp: vecBytes * k})
@@ -388,7 +387,7 @@ func extreme(which string) {
 	TEXT(which+"Lanes8", NOSPLIT, "func(m, x *float32, n int)")
 	Pragma("noescape")
 	Doc(which + "Lanes8 folds n elements, a positive multiple of 8, into the extremes m of 8 lanes; NaN stays.")
-	m, x, n := Load(Param("m"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64())
+	m, x, n := word("m"), word("x"), word("n")
 	acc := load(Mem{Base: m})
 	i := GP64()
 	XORQ(i, i)

@@ -10,8 +10,8 @@ import (
 
 const lineBytes = 64
 
-// Kernels of the matrix product are written for a width of vectors: 8 lanes, AVX2, or with -wide 16, AVX-512. What depends on it
-// beyond a count of lanes and bytes is in vector, zero, tailOf and storeTail.
+// Kernels of the matrix product are written for a width of vectors: 8 lanes, AVX2, or with -wide 16, AVX-512. What
+// depends on it beyond a count of lanes and bytes is in vector, zero, tailOf and storeTail.
 var (
 	lanes    = 8
 	vecBytes = 32
@@ -35,8 +35,8 @@ func zero(x reg.VecVirtual) {
 	VXORPS(x, x, x)
 }
 
-// wideVecs is maxVecs for AVX-512: 32 registers, and at least 8 sums again. A panel is one vector wide, so that tiles of up to
-// twelve rows have one vector each.
+// wideVecs is maxVecs for AVX-512: 32 registers, and at least 8 sums again. A panel is one vector wide, so that tiles
+// of up to twelve rows have one vector each.
 var wideVecs = []int{1: 8, 2: 6, 3: 6, 4: 4, 5: 4, 6: 4, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1, 12: 1}
 
 // gemm512 writes the tiles of AVX-512; what else a product needs is no faster by wider vectors.
@@ -147,16 +147,9 @@ func tile(rows, vecs int, mask *Mem) {
 		"k, tiles, tail int, load, relu bool)")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("%s is kernels.tile for blocks of %d rows and %s columns.", name, rows, cols))
-	rs, cs := Load(Param("rs"), GP64()), Load(Param("cs"), GP64())
-	ldb, ldc := Load(Param("ldb"), GP64()), Load(Param("ldc"), GP64())
+	rs, cs := word("rs"), word("cs")
+	ldb, ldc := word("ldb"), word("ldc")
 	a, b, c, k := GP64(), GP64(), GP64(), GP64()
-	arg := func(name string) Mem {
-		m, err := Param(name).Resolve()
-		if err != nil {
-			panic(err)
-		}
-		return m.Addr
-	}
 	tail := GP64()
 	m, masked := vector(), reg.Register(nil)
 	if mask != nil {
@@ -210,8 +203,8 @@ func tile(rows, vecs int, mask *Mem) {
 	MOVQ(arg("c"), c)
 	ar.reset()
 	if rows > 1 {
-		// The rows of c of the next tile: 8192x15x500, whose c is the most of it, 59 GFLOP/s with this and 44 without. Not
-		// below the last one, which may be another worker's.
+		// The rows of c of the next tile: 8192x15x500, whose c is the most of it, 59 GFLOP/s with this and 44 without.
+		// Not below the last one, which may be another worker's.
 		CMPQ(arg("tiles"), U8(1))
 		JEQ(LabelRef("last"))
 		at := GP64()
@@ -275,7 +268,7 @@ func tile(rows, vecs int, mask *Mem) {
 	DECQ(k)
 	JNZ(LabelRef("loop"))
 
-	bias := Load(Param("bias"), GP64())
+	bias := word("bias")
 	TESTQ(bias, bias)
 	JZ(LabelRef("activate"))
 	for v := range vecs {
@@ -352,9 +345,9 @@ func gatherTiles() {
 	Doc("gatherTiles copies k rows of src, ld apart, into tiles of rows columns each, next apart. All strides are in",
 		fmt.Sprintf("bytes, rows too. It reads up to %d elements past the last column and writes as many past the last tile.",
 			lanes-1))
-	dst, src := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
-	rows, tiles := Load(Param("rows"), GP64()), Load(Param("tiles"), GP64())
-	k, next, ld := Load(Param("k"), GP64()), Load(Param("next"), GP64()), Load(Param("ld"), GP64())
+	dst, src := word("dst"), word("src")
+	rows, tiles := word("rows"), word("tiles")
+	k, next, ld := word("k"), word("next"), word("ld")
 	from, to, n := GP64(), GP64(), GP64()
 	x := vector()
 	Label("row")
@@ -384,8 +377,8 @@ func columnDot(groups int) {
 	TEXT(name, NOSPLIT, "func(y, a *float32, ld int, x *float32, k int)")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("%s is kernels.columnDot for %d rows; ld is in bytes, k above 0.", name, rows))
-	ld, x, k := Load(Param("ld"), GP64()), Load(Param("x"), GP64()), Load(Param("k"), GP64())
-	a, at, at4, ld3 := Load(Param("a"), GP64()), GP64(), GP64(), GP64()
+	ld, x, k := word("ld"), word("x"), word("k")
+	a, at, at4, ld3 := word("a"), GP64(), GP64(), GP64()
 	LEAQ(Mem{Base: ld, Index: ld, Scale: 2}, ld3)
 	acc := make([]reg.VecVirtual, groups)
 	for g := range acc {
@@ -506,7 +499,7 @@ func columnDot(groups int) {
 	DECQ(k)
 	JNZ(LabelRef("column"))
 	Label("store")
-	y := Load(Param("y"), GP64())
+	y := word("y")
 	for g := range groups {
 		VMOVUPS(acc[g], Mem{Base: y, Disp: g * vecBytes})
 	}
@@ -521,7 +514,7 @@ const peakSums = 12
 func peak() {
 	TEXT(named("fmaPeak"), NOSPLIT, "func(n int)")
 	Doc(fmt.Sprintf("%s does n times %d multiply-adds of %d lanes, n above 0.", named("fmaPeak"), peakSums, lanes))
-	n := Load(Param("n"), GP64())
+	n := word("n")
 	x := vector()
 	zero(x)
 	var acc [peakSums]reg.VecVirtual

@@ -1,5 +1,5 @@
-// Command asm writes the AVX2 kernels of train/cpu and, with -wide, those of AVX-512: run it by `go generate ./train/cpu`. What each kernel
-// computes is defined by its portable counterpart in kernels.go.
+// Command asm writes the AVX2 kernels of train/cpu and, with -wide, those of AVX-512: run it by `go generate
+// ./train/cpu`. What each kernel computes is defined by its portable counterpart, which lies where the operation does.
 package main
 
 import (
@@ -50,7 +50,7 @@ func main() {
 func pause() {
 	TEXT("pause", NOSPLIT, "func(n int)")
 	Doc("pause does n times what lets another thread of the core go on, about 20 ns each; n above 0.")
-	n := Load(Param("n"), GP64())
+	n := word("n")
 	Label("loop")
 	PAUSE()
 	DECQ(n)
@@ -62,7 +62,7 @@ func actGrad() {
 	TEXT("actGrad8", NOSPLIT, "func(dz, dy, y *float32, n int)")
 	Pragma("noescape")
 	Doc("actGrad8 is kernels.actGrad for n elements, a positive multiple of 8.")
-	dz, dy, y, n := Load(Param("dz"), GP64()), Load(Param("dy"), GP64()), Load(Param("y"), GP64()), Load(Param("n"), GP64())
+	dz, dy, y, n := word("dz"), word("dy"), word("y"), word("n")
 	zero, m := YMM(), YMM()
 	VXORPS(zero, zero, zero)
 	i := GP64()
@@ -79,13 +79,16 @@ func actGrad() {
 	RET()
 }
 
-// siluTable holds the constants of silu, eight times each, in the order of siluAt.
+// siluTable holds the constants of silu, which every exponential of the losses reads by their places here.
 func siluTable() Mem {
-	table := GLOBL("siluConsts", RODATA|NOPTR)
-	for i, x := range []float32{
-		-87, 87, -0x1.715476p0, 0x1.8p23, 0x1.62e43p-1, -0x1.05c61p-29, 1,
-		0x1.fffffcp-2, -0x1.555492p-3, 0x1.5558f2p-5, -0x1.123a2p-7, 0x1.6a23dp-10,
-	} {
+	return eightTimes("siluConsts", -87, 87, -0x1.715476p0, 0x1.8p23, 0x1.62e43p-1, -0x1.05c61p-29, 1,
+		0x1.fffffcp-2, -0x1.555492p-3, 0x1.5558f2p-5, -0x1.123a2p-7, 0x1.6a23dp-10)
+}
+
+// eightTimes is a table of vectors that hold one number each.
+func eightTimes(name string, numbers ...float32) Mem {
+	table := GLOBL(name, RODATA|NOPTR)
+	for i, x := range numbers {
 		for lane := range 8 {
 			DATA(32*i+4*lane, U32(math.Float32bits(x)))
 		}
@@ -94,6 +97,39 @@ func siluTable() Mem {
 }
 
 var siluConsts Mem
+
+// expOperands are the constants of an exponential, each in a register or in siluConsts.
+type expOperands struct{ log2e, magic, ln2Hi, ln2Lo, one Op }
+
+// inTable are all of them where they lie.
+func inTable() expOperands {
+	at := func(i int) Mem { return siluConsts.Offset(32 * i) }
+	return expOperands{at(2), at(3), at(4), at(5), at(6)}
+}
+
+// exponential leaves exp(-c) as the product of q and pow, with the roundings of siluExp, for c within its bounds. n and
+// square may be one register; or n may be q, and square c, which is lost then.
+func (k expOperands) exponential(c, pow, r, q, n, square reg.VecVirtual) {
+	if _, ok := k.magic.(Mem); ok {
+		VMOVUPS(k.magic, pow)
+	} else {
+		VMOVAPS(k.magic, pow)
+	}
+	VFMADD231PS(k.log2e, c, pow)
+	VSUBPS(k.magic, pow, n)
+	VMOVAPS(c, r)
+	VFMADD231PS(k.ln2Hi, n, r)
+	VFMADD231PS(k.ln2Lo, n, r)
+	VMOVUPS(siluConsts.Offset(32*11), q)
+	for j := 10; j >= 7; j-- {
+		VFMADD213PS(siluConsts.Offset(32*j), r, q)
+	}
+	VMULPS(r, r, square)
+	VFMSUB213PS(r, square, q)
+	VADDPS(k.one, q, q)
+	VPSLLD(U8(23), pow, pow)
+	VPADDD(k.one, pow, pow)
+}
 
 // silu is the activation or its gradient; the roundings are those of siluExp, siluPortable and siluGradPortable.
 func silu(gradient bool) {
@@ -107,17 +143,18 @@ func silu(gradient bool) {
 		Pragma("noescape")
 		Doc("silu8 is kernels.silu for n elements, a positive multiple of 8.")
 	}
-	out, z, n := Load(ParamIndex(0), GP64()), Load(Param("z"), GP64()), Load(Param("n"), GP64())
+	out, z, n := Load(ParamIndex(0), GP64()), word("z"), word("n")
 	var dy reg.Register
 	if gradient {
-		dy = Load(Param("dy"), GP64())
+		dy = word("dy")
 	}
-	var k [7]reg.VecVirtual
-	for i := range k {
-		k[i] = YMM()
-		VMOVUPS(siluConsts.Offset(32*i), k[i])
+	var in [7]reg.VecVirtual
+	for i := range in {
+		in[i] = YMM()
+		VMOVUPS(siluConsts.Offset(32*i), in[i])
 	}
-	low, high, log2e, magic, ln2Hi, ln2Lo, one := k[0], k[1], k[2], k[3], k[4], k[5], k[6]
+	low, high, one := in[0], in[1], in[6]
+	k := expOperands{in[2], in[3], in[4], in[5], one}
 	i := GP64()
 	XORQ(i, i)
 	at := func(base reg.Register) Mem { return Mem{Base: base, Index: i, Scale: 4} }
@@ -126,21 +163,7 @@ func silu(gradient bool) {
 	VMOVUPS(at(z), x)
 	VMAXPS(x, low, x) // where one is NaN, the last source in Intel's order: x
 	VMINPS(x, high, c)
-	VMOVAPS(magic, pow)
-	VFMADD231PS(c, log2e, pow)
-	VSUBPS(magic, pow, t)
-	VMOVAPS(c, r)
-	VFMADD231PS(t, ln2Hi, r)
-	VFMADD231PS(t, ln2Lo, r)
-	VMOVUPS(siluConsts.Offset(32*11), q)
-	for j := 10; j >= 7; j-- {
-		VFMADD213PS(siluConsts.Offset(32*j), r, q)
-	}
-	VMULPS(r, r, t)
-	VFMSUB213PS(r, t, q)
-	VADDPS(one, q, q)
-	VPSLLD(U8(23), pow, pow)
-	VPADDD(one, pow, pow)
+	k.exponential(c, pow, r, q, t, t)
 	if gradient {
 		VMULPS(pow, q, q) // e
 		VADDPS(one, q, t)
@@ -165,7 +188,7 @@ func colSum(vectors int) {
 	TEXT(fmt.Sprintf("colSum%d", 8*vectors), NOSPLIT, "func(s, x *float32, rows, stride int)")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("colSum%d is kernels.colSum for %d columns, which goes on from s; stride is in bytes.", 8*vectors, 8*vectors))
-	s, x, rows, stride := Load(Param("s"), GP64()), Load(Param("x"), GP64()), Load(Param("rows"), GP64()), Load(Param("stride"), GP64())
+	s, x, rows, stride := word("s"), word("x"), word("rows"), word("stride")
 	acc := make([]reg.VecVirtual, vectors)
 	for v := range acc {
 		acc[v] = YMM()
@@ -205,9 +228,9 @@ func mulHigh32(a, m, hi, t reg.VecVirtual) {
 }
 
 // philox runs ten rounds of Philox4x32 on eight counters at a time. Keys k0, k1 are used up. The counters of even
-// and of odd lanes are two chains of 64-bit lanes, of which only the low halves count: a product then brings high and low
-// half without a shuffle, and one chain runs while the other waits for its multiplier. It takes four vectors
-// beside eight for the chains and the keys.
+// and of odd lanes are two chains of 64-bit lanes, of which only the low halves count: a product then brings high and
+// low half without a shuffle, and one chain runs while the other waits for its multiplier. It takes four vectors beside
+// eight for the chains and the keys.
 func philox(c [4]reg.VecVirtual, k0, k1 reg.VecVirtual, consts Mem) {
 	even, odd := c, [4]reg.VecVirtual{YMM(), YMM(), YMM(), YMM()}
 	for i := range odd {
@@ -255,20 +278,9 @@ func philoxConsts() Mem {
 
 var philoxTable Mem
 
-func dropout() {
-	philoxTable = philoxConsts()
-	TEXT("dropout32", NOSPLIT, "func(y, x *float32, groups int, block, key0, key1, step, site uint32, rate, keep float32)")
-	Pragma("noescape")
-	Doc("dropout32 is kernels.dropout for groups of 32 elements, the first of which is element 4*block; block+8*groups",
-		"stays within 32 bits.")
-	y, x, groups := Load(Param("y"), GP64()), Load(Param("x"), GP64()), Load(Param("groups"), GP64())
-	var c [4]reg.VecVirtual
-	for i := range c {
-		c[i] = YMM()
-	}
-	block := GP32()
-	Load(Param("block"), block)
-	Label("loop")
+// draw leaves the random numbers of 32 elements in c, from a block on; the arguments step, site, key0 and key1 say
+// which. They become uniform by unit, which it returns.
+func draw(c [4]reg.VecVirtual, block reg.GPVirtual) (unit reg.VecVirtual) {
 	// Lanes hold blocks 0 2 4 6 1 3 5 7, so that the transposition below leaves them in order.
 	VMOVD(block, c[0].AsX())
 	VPBROADCASTD(c[0].AsX(), c[0])
@@ -289,14 +301,36 @@ func dropout() {
 	VUNPCKHPD(t2, t0, c[1])
 	VUNPCKLPD(t3, t1, c[2])
 	VUNPCKHPD(t3, t1, c[3])
-	unit := constant32(math.Float32bits(0x1p-24))
+	return constant32(math.Float32bits(0x1p-24))
+}
+
+// uniform makes a number in [0,1) of the upper 24 bits of a random one.
+func uniform(x, unit reg.VecVirtual) {
+	VPSRLD(U8(8), x, x)
+	VCVTDQ2PS(x, x)
+	VMULPS(unit, x, x)
+}
+
+func dropout() {
+	philoxTable = philoxConsts()
+	TEXT("dropout32", NOSPLIT, "func(y, x *float32, groups int, block, key0, key1, step, site uint32, rate, keep float32)")
+	Pragma("noescape")
+	Doc("dropout32 is kernels.dropout for groups of 32 elements, the first of which is element 4*block; block+8*groups",
+		"stays within 32 bits.")
+	y, x, groups := word("y"), word("x"), word("groups")
+	var c [4]reg.VecVirtual
+	for i := range c {
+		c[i] = YMM()
+	}
+	block := GP32()
+	Load(Param("block"), block)
+	Label("loop")
+	unit := draw(c, block)
 	rate, keep := YMM(), YMM()
 	broadcastArg("rate", rate)
 	broadcastArg("keep", keep)
 	for i := range c {
-		VPSRLD(U8(8), c[i], c[i])
-		VCVTDQ2PS(c[i], c[i])
-		VMULPS(unit, c[i], c[i])
+		uniform(c[i], unit)
 		VCMPPS(U8(0x1d), rate, c[i], c[i]) // u >= rate
 		q := YMM()
 		VMOVUPS(Mem{Base: x, Disp: 32 * i}, q)
@@ -313,21 +347,29 @@ func dropout() {
 	RET()
 }
 
-// broadcastArg fills a vector with a 32-bit argument straight from the stack frame; go vet takes the D of VPBROADCASTD for
-// eight bytes, so it is the instruction for floats, which moves the same bits.
+// broadcastArg fills a vector with a 32-bit argument straight from the stack frame; go vet takes the D of VPBROADCASTD
+// for eight bytes, so it is the instruction for floats, which moves the same bits.
 func broadcastArg(name string, y reg.VecVirtual) {
-	r, err := Param(name).Resolve()
+	VBROADCASTSS(arg(name), y)
+}
+
+// word loads an argument, a pointer or an int, into a register of its own.
+func word(name string) reg.Register { return Load(Param(name), GP64()) }
+
+// arg is the place of an argument on the stack.
+func arg(name string) Mem {
+	b, err := Param(name).Resolve()
 	if err != nil {
 		panic(err)
 	}
-	VBROADCASTSS(r.Addr, y)
+	return b.Addr
 }
 
 func permute() {
 	TEXT("permute8", NOSPLIT, "func(l, r *uint32, a, b, epoch, site, key0, key1 uint32)")
 	Pragma("noescape")
 	Doc("permute8 runs the four rounds of program.Permutation on eight indices, split into halves l and r.")
-	lp, rp := Load(Param("l"), GP64()), Load(Param("r"), GP64())
+	lp, rp := word("l"), word("r")
 	l, r := YMM(), YMM()
 	VMOVDQU(Mem{Base: lp}, l)
 	VMOVDQU(Mem{Base: rp}, r)
@@ -369,7 +411,7 @@ func transpose() {
 	TEXT("transpose8", NOSPLIT, "func(dst, src *float32, ld, blocks int)")
 	Pragma("noescape")
 	Doc("transpose8 turns 8 rows of 8*blocks elements, ld bytes apart, into rows of 8, 64 bytes apart.")
-	dst, src, ld, blocks := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("ld"), GP64()), Load(Param("blocks"), GP64())
+	dst, src, ld, blocks := word("dst"), word("src"), word("ld"), word("blocks")
 	Label("loop")
 	at := GP64()
 	MOVQ(src, at)
@@ -413,7 +455,7 @@ func prefetch() {
 	TEXT("prefetchRow", NOSPLIT, "func(x *float32, n int)")
 	Pragma("noescape")
 	Doc("prefetchRow is kernels.prefetch for n elements, n above 0.")
-	x, n := Load(Param("x"), GP64()), Load(Param("n"), GP64())
+	x, n := word("x"), word("n")
 	Label("loop")
 	PREFETCHT0(Mem{Base: x})
 	ADDQ(U8(64), x)
@@ -432,11 +474,11 @@ func arithmetic() {
 		}
 		Pragma("noescape")
 		Doc(op + "8 is kernels." + op + " for n elements, a positive multiple of 8.")
-		y, a, n := Load(Param("y"), GP64()), Load(Param("a"), GP64()), Load(Param("n"), GP64())
+		y, a, n := word("y"), word("a"), word("n")
 		var b reg.Register
 		s := YMM()
 		if op == "add" {
-			b = Load(Param("b"), GP64())
+			b = word("b")
 		} else {
 			broadcastArg("s", s)
 		}
@@ -467,7 +509,7 @@ func rowDot() {
 	TEXT("rowDot4", NOSPLIT, "func(s, a, b *float32, d int)")
 	Pragma("noescape")
 	Doc("rowDot4 is kernels.rowDot for four rows of d elements, d above 0.")
-	a, b, d := Load(Param("a"), GP64()), Load(Param("b"), GP64()), Load(Param("d"), GP64())
+	a, b, d := word("a"), word("b"), word("d")
 	ld := GP64()
 	MOVQ(d, ld)
 	SHLQ(U8(2), ld)
@@ -494,7 +536,7 @@ func rowDot() {
 	}
 	DECQ(d)
 	JNZ(LabelRef("loop"))
-	s := Load(Param("s"), GP64())
+	s := word("s")
 	for r := range sum {
 		VMOVSS(sum[r], Mem{Base: s, Disp: 4 * r})
 	}
@@ -506,8 +548,8 @@ func softmaxLogits() {
 	Pragma("noescape")
 	Doc("softmaxLogits8 is kernels.softmaxLogits for n elements, a positive multiple of 8; largest are eight maxima, which",
 		"begin with what is there.")
-	b, neg, lq, ni := Load(Param("b"), GP64()), Load(Param("neg"), GP64()), Load(Param("lq"), GP64()), Load(Param("ni"), GP64())
-	n, largest := Load(Param("n"), GP64()), Load(Param("largest"), GP64())
+	b, neg, lq, ni := word("b"), word("neg"), word("lq"), word("ni")
+	n, largest := word("n"), word("largest")
 	pi, top, minusInf := YMM(), YMM(), constant32(math.Float32bits(float32(math.Inf(-1))))
 	broadcastArg("pi", pi)
 	VMOVUPS(Mem{Base: largest}, top)
@@ -535,12 +577,13 @@ func softmaxExp() {
 	TEXT("softmaxExp16", NOSPLIT, "func(sums, e *float32, largest float32, n int)")
 	Pragma("noescape")
 	Doc("softmaxExp16 is kernels.softmaxExp for n elements, a positive multiple of 16.")
-	sums, e, n := Load(Param("sums"), GP64()), Load(Param("e"), GP64()), Load(Param("n"), GP64())
+	sums, e, n := word("sums"), word("e"), word("n")
 	largest, high, log2e, magic, ln2Hi, ln2Lo, one := YMM(), YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
 	broadcastArg("largest", largest)
-	for i, k := range []reg.VecVirtual{high, log2e, magic, ln2Hi, ln2Lo, one} {
-		VMOVUPS(siluConsts.Offset(32*(i+1)), k)
+	for i, x := range []reg.VecVirtual{high, log2e, magic, ln2Hi, ln2Lo, one} {
+		VMOVUPS(siluConsts.Offset(32*(i+1)), x)
 	}
+	k := expOperands{log2e, magic, ln2Hi, ln2Lo, one}
 	acc := [2]reg.VecVirtual{YMM(), YMM()}
 	for v := range acc {
 		VMOVUPS(Mem{Base: sums, Disp: 32 * v}, acc[v])
@@ -553,21 +596,7 @@ func softmaxExp() {
 		place := Mem{Base: e, Index: i, Scale: 4, Disp: 32 * v}
 		VSUBPS(place, largest, z)
 		VMINPS(z, high, c) // where one is NaN, the last source in Intel's order: z
-		VMOVAPS(magic, pow)
-		VFMADD231PS(c, log2e, pow)
-		VSUBPS(magic, pow, q)
-		VMOVAPS(c, r)
-		VFMADD231PS(q, ln2Hi, r)
-		VFMADD231PS(q, ln2Lo, r)
-		VMOVUPS(siluConsts.Offset(32*11), q)
-		for j := 10; j >= 7; j-- {
-			VFMADD213PS(siluConsts.Offset(32*j), r, q)
-		}
-		VMULPS(r, r, c)
-		VFMSUB213PS(r, c, q)
-		VADDPS(one, q, q)
-		VPSLLD(U8(23), pow, pow)
-		VPADDD(one, pow, pow)
+		k.exponential(c, pow, r, q, q, c)
 		VMULPS(pow, q, q)
 		VCMPPS(U8(0x1a), high, z, z) // not z > high: true for NaN
 		VANDPS(z, q, q)
@@ -596,8 +625,8 @@ func pinball(gradient bool) {
 		Doc("pinball16 is kernels.pinball for n elements, a positive multiple of 16.")
 	}
 	Pragma("noescape")
-	out, y, t, w, v := Load(ParamIndex(0), GP64()), Load(Param("y"), GP64()), Load(Param("t"), GP64()), Load(Param("w"), GP64()), Load(Param("v"), GP64())
-	n := Load(Param("n"), GP64())
+	out, y, t, w, v := Load(ParamIndex(0), GP64()), word("y"), word("t"), word("w"), word("v")
+	n := word("n")
 	zero, one, c := YMM(), constant32(math.Float32bits(1)), YMM()
 	VXORPS(zero, zero, zero)
 	acc := [2]reg.VecVirtual{YMM(), YMM()}

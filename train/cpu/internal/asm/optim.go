@@ -57,42 +57,56 @@ func elements(n reg.Register, body func(at func(base reg.Register) Mem)) {
 	RET()
 }
 
+// adamVectors are the coefficients that every step of Adam has.
+type adamVectors struct{ b1, ob1, b2, ob2, c1, c2, rate, eps, decay reg.VecVirtual }
+
+func adamCoefs(c reg.Register) adamVectors {
+	k := coef(c, coefB1, coefOB1, coefB2, coefOB2, coefC1, coefC2, coefRate, coefEps, coefDecay)
+	return adamVectors{k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8]}
+}
+
+// means takes the gradient x into the means at m and v and leaves their quotient in m1, with the roundings of
+// adamwPortable.
+func (k adamVectors) means(m, v Mem, x, m1, v1, t reg.VecVirtual) {
+	VMULPS(m, k.b1, m1)
+	VMULPS(x, k.ob1, t)
+	VADDPS(t, m1, m1)
+	VMOVUPS(m1, m)
+	VMULPS(x, x, t)
+	VMULPS(t, k.ob2, t)
+	VMULPS(v, k.b2, v1)
+	VADDPS(t, v1, v1)
+	VMOVUPS(v1, v)
+	VMULPS(k.c2, v1, v1)
+	VSQRTPS(v1, v1)
+	VADDPS(k.eps, v1, v1)
+	VMULPS(k.c1, m1, m1)
+	VDIVPS(v1, m1, m1)
+}
+
 // adam is a step of AdamW or, with the decay in the gradient, of Adam.
 func adam(name string, coupled bool) {
 	TEXT(name, NOSPLIT, "func(p, m, v, grad *float32, n int, c *float32)")
 	Pragma("noescape")
 	Doc(name + " is kernels." + name[:len(name)-1] + " for n elements, a positive multiple of 8; c are the fields of adamCoef.")
-	p, m, v, g := Load(Param("p"), GP64()), Load(Param("m"), GP64()), Load(Param("v"), GP64()), Load(Param("grad"), GP64())
-	n, c := Load(Param("n"), GP64()), Load(Param("c"), GP64())
-	k := coef(c, coefB1, coefOB1, coefB2, coefOB2, coefC1, coefC2, coefRate, coefEps, coefDecay, coefFactor)
-	b1, ob1, b2, ob2, c1, c2, lr, eps, decay, factor := k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8], k[9]
+	p, m, v, g := word("p"), word("m"), word("v"), word("grad")
+	n, c := word("n"), word("c")
+	k := adamCoefs(c)
+	factor := coef(c, coefFactor)[0]
 	x, m1, v1, w, t := YMM(), YMM(), YMM(), YMM(), YMM()
 	elements(n, func(at func(reg.Register) Mem) {
 		VMULPS(at(g), factor, x)
 		VMOVUPS(at(p), w)
 		if coupled {
-			VMULPS(w, decay, t)
+			VMULPS(w, k.decay, t)
 			VADDPS(t, x, x)
 		}
-		VMULPS(at(m), b1, m1)
-		VMULPS(x, ob1, t)
-		VADDPS(t, m1, m1)
-		VMOVUPS(m1, at(m))
-		VMULPS(x, x, t)
-		VMULPS(t, ob2, t)
-		VMULPS(at(v), b2, v1)
-		VADDPS(t, v1, v1)
-		VMOVUPS(v1, at(v))
-		VMULPS(c2, v1, v1)
-		VSQRTPS(v1, v1)
-		VADDPS(eps, v1, v1)
-		VMULPS(c1, m1, m1)
-		VDIVPS(v1, m1, m1)
+		k.means(at(m), at(v), x, m1, v1, t)
 		if !coupled {
-			VMULPS(w, decay, t)
+			VMULPS(w, k.decay, t)
 			VADDPS(t, m1, m1)
 		}
-		VMULPS(lr, m1, m1)
+		VMULPS(k.rate, m1, m1)
 		VSUBPS(m1, w, w)
 		VMOVUPS(w, at(p))
 	})
@@ -107,13 +121,13 @@ func descent(name string, momentum, nesterov bool) {
 	}
 	Pragma("noescape")
 	Doc(name + " is kernels." + name[:len(name)-1] + " for n elements, a positive multiple of 8; c are the fields of adamCoef.")
-	p, g := Load(Param("p"), GP64()), Load(Param("grad"), GP64())
-	n, c := Load(Param("n"), GP64()), Load(Param("c"), GP64())
+	p, g := word("p"), word("grad")
+	n, c := word("n"), word("c")
 	k := coef(c, coefRate, coefDecay, coefFactor, coefMomentum)
 	lr, decay, factor, mu := k[0], k[1], k[2], k[3]
 	var u reg.Register
 	if momentum {
-		u = Load(Param("u"), GP64())
+		u = word("u")
 	}
 	x, w, t := YMM(), YMM(), YMM()
 	elements(n, func(at func(reg.Register) Mem) {
@@ -142,8 +156,8 @@ func adagrad() {
 	TEXT("adagradDecayed8", NOSPLIT, "func(p, s, grad *float32, n int, c *float32)")
 	Pragma("noescape")
 	Doc("adagradDecayed8 is kernels.adagrad for n elements, a positive multiple of 8; c are the fields of adamCoef.")
-	p, s, g := Load(Param("p"), GP64()), Load(Param("s"), GP64()), Load(Param("grad"), GP64())
-	n, c := Load(Param("n"), GP64()), Load(Param("c"), GP64())
+	p, s, g := word("p"), word("s"), word("grad")
+	n, c := word("n"), word("c")
 	k := coef(c, coefRate, coefEps, coefDecay, coefFactor)
 	lr, eps, decay, factor := k[0], k[1], k[2], k[3]
 	x, w, t := YMM(), YMM(), YMM()
@@ -168,7 +182,7 @@ func sumSquares() {
 	TEXT("sumSquares16", NOSPLIT, "func(sums, x *float32, n int)")
 	Pragma("noescape")
 	Doc("sumSquares16 adds the squares of n elements, a positive multiple of 16, to sixteen lanes.")
-	sums, x, n := Load(Param("sums"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64())
+	sums, x, n := word("sums"), word("x"), word("n")
 	acc, t := [2]reg.VecVirtual{YMM(), YMM()}, [2]reg.VecVirtual{YMM(), YMM()}
 	for v := range acc {
 		VMOVUPS(Mem{Base: sums, Disp: 32 * v}, acc[v])
@@ -195,7 +209,7 @@ func average() {
 	TEXT("average8", NOSPLIT, "func(avg, p *float32, rate float32, n int)")
 	Pragma("noescape")
 	Doc("average8 is kernels.average for n elements, a positive multiple of 8.")
-	avg, p, n := Load(Param("avg"), GP64()), Load(Param("p"), GP64()), Load(Param("n"), GP64())
+	avg, p, n := word("avg"), word("p"), word("n")
 	rate, x, a := YMM(), YMM(), YMM()
 	broadcastArg("rate", rate)
 	elements(n, func(at func(reg.Register) Mem) {
