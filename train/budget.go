@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -145,9 +146,8 @@ func (s *Session) Fits(part string, epochs, rows int, later float64) (int, error
 		if n, err := savedEpochs(path, epochs); n > 0 || err != nil {
 			return n, err
 		}
-		// A run that was begun for all of them goes on so.
-		if begun, err := filepath.Glob(filepath.Join(CheckpointDir(s.Out.Dir), part+"*")); len(begun) > 0 || err != nil {
-			return epochs, err
+		if begun, err := s.begun(part); begun || err != nil {
+			return epochs, err // it goes on for all of them
 		}
 	}
 	left, limited := s.Left()
@@ -163,6 +163,17 @@ func (s *Session) Fits(part string, epochs, rows int, later float64) (int, error
 		return 0, err
 	}
 	return n, atomicdir.WriteFile(path, fmt.Appendln(nil, n), true)
+}
+
+// begun tells whether there is a checkpoint of a part, or of one of its seeds.
+func (s *Session) begun(part string) (bool, error) {
+	found, err := os.ReadDir(CheckpointDir(s.Out.Dir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	return slices.ContainsFunc(found, func(e fs.DirEntry) bool {
+		return e.Name() == part || strings.HasPrefix(e.Name(), part+"-seed")
+	}), nil
 }
 
 // savedEpochs reads what Fits decided, 0 where it has not.

@@ -338,6 +338,17 @@ func session(t testing.TB, out string, resume bool) *train.Session {
 	return s
 }
 
+// The name of an output is no pattern: a part that was begun for all of its epochs goes on for them.
+func TestFitsInAnOutputOfAnyName(t *testing.T) {
+	s := &train.Session{Out: train.Output{Dir: filepath.Join(t.TempDir(), "m[1"), Resume: true}, Budget: time.Hour}
+	if err := os.MkdirAll(filepath.Join(train.CheckpointDir(s.Out.Dir), "all-seed2"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Fits("all", 7, 100, 0); n != 7 || err != nil {
+		t.Errorf("%d epochs, %v", n, err)
+	}
+}
+
 // A log tells each epoch once, over an interrupt and a resume and half a line that a kill has left.
 func TestRunLog(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "model")
