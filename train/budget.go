@@ -34,12 +34,17 @@ type TooShort struct {
 	Total  time.Duration
 	Before time.Duration // what had passed when the first epoch began
 	Epoch  time.Duration // what an epoch takes, about
+	After  time.Duration // what has to follow it, about: other runs of one epoch each
 	Needed time.Duration // for one epoch and what comes after it, about
 }
 
 func (e *TooShort) Error() string {
-	return fmt.Sprintf("--max-time %s is too small for one epoch: %s had passed when the first began, and it takes about %s; "+
-		"give --max-time %s or more", e.Total, progress.Duration(e.Before), progress.Duration(e.Epoch), roundUp(e.Needed))
+	after := ""
+	if e.After > 0 {
+		after = fmt.Sprintf(", and what has to follow it about %s", progress.Duration(e.After))
+	}
+	return fmt.Sprintf("--max-time %s is too small for one epoch: %s had passed when the first began, and it takes about %s%s; "+
+		"give --max-time %s or more", e.Total, progress.Duration(e.Before), progress.Duration(e.Epoch), after, roundUp(e.Needed))
 }
 
 // roundUp is a duration in whole seconds, or minutes where it is long.
@@ -89,11 +94,12 @@ func (r *run) outOfTime(at, begin int, took time.Duration) (bool, error) {
 			return false, nil
 		}
 		before := time.Since(r.Budget.Start) - took
-		needed := time.Since(r.Budget.Start) + rest
+		after := time.Duration(0)
 		if r.Budget.Later != nil {
-			needed += r.Budget.Later(epoch, 1, 1)
+			after = r.Budget.Later(epoch, 1, 1)
 		}
-		return false, &TooShort{r.Budget.Total, before, epoch, needed + needed/20}
+		needed := time.Since(r.Budget.Start) + rest + after
+		return false, &TooShort{r.Budget.Total, before, epoch, after, needed + needed/20}
 	}
 	if rest > left {
 		r.state.Budgeted, r.out = true, true

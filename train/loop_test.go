@@ -278,7 +278,8 @@ func TestABudgetTooSmall(t *testing.T) {
 	// What comes later counts.
 	tk.Budget = &train.Budget{Total: time.Hour, Start: time.Now(),
 		Later: func(time.Duration, int, int) time.Duration { return 2 * time.Hour }}
-	if _, err = tk.Run(context.Background(), b); !errors.As(err, &short) || short.Needed < 2*time.Hour {
+	if _, err = tk.Run(context.Background(), b); !errors.As(err, &short) || short.Needed < 2*time.Hour ||
+		!strings.Contains(err.Error(), ", and what has to follow it about 2h00m; give ") {
 		t.Errorf("%v", err)
 	}
 	// A first epoch that must be is done, and then it ends.
