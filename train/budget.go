@@ -43,8 +43,9 @@ func (e *TooShort) Error() string {
 	if e.After > 0 {
 		after = fmt.Sprintf(", and what has to follow it about %s", progress.Duration(e.After))
 	}
-	return fmt.Sprintf("--max-time %s is too small for one epoch: %s had passed when the first began, and it takes about %s%s; "+
-		"give --max-time %s or more", e.Total, progress.Duration(e.Before), progress.Duration(e.Epoch), after, roundUp(e.Needed))
+	return fmt.Sprintf("--max-time %s is too small for one epoch: %s had passed when the first began, and it takes "+
+		"about %s%s; give --max-time %s or more",
+		e.Total, progress.Duration(e.Before), progress.Duration(e.Epoch), after, roundUp(e.Needed))
 }
 
 // roundUp is a duration in whole seconds, or minutes where it is long.

@@ -29,7 +29,8 @@ func (o *Output) Check() error {
 	none := errors.Is(missing, fs.ErrNotExist)
 	if none && o.Resume {
 		if _, err := os.Stat(o.Dir); err == nil {
-			return fmt.Errorf("there is nothing to resume: no %s, and %s is there: its training came to its end", dir, o.Dir)
+			return fmt.Errorf("there is nothing to resume: no %s, and %s is there: its training came to its end",
+				dir, o.Dir)
 		}
 		return fmt.Errorf("there is nothing to resume: no %s; run without --resume", dir)
 	}

@@ -239,8 +239,10 @@ func TestResumeRefusesAnotherTraining(t *testing.T) {
 	}
 	// What follows from a setting that differs is not named beside it.
 	more := task(t, 3, .01)
-	more.Checkpoint, more.Resume, more.Identity = dir, true, []train.Fact{{Name: "data", Value: "xyz"}, first.Identity[1]}
-	if _, err := more.Run(context.Background(), backend(t)); err == nil || strings.Contains(err.Error(), "learning rates") {
+	more.Checkpoint, more.Resume = dir, true
+	more.Identity = []train.Fact{{Name: "data", Value: "xyz"}, first.Identity[1]}
+	_, err := more.Run(context.Background(), backend(t))
+	if err == nil || !strings.Contains(err.Error(), "data was abc") || strings.Contains(err.Error(), "learning rates") {
 		t.Errorf("%v, want the data alone", err)
 	}
 	// Without Resume it is replaced.
