@@ -9,8 +9,8 @@ import (
 )
 
 // Recorder writes the log of a scorer as a data set of kind log: every event that was folded, in the order it
-// was folded or set aside by the engine, with its seq; what could not be read goes to rejects.jsonl beside it. `onmart features` on such
-// a log gives the features that were scored, to the last bit.
+// was folded or set aside by the engine, with its seq; what could not be read goes to rejects.jsonl beside it. `onmart
+// features` on such a log gives the features that were scored, to the last bit.
 type Recorder struct {
 	w       *datasets.Writer
 	rejects io.WriteCloser

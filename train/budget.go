@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,12 +34,18 @@ type TooShort struct {
 	Total  time.Duration
 	Before time.Duration // what had passed when the first epoch began
 	Epoch  time.Duration // what an epoch takes, about
+	After  time.Duration // what has to follow it, about: other runs of one epoch each
 	Needed time.Duration // for one epoch and what comes after it, about
 }
 
 func (e *TooShort) Error() string {
-	return fmt.Sprintf("--max-time %s is too small for one epoch: %s had passed when the first began, and it takes about %s; "+
-		"give --max-time %s or more", e.Total, progress.Duration(e.Before), progress.Duration(e.Epoch), roundUp(e.Needed))
+	after := ""
+	if e.After > 0 {
+		after = fmt.Sprintf(", and what has to follow it about %s", progress.Duration(e.After))
+	}
+	return fmt.Sprintf("--max-time %s is too small for one epoch: %s had passed when the first began, and it takes "+
+		"about %s%s; give --max-time %s or more",
+		e.Total, progress.Duration(e.Before), progress.Duration(e.Epoch), after, roundUp(e.Needed))
 }
 
 // roundUp is a duration in whole seconds, or minutes where it is long.
@@ -88,11 +95,12 @@ func (r *run) outOfTime(at, begin int, took time.Duration) (bool, error) {
 			return false, nil
 		}
 		before := time.Since(r.Budget.Start) - took
-		needed := time.Since(r.Budget.Start) + rest
+		after := time.Duration(0)
 		if r.Budget.Later != nil {
-			needed += r.Budget.Later(epoch, 1, 1)
+			after = r.Budget.Later(epoch, 1, 1)
 		}
-		return false, &TooShort{r.Budget.Total, before, epoch, needed + needed/20}
+		needed := time.Since(r.Budget.Start) + rest + after
+		return false, &TooShort{r.Budget.Total, before, epoch, after, needed + needed/20}
 	}
 	if rest > left {
 		r.state.Budgeted, r.out = true, true
@@ -145,9 +153,8 @@ func (s *Session) Fits(part string, epochs, rows int, later float64) (int, error
 		if n, err := savedEpochs(path, epochs); n > 0 || err != nil {
 			return n, err
 		}
-		// A run that was begun for all of them goes on so.
-		if begun, err := filepath.Glob(filepath.Join(CheckpointDir(s.Out.Dir), part+"*")); len(begun) > 0 || err != nil {
-			return epochs, err
+		if begun, err := s.begun(part); begun || err != nil {
+			return epochs, err // it goes on for all of them
 		}
 	}
 	left, limited := s.Left()
@@ -163,6 +170,17 @@ func (s *Session) Fits(part string, epochs, rows int, later float64) (int, error
 		return 0, err
 	}
 	return n, atomicdir.WriteFile(path, fmt.Appendln(nil, n), true)
+}
+
+// begun tells whether there is a checkpoint of a part, or of one of its seeds.
+func (s *Session) begun(part string) (bool, error) {
+	found, err := os.ReadDir(CheckpointDir(s.Out.Dir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	return slices.ContainsFunc(found, func(e fs.DirEntry) bool {
+		return e.Name() == part || strings.HasPrefix(e.Name(), part+"-seed")
+	}), nil
 }
 
 // savedEpochs reads what Fits decided, 0 where it has not.

@@ -132,6 +132,12 @@ func (s *state) check(set *program.Set) error {
 	return nil
 }
 
+// Facts whose values are digests of what other facts decide.
+const (
+	factModel = "model"
+	factRates = "learning rates"
+)
+
 // FactOnmart names the version of the program among the facts of a training.
 const FactOnmart = "onmart"
 
@@ -175,9 +181,10 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// differences names the facts that are not the same, or "".
+// differences names the facts that are not the same, or "". Digests tell people nothing: they are named where nothing
+// else differs.
 func differences(saved, now []Fact) string {
-	var out []string
+	var out, digests []string
 	find := func(facts []Fact, name string) (string, bool) {
 		for _, f := range facts {
 			if f.Name == name {
@@ -187,16 +194,25 @@ func differences(saved, now []Fact) string {
 		return "", false
 	}
 	for _, f := range now {
-		if was, ok := find(saved, f.Name); !ok {
+		was, ok := find(saved, f.Name)
+		words := fmt.Sprintf("%s was %s and is %s now", f.Name, was, f.Value)
+		switch {
+		case !ok:
 			out = append(out, fmt.Sprintf("%s is %s now and was not there", f.Name, f.Value))
-		} else if was != f.Value {
-			out = append(out, fmt.Sprintf("%s was %s and is %s now", f.Name, was, f.Value))
+		case was == f.Value:
+		case f.Name == factModel || f.Name == factRates:
+			digests = append(digests, words)
+		default:
+			out = append(out, words)
 		}
 	}
 	for _, f := range saved {
 		if _, ok := find(now, f.Name); !ok {
 			out = append(out, fmt.Sprintf("%s was %s and is not there now", f.Name, f.Value))
 		}
+	}
+	if len(out) == 0 {
+		out = digests
 	}
 	return strings.Join(out, "; ")
 }

@@ -278,7 +278,8 @@ func TestABudgetTooSmall(t *testing.T) {
 	// What comes later counts.
 	tk.Budget = &train.Budget{Total: time.Hour, Start: time.Now(),
 		Later: func(time.Duration, int, int) time.Duration { return 2 * time.Hour }}
-	if _, err = tk.Run(context.Background(), b); !errors.As(err, &short) || short.Needed < 2*time.Hour {
+	if _, err = tk.Run(context.Background(), b); !errors.As(err, &short) || short.Needed < 2*time.Hour ||
+		!strings.Contains(err.Error(), ", and what has to follow it about 2h00m; give ") {
 		t.Errorf("%v", err)
 	}
 	// A first epoch that must be is done, and then it ends.
@@ -336,6 +337,17 @@ func session(t testing.TB, out string, resume bool) *train.Session {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// The name of an output is no pattern: a part that was begun for all of its epochs goes on for them.
+func TestFitsInAnOutputOfAnyName(t *testing.T) {
+	s := &train.Session{Out: train.Output{Dir: filepath.Join(t.TempDir(), "m[1"), Resume: true}, Budget: time.Hour}
+	if err := os.MkdirAll(filepath.Join(train.CheckpointDir(s.Out.Dir), "all-seed2"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Fits("all", 7, 100, 0); n != 7 || err != nil {
+		t.Errorf("%d epochs, %v", n, err)
+	}
 }
 
 // A log tells each epoch once, over an interrupt and a resume and half a line that a kill has left.

@@ -24,20 +24,26 @@ func CheckpointDir(out string) string { return filepath.Clean(out) + ".checkpoin
 // Check fails early on what would fail at the end, and on a checkpoint that would be lost; with Force that one is
 // removed.
 func (o *Output) Check() error {
+	dir := CheckpointDir(o.Dir)
+	_, missing := os.Stat(dir)
+	none := errors.Is(missing, fs.ErrNotExist)
+	if none && o.Resume {
+		if _, err := os.Stat(o.Dir); err == nil {
+			return fmt.Errorf("there is nothing to resume: no %s, and %s is there: its training came to its end",
+				dir, o.Dir)
+		}
+		return fmt.Errorf("there is nothing to resume: no %s; run without --resume", dir)
+	}
 	probe, err := atomicdir.Create(o.Dir, o.Force)
 	if err != nil {
 		return err
 	}
 	probe.Abort()
-	dir := CheckpointDir(o.Dir)
-	_, err = os.Stat(dir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && o.Resume:
-		return fmt.Errorf("there is nothing to resume: no %s; run without --resume", dir)
-	case errors.Is(err, fs.ErrNotExist):
+	case none:
 		return nil
-	case err != nil:
-		return err
+	case missing != nil:
+		return missing
 	case !o.Resume && !o.Force:
 		return fmt.Errorf("%s holds a training that was stopped: --resume goes on with it, --force starts anew", dir)
 	case !o.Resume:

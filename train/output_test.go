@@ -57,6 +57,7 @@ func TestOutput(t *testing.T) {
 	if err := os.Mkdir(out, 0o777); err != nil {
 		t.Fatal(err)
 	}
+	refused(Output{Dir: out, Resume: true}, "its training came to its end")
 	if err := (&Output{Dir: out}).Check(); err == nil {
 		t.Error("an output that is there was not refused")
 	}

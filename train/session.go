@@ -403,5 +403,5 @@ func Plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return progress.Count(int64(n)) + " " + noun + "s"
 }

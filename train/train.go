@@ -249,8 +249,8 @@ func (t *Task) facts(b program.Backend) []Fact {
 		facts = append(facts, Fact{"plateau", fmt.Sprintf("%v after %d epochs", t.Plateau.Factor, t.Plateau.Patience)})
 	}
 	return append(facts,
-		Fact{"model", digestJSON(t.Set)},
-		Fact{"learning rates", digestJSON(t.Data.Rates)},
+		Fact{factModel, digestJSON(t.Set)},
+		Fact{factRates, digestJSON(t.Data.Rates)},
 		Fact{"rows trained on", fmt.Sprint(t.Data.Train)},
 		Fact{"rows validated on", fmt.Sprint(t.Valid)},
 		Fact{"epochs averaged", fmt.Sprint(t.Average)},

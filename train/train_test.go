@@ -237,6 +237,14 @@ func TestResumeRefusesAnotherTraining(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
+	// What follows from a setting that differs is not named beside it.
+	more := task(t, 3, .01)
+	more.Checkpoint, more.Resume = dir, true
+	more.Identity = []train.Fact{{Name: "data", Value: "xyz"}, first.Identity[1]}
+	_, err := more.Run(context.Background(), backend(t))
+	if err == nil || !strings.Contains(err.Error(), "data was abc") || strings.Contains(err.Error(), "learning rates") {
+		t.Errorf("%v, want the data alone", err)
+	}
 	// Without Resume it is replaced.
 	tk := task(t, 1, .02)
 	tk.Checkpoint = dir

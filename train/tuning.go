@@ -101,7 +101,7 @@ func (u *Tuning) Run(ctx context.Context, s *Session) (*tune.Result, error) {
 		plan = append(plan, fmt.Sprintf("%d for %s of the epochs", r.Trials, shareWords(r.Share)))
 		total += int64(r.Trials)
 	}
-	s.Note("tuning: %d trials, %s", u.Trials, strings.Join(plan, ", then "))
+	s.Note("tuning: %s, %s", Plural(u.Trials, "trial"), strings.Join(plan, ", then "))
 	if left, ok := s.Left(); ok {
 		s.tuneUntil = time.Now().Add(time.Duration(tuneShare * float64(left)))
 	}

@@ -210,7 +210,8 @@ func printTraining(w io.Writer, s *fraud.Summary) error {
 		}
 		fmt.Fprintln(w)
 	}
-	fmt.Fprintf(w, "%s: model %s, %d epochs on %d transactions (%d frauds) in %.1f s\n", s.Out, s.Version, s.Epochs, s.Rows, s.Positives, s.Seconds)
+	fmt.Fprintf(w, "%s: model %s, %s on %s (%s) in %.1f s\n", s.Out, s.Version, train.Plural(s.Epochs, "epoch"),
+		train.Plural(s.Rows, "transaction"), train.Plural(s.Positives, "fraud"), s.Seconds)
 	fmt.Fprintf(w, "alert from a probability of %.4f: %g alerts a day on %s\n", s.Threshold, s.Validation["alerts_per_day"], s.Valid)
 	if err := printFolds(w, s); err != nil {
 		return err

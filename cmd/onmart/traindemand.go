@@ -181,7 +181,8 @@ func printDemandTraining(w io.Writer, s *demand.Summary) error {
 	}
 	fmt.Fprintf(w, "%s: model %s, %d series of %d steps in %.1f s\n", s.Out, s.Version, s.Series, s.Steps, s.Seconds)
 	if s.Network {
-		fmt.Fprintf(w, "network: %d epochs on %d rows, series scaled by %s\n", s.Epochs, s.Rows, s.Scaling)
+		fmt.Fprintf(w, "network: %s on %s, series scaled by %s\n", train.Plural(s.Epochs, "epoch"),
+			train.Plural(s.Rows, "row"), s.Scaling)
 	}
 	fmt.Fprintf(w, "%s\n", s.Closed)
 	for _, class := range slices.Sorted(maps.Keys(s.Weights)) {

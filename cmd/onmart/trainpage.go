@@ -187,9 +187,13 @@ func sameRates(a, b *train.Curve) bool {
 
 // tuningSection is the trials as a table and as plots.
 func tuningSection(r *tune.Result) report.Section {
-	s := report.Section{Heading: "Trials", Text: []string{fmt.Sprintf(
-		"%d settings were tried and judged on validation rows alone. After each rung the better third went on; trial %d was the best, and the model was trained with its settings.",
-		len(r.Trials), r.Trials[0].ID)}}
+	text := "Settings were tried and judged on validation rows alone. "
+	if len(r.Rungs) > 1 {
+		text += "After each rung the better third went on. "
+	}
+	text += fmt.Sprintf("Of %s, trial %d was the best, and the model was trained with its settings.",
+		train.Plural(len(r.Trials), "trial"), r.Trials[0].ID)
+	s := report.Section{Heading: "Trials", Text: []string{text}}
 	names := settingNames(r)
 	t := report.Table{}
 	spread := slices.ContainsFunc(r.Trials, func(t tune.Trial) bool { return len(t.Folds) > 1 })

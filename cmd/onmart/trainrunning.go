@@ -169,7 +169,11 @@ func printTrials(w io.Writer, r *tune.Result, figure string) error {
 	if n := len(r.Trials) - tableRows; n > 0 {
 		fmt.Fprintf(w, "and %d more, which --json and --report list\n", n)
 	}
-	_, err := fmt.Fprintln(w, "figures of trials that went less far are of fewer epochs; trial 1 is the settings as they were given")
+	foot := "trial 1 is the settings as they were given"
+	if len(r.Rungs) > 1 {
+		foot = "figures of trials that went less far are of fewer epochs; " + foot
+	}
+	_, err := fmt.Fprintln(w, foot)
 	return err
 }
 

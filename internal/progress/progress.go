@@ -146,7 +146,11 @@ func (b *Bar) Done() {
 	}
 	b.ended = true
 	took := b.now().Sub(b.start)
-	text := fmt.Sprintf("%s: %s %s in %s", b.label, Count(b.done), b.unit, Duration(took))
+	unit := b.unit
+	if b.done == 1 {
+		unit = strings.TrimSuffix(unit, "s")
+	}
+	text := fmt.Sprintf("%s: %s %s in %s", b.label, Count(b.done), unit, Duration(took))
 	if rate := float64(b.done) / took.Seconds(); took > 0 && b.done > 0 {
 		text += fmt.Sprintf(" (%s %s/s)", Short(rate), b.unit)
 	}

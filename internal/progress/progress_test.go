@@ -39,6 +39,17 @@ import: 10,000 rows in 10.0 s (1.00k rows/s), loss 0.5
 	}
 }
 
+func TestOne(t *testing.T) {
+	var out bytes.Buffer
+	b, now := clocked(&out, 1, false, 0)
+	*now = now.Add(time.Second)
+	b.Set(1, "")
+	b.Done()
+	if want := "import: 1 row in 1.00 s (1.00 rows/s)\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
+
 func TestTerminalRedrawsOneLine(t *testing.T) {
 	var out bytes.Buffer
 	b, now := clocked(&out, 200, true, 60)

@@ -9,29 +9,17 @@ import (
 	"time"
 
 	"github.com/onmart/onmart/score/model"
-	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/traintest"
 	"github.com/onmart/onmart/train/tune"
 )
 
-// curveLosses are those of the runs, by part.
-func curveLosses(curves []train.Curve) map[string][]float64 {
-	out := map[string][]float64{}
-	for _, c := range curves {
-		for _, e := range c.Epochs {
-			out[c.Part] = append(out[c.Part], e.Loss)
-		}
-	}
-	return out
-}
-
 // A loss curve that changes is a change of the training that has to be meant.
 func TestLossCurves(t *testing.T) {
-	s, err := Train(t.Context(), quick(t, &lines{}))
-	if err != nil {
+	o := quick(t, &lines{})
+	if _, err := Train(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	traintest.LossCurves(t, "losses.json", curveLosses(s.Curves), 1e-4)
+	traintest.LossCurves(t, o.Out)
 }
 
 // Seeds are trained for each fold and for all of it, and make one artifact.
@@ -41,6 +29,7 @@ func TestSeeds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	a := traintest.Losses(t, o.Out)["fold1"]
 	o.Out, o.Seeds = filepath.Join(t.TempDir(), "two"), 2
 	two, err := Train(t.Context(), o)
 	if err != nil {
@@ -50,15 +39,18 @@ func TestSeeds(t *testing.T) {
 		t.Errorf("%d and %d runs", len(one.Curves), len(two.Curves))
 	}
 	// The first seed's runs are those of a training with that seed alone.
-	if a, b := curveLosses(one.Curves)["fold1"], curveLosses(two.Curves)["fold1-seed1"]; !reflect.DeepEqual(a, b) || len(a) == 0 {
+	b := traintest.Losses(t, o.Out)["fold1-seed1"]
+	if !reflect.DeepEqual(a, b) || len(a) == 0 {
 		t.Errorf("%v and %v", a, b)
 	}
-	a, err := model.Open(o.Out)
+	made, err := model.Open(o.Out)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := a.Manifest().Settings["seeds"]; got != "2" || len(a.Program().Params) == 0 || !strings.HasPrefix(a.Program().Params[0].Name, "seed1/") {
-		t.Errorf("seeds %q, %v", got, a.Program().Params)
+	params := made.Program().Params
+	if got := made.Manifest().Settings["seeds"]; got != "2" || len(params) == 0 ||
+		!strings.HasPrefix(params[0].Name, "seed1/") {
+		t.Errorf("seeds %q, %v", got, params)
 	}
 	if reflect.DeepEqual(two.Validation, one.Validation) {
 		t.Error("the second seed has no say")

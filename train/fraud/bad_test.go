@@ -78,6 +78,17 @@ func TestBadValues(t *testing.T) {
 	}
 }
 
+// TestOneClassInAllThereIs: where no range was given, the one that there is stands in the error.
+func TestOneClassInAllThereIs(t *testing.T) {
+	o := small(t, &notes{})
+	o.Source = altered(t, func(b *datasets.Batch) { clear(b.Column(datasets.IsFraud).Ints) })
+	o.Train = datasets.Range{}
+	_, err := Train(t.Context(), o)
+	if err == nil || !strings.HasPrefix(err.Error(), "all of 2026-") {
+		t.Error(err)
+	}
+}
+
 // TestValuesThatAreNoNumbers: our own writer stores none, but a data set may come from elsewhere.
 func TestValuesThatAreNoNumbers(t *testing.T) {
 	source := mockSource(t)
@@ -123,6 +134,11 @@ func TestDivergingRates(t *testing.T) {
 	_, err := Train(t.Context(), o)
 	if err == nil || !strings.Contains(err.Error(), "the training diverged; ") && !strings.Contains(err.Error(), "learned nothing") {
 		t.Errorf("a rate of 1e6: %v", err)
+	}
+	// A gradient changes a weight by .1 at most. Decay would be added after the clipping.
+	o.Config.ClipNorm, o.Config.WeightDecay = 1e-7, 0
+	if _, err := Train(t.Context(), o); err != nil {
+		t.Errorf("a rate of 1e6 and clipped gradients: %v", err)
 	}
 }
 

@@ -78,7 +78,8 @@ func platt(z []float64, y []bool) (a, b float64, err error) {
 		}
 	}
 	if !(a > 0) {
-		return 0, 0, errors.New("on the validation rows greater scores do not go with more frauds: the model has learned nothing that holds there; take a longer --train, or another --valid")
+		return 0, 0, errors.New("on the validation rows greater scores do not go with more frauds: " +
+			"the model has learned nothing that holds there; take a longer --train or another --valid, or more epochs (--set epochs=N)")
 	}
 	return a, b, nil
 }

@@ -17,9 +17,10 @@ type fold struct {
 
 // FoldSummary is a fold for --json, with the figures of the network that was trained on its part.
 type FoldSummary struct {
-	Fit        string             `json:"fit"`
-	Valid      string             `json:"valid"`
-	Epoch      int                `json:"epoch"` // the best one there
+	Fit   string `json:"fit"`
+	Valid string `json:"valid"`
+	// Epoch is the best one there, of all seeds together. Validation is of each network at its own best one.
+	Epoch      int                `json:"epoch"`
 	Validation map[string]float64 `json:"validation"`
 }
 

@@ -188,7 +188,11 @@ func (t *trainer) load(ctx context.Context) error {
 	if n := t.rows.Unlabelled(); n > 0 {
 		t.Note("%s of %s rows have no label and count as no fraud", progress.Count(int64(n)), progress.Count(int64(t.rows.Len())))
 	}
-	if err := checkClasses("--train "+t.Train.String(), t.rows); err != nil {
+	what := "--train " + t.Train.String()
+	if t.Train == (datasets.Range{}) { // no --train was given
+		what = "all of " + t.span.String()
+	}
+	if err := checkClasses(what, t.rows); err != nil {
 		return err
 	}
 	if t.Valid == nil {

@@ -10,30 +10,18 @@ import (
 
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/score/model/recommender"
-	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/cpu"
 	"github.com/onmart/onmart/train/traintest"
 	"github.com/onmart/onmart/train/tune"
 )
 
-// curveLosses are those of the runs, by part.
-func curveLosses(curves []train.Curve) map[string][]float64 {
-	out := map[string][]float64{}
-	for _, c := range curves {
-		for _, e := range c.Epochs {
-			out[c.Part] = append(out[c.Part], e.Loss)
-		}
-	}
-	return out
-}
-
 // A loss curve that changes is a change of the training that has to be meant.
 func TestLossCurves(t *testing.T) {
-	s, err := Train(t.Context(), options(t, source(t, shop(30, 24, 90)), small()))
-	if err != nil {
+	o := options(t, source(t, shop(30, 24, 90)), small())
+	if _, err := Train(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	traintest.LossCurves(t, "losses.json", curveLosses(s.Curves), 1e-4)
+	traintest.LossCurves(t, o.Out)
 }
 
 // The vectors of an ensemble give the mean of its members' inner products.

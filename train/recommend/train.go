@@ -187,16 +187,16 @@ func (t *trainer) load(ctx context.Context) error {
 	if n := t.history.Returns; n > 0 {
 		t.Note("%s rows of goods that were taken back are no purchases", progress.Count(int64(n)))
 	}
-	if l.Items == 1 {
-		return fmt.Errorf("--train %s: a single item (%s) was sold: there is nothing to choose between", t.Train,
-			t.history.Items.Name(0))
-	}
 	last := l.Time[len(l.Time)-1]
 	if to > last+366*microDay {
 		// No end was given, or one long after the last purchase: the second after that one, which people can read.
 		to = last/datasets.Second*datasets.Second + datasets.Second
 	}
 	t.span = datasets.Range{From: l.Time[0], To: to}
+	if l.Items == 1 {
+		return fmt.Errorf("--train %s: a single item (%s) was sold: there is nothing to choose between", t.span,
+			t.history.Items.Name(0))
+	}
 	return nil
 }
 

@@ -2,7 +2,6 @@ package traintest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"math"
 	"os"
@@ -243,42 +242,4 @@ func (b Blind) Compile(s *program.Set) (program.Exec, error) {
 func (e blindExec) Run(_, _ int, slots []float64) error {
 	slots[0] = math.NaN()
 	return nil
-}
-
-// LossCurves holds the losses of a training's runs, by part, to those in the golden file of that name: each within a share
-// tolerance of its value. The tolerance is for what may differ between processors: math.Exp and math.Log1p in the last
-// digit of float64, through as many steps as there are.
-func LossCurves(t testing.TB, name string, got map[string][]float64, tolerance float64) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if testkit.Update() {
-		b, err := json.MarshalIndent(got, "", " ")
-		if err != nil {
-			t.Fatal(err)
-		}
-		testkit.GoldenFile(t, path, append(b, '\n'))
-		return
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatalf("%v; go test -update writes it", err)
-	}
-	var want map[string][]float64
-	if err := json.Unmarshal(b, &want); err != nil {
-		t.Fatal(err)
-	}
-	for part, losses := range want {
-		if len(got[part]) != len(losses) {
-			t.Errorf("%s: %d epochs, want %d: %v", part, len(got[part]), len(losses), got[part])
-			continue
-		}
-		for i, w := range losses {
-			if g := got[part][i]; !(math.Abs(g-w) <= tolerance*math.Abs(w)) {
-				t.Errorf("%s: loss %v in epoch %d, want %v", part, g, i+1, w)
-			}
-		}
-	}
-	if len(got) != len(want) {
-		t.Errorf("%d runs, want %d", len(got), len(want))
-	}
 }
