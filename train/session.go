@@ -73,14 +73,19 @@ const (
 	EndedBudget   = "max_time" // no further epoch fitted
 )
 
+// Mute puts what does nothing in the place of a nil Note and a nil Bar.
+func Mute(note *func(format string, args ...any), bar *func(label string, total int64, unit string) *progress.Bar) {
+	if *note == nil {
+		*note = func(string, ...any) {}
+	}
+	if *bar == nil {
+		*bar = func(string, int64, string) *progress.Bar { return nil }
+	}
+}
+
 // Begin opens the log and writes what the run is: value marshals to an object of its settings.
 func (s *Session) Begin(value any) error {
-	if s.Note == nil {
-		s.Note = func(string, ...any) {}
-	}
-	if s.Bar == nil {
-		s.Bar = func(string, int64, string) *progress.Bar { return nil }
-	}
+	Mute(&s.Note, &s.Bar)
 	if s.Log == "" {
 		return nil
 	}

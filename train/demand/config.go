@@ -13,11 +13,11 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// Auto leaves a setting to the data.
-const Auto = "auto"
+// auto leaves a setting to the data.
+const auto = "auto"
 
 // Config is everything about a training that is not data. DefaultConfig has the defaults, Set changes them by name.
-// Where a field says so, a value of 0 or Auto takes what suits the panel.
+// Where a field says so, a value of 0 or "auto" takes what suits the panel.
 type Config struct {
 	Network    bool    // train a network; without it only classical methods are combined
 	Hidden     []int   // widths of the hidden layers; nil: by the scaling
@@ -41,7 +41,7 @@ func DefaultConfig() Config {
 	return Config{
 		Network: true, Activation: "silu", Dropout: .1, Towers: 2, Batch: 512, Optim: train.DefaultOptim(2e-3),
 		ValueWeight: .5,
-		Scaling:     Auto, Point: Auto, Folds: 3, Levels: forecast.DefaultLevels(),
+		Scaling:     auto, Point: auto, Folds: 3, Levels: forecast.DefaultLevels(),
 	}
 }
 
@@ -60,7 +60,7 @@ func (c Config) resolved(d *forecaster.Design) Config {
 	if c.Rows == 0 {
 		c.Rows = pickInt(ratio, 400_000, 80_000)
 	}
-	if c.Point == Auto {
+	if c.Point == auto {
 		c.Point = forecaster.PointMedian
 		if ratio {
 			c.Point = forecaster.PointMean
@@ -150,11 +150,11 @@ func Settings() []Setting {
 		train.Choice(
 			"scaling",
 			"of series: ratio for counts with zeros, shift for others",
-			[]string{Auto, forecaster.Ratio, forecaster.Shift},
+			[]string{auto, forecaster.Ratio, forecaster.Shift},
 			func(c *Config) *string { return &c.Scaling },
 		),
 		train.Choice("point", "what the forecast itself is: the mean (least squared error) or the median (least absolute error)",
-			[]string{Auto, forecaster.PointMean, forecaster.PointMedian}, func(c *Config) *string { return &c.Point }),
+			[]string{auto, forecaster.PointMean, forecaster.PointMedian}, func(c *Config) *string { return &c.Point }),
 		train.Count(
 			"folds",
 			"rolling windows that the combination is weighted on",
@@ -175,7 +175,7 @@ func Settings() []Setting {
 
 func list[T any](xs []T, text func(T) string) string {
 	if xs == nil {
-		return Auto
+		return auto
 	}
 	s := make([]string, len(xs))
 	for i, x := range xs {
@@ -192,7 +192,7 @@ const (
 )
 
 func widths(v string) ([]int, error) {
-	if v == Auto {
+	if v == auto {
 		return nil, nil
 	}
 	parts := strings.Split(v, ",")
@@ -208,7 +208,7 @@ func widths(v string) ([]int, error) {
 }
 
 func members(v string) ([]string, error) {
-	if v == Auto {
+	if v == auto {
 		return nil, nil
 	}
 	var out []string

@@ -41,7 +41,7 @@ type Options struct {
 	Train       datasets.Range
 	Valid, Test *datasets.Range
 
-	Horizon int // steps; 0 takes DefaultHorizon of the step
+	Horizon int // steps; 0 takes what is usual for the step: 48 hours, 28 days or 13 weeks
 	Config  Config
 	Seed    uint64
 	Threads int
@@ -56,8 +56,8 @@ type Options struct {
 	Explain func(*program.Set, program.Data)
 }
 
-// DefaultHorizon is what is forecast where no horizon is given: two days of hours, four weeks of days, a quarter.
-func DefaultHorizon(s forecast.Step) int {
+// defaultHorizon is what is forecast where no horizon is given: two days of hours, four weeks of days, a quarter.
+func defaultHorizon(s forecast.Step) int {
 	switch s {
 	case forecast.Hour:
 		return 48
@@ -164,12 +164,7 @@ func Plan(ctx context.Context, o Options) (*program.Set, program.Data, error) {
 
 func newTrainer(ctx context.Context, o Options) (*trainer, error) {
 	t := &trainer{Options: o, start: time.Now()}
-	if t.Note == nil {
-		t.Note = func(string, ...any) {}
-	}
-	if t.Bar == nil {
-		t.Bar = func(string, int64, string) *progress.Bar { return nil }
-	}
+	train.Mute(&t.Note, &t.Bar)
 	if err := t.load(ctx); err != nil {
 		return nil, err
 	}
@@ -266,7 +261,7 @@ const (
 func (t *trainer) plan() error {
 	p := t.learned
 	if t.Horizon == 0 {
-		t.Horizon = DefaultHorizon(p.Step)
+		t.Horizon = defaultHorizon(p.Step)
 	}
 	if t.Horizon < 1 || t.Horizon > forecaster.MaxHorizon {
 		return fmt.Errorf("--horizon %d: want 1 to %d", t.Horizon, forecaster.MaxHorizon)
@@ -289,7 +284,7 @@ func (t *trainer) plan() error {
 	}
 	t.closed = forecast.FindClosed(p)
 	zeros, negative := t.zeros()
-	if d.Scaling == Auto {
+	if d.Scaling == auto {
 		d.Scaling = forecaster.Shift
 		if zeros > zerosShare && !negative {
 			d.Scaling = forecaster.Ratio

@@ -32,8 +32,8 @@ type Protocol struct {
 // Known is when each card was first defrauded, from the start of training on.
 type Known struct{ first map[string]int64 }
 
-// NewKnown collects the frauds of the rows; From is the start of training.
-func NewKnown(rows *Rows, r datasets.Range) *Known {
+// newKnown collects the frauds of the rows; From is the start of training.
+func newKnown(rows *Rows, r datasets.Range) *Known {
 	k := &Known{first: map[string]int64{}}
 	for i, y := range rows.Y {
 		if !y || !r.Contains(rows.Time[i]) {

@@ -34,7 +34,7 @@ func TestKnownCardsLeaveByTheBook(t *testing.T) {
 	// Training starts on day 10 and lasts 7 days; delay 7 d. Card 0 is defrauded before training, 1 in
 	// it, 2 on its last day, 3 on the day after, 4 never.
 	history := makeRows([][3]int{{9, 0, 1}, {10, 1, 1}, {16, 2, 1}, {17, 3, 1}, {18, 3, 1}, {16, 4, 0}})
-	known := NewKnown(history, datasets.Range{From: day0 + 10*datasets.Day, To: day0 + 100*datasets.Day})
+	known := newKnown(history, datasets.Range{From: day0 + 10*datasets.Day, To: day0 + 100*datasets.Day})
 	var list [][3]int
 	for d := 23; d <= 26; d++ {
 		for c := range 5 {

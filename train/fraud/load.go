@@ -33,5 +33,5 @@ func LoadKnown(ctx context.Context, d *datasets.Dataset, r datasets.Range, threa
 	if err != nil {
 		return nil, err
 	}
-	return NewKnown(rows, r), nil
+	return newKnown(rows, r), nil
 }

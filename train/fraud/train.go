@@ -133,12 +133,7 @@ func Train(ctx context.Context, o Options) (*Summary, error) {
 
 func newTrainer(o Options) *trainer {
 	t := &trainer{Options: o, start: time.Now(), features: o.Source.Plan.Features()}
-	if t.Note == nil {
-		t.Note = func(string, ...any) {}
-	}
-	if t.Bar == nil {
-		t.Bar = func(string, int64, string) *progress.Bar { return nil }
-	}
+	train.Mute(&t.Note, &t.Bar)
 	for _, f := range t.features {
 		t.names, t.log = append(t.names, f.Name), append(t.log, f.Log && o.Config.Log)
 	}

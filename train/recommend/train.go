@@ -142,12 +142,7 @@ func Plan(ctx context.Context, o Options) (*program.Set, program.Data, error) {
 
 func newTrainer(ctx context.Context, o Options) (*trainer, error) {
 	t := &trainer{Options: o, start: time.Now()}
-	if t.Note == nil {
-		t.Note = func(string, ...any) {}
-	}
-	if t.Bar == nil {
-		t.Bar = func(string, int64, string) *progress.Bar { return nil }
-	}
+	train.Mute(&t.Note, &t.Bar)
 	if err := t.load(ctx); err != nil {
 		return nil, err
 	}
