@@ -86,15 +86,9 @@ type Decoder struct {
 // a mapped column that it lacks, or a delimiter that is not the mapping's, is an error that says what was
 // found. An empty stream is an error for CSV, and no events for JSON lines.
 func (m *Mapping) NewDecoder(r io.Reader, file string, f Format) (*Decoder, error) {
-	if m.wide != nil {
-		return nil, fmt.Errorf("%s is for files with a series on each row, which are imported: single events need a mapping of their columns", m.name)
-	}
-	d := &Decoder{m: m, file: file, format: f, clock: newClock(m.loc)}
-	for i := range m.columns {
-		d.columns = append(d.columns, binding{column: &m.columns[i], src: -1, own: -1})
-	}
-	for i := range m.logExtra {
-		d.columns = append(d.columns, binding{column: &m.logExtra[i], src: -1, own: -1})
+	d, err := m.newDecoder(file, f)
+	if err != nil {
+		return nil, err
 	}
 	switch f {
 	case CSV:
@@ -107,6 +101,21 @@ func (m *Mapping) NewDecoder(r io.Reader, file string, f Format) (*Decoder, erro
 		d.nameCells()
 	default:
 		return nil, fmt.Errorf("%s: format %q: want csv or jsonl", file, f)
+	}
+	return d, nil
+}
+
+// newDecoder makes a decoder that has nothing to read from.
+func (m *Mapping) newDecoder(file string, f Format) (*Decoder, error) {
+	if m.wide != nil {
+		return nil, fmt.Errorf("%s is for files with a series on each row, which are imported: single events need a mapping of their columns", m.name)
+	}
+	d := &Decoder{m: m, file: file, format: f, clock: newClock(m.loc)}
+	for i := range m.columns {
+		d.columns = append(d.columns, binding{column: &m.columns[i], src: -1, own: -1})
+	}
+	for i := range m.logExtra {
+		d.columns = append(d.columns, binding{column: &m.logExtra[i], src: -1, own: -1})
 	}
 	return d, nil
 }

@@ -125,7 +125,7 @@ func (other) Restore(io.Reader) error    { return nil }
 func TestFollowerFails(t *testing.T) {
 	a := modeltest.Artifact(t)
 	s := newScorer(t, a, score.Options{Followers: following(a, &tally{fail: errors.New("broken")})})
-	ev := score.Events{Source: "x", Rows: datasets.NewBatch(mapping(t).LogSchema(), 1), Positions: []int64{1}}
+	ev := score.Events{Sources: []string{"x"}, Rows: datasets.NewBatch(mapping(t).LogSchema(), 1), Positions: []int64{1}}
 	d, err := mapping(t).NewDecoder(strings.NewReader(cards(1, 1, true)[0]), "x", datasets.JSONL)
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +176,7 @@ func TestFollowersSeeTheirColumns(t *testing.T) {
 				c.Ints = []int64{start + int64(n)}
 			}
 		}
-		if _, _, err := s.Process(score.Events{Source: "x", Rows: rows, Positions: []int64{int64(n)}}, nil); err != nil {
+		if _, _, err := s.Process(score.Events{Sources: []string{"x"}, Rows: rows, Positions: []int64{int64(n)}}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

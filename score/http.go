@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -161,7 +162,7 @@ func (h *Server) decode(w http.ResponseWriter, r *http.Request, labels bool) (Ev
 		}
 		return Events{}, false
 	}
-	ev := Events{Source: httpSource, Rows: datasets.NewBatch(h.mapping.LogSchema(), 1)}
+	ev := Events{Sources: []string{httpSource}, Rows: datasets.NewBatch(h.mapping.LogSchema(), 1)}
 	d, err := h.mapping.NewDecoder(bytes.NewReader(body), httpSource, datasets.JSONL)
 	if err != nil {
 		httpError(w, http.StatusBadRequest, err.Error())
@@ -173,7 +174,10 @@ func (h *Server) decode(w http.ResponseWriter, r *http.Request, labels bool) (Ev
 	for {
 		_, err := d.Next(ev.Rows, 1024)
 		ev.Positions = append(ev.Positions, d.Lines()...)
-		ev.Rejects = append(ev.Rejects, d.Rejects()...)
+		for _, r := range d.Rejects() {
+			before, _ := slices.BinarySearch(ev.Positions, r.Line)
+			ev.Rejects = append(ev.Rejects, Reject{Reject: r, Before: int32(before)})
+		}
 		if err == io.EOF {
 			break
 		}

@@ -62,7 +62,7 @@ func (r *Recorder) Close() error {
 // Abort removes what was written.
 func (r *Recorder) Abort() { r.w.Abort() }
 
-func (r *Recorder) write(b *datasets.Batch, status []features.Status, rejects []datasets.Reject) error {
+func (r *Recorder) write(b *datasets.Batch, status []features.Status, rejects []Reject) error {
 	log := datasets.NewBatch(r.schema, b.N)
 	for i := range b.N {
 		if status[i] == features.Duplicate {
@@ -81,7 +81,7 @@ func (r *Recorder) write(b *datasets.Batch, status []features.Status, rejects []
 		}
 	}
 	for i := range rejects {
-		if err := r.reject(&rejects[i]); err != nil {
+		if err := r.reject(&rejects[i].Reject); err != nil {
 			return err
 		}
 	}

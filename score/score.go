@@ -9,12 +9,10 @@
 package score
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,14 +57,34 @@ type Options struct {
 	Record *Recorder
 }
 
-// Events is a piece of a source's log: rows of the scorer's schema with the position of each, and what could
-// not be read between them. Positions ascend.
+// Events is a piece of the log: rows of the scorer's schema in the order in which they are to be folded, of one source or
+// of several that were merged, and what could not be read between them. The positions of a source ascend.
 type Events struct {
-	Source    string
-	Rows      *datasets.Batch
-	Positions []int64
-	Rejects   []datasets.Reject
+	Sources   []string        // their names
+	Rows      *datasets.Batch // may have columns beyond the schema's mapping, such as seq
+	From      []int32         // by row: its source; nil: all are of the first
+	Positions []int64         // by row: its position in its source
+	Rejects   []Reject        // in the order of Before
+	Raw       [][]byte        // by row: the event as it came; nil where no output repeats it
 }
+
+// Reject is an event that could not be read.
+type Reject struct {
+	datasets.Reject
+	From   int32 // its source
+	Before int32 // it stands before this row
+}
+
+// source is the name of a row's source.
+func (ev *Events) source(row int) string {
+	if ev.From == nil {
+		return ev.Sources[0]
+	}
+	return ev.Sources[ev.From[row]]
+}
+
+// where names the sources in a message.
+func (ev *Events) where() string { return strings.Join(ev.Sources, ", ") }
 
 // Counts of a Scorer since it was made.
 type Counts struct {
@@ -286,7 +304,7 @@ func (s *Scorer) Process(ev Events, dst []byte) ([]byte, Counts, error) {
 	s.counts = Counts{}
 	out, err := s.process(ev, dst)
 	if err != nil {
-		s.failed = fmt.Errorf("%s: the scorer stopped: %w; restart it from its last saved state", ev.Source, err)
+		s.failed = fmt.Errorf("%s: the scorer stopped: %w; restart it from its last saved state", ev.where(), err)
 		return dst, Counts{}, s.failed
 	}
 	s.metrics.observe(time.Since(start))
@@ -296,8 +314,9 @@ func (s *Scorer) Process(ev Events, dst []byte) ([]byte, Counts, error) {
 }
 
 func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
-	ev = s.possible(ev)
-	rows, pos := s.inRange(ev.Rows, ev.Positions)
+	s.advance(&ev)
+	ev = s.inRange(s.possible(ev))
+	rows := ev.Rows
 	if err := s.engine.Process(rows, &s.rows); err != nil {
 		return nil, err
 	}
@@ -320,8 +339,8 @@ func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
 	}
 	rejects, k := ev.Rejects, 0
 	for i := range rows.N {
-		for len(rejects) > 0 && rejects[0].Line < pos[i] {
-			dst = s.appendReject(dst, ev.Source, &rejects[0])
+		for len(rejects) > 0 && int(rejects[0].Before) <= i {
+			dst = s.appendReject(dst, &ev, &rejects[0])
 			rejects = rejects[1:]
 		}
 		switch s.rows.Status[i] {
@@ -329,22 +348,19 @@ func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
 			if s.predictor == nil {
 				continue
 			}
-			dst = s.appendScore(dst, ev.Source, rows, i, pos[i], k, scores[k])
+			dst = s.appendScore(dst, &ev, i, k, scores[k])
 			k++
 		case features.Duplicate:
 			s.counts.Duplicates++
-			dst = s.appendDuplicate(dst, ev.Source, rows, i, pos[i])
+			dst = s.appendDuplicate(dst, &ev, i)
 		case features.Invalid:
 			column, reason := s.plan.Fault(rows, i)
-			s.counts.Rejected++
-			dst = appendError(dst, ev.Source, pos[i], column, reason)
+			dst = s.appendRefused(dst, &ev, i, column, reason)
 		case features.LateSkipped:
-			s.counts.Rejected++
-			dst = appendError(dst, ev.Source, pos[i], datasets.TransDatetime,
+			dst = s.appendRefused(dst, &ev, i, datasets.TransDatetime,
 				"is further behind the newest event than the lateness of the features, which leave such events out")
 		case features.FutureEvent:
-			s.counts.Rejected++
-			dst = appendError(dst, ev.Source, pos[i], datasets.TransDatetime,
+			dst = s.appendRefused(dst, &ev, i, datasets.TransDatetime,
 				"is too far ahead of all events before it to be believed; a second one of about that time would be")
 		case features.LabelApplied:
 			s.counts.Labels++
@@ -357,17 +373,31 @@ func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
 		}
 	}
 	for i := range rejects {
-		dst = s.appendReject(dst, ev.Source, &rejects[i])
+		dst = s.appendReject(dst, &ev, &rejects[i])
 	}
-	next := s.positions[ev.Source]
-	if n := len(ev.Positions); n > 0 {
-		next = max(next, ev.Positions[n-1]+1)
-	}
-	if n := len(ev.Rejects); n > 0 {
-		next = max(next, ev.Rejects[n-1].Line+1)
-	}
-	s.positions[ev.Source] = next
 	return dst, nil
+}
+
+// advance notes that all positions of a piece were handed over.
+func (s *Scorer) advance(ev *Events) {
+	if ev.From == nil && len(ev.Positions) > 0 {
+		s.passed(ev.Sources[0], ev.Positions[len(ev.Positions)-1])
+	} else if ev.From != nil {
+		last := make([]int64, len(ev.Sources))
+		for i, from := range ev.From {
+			last[from] = ev.Positions[i] + 1
+		}
+		for i, next := range last {
+			s.passed(ev.Sources[i], next-1)
+		}
+	}
+	for i := range ev.Rejects {
+		s.passed(ev.Sources[ev.Rejects[i].From], ev.Rejects[i].Line)
+	}
+}
+
+func (s *Scorer) passed(source string, position int64) {
+	s.positions[source] = max(s.positions[source], position+1)
 }
 
 // An event that is both more than clockError ahead of this machine's clock and more than maxGap ahead of every
@@ -384,65 +414,91 @@ func (s *Scorer) possible(ev Events) Events {
 	watermark := s.engine.Watermark()
 	now := s.o.Now().UnixMicro() + clockError
 	times := ev.Rows.Columns[s.time]
-	var bad []int
-	for i := range ev.Rows.N {
+	bad := func(i int) bool {
 		t := times.Ints[i]
 		switch {
 		case times.IsNull(i): // a label
 		case t > now && watermark != math.MinInt64 && t-maxGap > watermark:
-			bad = append(bad, i)
+			return true
 		default:
 			watermark = max(watermark, t)
 		}
+		return false
 	}
-	if bad == nil {
-		return ev
-	}
-	out := Events{Source: ev.Source, Rows: datasets.NewBatch(ev.Rows.Schema, ev.Rows.N-len(bad)), Rejects: slices.Clone(ev.Rejects)}
-	for i := range ev.Rows.N {
-		if len(bad) == 0 || bad[0] != i {
-			appendRow(out.Rows, ev.Rows, i)
-			out.Positions = append(out.Positions, ev.Positions[i])
-			continue
-		}
-		bad = bad[1:]
-		out.Rejects = append(out.Rejects, datasets.Reject{File: ev.Source, Line: ev.Positions[i], Column: datasets.TransDatetime,
-			Reason: fmt.Sprintf("%s has not come yet, and no event so far is within 30 days of it; it would end every window", datasets.FormatTime(times.Ints[i]))})
-	}
-	slices.SortStableFunc(out.Rejects, func(a, b datasets.Reject) int { return cmp.Compare(a.Line, b.Line) })
-	return out
+	return ev.without(bad, func(i int) *Reject {
+		return &Reject{Reject: datasets.Reject{File: ev.source(i), Line: ev.Positions[i], Column: datasets.TransDatetime,
+			Reason: fmt.Sprintf("%s has not come yet, and no event so far is within 30 days of it; it would end every window",
+				datasets.FormatTime(times.Ints[i]))}}
+	})
 }
 
 // inRange drops the events outside Options.Range; labels stay, since they belong to transactions of any time.
-func (s *Scorer) inRange(b *datasets.Batch, pos []int64) (*datasets.Batch, []int64) {
+func (s *Scorer) inRange(ev Events) Events {
 	if s.o.Range == (datasets.Range{}) {
-		return b, pos
+		return ev
 	}
-	times := b.Columns[s.time]
-	keep := make([]int, 0, b.N)
-	for i := range b.N {
-		if times.IsNull(i) || s.o.Range.Contains(times.Ints[i]) {
-			keep = append(keep, i)
-		}
-	}
-	if len(keep) == b.N {
-		return b, pos
-	}
-	s.counts.Skipped += int64(b.N - len(keep))
-	kept := datasets.NewBatch(b.Schema, len(keep))
-	p := make([]int64, len(keep))
-	for k, i := range keep {
-		appendRow(kept, b, i)
-		p[k] = pos[i]
-	}
-	return kept, p
+	times := ev.Rows.Columns[s.time]
+	kept := ev.without(func(i int) bool { return !times.IsNull(i) && !s.o.Range.Contains(times.Ints[i]) }, nil)
+	s.counts.Skipped += int64(ev.Rows.N - kept.Rows.N)
+	return kept
 }
 
-func (s *Scorer) appendScore(dst []byte, source string, b *datasets.Batch, row int, pos int64, k int, score float64) []byte {
+// without is the events but for the bad rows, each asked for once and in order, in whose place stand the rejects of
+// them, if there are to be any. Where none is bad it is the events themselves.
+func (ev Events) without(bad func(row int) bool, reject func(row int) *Reject) Events {
+	var drop []bool
+	for i := range ev.Rows.N {
+		if bad(i) {
+			if drop == nil {
+				drop = make([]bool, ev.Rows.N)
+			}
+			drop[i] = true
+		}
+	}
+	if drop == nil {
+		return ev
+	}
+	out := Events{Sources: ev.Sources, Rows: datasets.NewBatch(ev.Rows.Schema, ev.Rows.N)}
+	rejects := ev.Rejects
+	standing := func(until int) {
+		for len(rejects) > 0 && int(rejects[0].Before) <= until {
+			r := rejects[0]
+			r.Before = int32(out.Rows.N)
+			out.Rejects, rejects = append(out.Rejects, r), rejects[1:]
+		}
+	}
+	for i := range ev.Rows.N {
+		standing(i)
+		if drop[i] {
+			if reject != nil {
+				r := reject(i)
+				r.Before = int32(out.Rows.N)
+				if ev.From != nil {
+					r.From = ev.From[i]
+				}
+				out.Rejects = append(out.Rejects, *r)
+			}
+			continue
+		}
+		appendRow(out.Rows, ev.Rows, i)
+		out.Positions = append(out.Positions, ev.Positions[i])
+		if ev.From != nil {
+			out.From = append(out.From, ev.From[i])
+		}
+		if ev.Raw != nil {
+			out.Raw = append(out.Raw, ev.Raw[i])
+		}
+	}
+	standing(ev.Rows.N)
+	return out
+}
+
+func (s *Scorer) appendScore(dst []byte, ev *Events, row, k int, score float64) []byte {
+	b := ev.Rows
 	alert := score >= s.threshold
 	s.counts.Scored++
 	dst = append(dst, `{"score_id":"`...)
-	dst = s.appendID(dst, source, b, row, pos)
+	dst = s.appendID(dst, ev, row)
 	dst = append(dst, '"')
 	for _, c := range s.echo {
 		f := &b.Schema.Fields[c]
@@ -504,7 +560,8 @@ func (s *Scorer) appendScore(dst []byte, source string, b *datasets.Batch, row i
 }
 
 // appendID writes the caller's event id, or a digest that a replay of the same source gives again.
-func (s *Scorer) appendID(dst []byte, source string, b *datasets.Batch, row int, pos int64) []byte {
+func (s *Scorer) appendID(dst []byte, ev *Events, row int) []byte {
+	b := ev.Rows
 	if s.eventID >= 0 && !b.Columns[s.eventID].IsNull(row) {
 		q := appendString(nil, b.Columns[s.eventID].Strings[row])
 		return append(dst, q[1:len(q)-1]...)
@@ -514,21 +571,28 @@ func (s *Scorer) appendID(dst []byte, source string, b *datasets.Batch, row int,
 	key = append(key, 0)
 	key = append(key, s.task...)
 	key = append(key, 0)
-	key = append(key, source...)
+	key = append(key, ev.source(row)...)
 	key = append(key, 0)
-	key = strconv.AppendInt(key, pos, 10)
+	key = strconv.AppendInt(key, ev.Positions[row], 10)
 	sum := sha256.Sum256(key)
 	return hex.AppendEncode(dst, sum[:16])
 }
 
-func (s *Scorer) appendReject(dst []byte, source string, r *datasets.Reject) []byte {
+func (s *Scorer) appendReject(dst []byte, ev *Events, r *Reject) []byte {
 	s.counts.Rejected++
-	return appendError(dst, source, r.Line, r.Column, r.Reason)
+	return appendError(dst, ev.Sources[r.From], r.Line, r.Column, r.Reason)
 }
 
-func (s *Scorer) appendDuplicate(dst []byte, source string, b *datasets.Batch, row int, pos int64) []byte {
+// appendRefused is of a row that was decoded, and not folded.
+func (s *Scorer) appendRefused(dst []byte, ev *Events, row int, column, reason string) []byte {
+	s.counts.Rejected++
+	return appendError(dst, ev.source(row), ev.Positions[row], column, reason)
+}
+
+func (s *Scorer) appendDuplicate(dst []byte, ev *Events, row int) []byte {
+	b := ev.Rows
 	c := b.Schema.Index(datasets.TransID)
 	id := appendValue(nil, &b.Schema.Fields[c], &b.Columns[c], row)
-	return appendError(dst, source, pos, datasets.TransID,
+	return appendError(dst, ev.source(row), ev.Positions[row], datasets.TransID,
 		fmt.Sprintf("transaction %s was scored before; it is not counted again", id))
 }

@@ -116,7 +116,7 @@ func (f *File) Next(ctx context.Context, limit int) (score.Events, error) {
 		if err := ctx.Err(); err != nil {
 			return score.Events{}, err
 		}
-		ev := score.Events{Source: f.name, Rows: datasets.NewBatch(f.schema, limit)}
+		ev := score.Events{Sources: []string{f.name}, Rows: datasets.NewBatch(f.schema, limit)}
 		_, err := f.decoder.Next(ev.Rows, limit)
 		lines, rejects := f.decoder.Lines(), f.decoder.Rejects()
 		if n := len(lines); n > 0 {
@@ -132,17 +132,22 @@ func (f *File) Next(ctx context.Context, limit int) (score.Events, error) {
 		for i, l := range lines {
 			ev.Positions[i] = f.base + l
 		}
-		for _, r := range rejects {
-			if r.Line += f.base; r.Line >= f.after {
-				ev.Rejects = append(ev.Rejects, r)
-			}
-		}
 		skip := 0
 		for skip < len(ev.Positions) && ev.Positions[skip] < f.after {
 			skip++
 		}
 		if skip > 0 {
 			ev.Rows, ev.Positions = ev.Rows.Slice(skip, ev.Rows.N), ev.Positions[skip:]
+		}
+		before := 0
+		for _, r := range rejects {
+			if r.Line += f.base; r.Line < f.after {
+				continue
+			}
+			for before < len(ev.Positions) && ev.Positions[before] < r.Line {
+				before++
+			}
+			ev.Rejects = append(ev.Rejects, score.Reject{Reject: r, Before: int32(before)})
 		}
 		if err != nil || ev.Rows.N+len(ev.Rejects) > 0 {
 			return ev, err
