@@ -66,6 +66,7 @@ type Events struct {
 	Positions []int64         // by row: its position in its source
 	Rejects   []Reject        // in the order of Before
 	Raw       [][]byte        // by row: the event as it came; nil where no output repeats it
+	Keys      [][]byte        // by row: the key that it came with, for its line; nil where there are none
 }
 
 // Reject is an event that could not be read.
@@ -73,6 +74,37 @@ type Reject struct {
 	datasets.Reject
 	From   int32 // its source
 	Before int32 // it stands before this row
+	Raw    []byte
+	Key    []byte
+}
+
+// Lines are what a piece of the log gives, in the order of its rows: JSON, each line with its end.
+type Lines struct {
+	Bytes []byte
+	Lines []Line
+}
+
+// Line is one of Lines.
+type Line struct {
+	End   int    // in Bytes, behind its newline
+	Error bool   // it says why an event was not scored
+	Raw   []byte // the event it is of, where Events had it
+	Key   []byte // the event's key, where Events had it
+}
+
+// Reset forgets all lines and keeps the memory.
+func (l *Lines) Reset() { l.Bytes, l.Lines = l.Bytes[:0], l.Lines[:0] }
+
+// row ends the line of a row.
+func (l *Lines) row(ev *Events, i int, isError bool) {
+	line := Line{End: len(l.Bytes), Error: isError}
+	if ev.Raw != nil {
+		line.Raw = ev.Raw[i]
+	}
+	if ev.Keys != nil {
+		line.Key = ev.Keys[i]
+	}
+	l.Lines = append(l.Lines, line)
 }
 
 // source is the name of a row's source.
@@ -291,34 +323,40 @@ func (s *Scorer) Counts() Counts {
 	return s.counts
 }
 
-// Process scores a piece of a log, folds it, and appends one line of JSON for each transaction and each
-// event that could not be read to dst, in the order of their positions, with the counts of this piece. An error is final: state and output no
-// longer agree, and the scorer must be started again from a saved state.
+// Process is ProcessLines for who wants the bytes alone: it appends them to dst.
 func (s *Scorer) Process(ev Events, dst []byte) ([]byte, Counts, error) {
+	lines := Lines{Bytes: dst}
+	counts, err := s.ProcessLines(ev, &lines)
+	return lines.Bytes, counts, err
+}
+
+// ProcessLines scores a piece of a log, folds it, and appends one line of JSON for each transaction and each event
+// that could not be read to out, in their order. It returns the counts of this piece. An error is final: state and
+// output no longer agree, and the scorer must be started again from a saved state.
+func (s *Scorer) ProcessLines(ev Events, out *Lines) (Counts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failed != nil {
-		return dst, Counts{}, s.failed
+		return Counts{}, s.failed
 	}
 	start, total := time.Now(), s.counts
 	s.counts = Counts{}
-	out, err := s.process(ev, dst)
-	if err != nil {
+	if err := s.process(ev, out); err != nil {
 		s.failed = fmt.Errorf("%s: the scorer stopped: %w; restart it from its last saved state", ev.where(), err)
-		return dst, Counts{}, s.failed
+		return Counts{}, s.failed
 	}
 	s.metrics.observe(time.Since(start))
 	piece := s.counts
 	s.counts = total.plus(piece)
-	return out, piece, nil
+	return piece, nil
 }
 
-func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
+func (s *Scorer) process(ev Events, out *Lines) error {
 	s.advance(&ev)
 	ev = s.inRange(s.possible(ev))
 	rows := ev.Rows
 	if err := s.engine.Process(rows, &s.rows); err != nil {
-		return nil, err
+		return err
 	}
 	if cap(s.scores) < s.rows.N {
 		s.scores = make([]float64, s.rows.N)
@@ -326,21 +364,21 @@ func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
 	scores := s.scores[:s.rows.N]
 	if s.predictor != nil {
 		if err := s.predictor.Predict(s.rows.Values, s.rows.N, scores); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := s.follow(rows); err != nil {
-		return nil, err
+		return err
 	}
 	if s.o.Record != nil {
 		if err := s.o.Record.write(rows, s.rows.Status, ev.Rejects); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	rejects, k := ev.Rejects, 0
 	for i := range rows.N {
 		for len(rejects) > 0 && int(rejects[0].Before) <= i {
-			dst = s.appendReject(dst, &ev, &rejects[0])
+			s.reject(out, &ev, &rejects[0])
 			rejects = rejects[1:]
 		}
 		switch s.rows.Status[i] {
@@ -348,19 +386,21 @@ func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
 			if s.predictor == nil {
 				continue
 			}
-			dst = s.appendScore(dst, &ev, i, k, scores[k])
+			out.Bytes = s.appendScore(out.Bytes, &ev, i, k, scores[k])
+			out.row(&ev, i, false)
 			k++
 		case features.Duplicate:
 			s.counts.Duplicates++
-			dst = s.appendDuplicate(dst, &ev, i)
+			out.Bytes = s.appendDuplicate(out.Bytes, &ev, i)
+			out.row(&ev, i, true)
 		case features.Invalid:
 			column, reason := s.plan.Fault(rows, i)
-			dst = s.appendRefused(dst, &ev, i, column, reason)
+			s.refuse(out, &ev, i, column, reason)
 		case features.LateSkipped:
-			dst = s.appendRefused(dst, &ev, i, datasets.TransDatetime,
+			s.refuse(out, &ev, i, datasets.TransDatetime,
 				"is further behind the newest event than the lateness of the features, which leave such events out")
 		case features.FutureEvent:
-			dst = s.appendRefused(dst, &ev, i, datasets.TransDatetime,
+			s.refuse(out, &ev, i, datasets.TransDatetime,
 				"is too far ahead of all events before it to be believed; a second one of about that time would be")
 		case features.LabelApplied:
 			s.counts.Labels++
@@ -373,9 +413,9 @@ func (s *Scorer) process(ev Events, dst []byte) ([]byte, error) {
 		}
 	}
 	for i := range rejects {
-		dst = s.appendReject(dst, &ev, &rejects[i])
+		s.reject(out, &ev, &rejects[i])
 	}
-	return dst, nil
+	return nil
 }
 
 // advance notes that all positions of a piece were handed over.
@@ -476,6 +516,12 @@ func (ev Events) without(bad func(row int) bool, reject func(row int) *Reject) E
 				if ev.From != nil {
 					r.From = ev.From[i]
 				}
+				if ev.Raw != nil {
+					r.Raw = ev.Raw[i]
+				}
+				if ev.Keys != nil {
+					r.Key = ev.Keys[i]
+				}
 				out.Rejects = append(out.Rejects, *r)
 			}
 			continue
@@ -487,6 +533,9 @@ func (ev Events) without(bad func(row int) bool, reject func(row int) *Reject) E
 		}
 		if ev.Raw != nil {
 			out.Raw = append(out.Raw, ev.Raw[i])
+		}
+		if ev.Keys != nil {
+			out.Keys = append(out.Keys, ev.Keys[i])
 		}
 	}
 	standing(ev.Rows.N)
@@ -578,15 +627,18 @@ func (s *Scorer) appendID(dst []byte, ev *Events, row int) []byte {
 	return hex.AppendEncode(dst, sum[:16])
 }
 
-func (s *Scorer) appendReject(dst []byte, ev *Events, r *Reject) []byte {
+// reject is of an event that could not be decoded.
+func (s *Scorer) reject(out *Lines, ev *Events, r *Reject) {
 	s.counts.Rejected++
-	return appendError(dst, ev.Sources[r.From], r.Line, r.Column, r.Reason)
+	out.Bytes = appendError(out.Bytes, ev.Sources[r.From], r.Line, r.Column, r.Reason)
+	out.Lines = append(out.Lines, Line{End: len(out.Bytes), Error: true, Raw: r.Raw, Key: r.Key})
 }
 
-// appendRefused is of a row that was decoded, and not folded.
-func (s *Scorer) appendRefused(dst []byte, ev *Events, row int, column, reason string) []byte {
+// refuse is of a row that was decoded, and not folded.
+func (s *Scorer) refuse(out *Lines, ev *Events, row int, column, reason string) {
 	s.counts.Rejected++
-	return appendError(dst, ev.source(row), ev.Positions[row], column, reason)
+	out.Bytes = appendError(out.Bytes, ev.source(row), ev.Positions[row], column, reason)
+	out.row(ev, row, true)
 }
 
 func (s *Scorer) appendDuplicate(dst []byte, ev *Events, row int) []byte {
