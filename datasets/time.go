@@ -106,6 +106,54 @@ func formatInstant(us int64) string {
 // FormatTime is RFC 3339 in UTC with as many digits of the second as are not zero.
 func FormatTime(us int64) string { return time.UnixMicro(us).UTC().Format(time.RFC3339Nano) }
 
+// AppendTime appends FormatTime's text without allocating.
+func AppendTime(dst []byte, us int64) []byte {
+	// Years of other than four digits do not occur among event times; time knows how to write them.
+	if us < -62_135_596_800*Second || us >= 253_402_300_800*Second {
+		return time.UnixMicro(us).UTC().AppendFormat(dst, time.RFC3339Nano)
+	}
+	days := us / Day
+	if us < 0 && us%Day != 0 {
+		days--
+	}
+	rest := us - days*Day
+	year, month, day := civil(days)
+	dst = append2(dst, year/100)
+	dst = append2(dst, year%100)
+	dst = append2(append(dst, '-'), month)
+	dst = append2(append(dst, '-'), day)
+	seconds := int(rest / Second)
+	dst = append2(append(dst, 'T'), seconds/3600)
+	dst = append2(append(dst, ':'), seconds/60%60)
+	dst = append2(append(dst, ':'), seconds%60)
+	if micros := int(rest % Second); micros != 0 {
+		dst = append(dst, '.')
+		for unit := 100_000; micros > 0; unit /= 10 {
+			dst = append(dst, byte('0'+micros/unit))
+			micros %= unit
+		}
+	}
+	return append(dst, 'Z')
+}
+
+func append2(dst []byte, v int) []byte { return append(dst, byte('0'+v/10), byte('0'+v%10)) }
+
+// civil is the inverse of daysSince1970 (Howard Hinnant, chrono-compatible low-level date algorithms,
+// civil_from_days), for years from 1 on.
+func civil(days int64) (year, month, day int) {
+	z := days + 719468
+	era := z / 146097
+	dayOfEra := int(z - era*146097)
+	yearOfEra := (dayOfEra - dayOfEra/1460 + dayOfEra/36524 - dayOfEra/146096) / 365
+	dayOfYear := dayOfEra - (365*yearOfEra + yearOfEra/4 - yearOfEra/100)
+	m := (5*dayOfYear + 2) / 153
+	year, month, day = yearOfEra+int(era)*400, m+3, dayOfYear-(153*m+2)/5+1
+	if month > 12 {
+		year, month = year+1, month-12
+	}
+	return year, month, day
+}
+
 var units = map[byte]int64{'s': Second, 'm': Minute, 'h': Hour, 'd': Day, 'w': 7 * Day}
 
 // ParseDuration reads a number and a unit: 30s, 30m, 24h, 7d, 2w. It returns microseconds.

@@ -89,7 +89,7 @@ features:
     of: weekend
 `
 
-// plan is the features of the classifier, or of none.
+// plan is the features of the classifier, of the spec, or of none.
 func (o *Options) plan() (*features.Plan, error) {
 	if o.Artifact != nil {
 		plan, err := o.Artifact.Spec().Plan(o.Schema, o.Artifact.Tables())
@@ -100,6 +100,13 @@ func (o *Options) plan() (*features.Plan, error) {
 			return nil, fmt.Errorf("model %s: %w", o.Artifact.Dir(), err)
 		}
 		return plan, o.Artifact.CheckNodes(plan.Nodes())
+	}
+	if o.Spec != nil {
+		plan, err := o.Spec.Plan(o.Schema)
+		if err != nil {
+			return nil, fmt.Errorf("the spec's features cannot be computed from these events: %w", err)
+		}
+		return plan, nil
 	}
 	spec, err := features.Parse("events", []byte(eventsSpec))
 	if err != nil {

@@ -14,6 +14,9 @@ func appendFloat(dst []byte, x float64) []byte {
 	if math.IsNaN(x) || math.IsInf(x, 0) {
 		return append(dst, "null"...)
 	}
+	if i := int64(x); float64(i) == x && i > -wholeLimit && i < wholeLimit && (i != 0 || !math.Signbit(x)) {
+		return strconv.AppendInt(dst, i, 10)
+	}
 	f := byte('f')
 	if a := math.Abs(x); a != 0 && (a < 1e-6 || a >= 1e21) {
 		f = 'e'
@@ -21,16 +24,25 @@ func appendFloat(dst []byte, x float64) []byte {
 	return strconv.AppendFloat(dst, x, f, -1, 64)
 }
 
+// wholeLimit bounds the numbers that are written as integers: below it a float64 has all of their digits, and no
+// shorter decimal reads back as the same.
+const wholeLimit = 1_000_000_000_000_000
+
 func appendString(dst []byte, s string) []byte {
+	dst = append(dst, '"')
+	dst = appendText(dst, s)
+	return append(dst, '"')
+}
+
+// appendText is appendString without the quotes around it.
+func appendText(dst []byte, s string) []byte {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f || c == '<' || c == '>' || c == '&' {
 			b, _ := json.Marshal(s) // a string cannot fail
-			return append(dst, b...)
+			return append(dst, b[1:len(b)-1]...)
 		}
 	}
-	dst = append(dst, '"')
-	dst = append(dst, s...)
-	return append(dst, '"')
+	return append(dst, s...)
 }
 
 // appendValue writes one cell: times as RFC 3339 in UTC, decimals with their digits.
@@ -45,13 +57,41 @@ func appendValue(dst []byte, f *datasets.Field, c *datasets.Column, i int) []byt
 		return appendFloat(dst, c.Floats[i])
 	case datasets.Time:
 		dst = append(dst, '"')
-		dst = append(dst, datasets.FormatTime(c.Ints[i])...)
+		dst = datasets.AppendTime(dst, c.Ints[i])
 		return append(dst, '"')
 	case datasets.Decimal:
-		return appendFloat(dst, float64(c.Ints[i])/math.Pow10(f.Scale))
+		return appendDecimal(dst, c.Ints[i], f.Scale)
 	default:
 		return strconv.AppendInt(dst, c.Ints[i], 10)
 	}
+}
+
+// appendDecimal writes v / 10^scale as appendFloat does. Of up to 15 digits, and none beyond the sixth decimal, the
+// nearest float64 has those digits for its shortest form, so that they need not be found by way of one.
+func appendDecimal(dst []byte, v int64, scale int) []byte {
+	if v <= -wholeLimit || v >= wholeLimit || scale > 6 {
+		return appendFloat(dst, float64(v)/math.Pow10(scale))
+	}
+	if v < 0 {
+		dst = append(dst, '-')
+		v = -v
+	}
+	unit := int64(1)
+	for range scale {
+		unit *= 10
+	}
+	dst = strconv.AppendInt(dst, v/unit, 10)
+	rest := v % unit
+	if rest == 0 {
+		return dst
+	}
+	dst = append(dst, '.')
+	for rest > 0 {
+		unit /= 10
+		dst = append(dst, byte('0'+rest/unit))
+		rest %= unit
+	}
+	return dst
 }
 
 func appendError(dst []byte, source string, pos int64, column, reason string) []byte {

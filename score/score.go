@@ -49,6 +49,11 @@ type Options struct {
 	Reasons int
 	// Features writes the feature vector into each line.
 	Features bool
+	// Spec of features that are computed and written without a model. It goes without an Artifact.
+	Spec *features.Spec
+	// Form of a transaction's line; zero is FormScore. Prefix stands before the names that FormEvent adds.
+	Form   Form
+	Prefix string
 	// Range limits what is scored; events outside are skipped and counted, not folded.
 	Range datasets.Range
 	// Now is the clock that tells events of an impossible future; nil is time.Now.
@@ -155,6 +160,7 @@ type Scorer struct {
 	eventID   int
 	metrics   *metrics
 	lenses    []*lens // by follower
+	fields    fields
 
 	mu        sync.Mutex
 	engine    *features.Engine
@@ -176,8 +182,11 @@ func New(o Options) (*Scorer, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Artifact == nil && len(o.Followers) == 0 {
-		return nil, fmt.Errorf("a scorer needs a model")
+	if o.Artifact == nil && o.Spec == nil && len(o.Followers) == 0 {
+		return nil, fmt.Errorf("a scorer needs a model or a spec")
+	}
+	if err := o.checkForm(); err != nil {
+		return nil, err
 	}
 	plan, err := o.plan()
 	if err != nil {
@@ -195,6 +204,7 @@ func New(o Options) (*Scorer, error) {
 			return nil, err
 		}
 	}
+	s.nameFields()
 	s.engine.DetectDuplicates = true
 	for i := range o.Followers {
 		l, err := lensOf(&o.Followers[i], o.Schema)
@@ -383,10 +393,10 @@ func (s *Scorer) process(ev Events, out *Lines) error {
 		}
 		switch s.rows.Status[i] {
 		case features.Scored, features.Late:
-			if s.predictor == nil {
+			if !s.answers() {
 				continue
 			}
-			out.Bytes = s.appendScore(out.Bytes, &ev, i, k, scores[k])
+			out.Bytes = s.appendRow(out.Bytes, &ev, i, k, scores[k])
 			out.row(&ev, i, false)
 			k++
 		case features.Duplicate:
@@ -542,78 +552,11 @@ func (ev Events) without(bad func(row int) bool, reject func(row int) *Reject) E
 	return out
 }
 
-func (s *Scorer) appendScore(dst []byte, ev *Events, row, k int, score float64) []byte {
-	b := ev.Rows
-	alert := score >= s.threshold
-	s.counts.Scored++
-	dst = append(dst, `{"score_id":"`...)
-	dst = s.appendID(dst, ev, row)
-	dst = append(dst, '"')
-	for _, c := range s.echo {
-		f := &b.Schema.Fields[c]
-		dst = append(dst, `,"`...)
-		dst = append(dst, f.Name...)
-		dst = append(dst, `":`...)
-		dst = appendValue(dst, f, &b.Columns[c], row)
-	}
-	dst = append(dst, `,"scores":{"`...)
-	dst = append(dst, s.task...)
-	dst = append(dst, `":`...)
-	dst = appendFloat(dst, score)
-	dst = append(dst, `},"decision":"`...)
-	if alert {
-		s.counts.Alerts++
-		dst = append(dst, `alert"`...)
-	} else {
-		dst = append(dst, `pass"`...)
-	}
-	if s.rows.Status[row] == features.Late {
-		s.counts.Late++
-		dst = append(dst, `,"late":true`...)
-	}
-	if s.o.Explain == ExplainAll || s.o.Explain == ExplainAlerts && alert {
-		dst = append(dst, `,"reasons":[`...)
-		for i, r := range s.predictor.Reasons(s.rows.Values, k, s.o.Reasons) {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = append(dst, `{"feature":`...)
-			dst = appendString(dst, r.Feature)
-			dst = append(dst, `,"value":`...)
-			dst = appendFloat(dst, r.Value)
-			dst = append(dst, `,"typical":`...)
-			dst = appendFloat(dst, r.Typical)
-			dst = append(dst, `,"contribution":`...)
-			dst = appendFloat(dst, r.Contribution)
-			dst = append(dst, `,"text":`...)
-			dst = appendString(dst, r.Words)
-			dst = append(dst, '}')
-		}
-		dst = append(dst, ']')
-	}
-	if s.o.Features {
-		dst = append(dst, `,"features":{`...)
-		for i := range s.feats {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = appendString(dst, s.feats[i].Name)
-			dst = append(dst, ':')
-			dst = appendFloat(dst, s.rows.Values[i][k])
-		}
-		dst = append(dst, '}')
-	}
-	dst = append(dst, `,"model":"`...)
-	dst = append(dst, s.version...)
-	return append(dst, "\"}\n"...)
-}
-
 // appendID writes the caller's event id, or a digest that a replay of the same source gives again.
 func (s *Scorer) appendID(dst []byte, ev *Events, row int) []byte {
 	b := ev.Rows
 	if s.eventID >= 0 && !b.Columns[s.eventID].IsNull(row) {
-		q := appendString(nil, b.Columns[s.eventID].Strings[row])
-		return append(dst, q[1:len(q)-1]...)
+		return appendText(dst, b.Columns[s.eventID].Strings[row])
 	}
 	var buf [256]byte
 	key := append(buf[:0], s.o.Job...)
