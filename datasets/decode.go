@@ -58,6 +58,8 @@ type binding struct {
 	*column
 	src, own int
 	words    map[string]string // texts seen, to share them
+	way      way
+	unit     int64 // of wayUnix, microseconds
 }
 
 // Decoder turns rows into batches. It is used by one goroutine.
@@ -74,7 +76,15 @@ type Decoder struct {
 	scratch []byte    // unescaped texts of the current row
 	columns []binding // of m.columns, then m.logExtra
 
+	guesses []guess
+	whole   bool   // no short ways: for tests
+	chunk   []byte // for texts
+	added   []int  // cells of m.added
+
 	labels bool // every event is a label
+
+	raw      [][]byte // of the rows of the last Next, where they are kept
+	rawBytes []byte
 
 	lines   []int64
 	rejects []Reject
@@ -109,6 +119,9 @@ func (m *Mapping) NewDecoder(r io.Reader, file string, f Format) (*Decoder, erro
 func (m *Mapping) newDecoder(file string, f Format) (*Decoder, error) {
 	if m.wide != nil {
 		return nil, fmt.Errorf("%s is for files with a series on each row, which are imported: single events need a mapping of their columns", m.name)
+	}
+	if m.repeats && f == CSV {
+		return nil, fmt.Errorf("%s is CSV, and the output repeats events, which must be JSON objects for that", file)
 	}
 	d := &Decoder{m: m, file: file, format: f, clock: newClock(m.loc)}
 	for i := range m.columns {
@@ -151,6 +164,7 @@ func (d *Decoder) Next(b *Batch, max int) (int, error) {
 		return 0, fmt.Errorf("%s: decoding into columns %v, which are neither of the mapping's schemas", d.file, fieldNames(b.Schema))
 	}
 	d.lines = d.lines[:0]
+	d.raw, d.rawBytes = nil, nil
 	for len(d.lines) < max {
 		rec, line, bad, err := d.in.next(len(d.lines) == 0 && len(d.rejects) == 0)
 		switch {
@@ -176,6 +190,9 @@ func (d *Decoder) Next(b *Batch, max int) (int, error) {
 		}
 		d.rows++
 		d.lines = append(d.lines, line)
+		if d.m.repeats {
+			d.keepRaw(rec)
+		}
 	}
 	return len(d.lines), nil
 }
@@ -226,8 +243,12 @@ func (d *Decoder) row(rec []byte, b *Batch, log bool) (column string, err error)
 		n = len(d.columns)
 	}
 	rounded := int64(0)
+	quick := d.format == JSONL && !label && !d.whole
 	for i := range n {
 		if d.columns[i].products {
+			continue
+		}
+		if quick && d.short(&d.columns[i], &b.Columns[i], b.N) {
 			continue
 		}
 		if column, err = d.append(i, b, log, label, &rounded); err != nil {

@@ -38,7 +38,11 @@ func (d *Decoder) nameCells() {
 			c.own = at(c.Name)
 		}
 	}
+	for _, name := range d.m.added {
+		d.added = append(d.added, at(name))
+	}
 	d.cells = make([]cell, len(d.names))
+	d.plan()
 }
 
 // splitJSON parses one object into the cells. The error's column is the key at fault.
@@ -46,37 +50,36 @@ func (d *Decoder) splitJSON(rec []byte) (column string, err error) {
 	clear(d.cells)
 	d.scratch = d.scratch[:0]
 	p := jsonParser{b: rec, scratch: d.scratch}
-	defer func() { d.scratch = p.scratch }()
+	column, err = d.object(&p)
+	d.scratch = p.scratch
+	return column, err
+}
+
+func (d *Decoder) object(p *jsonParser) (column string, err error) {
 	p.space()
 	if !p.take('{') {
 		return "", p.fault("want an object {...}")
 	}
 	p.space()
-	for first := true; !p.take('}'); first = false {
-		if !first {
+	for n := 0; !p.take('}'); n++ {
+		if n > 0 {
 			if !p.take(',') {
 				return "", p.fault("want , or }")
 			}
 			p.space()
 		}
-		key, err := p.string()
+		key, i, err := d.key(p, n)
 		if err != nil {
 			return "", err
 		}
-		p.space()
-		if !p.take(':') {
-			return "", p.fault("want :")
-		}
-		p.space()
-		i, known := d.names[string(key)]
-		if known && d.cells[i].kind != cellAbsent {
+		if i >= 0 && d.cells[i].kind != cellAbsent {
 			return string(key), errors.New("is there twice")
 		}
 		x, err := p.value(0)
 		if err != nil {
 			return bounded(key, rejectValueLimit), err
 		}
-		if known {
+		if i >= 0 {
 			d.cells[i] = x
 		}
 		p.space()
@@ -85,7 +88,7 @@ func (d *Decoder) splitJSON(rec []byte) (column string, err error) {
 	if p.i < len(p.b) {
 		return "", p.fault("want nothing after the object")
 	}
-	return "", nil
+	return d.refuseAdded()
 }
 
 // jsonParser reads JSON (RFC 8259) from b at i.
@@ -154,9 +157,25 @@ func (p *jsonParser) literal(word string) bool {
 }
 
 func (p *jsonParser) number() error {
-	p.take('-')
-	if !p.take('0') && p.digits() == 0 {
+	b, i := p.b, p.i
+	if b[i] == '-' {
+		i++
+	}
+	start := i
+	for i < len(b) && isDigit(b[i]) {
+		i++
+	}
+	p.i = i
+	switch {
+	case i == start:
 		return p.fault("want a digit")
+	case i == len(b):
+		return nil
+	case b[start] == '0' && i > start+1: // the number ends behind its zero
+		p.i = start + 1
+		return nil
+	case b[i] == ',' || b[i] == '}':
+		return nil
 	}
 	if p.take('.') && p.digits() == 0 {
 		return p.fault("want a digit")
@@ -223,18 +242,22 @@ func (p *jsonParser) string() ([]byte, error) {
 		return nil, p.fault("want a string")
 	}
 	start := p.i
-	for p.i < len(p.b) {
-		switch c := p.b[p.i]; {
-		case c == '"':
-			p.i++
-			return p.b[start : p.i-1], nil
-		case c == '\\':
-			return p.escaped(start)
-		case c < 0x20:
-			return nil, p.fault("want control characters escaped")
+	for i := start; i < len(p.b); i++ {
+		c := p.b[i]
+		if c != '"' && c != '\\' && c >= 0x20 {
+			continue
 		}
-		p.i++
+		p.i = i
+		switch c {
+		case '"':
+			p.i++
+			return p.b[start:i], nil
+		case '\\':
+			return p.escaped(start)
+		}
+		return nil, p.fault("want control characters escaped")
 	}
+	p.i = len(p.b)
 	return nil, p.fault("want a closing quote")
 }
 

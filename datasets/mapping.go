@@ -51,6 +51,8 @@ type Mapping struct {
 	schema   *Schema
 	log      *Schema
 	logExtra []column // columns of log beyond schema
+	repeats  bool     // decoders keep what they read
+	added    []string // fields that events may not have
 }
 
 // column is one column of a mapping.
