@@ -30,6 +30,7 @@ type scoreFlags struct {
 	source, format, sink, mapFile, preset          string
 	warmFrom, record, stateOut, listen, eventRange string
 	explain, job, tokenFile, tlsCert, tlsKey       string
+	spec, form, prefix                             string
 	reasons, batch, threads                        int
 	features                                       bool
 	force                                          *bool
@@ -38,11 +39,13 @@ type scoreFlags struct {
 func newScoreCmd() *cobra.Command {
 	var f scoreFlags
 	cmd := &cobra.Command{
-		Use:   "score --model DIR... [--source FILE] [--sink FILE] [--listen ADDR]",
+		Use:   "score --model DIR...|--spec S [--source FILE] [--sink FILE] [--listen ADDR]",
 		Short: "Score events as they come",
 		Long: `score computes the model's features for each event from a file, standard input or HTTP, with the same
 engine that made the training data, and writes one line of JSON for each transaction: score, decision,
-reasons. Labels are events too ("event":"label" with trans_id, is_fraud and known_at). An event that cannot be
+reasons. With --output event the line is the event's own object, byte for byte, and what is computed stands behind its
+fields: with --with-features the features, then score_id, scores, decision and model. With --spec instead of --model
+there is no model, and the features of that spec are all that is written. Labels are events too ("event":"label" with trans_id, is_fraud and known_at). An event that cannot be
 read gets an error object with its position, and the stream goes on.
 
 Beside a fraud classifier it takes a forecaster and a recommender (--model again, one of each task): every
@@ -60,6 +63,9 @@ POST /v1/score, POST /v1/labels, GET /v1/models, of the models that are there /v
 	}
 	fl := cmd.Flags()
 	fl.StringArrayVar(&f.models, "model", nil, "artifact `directory` of onmart train; once for each task")
+	fl.StringVar(&f.spec, "spec", "", "without a model: feature spec, built-in `name` or file, whose features are written")
+	fl.StringVar(&f.form, "output", string(score.FormScore), "form of a transaction's line: score, or event: the event's own object with fields added")
+	fl.StringVar(&f.prefix, "output-prefix", "", "with --output event, `text` before the names that are added")
 	fl.StringVar(&f.source, "source", "", "events: a `file` (.jsonl or .csv, also .gz or .zst) or - for standard input")
 	fl.StringVar(&f.format, "format", "", "csv or jsonl, where the source's name does not tell")
 	fl.StringVar(&f.mapFile, "map", "", "mapping `file` of the events' fields to canonical columns")
@@ -87,8 +93,15 @@ POST /v1/score, POST /v1/labels, GET /v1/models, of the models that are there /v
 func (f *scoreFlags) check() (datasets.Range, string, error) {
 	var r datasets.Range
 	var token string
-	if len(f.models) == 0 {
-		return r, "", usagef("--model is missing: name the directory that onmart train wrote")
+	switch {
+	case len(f.models) == 0 && f.spec == "":
+		return r, "", usagef("--model is missing: name the directory that onmart train wrote; or --spec for features alone")
+	case f.spec != "" && len(f.models) == 0 && f.mapFile == "" && f.preset == "":
+		return r, "", usagef("--spec needs --map or --preset, which say what the events' fields are")
+	case f.form != string(score.FormScore) && f.form != string(score.FormEvent):
+		return r, "", usagef("--output %s: want score or event", f.form)
+	case f.prefix != "" && f.form != string(score.FormEvent):
+		return r, "", usagef("--output-prefix goes with --output event")
 	}
 	switch score.Explain(f.explain) {
 	case score.ExplainOff, score.ExplainAlerts, score.ExplainAll:
@@ -147,6 +160,14 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 	if err != nil {
 		return err
 	}
+	options := score.Options{
+		Artifact: models.classifier, Followers: models.followers, Schema: mapping.LogSchema(), Threads: f.threads, Job: f.job,
+		Explain: score.Explain(f.explain), Reasons: f.reasons, Features: f.features, Range: eventRange,
+		Form: score.Form(f.form), Prefix: f.prefix,
+	}
+	if mapping, err = f.adjust(&options, mapping); err != nil {
+		return err
+	}
 	var rec *score.Recorder
 	if f.record != "" {
 		if rec, err = score.NewRecorder(f.record, mapping.LogSchema(), *f.force); err != nil {
@@ -156,10 +177,8 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 		m := rec.Manifest()
 		m.Created.Command, m.Created.Version, m.Created.Args = "score", buildVersion(), os.Args[1:]
 	}
-	s, err := score.New(score.Options{
-		Artifact: models.classifier, Followers: models.followers, Schema: mapping.LogSchema(), Threads: f.threads, Job: f.job,
-		Explain: score.Explain(f.explain), Reasons: f.reasons, Features: f.features, Range: eventRange, Record: rec,
-	})
+	options.Record = rec
+	s, err := score.New(options)
 	if err != nil {
 		return err
 	}
@@ -232,6 +251,29 @@ func (f *scoreFlags) finish(s *score.Scorer, out sink.Sink, rec *score.Recorder)
 		errs = append(errs, s.SaveState(f.stateOut, *f.force))
 	}
 	return errors.Join(errs...)
+}
+
+// adjust reads --spec, and has the mapping fit --output.
+func (f *scoreFlags) adjust(o *score.Options, m *datasets.Mapping) (*datasets.Mapping, error) {
+	if f.spec != "" {
+		spec, err := readSpec(f.spec)
+		if err != nil {
+			return nil, err
+		}
+		o.Spec = spec
+	}
+	if o.Form != score.FormEvent {
+		return m, nil
+	}
+	added, err := o.AddedFields()
+	if err != nil {
+		return nil, err
+	}
+	repeating, err := m.Repeating(added)
+	if err != nil {
+		return nil, usagef("--output event: %w; see --output-prefix", err)
+	}
+	return repeating, nil
 }
 
 func (f *scoreFlags) mapping(m *scored) (*datasets.Mapping, error) {

@@ -119,6 +119,7 @@ func (f *File) Next(ctx context.Context, limit int) (score.Events, error) {
 		ev := score.Events{Sources: []string{f.name}, Rows: datasets.NewBatch(f.schema, limit)}
 		_, err := f.decoder.Next(ev.Rows, limit)
 		lines, rejects := f.decoder.Lines(), f.decoder.Rejects()
+		ev.Raw = f.decoder.Raw()
 		if n := len(lines); n > 0 {
 			f.last = max(f.last, lines[n-1])
 		}
@@ -138,6 +139,9 @@ func (f *File) Next(ctx context.Context, limit int) (score.Events, error) {
 		}
 		if skip > 0 {
 			ev.Rows, ev.Positions = ev.Rows.Slice(skip, ev.Rows.N), ev.Positions[skip:]
+			if ev.Raw != nil {
+				ev.Raw = ev.Raw[skip:]
+			}
 		}
 		before := 0
 		for _, r := range rejects {
