@@ -1,17 +1,14 @@
 package score
 
 import (
-	"bytes"
 	"crypto/subtle"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +41,8 @@ type Server struct {
 	token   string
 	models  Models
 	next    atomic.Int64 // position of the next event that comes over HTTP
+
+	events, labelEvents sync.Pool // of *request
 }
 
 // Models are what a Server answers from beside its scorer's classifier; each nil or one of the scorer's
@@ -61,6 +60,8 @@ type Models struct {
 func NewServer(s *Scorer, m *datasets.Mapping, token string, models Models) *Server {
 	h := &Server{scorer: s, mapping: m, token: token, models: models}
 	h.next.Store(s.Position(httpSource))
+	h.events.New = func() any { return newRequest(m, false) }
+	h.labelEvents.New = func() any { return newRequest(m, true) }
 	return h
 }
 
@@ -106,11 +107,13 @@ func (h *Server) authorised(f http.HandlerFunc) http.HandlerFunc {
 }
 
 func (h *Server) score(w http.ResponseWriter, r *http.Request) {
-	ev, ok := h.decode(w, r, false)
+	q, ok := h.decode(w, r, &h.events)
 	if !ok {
 		return
 	}
-	out, counts, err := h.scorer.Process(ev, nil)
+	defer h.events.Put(q)
+	ev, counts, err := q.process(h.scorer)
+	out := q.lines.Bytes
 	if err != nil {
 		httpError(w, http.StatusInternalServerError, err.Error())
 		return
@@ -123,20 +126,23 @@ func (h *Server) score(w http.ResponseWriter, r *http.Request) {
 	if ev.Rows.N == 0 && len(ev.Rejects) > 0 {
 		status = http.StatusBadRequest
 	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	if bytes.Count(out, []byte("\n")) == 1 {
-		w.Header().Set("Content-Type", "application/json")
+	header := w.Header()
+	header["Content-Type"] = contentLines
+	if len(q.lines.Lines) == 1 {
+		header["Content-Type"] = contentJSON
 	}
 	w.WriteHeader(status)
 	w.Write(out)
 }
 
 func (h *Server) labels(w http.ResponseWriter, r *http.Request) {
-	ev, ok := h.decode(w, r, true)
+	q, ok := h.decode(w, r, &h.labelEvents)
 	if !ok {
 		return
 	}
-	out, counts, err := h.scorer.Process(ev, nil)
+	defer h.labelEvents.Put(q)
+	_, counts, err := q.process(h.scorer)
+	out := q.lines.Bytes
 	if err != nil {
 		httpError(w, http.StatusInternalServerError, err.Error())
 		return
@@ -148,68 +154,6 @@ func (h *Server) labels(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, map[string]int64{"labels": counts.Labels, "waiting": counts.LabelsWaiting, "expired": counts.LabelsExpired})
-}
-
-// decode reads the events of a request and gives them positions.
-func (h *Server) decode(w http.ResponseWriter, r *http.Request, labels bool) (Events, bool) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			httpError(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("body over %d bytes: send fewer events at a time", maxBody))
-		} else {
-			httpError(w, http.StatusBadRequest, "body: "+err.Error())
-		}
-		return Events{}, false
-	}
-	ev := Events{Sources: []string{httpSource}, Rows: datasets.NewBatch(h.mapping.LogSchema(), 1)}
-	d, err := h.mapping.NewDecoder(bytes.NewReader(body), httpSource, datasets.JSONL)
-	if err != nil {
-		httpError(w, http.StatusBadRequest, err.Error())
-		return Events{}, false
-	}
-	if labels {
-		d.LabelsOnly()
-	}
-	for {
-		_, err := d.Next(ev.Rows, 1024)
-		ev.Positions = append(ev.Positions, d.Lines()...)
-		for _, r := range d.Rejects() {
-			before, _ := slices.BinarySearch(ev.Positions, r.Line)
-			ev.Rejects = append(ev.Rejects, Reject{Reject: r, Before: int32(before)})
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			httpError(w, http.StatusBadRequest, err.Error())
-			return Events{}, false
-		}
-	}
-	if ev.Rows.N+len(ev.Rejects) == 0 {
-		httpError(w, http.StatusBadRequest, "the body holds no event: send one JSON object, or one a line")
-		return Events{}, false
-	}
-	h.place(&ev)
-	return ev, true
-}
-
-// place turns the line numbers of one body into positions that no other request has.
-func (h *Server) place(ev *Events) {
-	var last int64
-	for _, l := range ev.Positions {
-		last = max(last, l)
-	}
-	for i := range ev.Rejects {
-		last = max(last, ev.Rejects[i].Line)
-	}
-	base := h.next.Add(last) - last
-	for i := range ev.Positions {
-		ev.Positions[i] += base - 1
-	}
-	for i := range ev.Rejects {
-		ev.Rejects[i].Line += base - 1
-	}
 }
 
 // list answers GET /v1/models.

@@ -26,7 +26,7 @@ func newBenchCmd() *cobra.Command {
 		Short: "The measurements of docs/BENCHMARKS.md",
 	}
 	cmd.AddCommand(newBenchFraudCmd(), newBenchLiveCmd(), newBenchGPUCmd(), newBenchRecommendCmd(), newBenchQualityCmd(),
-		newBenchTrainCmd(), newBenchInferCmd(), newBenchKernelsCmd())
+		newBenchTrainCmd(), newBenchScoreCmd(), newBenchInferCmd(), newBenchKernelsCmd())
 	return cmd
 }
 
