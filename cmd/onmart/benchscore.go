@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -278,10 +279,10 @@ func (b *benchScore) load(ctx context.Context) (*benchScoreResult, error) {
 	})
 	defer stop()
 	var wg sync.WaitGroup
-	for i, l := range lanes {
+	for _, l := range lanes {
 		wg.Go(func() { l.read(from) })
-		wg.Go(func() { b.write(l, u, start, i, total) })
 	}
+	wg.Go(func() { b.write(lanes, u, start, total) })
 	wg.Wait()
 	end := time.Now()
 	if err := ctx.Err(); err != nil {
@@ -305,15 +306,21 @@ func (b *benchScore) load(ctx context.Context) (*benchScoreResult, error) {
 	return r, nil
 }
 
-// write sends the requests i, i+connections, ... of total.
-func (b *benchScore) write(l *lane, u *url.URL, start time.Time, i, total int) {
-	defer close(l.due)
+// write sends the requests from one thread, which sleeps until each is due, to one connection after the other.
+func (b *benchScore) write(lanes []*lane, u *url.URL, start time.Time, total int) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer func() {
+		for _, l := range lanes {
+			close(l.due)
+		}
+	}()
 	head := fmt.Sprintf("POST /v1/score HTTP/1.1\r\nHost: %s\r\n", u.Host)
 	if b.token != "" {
 		head += "Authorization: Bearer " + b.token + "\r\n"
 	}
 	var body, text []byte
-	for ; i < total; i += b.connections {
+	for i := range total {
 		body = body[:0]
 		for e := range b.events {
 			body = append(b.appendEvent(body, i*b.events+e), '\n')
@@ -321,7 +328,8 @@ func (b *benchScore) write(l *lane, u *url.URL, start time.Time, i, total int) {
 		text = fmt.Appendf(append(text[:0], head...), "Content-Length: %d\r\n\r\n", len(body))
 		text = append(text, body...)
 		due := start.Add(time.Duration(float64(i) / float64(b.rate) * 1e9))
-		time.Sleep(time.Until(due))
+		sleepUntil(due)
+		l := lanes[i%len(lanes)]
 		l.due <- due
 		if _, err := l.conn.Write(text); err != nil {
 			return // the reader says why
