@@ -683,28 +683,34 @@ func (p *Plan) sameNodes(nodes []Node, err error) error {
 	if err != nil {
 		return err
 	}
-	var missing, other, extra []string
-	have := map[string]string{}
-	for _, n := range nodes {
-		have[n.Name] = n.Fingerprint
+	if err := SameNodes(nodes, p.nodes); err != nil {
+		return fmt.Errorf("it belongs to other features: it is %w; make it again with the spec %s", err, p.spec.name)
 	}
-	for _, n := range p.nodes {
-		f, ok := have[n.Name]
+	return nil
+}
+
+// SameNodes compares the nodes of a state with those that are wanted, in any order. The error names those that differ, as
+// in "without a, b; with another definition of c".
+func SameNodes(have, want []Node) error {
+	var missing, other, extra []string
+	left := map[string]string{}
+	for _, n := range have {
+		left[n.Name] = n.Fingerprint
+	}
+	for _, n := range want {
+		f, ok := left[n.Name]
 		switch {
 		case !ok:
 			missing = append(missing, n.Name)
 		case f != n.Fingerprint:
 			other = append(other, n.Name)
 		}
-		delete(have, n.Name)
+		delete(left, n.Name)
 	}
-	for _, n := range nodes {
-		if _, ok := have[n.Name]; ok {
+	for _, n := range have {
+		if _, ok := left[n.Name]; ok {
 			extra = append(extra, n.Name)
 		}
-	}
-	if len(missing)+len(other)+len(extra) == 0 {
-		return nil
 	}
 	var parts []string
 	for _, x := range []struct {
@@ -715,7 +721,10 @@ func (p *Plan) sameNodes(nodes []Node, err error) error {
 			parts = append(parts, x.what+" "+strings.Join(x.names, ", "))
 		}
 	}
-	return fmt.Errorf("it belongs to other features: it is %s; make it again with the spec %s", strings.Join(parts, "; "), p.spec.name)
+	if parts == nil {
+		return nil
+	}
+	return errors.New(strings.Join(parts, "; "))
 }
 
 type snapshotWriter struct {
