@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -228,7 +229,14 @@ func (s *Store) databaseOptions() *pebble.Options {
 	return &pebble.Options{
 		FS: s.fs, FormatMajorVersion: databaseFormat, ReadOnly: s.readOnly, ErrorIfNotExists: s.readOnly,
 		Logger: &databaseLog{log: s.o.Log, fatal: s.fatal}, MaxOpenFiles: 64, CacheSize: 1 << 20,
+		EventListener: &pebble.EventListener{DataCorruption: s.corrupt},
 	}
+}
+
+// corrupt reports damage that the database met. Whoever reads the damaged place gets the error; by itself the database
+// would end the process.
+func (s *Store) corrupt(info pebble.DataCorruptionInfo) {
+	s.o.Log.Error("state database: damaged", "file", info.Path, "error", info.Details)
 }
 
 func (s *Store) fatal(err error) {
@@ -459,4 +467,48 @@ func (s *Store) readHead() (found bool, err error) {
 // isReadOnly tells whether an error comes from a place that may not be written.
 func isReadOnly(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, errReadOnlyFS) || errors.Is(err, os.ErrPermission)
+}
+
+// Facts are what can be told of a state without restoring it.
+type Facts struct {
+	Identity
+	Saved      time.Time        `json:"saved,omitzero"` // of the checkpoint; zero: there is none
+	Entry      uint64           `json:"entry"`
+	Positions  map[string]int64 `json:"positions"` // after the entries, by source
+	Partitions map[string]int32 `json:"partitions,omitempty"`
+	Parts      map[string]int64 `json:"parts"`   // bytes of the checkpoint
+	Entries    int              `json:"entries"` // since the checkpoint
+	Inline     int              `json:"inline"`  // those of them whose events the journal alone has
+	Bytes      int64            `json:"bytes"`   // on the disk
+	Counts     features.Counts  `json:"counts"`
+}
+
+// Facts reads the journal once.
+func (s *Store) Facts() (*Facts, error) {
+	s.mu.Lock()
+	h, id := s.head, s.id
+	s.mu.Unlock()
+	f := &Facts{Identity: id, Saved: h.Saved, Entry: h.Entry, Positions: map[string]int64{}, Partitions: map[string]int32{},
+		Parts: map[string]int64{}, Counts: h.Counts}
+	maps.Copy(f.Positions, h.Next)
+	maps.Copy(f.Partitions, h.Partitions)
+	for name, t := range h.Parts {
+		f.Parts[name] = t.Bytes
+	}
+	err := s.Replay(func(e *Entry) error {
+		f.Entries++
+		if len(e.Inline) > 0 {
+			f.Inline++
+		}
+		for _, p := range e.Spans {
+			f.Positions[p.Source] = max(f.Positions[p.Source], p.To)
+		}
+		maps.Copy(f.Partitions, e.Partitions)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	f.Bytes = int64(s.db.Metrics().DiskSpaceUsage())
+	return f, nil
 }
