@@ -43,12 +43,20 @@ func (e *Engine) Snapshot(w io.Writer) error {
 	s.records()
 	for g := range e.st.groups {
 		gs := &e.st.groups[g]
-		for _, id := range s.order[gs.key] {
+		order := s.order[gs.key]
+		for i, id := range order {
+			if i+fetchAhead < len(order) {
+				gs.fetchRing(order[i+fetchAhead])
+			}
 			s.held(gs, id)
 		}
 	}
 	return s.close()
 }
+
+// fetchAhead is how many keys before it is needed a ring is fetched: keys come in the order of their values, and their
+// rings lie anywhere.
+const fetchAhead = 8
 
 // stateWriter writes an engine's state.
 type stateWriter struct {
@@ -105,8 +113,12 @@ func (s *stateWriter) collect() {
 	}
 	for g := range st.groups {
 		gs := &st.groups[g]
+		heads := len(gs.pages) * headPage
 		for id := range s.holds[gs.key] {
-			if id < len(gs.pages)*headPage && gs.holds(int32(id), st.settled(s.p), st.watermark) {
+			if id+fetchAhead < heads {
+				gs.fetchRing(int32(id + fetchAhead))
+			}
+			if id < heads && gs.holds(int32(id), st.settled(s.p), st.watermark) {
 				s.holds[gs.key][id] = true
 			}
 		}

@@ -137,7 +137,7 @@ func TestKilledInSave(t *testing.T) {
 		t.Fatal(err)
 	}
 	saving.Store(true)
-	if err := s.Save(checkpointOf(7, 2500)); err != nil {
+	if err := errors.Join(s.Save(checkpointOf(7, 2500)), s.Sync(), s.db.Flush()); err != nil {
 		t.Fatal(err)
 	}
 	saving.Store(false)
