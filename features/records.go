@@ -259,10 +259,16 @@ func (r *records) canonical(p *Plan, bound int64) []int64 {
 			rows = append(rows, i)
 		}
 	}
-	slices.SortStableFunc(rows, func(a, b int64) int {
+	inOrder := func(a, b int64) int {
 		x, y := r.at(a), r.at(b)
-		return cmp.Or(cmp.Compare(x.t(), y.t()), cmp.Compare(x.part(), y.part()), cmp.Compare(x.seq(), y.seq()))
-	})
+		if x.t() != y.t() {
+			return cmp.Compare(x.t(), y.t())
+		}
+		return cmp.Or(cmp.Compare(x.part(), y.part()), cmp.Compare(x.seq(), y.seq()))
+	}
+	if !slices.IsSortedFunc(rows, inOrder) {
+		slices.SortStableFunc(rows, inOrder)
+	}
 	return rows
 }
 

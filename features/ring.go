@@ -224,6 +224,38 @@ func (gs *groupState) insert(r *ring, k, ord int64, v []int64, drop, settled int
 	}
 }
 
+// push puts an entry behind all others, where there is room: insert without a search.
+func (gs *groupState) push(r *ring, k, ord int64, v []int64) {
+	s := gs.stride
+	o := r.n * s
+	d := r.d[o : o+2*s]
+	copy(d[s:], d[:s])
+	r.n++
+	d[0] = k
+	if gs.ordered {
+		d[1] = ord
+	}
+	for c := range gs.cols {
+		x, col := v[c], &gs.cols[c]
+		if col.raw != 0 {
+			d[col.raw] = x
+		}
+		if col.sum != 0 {
+			d[s+col.sum] += x
+		}
+		if col.sq != 0 {
+			h, l := square(x)
+			add128(d[s+col.sq:s+col.sq+2:s+col.sq+2], h, l)
+		}
+	}
+	r.h[headSize] = pair(r.n, high(r.h[headSize]))
+	for c := range gs.cols {
+		if col := &gs.cols[c]; col.ext != 0 {
+			gs.extend(r, col, r.n-1)
+		}
+	}
+}
+
 // moved adjusts what points into a ring after an entry was put in at i, not at the end.
 func (gs *groupState) moved(r *ring, i int) {
 	if hi := low(r.h[headHi]); hi > i {

@@ -1,9 +1,7 @@
 package features
 
 import (
-	"bufio"
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -22,47 +20,10 @@ const (
 	interactionsMagic = "onmart interactions state 1\n"
 )
 
-func (s *snapshotWriter) float(v float64) {
-	s.bytes(binary.LittleEndian.AppendUint64(nil, math.Float64bits(v)))
-}
-func (s *snapshotWriter) flag(b bool) { s.uint(uint64(btoi(b))) }
-
-func (s *snapshotReader) float() float64 {
-	b := s.raw(8)
-	if s.err != nil {
-		return 0
-	}
-	v := math.Float64frombits(binary.LittleEndian.Uint64(b))
-	if v-v != 0 {
-		s.fail(errors.New("it is damaged: a number in it is not finite"))
-	}
-	return v
-}
-
-func (s *snapshotReader) flag() bool { return s.uint() == 1 }
-
-// count reads how many of something follow.
-func (s *snapshotReader) count() int {
-	n := s.uint()
-	if n > snapshotCount {
-		s.fail(errors.New("it is damaged: a number of entries is impossible"))
-		return 0
-	}
-	return int(n)
-}
-
-// time reads an instant, or the beginning where there is none.
-func (s *snapshotReader) time() int64 {
-	t := s.int()
-	if t != beginning && (t > maxTime || t < -maxTime) {
-		s.fail(errors.New("it is damaged: a time in it is impossible"))
-	}
-	return t
-}
-
 // headOf writes what the snapshots of both shapes begin with.
 func (p *Plan) headOf(w io.Writer, magic string) *snapshotWriter {
-	sw := &snapshotWriter{w: bufio.NewWriterSize(w, 1<<16)}
+	writer := newSnapshotWriter(w)
+	sw := &writer
 	sw.raw(magic)
 	sw.uint(uint64(len(p.nodes)))
 	for _, n := range p.nodes {
@@ -74,7 +35,8 @@ func (p *Plan) headOf(w io.Writer, magic string) *snapshotWriter {
 
 // openHead reads it.
 func (p *Plan) openHead(r io.Reader, magic string) (*snapshotReader, error) {
-	sr := &snapshotReader{r: bufio.NewReaderSize(r, 1<<16)}
+	reader := newSnapshotReader(r)
+	sr := &reader
 	if string(sr.raw(len(magic))) != magic {
 		if sr.err != nil {
 			return nil, sr.err

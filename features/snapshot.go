@@ -1,9 +1,7 @@
 package features
 
 import (
-	"bufio"
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -30,7 +28,7 @@ const snapshotCount = 1 << 32
 // events with their own positions, whatever the order in which they came. The state of an engine that was told that no
 // label or duplicate will come has no events in it.
 func (e *Engine) Snapshot(w io.Writer) error {
-	s := &stateWriter{snapshotWriter: snapshotWriter{w: bufio.NewWriterSize(w, 1<<16)}, p: e.p, st: e.st}
+	s := &stateWriter{snapshotWriter: newSnapshotWriter(w), p: e.p, st: e.st}
 	s.raw(snapshotMagic)
 	s.uint(uint64(len(e.p.nodes)))
 	for _, n := range e.p.nodes {
@@ -45,12 +43,20 @@ func (e *Engine) Snapshot(w io.Writer) error {
 	s.records()
 	for g := range e.st.groups {
 		gs := &e.st.groups[g]
-		for _, id := range s.order[gs.key] {
+		order := s.order[gs.key]
+		for i, id := range order {
+			if i+fetchAhead < len(order) {
+				gs.fetchRing(order[i+fetchAhead])
+			}
 			s.held(gs, id)
 		}
 	}
 	return s.close()
 }
+
+// fetchAhead is how many keys before it is needed a ring is fetched: keys come in the order of their values, and their
+// rings lie anywhere.
+const fetchAhead = 8
 
 // stateWriter writes an engine's state.
 type stateWriter struct {
@@ -107,8 +113,12 @@ func (s *stateWriter) collect() {
 	}
 	for g := range st.groups {
 		gs := &st.groups[g]
+		heads := len(gs.pages) * headPage
 		for id := range s.holds[gs.key] {
-			if id < len(gs.pages)*headPage && gs.holds(int32(id), st.settled(s.p), st.watermark) {
+			if id+fetchAhead < heads {
+				gs.fetchRing(int32(id + fetchAhead))
+			}
+			if id < heads && gs.holds(int32(id), st.settled(s.p), st.watermark) {
 				s.holds[gs.key][id] = true
 			}
 		}
@@ -208,22 +218,10 @@ func (s *stateWriter) keys() {
 	for k := range s.p.keys {
 		t, kp := &s.st.keys[k], &s.p.keys[k]
 		var order []int32
-		for id, ok := range s.holds[k] {
-			if ok {
-				order = append(order, int32(id))
-			}
-		}
-		switch {
-		case kp.text:
-			slices.SortFunc(order, func(a, b int32) int {
-				return strings.Compare(t.texts.Value(uint32(a)), t.texts.Value(uint32(b)))
-			})
-		case kp.col >= 0:
-			slices.SortFunc(order, func(a, b int32) int {
-				return cmp.Compare(t.ints.Value(uint32(a)), t.ints.Value(uint32(b)))
-			})
-		default:
-			slices.SortFunc(order, func(a, b int32) int { return cmp.Compare(s.ranks(k, a), s.ranks(k, b)) })
+		if kp.text {
+			order = s.textOrder(k)
+		} else {
+			order = s.valueOrder(k)
 		}
 		s.order[k], s.rank[k] = order, make([]int32, len(s.holds[k]))
 		s.uint(uint64(len(order)))
@@ -240,6 +238,35 @@ func (s *stateWriter) keys() {
 			}
 		}
 	}
+}
+
+// textOrder is the keys that hold anything, in the order of their texts.
+func (s *stateWriter) textOrder(k int) []int32 {
+	t := s.st.keys[k].texts
+	order := make([]int32, 0, len(s.holds[k]))
+	for id, ok := range s.holds[k] {
+		if ok {
+			order = append(order, int32(id))
+		}
+	}
+	slices.SortFunc(order, func(a, b int32) int { return strings.Compare(t.Value(uint32(a)), t.Value(uint32(b))) })
+	return order
+}
+
+// valueOrder is the same in the order of numbers, or of the places of a pair's parts.
+func (s *stateWriter) valueOrder(k int) []int32 {
+	list := make([]valued, 0, len(s.holds[k]))
+	for id, ok := range s.holds[k] {
+		if ok {
+			list = append(list, valued{s.ranks(k, int32(id)), int32(id)})
+		}
+	}
+	list = byValue(list, nil)
+	order := make([]int32, len(list))
+	for i, x := range list {
+		order[i] = x.id
+	}
+	return order
 }
 
 // ranks is a key's value; of a pair the places of its parts.
@@ -432,7 +459,7 @@ func (e *Engine) Restore(r io.Reader) error {
 var errDamaged = errors.New("it is damaged: what it holds is impossible")
 
 func (p *Plan) restore(r io.Reader, a, ra *slab.Arena) (*state, error) {
-	sr := &stateReader{snapshotReader: snapshotReader{r: bufio.NewReaderSize(r, 1<<16)}, p: p}
+	sr := &stateReader{snapshotReader: newSnapshotReader(r), p: p}
 	if string(sr.raw(len(snapshotMagic))) != snapshotMagic {
 		if sr.err != nil {
 			return nil, sr.err
@@ -468,8 +495,17 @@ func (p *Plan) restore(r io.Reader, a, ra *slab.Arena) (*state, error) {
 // revive takes all keys for ones that had an event just now: a snapshot does not say when it was.
 func (st *state) revive(k int) {
 	n := st.keys[k].cap()
-	for id := range n {
-		st.lives[k].see(n, []int32{int32(id)}, []int64{st.watermark})
+	var ids [keyBlock]int32
+	var now [keyBlock]int64
+	for i := range now {
+		now[i] = st.watermark
+	}
+	for from := 0; from < n; from += keyBlock {
+		block := ids[:min(keyBlock, n-from)]
+		for i := range block {
+			block[i] = int32(from + i)
+		}
+		st.lives[k].see(n, block, now[:len(block)])
 	}
 }
 
@@ -481,43 +517,40 @@ type stateReader struct {
 	v  []int64
 }
 
-// count reads a number of things.
-func (s *stateReader) count() int {
-	n := s.uint()
-	if n > snapshotCount {
-		s.fail(errDamaged)
-		return 0
-	}
-	return int(n)
-}
-
-func (s *stateReader) damagedIf(bad bool) {
-	if bad {
-		s.fail(errDamaged)
-	}
-}
+// keyBlock is how many keys are entered at a time, so that their cache misses overlap.
+const keyBlock = 1024
 
 func (s *stateReader) keys() {
+	var values [keyBlock]int64
+	var ids [keyBlock]int32
 	for k := range s.p.keys {
 		t, kp := &s.st.keys[k], &s.p.keys[k]
+		left := s.count()
+		if kp.text {
+			for ; left > 0 && s.err == nil; left-- {
+				_, fresh := t.texts.ID(s.text())
+				s.damagedIf(!fresh)
+			}
+			continue
+		}
 		var last int64
-		for range s.count() {
+		for base := 0; left > 0 && s.err == nil; {
+			n := min(left, keyBlock)
+			for i := range n {
+				last += s.int()
+				s.damagedIf(kp.col < 0 && (last < 0 || int(last>>32) >= s.st.keys[kp.left].cap() ||
+					int(uint32(last)) >= s.st.keys[kp.right].cap()))
+				values[i] = last
+			}
 			if s.err != nil {
 				return
 			}
-			var fresh bool
-			if kp.text {
-				_, fresh = t.texts.ID(s.text())
-			} else {
-				last += s.int()
-				if kp.col < 0 && (last < 0 || int(last>>32) >= s.st.keys[kp.left].cap() ||
-					int(uint32(last)) >= s.st.keys[kp.right].cap()) {
-					s.fail(errDamaged)
-					return
-				}
-				_, fresh = t.ints.ID(last)
+			t.ints.IDs(values[:n], nil, ids[:n])
+			for i, id := range ids[:n] {
+				s.damagedIf(int(id) != base+i) // it was there already
 			}
-			s.damagedIf(!fresh)
+			base += n
+			left -= n
 		}
 	}
 }
@@ -586,7 +619,7 @@ func (s *stateReader) entries(gs *groupState, r *ring) {
 		gs.resize(r, n) // else it grows with what is there: a damaged number must not take all memory
 	}
 	s.v = slices.Grow(s.v[:0], len(gs.cols))[:len(gs.cols)]
-	var k int64
+	var k, last int64
 	for range n {
 		if s.err != nil {
 			return
@@ -601,9 +634,14 @@ func (s *stateReader) entries(gs *groupState, r *ring) {
 			s.v[c] = s.int()
 			s.see(gs.cols[c].val, s.v[c])
 		}
-		if s.err == nil {
+		switch {
+		case s.err != nil:
+		case r.n < high(r.h[headSize]) && (!gs.ordered || r.n == 0 || r.d[(r.n-1)*gs.stride] < k || last <= ord):
+			gs.push(r, k, ord, s.v)
+		default:
 			gs.insert(r, k, ord, s.v, math.MinInt64, math.MinInt64)
 		}
+		last = ord
 	}
 	if gs.pending() {
 		setCursor(r.h, gs.cursors, gs.cursorCount()-1, gs.bisect(r, 0, r.n, s.st.watermark))
@@ -683,28 +721,34 @@ func (p *Plan) sameNodes(nodes []Node, err error) error {
 	if err != nil {
 		return err
 	}
-	var missing, other, extra []string
-	have := map[string]string{}
-	for _, n := range nodes {
-		have[n.Name] = n.Fingerprint
+	if err := SameNodes(nodes, p.nodes); err != nil {
+		return fmt.Errorf("it belongs to other features: it is %w; make it again with the spec %s", err, p.spec.name)
 	}
-	for _, n := range p.nodes {
-		f, ok := have[n.Name]
+	return nil
+}
+
+// SameNodes compares the nodes of a state with those that are wanted, in any order. The error names those that differ, as
+// in "without a, b; with another definition of c".
+func SameNodes(have, want []Node) error {
+	var missing, other, extra []string
+	left := map[string]string{}
+	for _, n := range have {
+		left[n.Name] = n.Fingerprint
+	}
+	for _, n := range want {
+		f, ok := left[n.Name]
 		switch {
 		case !ok:
 			missing = append(missing, n.Name)
 		case f != n.Fingerprint:
 			other = append(other, n.Name)
 		}
-		delete(have, n.Name)
+		delete(left, n.Name)
 	}
-	for _, n := range nodes {
-		if _, ok := have[n.Name]; ok {
+	for _, n := range have {
+		if _, ok := left[n.Name]; ok {
 			extra = append(extra, n.Name)
 		}
-	}
-	if len(missing)+len(other)+len(extra) == 0 {
-		return nil
 	}
 	var parts []string
 	for _, x := range []struct {
@@ -715,130 +759,8 @@ func (p *Plan) sameNodes(nodes []Node, err error) error {
 			parts = append(parts, x.what+" "+strings.Join(x.names, ", "))
 		}
 	}
-	return fmt.Errorf("it belongs to other features: it is %s; make it again with the spec %s", strings.Join(parts, "; "), p.spec.name)
-}
-
-type snapshotWriter struct {
-	w   *bufio.Writer
-	crc uint32
-	buf [binary.MaxVarintLen64]byte
-}
-
-// The bufio.Writer keeps the first error, so that close is the only place to ask.
-func (s *snapshotWriter) bytes(b []byte) {
-	s.crc = crc32.Update(s.crc, castagnoli, b)
-	s.w.Write(b)
-}
-func (s *snapshotWriter) raw(t string)  { s.bytes([]byte(t)) }
-func (s *snapshotWriter) int(v int64)   { s.bytes(s.buf[:binary.PutVarint(s.buf[:], v)]) }
-func (s *snapshotWriter) uint(v uint64) { s.bytes(s.buf[:binary.PutUvarint(s.buf[:], v)]) }
-func (s *snapshotWriter) text(t string) {
-	s.uint(uint64(len(t)))
-	s.raw(t)
-}
-
-func (s *snapshotWriter) close() error {
-	s.w.Write(binary.LittleEndian.AppendUint32(nil, s.crc))
-	if err := s.w.Flush(); err != nil {
-		return fmt.Errorf("features: writing a state: %w", err)
+	if parts == nil {
+		return nil
 	}
-	return nil
-}
-
-// snapshotReader keeps the first error; after it everything reads as zero.
-type snapshotReader struct {
-	r   *bufio.Reader
-	crc uint32
-	one [1]byte
-	err error
-}
-
-// ReadByte is for binary.ReadVarint.
-func (s *snapshotReader) ReadByte() (byte, error) {
-	b, err := s.r.ReadByte()
-	if err != nil {
-		return 0, err
-	}
-	s.one[0] = b
-	s.crc = crc32.Update(s.crc, castagnoli, s.one[:])
-	return b, nil
-}
-
-func (s *snapshotReader) fail(err error) {
-	if s.err == nil && err != nil {
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			err = errors.New("it is cut off")
-		}
-		s.err = err
-	}
-}
-
-func (s *snapshotReader) raw(n int) []byte {
-	b := make([]byte, n)
-	if s.err == nil {
-		_, err := io.ReadFull(s.r, b)
-		s.fail(err)
-		s.crc = crc32.Update(s.crc, castagnoli, b)
-	}
-	return b
-}
-
-func (s *snapshotReader) int() int64 {
-	if s.err != nil {
-		return 0
-	}
-	v, err := binary.ReadVarint(s)
-	s.fail(err)
-	return v
-}
-
-func (s *snapshotReader) uint() uint64 {
-	if s.err != nil {
-		return 0
-	}
-	v, err := binary.ReadUvarint(s)
-	s.fail(err)
-	return v
-}
-
-// textMax bounds a name in a snapshot.
-const textMax = 1 << 20
-
-func (s *snapshotReader) text() string {
-	n := s.uint()
-	if n > textMax {
-		s.fail(errors.New("it is damaged: a name in it is impossible"))
-		return ""
-	}
-	return string(s.raw(int(n)))
-}
-
-func (s *snapshotReader) nodes() ([]Node, error) {
-	n := s.uint()
-	if n > math.MaxUint16 {
-		return nil, errors.New("it is damaged: the number of features is impossible")
-	}
-	var list []Node
-	for range n {
-		list = append(list, Node{s.text(), s.text()})
-		if s.err != nil {
-			return nil, s.err
-		}
-	}
-	return list, s.err
-}
-
-func (s *snapshotReader) close() error {
-	want := s.crc
-	if s.err != nil {
-		return s.err
-	}
-	var b [4]byte
-	if _, err := io.ReadFull(s.r, b[:]); err != nil {
-		return errors.New("it is cut off")
-	}
-	if binary.LittleEndian.Uint32(b[:]) != want {
-		return errors.New("it is damaged: the checksum is wrong")
-	}
-	return nil
+	return errors.New(strings.Join(parts, "; "))
 }

@@ -33,8 +33,9 @@ type StateManifest struct {
 	FormatVersion int                          `json:"format_version"`
 	Kind          string                       `json:"kind"`
 	Nodes         []Node                       `json:"nodes"`
-	Watermark     string                       `json:"watermark,omitempty"` // RFC 3339; none before the first transaction
-	Positions     map[string]int64             `json:"positions"`           // by source: where to go on
+	Watermark     string                       `json:"watermark,omitempty"`  // RFC 3339; none before the first transaction
+	Positions     map[string]int64             `json:"positions"`            // by source: where to go on
+	Partitions    map[string]int32             `json:"partitions,omitempty"` // by source: the number that its events carry
 	Counts        Counts                       `json:"counts"`
 	Files         map[string]atomicdir.Written `json:"files"`
 }
@@ -61,33 +62,91 @@ func (e *Interactions) setTally(c Counts) { e.counts = c }
 // to go on reading. Beside are the states of what follows the same events, by a name of small letters; nil
 // for none.
 func SaveState(dir string, e saved, positions map[string]int64, beside map[string]Snapshotter, force bool) error {
+	c := StateContents{Nodes: e.Plan().nodes, Watermark: e.Watermark(), Positions: positions, Counts: e.tally(), State: e.Snapshot,
+		Beside: map[string]func(io.Writer) error{}}
+	for name, b := range beside {
+		c.Beside[name] = b.Snapshot
+	}
+	return c.Write(dir, force)
+}
+
+// StateContents is what becomes a state directory.
+type StateContents struct {
+	Nodes      []Node
+	Watermark  int64 // math.MinInt64 before the first transaction
+	Positions  map[string]int64
+	Partitions map[string]int32 // by source: the number that its events carry; nil where they carry none
+	Counts     Counts
+	State      func(io.Writer) error            // writes the engine's snapshot
+	Beside     map[string]func(io.Writer) error // by name: those of what follows the same events
+}
+
+// Write writes the directory, complete or not at all.
+func (c *StateContents) Write(dir string, force bool) error {
 	d, err := atomicdir.Create(dir, force)
 	if err != nil {
 		return err
 	}
 	defer d.Abort()
-	state, err := d.Put(stateFile, e.Snapshot)
+	state, err := d.Put(stateFile, c.State)
 	if err != nil {
 		return err
 	}
 	m := StateManifest{
-		FormatVersion: stateVersion, Kind: StateKind, Nodes: e.Plan().nodes, Positions: positions, Counts: e.tally(),
+		FormatVersion: stateVersion, Kind: StateKind, Nodes: c.Nodes, Positions: c.Positions, Partitions: c.Partitions, Counts: c.Counts,
 		Files: map[string]atomicdir.Written{stateFile: state},
 	}
-	for _, name := range slices.Sorted(maps.Keys(beside)) {
+	for _, name := range slices.Sorted(maps.Keys(c.Beside)) {
 		file := besideFile(name)
-		if m.Files[file], err = d.Put(file, beside[name].Snapshot); err != nil {
+		if m.Files[file], err = d.Put(file, c.Beside[name]); err != nil {
 			return err
 		}
 	}
-	if e.Watermark() != beginning {
-		m.Watermark = datasets.FormatTime(e.Watermark())
+	if c.Watermark != beginning {
+		m.Watermark = datasets.FormatTime(c.Watermark)
 	}
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", dir, err)
 	}
 	return d.Commit(atomicdir.ManifestName, append(text, '\n'))
+}
+
+// CopyState writes the engine's snapshot of a state directory to w, after a look at its checksum.
+func CopyState(dir string, w io.Writer) error {
+	m, err := OpenState(dir)
+	if err != nil {
+		return err
+	}
+	if err := loadFile(filepath.Join(dir, stateFile), m.Files[stateFile], copier{w}); err != nil {
+		return fmt.Errorf("state %s: %w; make it again", dir, err)
+	}
+	return nil
+}
+
+// copier takes a snapshot as it is.
+type copier struct{ w io.Writer }
+
+func (c copier) Restore(r io.Reader) error {
+	_, err := io.Copy(c.w, r)
+	return err
+}
+
+// SnapshotWatermark reads the watermark of an engine's snapshot from its first bytes; math.MinInt64 before the first
+// transaction.
+func SnapshotWatermark(r io.Reader) (int64, error) {
+	s := newSnapshotReader(r)
+	if string(s.raw(len(snapshotMagic))) != snapshotMagic && s.err == nil {
+		s.err = errors.New("it is not a state of this version's features")
+	}
+	if _, err := s.nodes(); s.err == nil {
+		s.err = err
+	}
+	w := s.int()
+	if s.err != nil {
+		return 0, fmt.Errorf("features: reading a state: %w", s.err)
+	}
+	return w, nil
 }
 
 func besideFile(name string) string { return "beside-" + name + ".bin" }

@@ -32,6 +32,7 @@ func commands() []*cobra.Command {
 		newEvaluateCmd(),
 		newPredictCmd(), newForecastCmd(), newRecommendCmd(),
 		newScoreCmd(),
+		newStateCmd(),
 		newBenchCmd(),
 		newDevicesCmd(),
 		newDocsCmd(),
