@@ -108,7 +108,9 @@ func Open(path string, c Columns) (*Set, error) {
 }
 
 // Bind is the same rules for other columns, as they were read.
-func (s *Set) Bind(c Columns) (*Set, error) { return s.source.bind(c, &features.Faults{Name: s.source.path}) }
+func (s *Set) Bind(c Columns) (*Set, error) {
+	return s.source.bind(c, &features.Faults{Name: s.source.path})
+}
 
 // Rules lists the rules: those before the model, then those after it, each in the order of the file.
 func (s *Set) Rules() []Rule { return s.rules }
