@@ -241,7 +241,9 @@ type top struct {
 	y      int8
 }
 
-func (a *top) less(b *top) bool { return a.score < b.score || a.score == b.score && a.number > b.number }
+func (a *top) less(b *top) bool {
+	return a.score < b.score || a.score == b.score && a.number > b.number
+}
 
 func newTrack(version string) *track { return &track{version: version, keep: math.MaxUint64} }
 
