@@ -21,6 +21,8 @@ import (
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
 	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/score/quality"
+	"github.com/onmart/onmart/score/rules"
 )
 
 // Explain says for which transactions reasons are computed; each costs one forward pass a feature.
@@ -53,6 +55,14 @@ type Options struct {
 	Range datasets.Range
 	// Now is the clock that tells events of an impossible future; nil is time.Now.
 	Now func() time.Time
+	// Shadows score the same events beside the artifact and decide nothing.
+	Shadows []*model.Artifact
+	// Rules is a file of rules that decide before and after the model; empty for none.
+	Rules string
+	// Quality asks for live figures; nil for none.
+	Quality *quality.Options
+	// Takeover is asked before an engine of other features takes over the state, with its nodes; an error refuses it.
+	Takeover func([]features.Node) error
 	// Record, if not nil, receives every event that was folded, in order; the caller commits it.
 	Record *Recorder
 }
@@ -130,13 +140,14 @@ type Counts struct {
 	Skipped       int64 `json:"skipped"`
 	Rejected      int64 `json:"rejected"`
 	Followed      int64 `json:"followed,omitempty"` // transactions that went to forecasts and recommendations
+	Ruled         int64 `json:"ruled,omitempty"`    // transactions that a rule decided, before the model or after it
 }
 
 func (c Counts) plus(d Counts) Counts {
 	return Counts{
 		c.Scored + d.Scored, c.Alerts + d.Alerts, c.Late + d.Late, c.Labels + d.Labels,
 		c.LabelsWaiting + d.LabelsWaiting, c.LabelsExpired + d.LabelsExpired, c.Duplicates + d.Duplicates,
-		c.Skipped + d.Skipped, c.Rejected + d.Rejected, c.Followed + d.Followed,
+		c.Skipped + d.Skipped, c.Rejected + d.Rejected, c.Followed + d.Followed, c.Ruled + d.Ruled,
 	}
 }
 
@@ -153,6 +164,8 @@ type Scorer struct {
 	time      int // column of event time
 	echo      []int
 	eventID   int
+	id, line  int // columns of the purchase and its line
+	label     int // column of the label; -1: none
 	metrics   *metrics
 	lenses    []*lens // by follower
 
@@ -160,6 +173,8 @@ type Scorer struct {
 	engine    *features.Engine
 	rows      features.Rows
 	scores    []float64
+	values    [][]float64 // of the champion's features, of the batch at hand
+	live      live
 	positions map[string]int64 // next position of each source
 	counts    Counts
 	failed    error
@@ -185,15 +200,9 @@ func New(o Options) (*Scorer, error) {
 	}
 	s := &Scorer{
 		o: o, plan: plan, feats: plan.Features(),
+		id: o.Schema.Index(datasets.TransID), line: o.Schema.Index(datasets.Line), label: o.Schema.Index(datasets.IsFraud),
 		time: o.Schema.Index(datasets.TransDatetime), eventID: o.Schema.Index(datasets.EventID),
 		engine: plan.NewEngine(o.Threads), positions: map[string]int64{}, metrics: newMetrics(),
-	}
-	if o.Artifact != nil {
-		m := o.Artifact.Manifest()
-		s.threshold, s.task, s.version = m.Threshold, m.Task, m.Version
-		if s.predictor, err = o.Artifact.NewPredictor(o.Threads); err != nil {
-			return nil, err
-		}
 	}
 	s.engine.DetectDuplicates = true
 	for i := range o.Followers {
@@ -208,7 +217,11 @@ func New(o Options) (*Scorer, error) {
 			s.echo = append(s.echo, i)
 		}
 	}
+	if err := s.startLive(); err != nil {
+		return nil, err
+	}
 	s.registerCounts()
+	s.registerLive()
 	return s, nil
 }
 
@@ -262,6 +275,9 @@ func (s *Scorer) Warm(dir string) (without []string, err error) {
 		return nil, err
 	}
 	if without, err = s.warmFollowers(dir); err != nil {
+		return nil, err
+	}
+	if err := s.restoreStates(dir); err != nil {
 		return nil, err
 	}
 	if positions != nil {
@@ -352,9 +368,12 @@ func (s *Scorer) ProcessLines(ev Events, out *Lines) (Counts, error) {
 }
 
 func (s *Scorer) process(ev Events, out *Lines) error {
+	if s.live.warming != nil {
+		s.takeOver()
+	}
 	s.advance(&ev)
 	ev = s.inRange(s.possible(ev))
-	rows := ev.Rows
+	rows, watermark := ev.Rows, s.engine.Watermark()
 	if err := s.engine.Process(rows, &s.rows); err != nil {
 		return err
 	}
@@ -363,7 +382,7 @@ func (s *Scorer) process(ev Events, out *Lines) error {
 	}
 	scores := s.scores[:s.rows.N]
 	if s.predictor != nil {
-		if err := s.predictor.Predict(s.rows.Values, s.rows.N, scores); err != nil {
+		if err := s.judge(&ev, scores, watermark); err != nil {
 			return err
 		}
 	}
@@ -544,8 +563,13 @@ func (ev Events) without(bad func(row int) bool, reject func(row int) *Reject) E
 
 func (s *Scorer) appendScore(dst []byte, ev *Events, row, k int, score float64) []byte {
 	b := ev.Rows
-	alert := score >= s.threshold
-	s.counts.Scored++
+	alert := score >= s.threshold // false where it was not asked
+	if score == score {
+		s.counts.Scored++
+	}
+	if k < len(s.live.ruled) && s.live.ruled[k] != rules.None {
+		s.counts.Ruled++
+	}
 	dst = append(dst, `{"score_id":"`...)
 	dst = s.appendID(dst, ev, row)
 	dst = append(dst, '"')
@@ -556,24 +580,26 @@ func (s *Scorer) appendScore(dst []byte, ev *Events, row, k int, score float64) 
 		dst = append(dst, `":`...)
 		dst = appendValue(dst, f, &b.Columns[c], row)
 	}
-	dst = append(dst, `,"scores":{"`...)
-	dst = append(dst, s.task...)
-	dst = append(dst, `":`...)
-	dst = appendFloat(dst, score)
-	dst = append(dst, `},"decision":"`...)
+	dst = append(dst, `,"scores":{`...)
+	if score == score {
+		dst = append(dst, '"')
+		dst = append(dst, s.task...)
+		dst = append(dst, `":`...)
+		dst = appendFloat(dst, score)
+	}
+	dst = append(dst, '}')
+	dst = s.appendDecision(dst, k, alert)
 	if alert {
 		s.counts.Alerts++
-		dst = append(dst, `alert"`...)
-	} else {
-		dst = append(dst, `pass"`...)
 	}
+	dst = s.appendShadows(dst, k)
 	if s.rows.Status[row] == features.Late {
 		s.counts.Late++
 		dst = append(dst, `,"late":true`...)
 	}
-	if s.o.Explain == ExplainAll || s.o.Explain == ExplainAlerts && alert {
+	if s.o.Explain == ExplainAll && score == score || s.o.Explain == ExplainAlerts && alert {
 		dst = append(dst, `,"reasons":[`...)
-		for i, r := range s.predictor.Reasons(s.rows.Values, k, s.o.Reasons) {
+		for i, r := range s.predictor.Reasons(s.values, k, s.o.Reasons) {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
@@ -599,7 +625,7 @@ func (s *Scorer) appendScore(dst []byte, ev *Events, row, k int, score float64) 
 			}
 			dst = appendString(dst, s.feats[i].Name)
 			dst = append(dst, ':')
-			dst = appendFloat(dst, s.rows.Values[i][k])
+			dst = appendFloat(dst, s.values[i][k])
 		}
 		dst = append(dst, '}')
 	}
