@@ -44,7 +44,7 @@ var layers = []layer{
 	{"score/model", []string{"datasets", "features", "forecast", "ranking", "train/program", "train/cpu", "internal"}, "inference runs programs on the CPU"},
 	{"score/rules", []string{"datasets", "features", "internal"}, "rules know columns and expressions, and no model"},
 	{"score/quality", []string{"datasets", "features", "internal"}, "live figures know scores, labels and values, and no model"},
-	{"score", []string{"datasets", "features", "forecast", "ranking", "score/model", "train/program", "train/cpu", "internal"}, "scoring imports exactly program and cpu of train"},
+	{"score", []string{"datasets", "features", "forecast", "ranking", "score/model", "score/rules", "score/quality", "train/program", "train/cpu", "internal"}, "scoring imports exactly program and cpu of train"},
 	{"analyze", []string{"datasets", "features", "internal"}, "analyses stand beside training"},
 	{"cuda", nil, "cuda stands alone"},
 	{"internal", []string{"internal"}, "helpers know nothing of what they help"},
