@@ -42,9 +42,11 @@ type classifier struct {
 	threshold float64
 	plan      *features.Plan // of its own spec
 	feats     []features.Feature
-	mill      *mill // what its features come from; nil is the scorer's own engine
-	at        []int // by feature: its column there; nil: as they stand
-	failed    error // of a shadow: it is left out from then on
+	mill      *mill          // what its features come from; nil is the scorer's own engine
+	at        []int          // by feature: its column there; nil: as they stand
+	failed    error          // of a shadow: it is left out from then on
+	drift     *quality.Drift // from its training rows; nil: it does not say what they were
+	bound, of *rules.Set     // rules of for its features, made beforehand; nil: not made yet
 
 	values  [][]float64 // of the batch at hand
 	scores  []float64   // by row of its mill
@@ -93,7 +95,8 @@ func (c *comparison) correlation() float64 { return c.covari / math.Sqrt(c.varX*
 func (s *Scorer) classify(a *model.Artifact) (*classifier, error) {
 	m := a.Manifest()
 	if m.Task != model.Fraud {
-		return nil, fmt.Errorf("model %s is of task %s: only a model of task %s scores transactions", a.Dir(), m.Task, model.Fraud)
+		return nil, fmt.Errorf("model %s is of task %s: only a model of task %s scores transactions", a.Dir(), m.Task,
+			model.Fraud)
 	}
 	o := s.o
 	o.Artifact = a
@@ -105,7 +108,32 @@ func (s *Scorer) classify(a *model.Artifact) (*classifier, error) {
 	if c.predictor, err = a.NewPredictor(o.Threads); err != nil {
 		return nil, err
 	}
+	ref, err := a.Reference()
+	if err != nil {
+		return nil, err
+	}
+	if ref != nil {
+		var names []string
+		for _, f := range c.feats {
+			names = append(names, f.Name)
+		}
+		c.drift = quality.NewDrift(names, ref.Features, ref.Scores)
+	}
 	return c, a.SelfTest(c.predictor)
+}
+
+// bind makes rules ready for a classifier, beside the scoring: long lists take a while.
+func (s *Scorer) bind(c *classifier) (err error) {
+	s.mu.Lock()
+	set := s.live.rules
+	s.mu.Unlock()
+	if set != nil {
+		if c.bound, err = set.Bind(s.ruleColumns(c)); err != nil {
+			return fmt.Errorf("the rules do not fit it: %w", err)
+		}
+		c.of = set
+	}
+	return nil
 }
 
 // columnsOf finds the nodes of a plan among those of another by their fingerprints; nil and a name where one is
@@ -189,10 +217,23 @@ func (s *Scorer) addShadow(c *classifier) error {
 	return nil
 }
 
+// leaveOut gives up on what an engine that failed is for: it decides nothing.
+func (s *Scorer) leaveOut(g *mill, err error) {
+	for _, c := range s.live.shadows {
+		if c.mill == g {
+			c.failed = err
+		}
+	}
+	if w := s.live.warming; w != nil && w.mill == g {
+		s.live.warming = nil
+		s.metrics.reload(targetModel, resultRefused)
+	}
+}
+
 func (l *live) listMills() {
 	l.mills = nil
 	for _, c := range append(slices.Clone(l.shadows), l.warming) {
-		if c != nil && c.mill != nil && !slices.Contains(l.mills, c.mill) {
+		if c != nil && c.failed == nil && c.mill != nil && !slices.Contains(l.mills, c.mill) {
 			l.mills = append(l.mills, c.mill)
 		}
 	}
@@ -211,9 +252,7 @@ func (s *Scorer) startLive() error {
 	if err != nil {
 		return err
 	}
-	if err := s.install(c); err != nil {
-		return err
-	}
+	s.install(c)
 	for _, a := range o.Shadows {
 		c, err := s.classify(a)
 		if err == nil {
@@ -249,22 +288,10 @@ func (s *Scorer) setRules(set *rules.Set) {
 }
 
 // install makes a classifier, whose features the scorer's engine has, the champion.
-func (s *Scorer) install(c *classifier) error {
-	ref, err := c.artifact.Reference()
-	if err != nil {
-		return err
-	}
-	s.live.drift = nil
-	if ref != nil {
-		var names []string
-		for _, f := range c.feats {
-			names = append(names, f.Name)
-		}
-		s.live.drift = quality.NewDrift(names, ref.Features, ref.Scores)
-	}
-	s.live.champion = c
-	s.predictor, s.threshold, s.version, s.feats, s.task = c.predictor, c.threshold, c.version, c.feats, c.artifact.Manifest().Task
-	return nil
+func (s *Scorer) install(c *classifier) {
+	s.live.champion, s.live.drift = c, c.drift
+	s.predictor, s.threshold, s.version, s.feats = c.predictor, c.threshold, c.version, c.feats
+	s.task = c.artifact.Manifest().Task
 }
 
 // view is the columns of the features in the model's order.
@@ -292,10 +319,16 @@ func (s *Scorer) judge(ev *Events, scores []float64, watermark int64) error {
 	} else if err := s.judgeByRules(ev, scores); err != nil {
 		return err
 	}
+	var broken *mill
 	for _, g := range l.mills {
 		if err := g.fold(ev.Rows, watermark); err != nil {
-			return err
+			slog.Error("the engine of a shadow is left out: it cannot fold", "spec", g.plan.Fingerprint(), "error", err)
+			s.leaveOut(g, err)
+			broken = g
 		}
+	}
+	if broken != nil {
+		l.listMills()
 	}
 	for _, c := range l.shadows {
 		s.shadow(c, scores)
@@ -459,7 +492,9 @@ func (s *Scorer) takeOver() {
 // Shadows that need the one before keep it. After an error nothing has changed.
 func (s *Scorer) exchange(c *classifier) error {
 	set := s.live.rules
-	if set != nil {
+	if set != nil && set == c.of {
+		set = c.bound
+	} else if set != nil { // they have changed since
 		var err error
 		if set, err = set.Bind(s.ruleColumns(c)); err != nil {
 			return fmt.Errorf("the rules do not fit it: %w", err)
@@ -476,9 +511,7 @@ func (s *Scorer) exchange(c *classifier) error {
 			}
 		}
 	}
-	if err := s.install(c); err != nil {
-		return err
-	}
+	s.install(c)
 	if set != nil {
 		hits := s.live.hits // the rules are the same
 		s.setRules(set)

@@ -25,8 +25,8 @@ type liveMetrics struct {
 }
 
 var (
-	descInfo      = desc("onmart_model_info", "1 for each model in service.", "version", "role", "task")
-	descThreshold = desc("onmart_model_threshold", "Score from which a transaction is an alert.", "version")
+	descInfo      = desc("onmart_classifier_info", "1 for each model in service.", "version", "role", "task")
+	descThreshold = desc("onmart_classifier_threshold", "Score from which a transaction is an alert.", "version")
 	descCompared  = desc("onmart_shadow_transactions_total", "Transactions that shadow and champion both scored.", "version")
 	descAgree     = desc("onmart_shadow_alerts_total", "Of those, alerts of both, of the champion alone, of the shadow alone.",
 		"version", "by")

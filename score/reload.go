@@ -182,6 +182,12 @@ func (r *Reloader) model(c servedModel) Reloaded {
 		x.Reason = err.Error()
 		return x
 	}
+	if !c.shadow {
+		if err = r.s.bind(next); err != nil {
+			x.Reason = err.Error()
+			return x
+		}
+	}
 	if err := r.place(next, c, &x); err != nil {
 		x.Result, x.Reason = resultRefused, err.Error()
 	}
@@ -227,7 +233,8 @@ func (r *Reloader) place(next *classifier, old servedModel, x *Reloaded) error {
 		}
 		s.live.shadows[i] = next
 		if missing != "" {
-			x.Reason = fmt.Sprintf("it has the feature %s, which the champion lacks: its own engine starts %s", missing, from)
+			x.Reason = fmt.Sprintf("it has the feature %s, which the champion lacks: its own engine starts %s", missing,
+				from)
 		}
 		s.live.listMills()
 		return nil
@@ -237,15 +244,15 @@ func (r *Reloader) place(next *classifier, old servedModel, x *Reloaded) error {
 		return s.exchange(next)
 	}
 	if s.o.Record != nil {
-		return fmt.Errorf("it has the feature %s, which the model in service lacks, and --record has to have one engine from "+
-			"its beginning to its end: restart without --record", missing)
+		return fmt.Errorf("it has the feature %s, which the model in service lacks, and --record has to have one engine "+
+			"from its beginning to its end: restart without --record", missing)
 	}
 	reach, _ := next.plan.Reach()
 	s.live.warming = next
 	s.live.listMills()
 	x.Result = resultWarming
-	x.Reason = fmt.Sprintf("it has the feature %s, which the model in service lacks: its engine starts %s and takes over when "+
-		"it has seen %s of events; --reload-cold takes over at once", missing, from, datasets.FormatDuration(reach))
+	x.Reason = fmt.Sprintf("it has the feature %s, which the model in service lacks: its engine starts %s and takes over "+
+		"when it has seen %s of events; --reload-cold takes over at once", missing, from, datasets.FormatDuration(reach))
 	return nil
 }
 
@@ -286,9 +293,17 @@ func (r *Reloader) Promote(version string) Reloaded {
 
 func (r *Reloader) promote(version string) Reloaded {
 	s := r.s
+	x := Reloaded{Target: targetPromote, Path: version, After: version, Result: resultRefused}
+	for _, m := range s.models() {
+		if m.Version == version && m.Role == "shadow" {
+			if err := s.bind(m.classifier); err != nil {
+				x.Reason = err.Error()
+				return x
+			}
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	x := Reloaded{Target: targetPromote, Path: version, After: version, Result: resultRefused}
 	i := slices.IndexFunc(s.live.shadows, func(c *classifier) bool { return c.version == version })
 	if i < 0 {
 		x.Reason = fmt.Sprintf("%.40q is not the version of a shadow", version)

@@ -151,7 +151,7 @@ func runEvaluate(cmd *cobra.Command, f *evaluateFlags) error {
 	if err := e.place(con, d, given); err != nil {
 		return err
 	}
-	if err := e.measure(ctx, con, d, f.rules, f.threads); err != nil {
+	if err := e.measure(ctx, con, d, f, f.threads); err != nil {
 		return err
 	}
 	e.compare()
@@ -290,7 +290,7 @@ func (e *evaluated) place(con *console, d *datasets.Dataset, g given) error {
 const scoreBins = 25
 
 // measure scores the range and judges the scores.
-func (e *evaluated) measure(ctx context.Context, con *console, d *datasets.Dataset, ruleFile string, threads int) error {
+func (e *evaluated) measure(ctx context.Context, con *console, d *datasets.Dataset, f *evaluateFlags, threads int) error {
 	m := e.artifact.Manifest()
 	start := time.Now()
 	rows, err := fraud.Load(ctx, d, e.Range.Range, m.Features, threads)
@@ -321,8 +321,12 @@ func (e *evaluated) measure(ctx context.Context, con *console, d *datasets.Datas
 		return fmt.Errorf("all %d transactions of %s in %s are of cards known to be compromised: nothing is left to judge on; give --all-cards, or a longer --test",
 			rows.Len(), d.Dir(), e.Range)
 	}
-	if ruleFile != "" {
-		if e.Rules, err = backTestRules(ctx, ruleFile, d, rows, scores, e.Range.Range, protocol); err != nil {
+	if f != nil && f.rules != "" {
+		events, err := rulesData(f.data, d)
+		if err != nil {
+			return err
+		}
+		if e.Rules, err = backTestRules(ctx, f.rules, events, rows, scores, e.Range.Range, protocol); err != nil {
 			return err
 		}
 	}

@@ -42,7 +42,20 @@ type combinedResult struct {
 	CardPrecision100 float64 `json:"card_precision_at_100"`
 }
 
-// backTestRules decides the rows as a scorer would have. rows and scores are those of the evaluation.
+// rulesData is what rules read of: the transactions that features were made from, where those were given, or else the
+// features with the columns that they keep.
+func rulesData(dir string, d *datasets.Dataset) (*datasets.Dataset, error) {
+	raw, err := datasets.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if raw.Manifest().Kind == datasets.KindTransactions {
+		return raw, nil
+	}
+	return d, nil
+}
+
+// backTestRules decides the rows as a scorer would have. rows and scores are those of the evaluation, d has the events.
 func backTestRules(ctx context.Context, path string, d *datasets.Dataset, rows *fraud.Rows, scores []float64,
 	r datasets.Range, p fraud.Protocol) (*backTest, error) {
 	events := &datasets.Schema{}
@@ -53,7 +66,7 @@ func backTestRules(ctx context.Context, path string, d *datasets.Dataset, rows *
 	}
 	set, err := rules.Open(path, rules.Columns{Events: events, Features: rows.Features})
 	if err != nil {
-		return nil, fmt.Errorf("%w\n(a back-test sees the columns that %s keeps, as the spec's keep says, and the features)", err, d.Dir())
+		return nil, fmt.Errorf("%w\n(conditions see the columns of %s and the features; give the transactions as --data for all of theirs)", err, d.Dir())
 	}
 	kept := make([]bool, rows.Len())
 	for _, i := range p.Keep(rows) {
@@ -82,8 +95,10 @@ func backTestRules(ctx context.Context, path string, d *datasets.Dataset, rows *
 	}
 	var decided []int32
 	err = d.Read(ctx, datasets.ReadOptions{Range: r, Threads: 1}, func(b *datasets.Batch) error {
-		if at+b.N > rows.Len() {
-			return fmt.Errorf("%s changed while it was read", d.Dir())
+		times := b.Column(datasets.TransDatetime).Ints
+		if at+b.N > rows.Len() || !slices.Equal(times[:b.N], rows.Time[at:at+b.N]) {
+			return fmt.Errorf("the rows of %s are not those that features were made of: some were left out as invalid or "+
+				"duplicate; give the features as --data, with what rules read under keep in their spec", d.Dir())
 		}
 		in := rules.Batch{Events: &datasets.Batch{Schema: events, N: b.N}, N: b.N, Scores: scores[at : at+b.N],
 			Threshold: p.Threshold}
@@ -135,7 +150,8 @@ func backTestRules(ctx context.Context, path string, d *datasets.Dataset, rows *
 		return nil, err
 	}
 	if at != rows.Len() {
-		return nil, fmt.Errorf("%s changed while it was read", d.Dir())
+		return nil, fmt.Errorf("%s has %d rows in the range, and %d had features: give the features as --data, with what "+
+			"rules read under keep in their spec", d.Dir(), at, rows.Len())
 	}
 	for i := range out.Rules {
 		x := &out.Rules[i]

@@ -142,7 +142,8 @@ func (d *Drift) Report() DriftReport {
 			x.PSI = &psi
 		}
 		if i == len(d.names) {
-			x.Name, r.Score, r.Rows = "score", x, live.Rows
+			x.Name = "score"
+			r.Score, r.Rows = x, live.Rows
 		} else {
 			x.Name = d.names[i]
 			r.Features = append(r.Features, x)

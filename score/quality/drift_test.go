@@ -27,7 +27,7 @@ func TestDrift(t *testing.T) {
 		return h
 	}
 	d := quality.NewDrift([]string{"a", "b"}, []*features.Histogram{reference(), reference()}, reference())
-	if x := d.Report(); x.Rows != 0 || x.Score.PSI != nil || x.Score.Verdict != "no rows" {
+	if x := d.Report(); x.Rows != 0 || x.Score.PSI != nil || x.Score.Verdict != "no rows" || x.Score.Name != "score" {
 		t.Errorf("%+v", x)
 	}
 	at := int64(1533081600) * datasets.Second
