@@ -152,6 +152,9 @@ func (s *Scorer) beside() map[string]features.Snapshotter {
 	for _, f := range s.o.Followers {
 		states[f.Task()] = f
 	}
+	for name, x := range s.states() {
+		states[name] = x
+	}
 	return states
 }
 

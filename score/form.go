@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/onmart/onmart/features"
+	"github.com/onmart/onmart/score/rules"
 )
 
 // Form is what the line of a transaction looks like.
@@ -22,12 +23,12 @@ const (
 const taskFeatures = "features"
 
 // verdictFields are the names that a model's verdict has in a line.
-var verdictFields = []string{"score_id", "scores", "decision", "late", "reasons", "model"}
+var verdictFields = []string{"score_id", "scores", "decision", "rule", "rule_reason", "shadows", "late", "reasons", "model"}
 
 // fields are the names of a line's fields as they are written, colon and what stands before them included.
 type fields struct {
-	id, scores, decision, late, reasons, model string
-	features                                   []string
+	id, scores, decision, rule, ruleReason, shadows, late, reasons, model string
+	features                                                              []string
 }
 
 func (o *Options) checkForm() error {
@@ -85,6 +86,7 @@ func (s *Scorer) nameFields() {
 	}
 	name := func(before, n string) string { return before + string(appendString(nil, prefix+n)) + ":" }
 	s.fields = fields{id: name(",", "score_id"), scores: name(",", "scores"), decision: name(",", "decision"),
+		rule: name(",", "rule"), ruleReason: name(",", "rule_reason"), shadows: name(",", "shadows"),
 		late: name(",", "late"), reasons: name(",", "reasons"), model: name(",", "model")}
 	if s.o.Form != FormEvent {
 		s.fields.id = name("{", "score_id")
@@ -103,7 +105,12 @@ func (s *Scorer) nameFields() {
 
 // appendRow writes the line of a transaction in the scorer's form; k is its row of features.
 func (s *Scorer) appendRow(dst []byte, ev *Events, row, k int, score float64) []byte {
-	s.counts.Scored++
+	if score == score { // else a rule decided before the model
+		s.counts.Scored++
+	}
+	if k < len(s.live.ruled) && s.live.ruled[k] != rules.None {
+		s.counts.Ruled++
+	}
 	if s.o.Form == FormEvent {
 		dst = appendOpen(dst, ev.Raw[row])
 		if s.o.writesFeatures() {
@@ -150,7 +157,7 @@ func (s *Scorer) appendScoreID(dst []byte, ev *Events, row int) []byte {
 func (s *Scorer) appendFeatures(dst []byte, k int) []byte {
 	for i, name := range s.fields.features {
 		dst = append(dst, name...)
-		dst = appendFloat(dst, s.rows.Values[i][k])
+		dst = appendFloat(dst, s.values[i][k])
 	}
 	return dst
 }
@@ -160,25 +167,26 @@ func (s *Scorer) appendVerdict(dst []byte, row, k int, score float64) []byte {
 	alert := s.predictor != nil && score >= s.threshold
 	if s.predictor != nil {
 		dst = append(dst, s.fields.scores...)
-		dst = append(dst, `{"`...)
-		dst = append(dst, s.task...)
-		dst = append(dst, `":`...)
-		dst = appendFloat(dst, score)
+		dst = append(dst, '{')
+		if score == score {
+			dst = append(dst, '"')
+			dst = append(dst, s.task...)
+			dst = append(dst, `":`...)
+			dst = appendFloat(dst, score)
+		}
 		dst = append(dst, '}')
-		dst = append(dst, s.fields.decision...)
+		dst = s.appendDecision(dst, k, alert)
 		if alert {
 			s.counts.Alerts++
-			dst = append(dst, `"alert"`...)
-		} else {
-			dst = append(dst, `"pass"`...)
 		}
+		dst = s.appendShadows(dst, k)
 	}
 	if s.rows.Status[row] == features.Late {
 		s.counts.Late++
 		dst = append(dst, s.fields.late...)
 		dst = append(dst, `true`...)
 	}
-	if s.predictor != nil && (s.o.Explain == ExplainAll || s.o.Explain == ExplainAlerts && alert) {
+	if s.predictor != nil && (s.o.Explain == ExplainAll && score == score || s.o.Explain == ExplainAlerts && alert) {
 		dst = append(dst, s.fields.reasons...)
 		dst = s.appendReasons(dst, k)
 	}
@@ -187,7 +195,7 @@ func (s *Scorer) appendVerdict(dst []byte, row, k int, score float64) []byte {
 
 func (s *Scorer) appendReasons(dst []byte, k int) []byte {
 	dst = append(dst, '[')
-	for i, r := range s.predictor.Reasons(s.rows.Values, k, s.o.Reasons) {
+	for i, r := range s.predictor.Reasons(s.values, k, s.o.Reasons) {
 		if i > 0 {
 			dst = append(dst, ',')
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/score/model/forecaster"
 	"github.com/onmart/onmart/score/model/recommender"
 )
@@ -32,15 +33,20 @@ const httpSource = "http"
 //	GET, POST /v1/forecast   what will be sold of some series: ForecastRequest
 //	GET, POST /v1/recommend  what a user may want, what goes with a basket: RecommendRequest
 //	GET  /v1/models  the models in service
+//	GET  /v1/quality live figures by version
+//	GET  /v1/drift   how far features and scores moved from the training
+//	POST /v1/models/reload   looks for replaced models and rules now
+//	POST /v1/models/promote  {"version":V} makes a shadow the champion
 //	GET  /healthz    200 while the process lives
 //	GET  /readyz     200 while events are accepted
 //	GET  /metrics    Prometheus text
 type Server struct {
-	scorer  *Scorer
-	mapping *datasets.Mapping
-	token   string
-	models  Models
-	next    atomic.Int64 // position of the next event that comes over HTTP
+	scorer   *Scorer
+	mapping  *datasets.Mapping
+	token    string
+	models   Models
+	reloader *Reloader    // nil: nothing is reloaded
+	next     atomic.Int64 // position of the next event that comes over HTTP
 
 	events, labelEvents sync.Pool // of *request
 }
@@ -65,6 +71,9 @@ func NewServer(s *Scorer, m *datasets.Mapping, token string, models Models) *Ser
 	return h
 }
 
+// Reloads has the server answer for a reloader; to be called before Handler.
+func (h *Server) Reloads(r *Reloader) { h.reloader = r }
+
 // Handler routes the requests.
 func (h *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -79,6 +88,12 @@ func (h *Server) Handler() http.Handler {
 		mux.HandleFunc("POST /v1/recommend", h.authorised(h.recommend))
 	}
 	mux.HandleFunc("GET /v1/models", h.authorised(h.list))
+	mux.HandleFunc("GET /v1/quality", h.authorised(h.quality))
+	mux.HandleFunc("GET /v1/drift", h.authorised(h.drift))
+	if h.reloader != nil {
+		mux.HandleFunc("POST /v1/models/reload", h.authorised(h.reloadModels))
+		mux.HandleFunc("POST /v1/models/promote", h.authorised(h.promoteModel))
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", h.ready)
 	mux.Handle("GET /metrics", h.scorer.metrics.handler())
@@ -118,7 +133,7 @@ func (h *Server) score(w http.ResponseWriter, r *http.Request) {
 		httpError(w, http.StatusInternalServerError, err.Error())
 		return
 	}
-	if h.scorer.predictor == nil && len(out) == 0 {
+	if h.scorer.o.Artifact == nil && len(out) == 0 {
 		writeJSON(w, map[string]int64{"followed": counts.Followed})
 		return
 	}
@@ -159,12 +174,16 @@ func (h *Server) labels(w http.ResponseWriter, r *http.Request) {
 // list answers GET /v1/models.
 func (h *Server) list(w http.ResponseWriter, _ *http.Request) {
 	models := []any{}
-	if a := h.scorer.o.Artifact; a != nil {
-		m := a.Manifest()
-		models = append(models, map[string]any{
-			"version": m.Version, "task": m.Task, "threshold": m.Threshold, "alerts_per_day": m.AlertsPerDay,
-			"features": m.Features, "train": m.Lineage.Train, "validation": m.Validation, "test": m.Test,
-		})
+	for _, x := range h.scorer.models() {
+		m := x.classifier.artifact.Manifest()
+		models = append(models, struct {
+			Model
+			AlertsPerDay float64           `json:"alerts_per_day"`
+			Features     []string          `json:"features"`
+			Train        model.Span        `json:"train"`
+			Validation   *model.Evaluation `json:"validation"`
+			Test         *model.Evaluation `json:"test"`
+		}{x, m.AlertsPerDay, m.Features, m.Lineage.Train, m.Validation, m.Test})
 	}
 	for _, f := range h.scorer.o.Followers {
 		m := f.Artifact.Manifest()

@@ -12,6 +12,7 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 	seconds  prometheus.Histogram
+	reloads  *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -21,7 +22,10 @@ func newMetrics() *metrics {
 		// From one event in memory (tens of microseconds) to a batch of thousands.
 		Buckets: prometheus.ExponentialBuckets(10e-6, 2, 16),
 	})
-	m.registry.MustRegister(m.seconds)
+	m.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "onmart_reloads_total", Help: "Models and rules that were reloaded or promoted, by what came of it.",
+	}, []string{"target", "result"})
+	m.registry.MustRegister(m.seconds, m.reloads)
 	return m
 }
 
@@ -40,6 +44,7 @@ func (s *Scorer) registerCounts() {
 		{"onmart_score_duplicates_total", "Transactions that came again and were not counted.", func(c Counts) int64 { return c.Duplicates }},
 		{"onmart_score_skipped_total", "Transactions outside the range that is scored.", func(c Counts) int64 { return c.Skipped }},
 		{"onmart_score_followed_total", "Transactions handed to forecasts and recommendations.", func(c Counts) int64 { return c.Followed }},
+		{"onmart_score_ruled_total", "Transactions that a rule decided.", func(c Counts) int64 { return c.Ruled }},
 		{"onmart_score_rejected_total", "Events that could not be read.", func(c Counts) int64 { return c.Rejected }},
 	} {
 		s.metrics.registry.MustRegister(prometheus.NewCounterFunc(

@@ -21,6 +21,7 @@ import (
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
 	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/score/quality"
 )
 
 // Explain says for which transactions reasons are computed; each costs one forward pass a feature.
@@ -58,6 +59,14 @@ type Options struct {
 	Range datasets.Range
 	// Now is the clock that tells events of an impossible future; nil is time.Now.
 	Now func() time.Time
+	// Shadows score the same events beside the artifact and decide nothing.
+	Shadows []*model.Artifact
+	// Rules is a file of rules that decide before and after the model; empty for none.
+	Rules string
+	// Quality asks for live figures; nil for none.
+	Quality *quality.Options
+	// Takeover is asked before an engine of other features takes over the state, with its nodes; an error refuses it.
+	Takeover func([]features.Node) error
 	// Record, if not nil, receives every event that was folded, in order; the caller commits it.
 	Record *Recorder
 }
@@ -135,13 +144,14 @@ type Counts struct {
 	Skipped       int64 `json:"skipped"`
 	Rejected      int64 `json:"rejected"`
 	Followed      int64 `json:"followed,omitempty"` // transactions that went to forecasts and recommendations
+	Ruled         int64 `json:"ruled,omitempty"`    // transactions that a rule decided, before the model or after it
 }
 
 func (c Counts) plus(d Counts) Counts {
 	return Counts{
 		c.Scored + d.Scored, c.Alerts + d.Alerts, c.Late + d.Late, c.Labels + d.Labels,
 		c.LabelsWaiting + d.LabelsWaiting, c.LabelsExpired + d.LabelsExpired, c.Duplicates + d.Duplicates,
-		c.Skipped + d.Skipped, c.Rejected + d.Rejected, c.Followed + d.Followed,
+		c.Skipped + d.Skipped, c.Rejected + d.Rejected, c.Followed + d.Followed, c.Ruled + d.Ruled,
 	}
 }
 
@@ -158,6 +168,8 @@ type Scorer struct {
 	time      int // column of event time
 	echo      []int
 	eventID   int
+	id, line  int // columns of the purchase and its line
+	label     int // column of the label; -1: none
 	metrics   *metrics
 	lenses    []*lens // by follower
 	fields    fields
@@ -166,6 +178,8 @@ type Scorer struct {
 	engine    *features.Engine
 	rows      features.Rows
 	scores    []float64
+	values    [][]float64 // of the champion's features, of the batch at hand
+	live      live
 	positions map[string]int64 // next position of each source
 	counts    Counts
 	failed    error
@@ -194,17 +208,10 @@ func New(o Options) (*Scorer, error) {
 	}
 	s := &Scorer{
 		o: o, plan: plan, feats: plan.Features(),
+		id: o.Schema.Index(datasets.TransID), line: o.Schema.Index(datasets.Line), label: o.Schema.Index(datasets.IsFraud),
 		time: o.Schema.Index(datasets.TransDatetime), eventID: o.Schema.Index(datasets.EventID),
 		engine: plan.NewEngine(o.Threads), positions: map[string]int64{}, metrics: newMetrics(),
 	}
-	if o.Artifact != nil {
-		m := o.Artifact.Manifest()
-		s.threshold, s.task, s.version = m.Threshold, m.Task, m.Version
-		if s.predictor, err = o.Artifact.NewPredictor(o.Threads); err != nil {
-			return nil, err
-		}
-	}
-	s.nameFields()
 	s.engine.DetectDuplicates = true
 	for i := range o.Followers {
 		l, err := lensOf(&o.Followers[i], o.Schema)
@@ -218,7 +225,12 @@ func New(o Options) (*Scorer, error) {
 			s.echo = append(s.echo, i)
 		}
 	}
+	s.nameFields()
+	if err := s.startLive(); err != nil {
+		return nil, err
+	}
 	s.registerCounts()
+	s.registerLive()
 	return s, nil
 }
 
@@ -272,6 +284,9 @@ func (s *Scorer) Warm(dir string) (without []string, err error) {
 		return nil, err
 	}
 	if without, err = s.warmFollowers(dir); err != nil {
+		return nil, err
+	}
+	if err := s.restoreStates(dir); err != nil {
 		return nil, err
 	}
 	if positions != nil {
@@ -362,9 +377,12 @@ func (s *Scorer) ProcessLines(ev Events, out *Lines) (Counts, error) {
 }
 
 func (s *Scorer) process(ev Events, out *Lines) error {
+	if s.live.warming != nil {
+		s.takeOver()
+	}
 	s.advance(&ev)
 	ev = s.inRange(s.possible(ev))
-	rows := ev.Rows
+	rows, watermark := ev.Rows, s.engine.Watermark()
 	if err := s.engine.Process(rows, &s.rows); err != nil {
 		return err
 	}
@@ -372,8 +390,9 @@ func (s *Scorer) process(ev Events, out *Lines) error {
 		s.scores = make([]float64, s.rows.N)
 	}
 	scores := s.scores[:s.rows.N]
+	s.values = s.rows.Values
 	if s.predictor != nil {
-		if err := s.predictor.Predict(s.rows.Values, s.rows.N, scores); err != nil {
+		if err := s.judge(&ev, scores, watermark); err != nil {
 			return err
 		}
 	}

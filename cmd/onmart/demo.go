@@ -240,7 +240,7 @@ func (d *demo) judge(ctx context.Context) (err error) {
 	if err := d.test.place(d.con, d.features, given{}); err != nil {
 		return err
 	}
-	if err := d.test.measure(ctx, d.con, d.features, d.threads); err != nil {
+	if err := d.test.measure(ctx, d.con, d.features, nil, d.threads); err != nil {
 		return err
 	}
 	d.test.compare()

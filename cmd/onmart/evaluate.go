@@ -22,10 +22,10 @@ import (
 )
 
 type evaluateFlags struct {
-	model, data, test, delay, report string
-	allCards, requireBeat            bool
-	threads                          int
-	force                            *bool
+	model, data, test, delay, report, rules string
+	allCards, requireBeat                   bool
+	threads                                 int
+	force                                   *bool
 }
 
 func newEvaluateCmd() *cobra.Command {
@@ -54,6 +54,7 @@ DIR.features-<fingerprint>.`,
 	fl.StringVar(&f.data, "data", "", "features or transactions `directory`")
 	fl.StringVar(&f.test, "test", "", "`range` FROM..TO to evaluate (default: that of training's --test, else all after training and delay)")
 	fl.StringVar(&f.delay, "delay", "", "how long after a fraud it is known, such as 7d (default: as in training)")
+	fl.StringVar(&f.rules, "rules", "", "YAML `file` of rules to back-test, as onmart score takes them")
 	fl.StringVar(&f.report, "report", "", "HTML `file` to write, with curves")
 	fl.BoolVar(&f.allCards, "all-cards", false, "keep cards that were known to be compromised")
 	fl.BoolVar(&f.requireBeat, "require-beat", false, "fail where a baseline has a higher average precision")
@@ -76,6 +77,7 @@ type evaluated struct {
 	Beaten *bool `json:"beaten_by_baseline"`
 	// LosesTo lists each baseline that ranks better, by any of AUC, average precision and card precision.
 	LosesTo       []fraud.Loss `json:"loses_to"`
+	Rules         *backTest    `json:"rules,omitempty"`
 	Seconds       float64      `json:"seconds"`
 	RowsPerSecond float64      `json:"rows_per_second"`
 
@@ -115,6 +117,12 @@ func runEvaluate(cmd *cobra.Command, f *evaluateFlags) error {
 		return err
 	}
 	switch a.Manifest().Task {
+	case model.Recommend, model.Demand:
+		if f.rules != "" {
+			return usagef("--rules: rules decide on transactions, and %s is a model of task %s", f.model, a.Manifest().Task)
+		}
+	}
+	switch a.Manifest().Task {
 	case model.Recommend:
 		return evaluateRecommend(ctx, con, f, a)
 	case model.Demand:
@@ -143,7 +151,7 @@ func runEvaluate(cmd *cobra.Command, f *evaluateFlags) error {
 	if err := e.place(con, d, given); err != nil {
 		return err
 	}
-	if err := e.measure(ctx, con, d, f.threads); err != nil {
+	if err := e.measure(ctx, con, d, f, f.threads); err != nil {
 		return err
 	}
 	e.compare()
@@ -282,7 +290,7 @@ func (e *evaluated) place(con *console, d *datasets.Dataset, g given) error {
 const scoreBins = 25
 
 // measure scores the range and judges the scores.
-func (e *evaluated) measure(ctx context.Context, con *console, d *datasets.Dataset, threads int) error {
+func (e *evaluated) measure(ctx context.Context, con *console, d *datasets.Dataset, f *evaluateFlags, threads int) error {
 	m := e.artifact.Manifest()
 	start := time.Now()
 	rows, err := fraud.Load(ctx, d, e.Range.Range, m.Features, threads)
@@ -312,6 +320,15 @@ func (e *evaluated) measure(ctx context.Context, con *console, d *datasets.Datas
 	if e.ev.Rows == 0 {
 		return fmt.Errorf("all %d transactions of %s in %s are of cards known to be compromised: nothing is left to judge on; give --all-cards, or a longer --test",
 			rows.Len(), d.Dir(), e.Range)
+	}
+	if f != nil && f.rules != "" {
+		events, err := rulesData(f.data, d)
+		if err != nil {
+			return err
+		}
+		if e.Rules, err = backTestRules(ctx, f.rules, events, rows, scores, e.Range.Range, protocol); err != nil {
+			return err
+		}
 	}
 	e.clip()
 	for k := range e.histogram {
@@ -485,9 +502,11 @@ func (e *evaluated) text(w io.Writer) error {
 		return err
 	}
 	a := e.ev.Alerts
-	_, err := fmt.Fprintf(w, "\nalerts from %s: %.1f a day (budget %g), precision %s, recall %s\n%s\n",
-		cell(a.Threshold, true), a.PerDay, a.Budget, cell(a.Precision, true), cell(a.Recall, true), e.verdict())
-	return err
+	if _, err := fmt.Fprintf(w, "\nalerts from %s: %.1f a day (budget %g), precision %s, recall %s\n%s\n",
+		cell(a.Threshold, true), a.PerDay, a.Budget, cell(a.Precision, true), cell(a.Recall, true), e.verdict()); err != nil || e.Rules == nil {
+		return err
+	}
+	return e.Rules.text(w)
 }
 
 func text(d model.Duration) string { return datasets.FormatDuration(int64(d)) }

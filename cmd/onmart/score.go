@@ -26,7 +26,10 @@ import (
 )
 
 type scoreFlags struct {
-	models                                         []string
+	models, shadows                                []string
+	rules, quality, qualityWindow                  string
+	alertBudget                                    int
+	reloadCold                                     bool
 	source, format, sink, mapFile, preset          string
 	warmFrom, record, stateOut, listen, eventRange string
 	explain, job, tokenFile, tlsCert, tlsKey       string
@@ -85,6 +88,7 @@ POST /v1/score, POST /v1/labels, GET /v1/models, of the models that are there /v
 	fl.StringVar(&f.tokenFile, "token-file", "", "`file` with the bearer token that HTTP requests must carry")
 	fl.StringVar(&f.tlsCert, "tls-cert", "", "certificate `file` for HTTPS")
 	fl.StringVar(&f.tlsKey, "tls-key", "", "key `file` for HTTPS")
+	f.addLive(fl)
 	f.force = addForce(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runScore(cmd, &f) }
 	return cmd
@@ -178,6 +182,9 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 		m.Created.Command, m.Created.Version, m.Created.Args = "score", buildVersion(), os.Args[1:]
 	}
 	options.Record = rec
+	if err := f.live(&options); err != nil {
+		return err
+	}
 	s, err := score.New(options)
 	if err != nil {
 		return err
@@ -188,13 +195,19 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 	if err := f.warm(s, models.classifier != nil, con); err != nil {
 		return err
 	}
+	for _, note := range s.Notes() {
+		con.notef("%s", note)
+	}
 	out, err := f.openSink(cmd.OutOrStdout())
 	if err != nil {
 		return err
 	}
 	defer out.Abort()
 	start := time.Now()
-	if err := f.serve(cmd.Context(), con, s, mapping, token, models.answering, out); err != nil {
+	ctx, stop := context.WithCancel(cmd.Context())
+	reloader := f.watch(ctx, s, models.classifier != nil)
+	defer stop()
+	if err := f.serve(ctx, con, s, mapping, token, models.answering, reloader, out); err != nil {
 		return err
 	}
 	if err := f.finish(s, out, rec); err != nil {
@@ -327,7 +340,7 @@ func (f *scoreFlags) openSink(stdout io.Writer) (sink.Sink, error) {
 }
 
 // serve runs the source to its end and HTTP until the context ends; whichever fails first ends both.
-func (f *scoreFlags) serve(ctx context.Context, con *console, s *score.Scorer, m *datasets.Mapping, token string, answering score.Models, out sink.Sink) error {
+func (f *scoreFlags) serve(ctx context.Context, con *console, s *score.Scorer, m *datasets.Mapping, token string, answering score.Models, reloader *score.Reloader, out sink.Sink) error {
 	if f.listen == "" {
 		return f.follow(ctx, con, s, m, out)
 	}
@@ -337,7 +350,9 @@ func (f *scoreFlags) serve(ctx context.Context, con *console, s *score.Scorer, m
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
-	srv := score.NewServer(s, m, token, answering).HTTPServer()
+	h := score.NewServer(s, m, token, answering)
+	h.Reloads(reloader)
+	srv := h.HTTPServer()
 	served := make(chan error, 1)
 	go func() {
 		if f.tlsCert != "" {

@@ -15,6 +15,7 @@
 //	weights.safetensors  parameters and constants by name; opens with Python's safetensors
 //	spec.yaml            the feature spec, as the feature engine reads it
 //	context/state.bin    optional: the engine's state when training ended
+//	reference.json       optional, of a classifier: how features and scores were spread in training, and a probe
 //	tables/NAME.parquet  optional: the dimension tables that the spec joins
 //	...                  files of the task, listed in the manifest like the others
 //
@@ -92,6 +93,9 @@ type Contents struct {
 	Context State
 	// Tables are the dimension tables that the spec joins; they go along, so that the artifact can answer alone.
 	Tables *features.Tables
+	// Sample is rows of the training, by feature and then by row, that the artifact keeps the distribution of; nil for
+	// none. Of a classifier.
+	Sample [][]float64
 	// Files are the task's own, by path in the artifact with slashes, such as "context/history.parquet".
 	Files map[string]func(io.Writer) error
 }
@@ -157,6 +161,14 @@ func Save(dir string, c Contents, force bool) error {
 		return fmt.Errorf("save model %s: %w", dir, err)
 	}
 	taskFiles := c.taskFiles()
+	if write, err := c.referenceFile(&m); err != nil {
+		return fmt.Errorf("save model %s: %w", dir, err)
+	} else if write != nil {
+		if taskFiles == nil {
+			taskFiles = map[string]func(io.Writer) error{}
+		}
+		taskFiles[ReferenceFile] = write
+	}
 	for _, name := range slices.Sorted(maps.Keys(taskFiles)) {
 		if err := checkTaskFile(m.Task, name); err != nil {
 			return fmt.Errorf("save model %s: %w", dir, err)
@@ -257,7 +269,7 @@ func reserved(name string) bool {
 
 // checkTaskFile wants a name that means the same file everywhere.
 func checkTaskFile(task, name string) error {
-	if task == Fraud && !strings.HasPrefix(name, tableDir) && name != TrainingFile {
+	if task == Fraud && !strings.HasPrefix(name, tableDir) && name != TrainingFile && name != ReferenceFile {
 		return fmt.Errorf("%.80q: a model of task %s has no files of its own", name, task)
 	}
 	plain := func(r rune) bool {

@@ -759,3 +759,18 @@ func BenchmarkPredict(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkReasons is of an alert: one pass of 16 rows, three sentences.
+func BenchmarkReasons(b *testing.B) {
+	dir := os.Getenv("ONMART_BENCH_MODEL") // a trained classifier; empty: a small one made by hand
+	a := modeltest.Artifact(b)
+	if dir != "" {
+		a = modeltest.Open(b, dir)
+	}
+	p := predictor(b, a, 1)
+	values := rows(b, a, 16)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		p.Reasons(values, i%16, 3)
+	}
+}
