@@ -23,8 +23,9 @@ func newStateCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "state",
 		Short: "Look at a scoring job's state, take it out and put one in",
-		Long: `state works on the directory that "onmart score --state" keeps: its checkpoint and the journal since. Each
-command refuses a directory that a running scorer holds.`,
+		Long: `state works on the directory that a scoring job is to keep: its checkpoint and the journal since. Each command
+refuses a directory that another process holds. The scorer itself does not open such a directory yet: it starts from
+what export writes, with --warm-from.`,
 	}
 	cmd.AddCommand(newStateInspectCmd(), newStateExportCmd(), newStateImportCmd())
 	return cmd

@@ -177,7 +177,7 @@ func OpenReadOnly(dir string, o Options) (*Store, error) {
 }
 
 func (s *Store) notState() error {
-	return fmt.Errorf("%s is not the state of a scoring job: onmart score --state and onmart state import write one", s.dir)
+	return fmt.Errorf("%s is not the state of a scoring job: onmart state import writes one", s.dir)
 }
 
 func open(dir string, o Options, readOnly bool) (s *Store, err error) {
@@ -248,7 +248,7 @@ func (s *Store) ours() error {
 	names, err := s.o.fs.List(s.dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && s.readOnly:
-		return fmt.Errorf("%s does not exist: name the directory that onmart score --state was given", s.dir)
+		return fmt.Errorf("%s does not exist: name the directory that onmart state import wrote", s.dir)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
