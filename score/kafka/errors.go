@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -45,6 +46,7 @@ func (c *Config) explain(err error) (explained error, hard bool) {
 		record    tls.RecordHeaderError
 		alert     tls.AlertError
 		dns       *net.DNSError
+		first     *kgo.ErrFirstReadEOF
 	)
 	say := func(hard bool, what string) (error, bool) {
 		return fmt.Errorf("%s: %s: %w", c.where(), what, err), hard
@@ -70,8 +72,10 @@ func (c *Config) explain(err error) (explained error, hard bool) {
 		return say(true, "user "+c.user+" lacks the right for this: give it READ and DESCRIBE on the source's topics, WRITE and DESCRIBE on the sink's, READ on the group, WRITE and DESCRIBE on the transactional ids")
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return say(false, "there is no such host")
-	case errors.Is(err, io.EOF) && !c.tls:
-		return say(false, "the broker closes the connection: the port may be one for TLS (tls=true) or for SASL")
+	case errors.As(err, &first) && c.tls:
+		return say(false, "the broker closes the connection: it does not speak TLS on this port, or is just starting")
+	case errors.As(err, &first), errors.Is(err, io.EOF), strings.Contains(err.Error(), "tls alert"):
+		return say(false, "the broker closes the connection: the port may be one for TLS (tls=true) or for SASL (sasl=...), or the broker is just starting")
 	case errors.Is(err, context.DeadlineExceeded):
 		return say(false, "no answer in time: is the broker up, and is this its address?")
 	}

@@ -52,6 +52,37 @@ func topics(ctx context.Context, cl *kgo.Client, names []string) (map[string]top
 	return found, nil
 }
 
+// findTopics asks for topics that must be there. One that was made a moment ago may not be known yet everywhere.
+func (c *Config) findTopics(ctx context.Context, cl *kgo.Client, names []string) (map[string]topicInfo, error) {
+	for start := time.Now(); ; {
+		found, err := topics(ctx, cl, names)
+		if err != nil {
+			err, _ = c.explain(err)
+			return nil, err
+		}
+		missing := ""
+		for _, name := range names {
+			switch err := found[name].err; {
+			case err == nil:
+			case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.LeaderNotAvailable):
+				missing = name
+			default:
+				err, _ = c.explain(err)
+				return nil, fmt.Errorf("topic %s: %w", name, err)
+			}
+		}
+		if missing == "" {
+			return found, nil
+		}
+		if time.Since(start) > 3*time.Second {
+			return nil, fmt.Errorf("%s has no topic %s: check the name, or create it (kafka-topics.sh --create --topic %s --partitions N)", c.where(), missing, missing)
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // offsets asks where the logs of partitions begin (at -2) or end (at -1).
 func offsets(ctx context.Context, cl *kgo.Client, partitions []Partition, at int64) (map[Partition]int64, error) {
 	byTopic := map[string][]int32{}

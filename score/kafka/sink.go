@@ -59,6 +59,7 @@ type Sink struct {
 
 	watch   watch
 	renewed time.Time    // when refresh ran; for the watch alone
+	missing missing      // for the watch alone
 	busy    atomic.Int64 // since when a Deliver waits, as Unix nanoseconds; 0 where none does
 	dead    atomic.Pointer[error]
 	stopped context.Context
@@ -105,21 +106,12 @@ func (k *Sink) open(ctx context.Context) error {
 	if err := k.c.reach(ctx, k.admin, k.note); err != nil {
 		return err
 	}
-	found, err := topics(ctx, k.admin, k.topics())
+	found, err := k.c.findTopics(ctx, k.admin, k.topics())
 	if err != nil {
-		err, _ = k.c.explain(err)
 		return err
 	}
-	for _, name := range k.topics() {
-		switch info := found[name]; {
-		case errors.Is(info.err, kerr.UnknownTopicOrPartition):
-			return fmt.Errorf("%s has no topic %s: check the name, or create it (kafka-topics.sh --create --topic %s --partitions N)", k.c.where(), name, name)
-		case info.err != nil:
-			err, _ := k.c.explain(info.err)
-			return fmt.Errorf("topic %s: %w", name, err)
-		default:
-			k.ids[name] = info.id
-		}
+	for name, info := range found {
+		k.ids[name] = info.id
 	}
 	k.readLimits(ctx)
 	if !k.o.ExactlyOnce {
@@ -311,11 +303,8 @@ func (k *Sink) afterFailure(ctx context.Context, err error, lines []Line) error 
 		return k.remake(ctx)
 	case errors.Is(err, kerr.InvalidRecord):
 		return fmt.Errorf("the broker refuses records: a compacted topic takes none without a key, use one with cleanup.policy=delete: %w", err)
-	case errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.UnknownTopicOrPartition):
-		if gone := k.topicsGone(ctx); gone != nil {
-			return gone
-		}
 	}
+	// A topic that is gone ends the delivery through the watch.
 	explained, _ := k.c.explain(err)
 	k.note(Note{Text: explained.Error() + "; delivering again"})
 	return sleep(ctx, 250*time.Millisecond)
@@ -335,19 +324,6 @@ func (k *Sink) remake(ctx context.Context) error {
 	return nil
 }
 
-func (k *Sink) topicsGone(ctx context.Context) error {
-	found, err := topics(ctx, k.admin, k.topics())
-	if err != nil {
-		return nil
-	}
-	for _, name := range k.topics() {
-		if gone, _ := judge(name, k.ids[name], found[name]); gone != nil {
-			return gone
-		}
-	}
-	return nil
-}
-
 // busyTooLong is after how long a delivery that does not end counts as an outage.
 const busyTooLong = 10 * time.Second
 
@@ -358,7 +334,7 @@ func (k *Sink) probe(ctx context.Context) (string, error) {
 		return explained.Error(), nil
 	}
 	for _, name := range k.topics() {
-		if gone, problem := judge(name, k.ids[name], found[name]); gone != nil || problem != "" {
+		if gone, problem := k.missing.judge(name, k.ids[name], found[name]); gone != nil || problem != "" {
 			return problem, gone
 		}
 	}

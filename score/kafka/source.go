@@ -44,7 +44,8 @@ type Source struct {
 	topics     map[string]string // name to id
 	partitions []Info
 	seen       map[Partition]bool
-	atStart    int // partitions that were there at the start
+	missing    missing // for the watch alone
+	atStart    int     // partitions that were there at the start
 	sought     bool
 	fatalErr   error
 	stopped    context.Context // ends with fatalErr
@@ -127,21 +128,13 @@ func (c *Config) reach(ctx context.Context, cl *kgo.Client, note func(Note)) err
 
 // discover finds the partitions at the start.
 func (s *Source) discover(ctx context.Context) error {
-	found, err := topics(ctx, s.cl, s.c.Topics)
+	found, err := s.c.findTopics(ctx, s.cl, s.c.Topics)
 	if err != nil {
-		err, _ = s.c.explain(err)
 		return err
 	}
 	var partitions []Partition
 	for _, name := range s.c.Topics {
 		info := found[name]
-		switch {
-		case errors.Is(info.err, kerr.UnknownTopicOrPartition):
-			return fmt.Errorf("%s has no topic %s: check the name, or create it (kafka-topics.sh --create --topic %s --partitions N)", s.c.where(), name, name)
-		case info.err != nil:
-			err, _ := s.c.explain(info.err)
-			return fmt.Errorf("topic %s: %w", name, err)
-		}
 		s.topics[name] = info.id
 		for n := range info.partitions {
 			partitions = append(partitions, Partition{name, n})
@@ -432,7 +425,7 @@ func (s *Source) probe(ctx context.Context) (string, error) {
 	}
 	var more []Partition
 	for _, name := range s.c.Topics {
-		gone, problem := judge(name, s.topics[name], found[name])
+		gone, problem := s.missing.judge(name, s.topics[name], found[name])
 		if gone != nil || problem != "" {
 			return problem, gone
 		}
@@ -450,12 +443,23 @@ func (s *Source) probe(ctx context.Context) (string, error) {
 	return s.takeUp(ctx, more)
 }
 
-// judge compares a topic with what it was. A topic that the broker does not know is gone: metadata of a running
-// cluster never forgets one for a moment.
-func judge(name, id string, now topicInfo) (gone error, problem string) {
+// judge compares a topic with what it was. A broker that lags behind the others, or has just started, may not know a
+// topic for a moment: only one that stays unknown is gone.
+func (m *missing) judge(name, id string, now topicInfo) (gone error, problem string) {
+	if !errors.Is(now.err, kerr.UnknownTopicOrPartition) {
+		delete(*m, name)
+	}
 	switch {
 	case errors.Is(now.err, kerr.UnknownTopicOrPartition):
-		return fmt.Errorf("topic %s was deleted: create it again and start with a new --state, or restore the cluster: %w", name, ErrTopicGone), ""
+		if *m == nil {
+			*m = missing{}
+		}
+		if since, noted := (*m)[name]; !noted {
+			(*m)[name] = time.Now()
+		} else if time.Since(since) > goneAfter {
+			return fmt.Errorf("topic %s was deleted: create it again and start with a new --state, or restore the cluster: %w", name, ErrTopicGone), ""
+		}
+		return nil, fmt.Sprintf("topic %s: the broker does not know it", name)
 	case now.err != nil:
 		return nil, fmt.Sprintf("topic %s: %v", name, now.err)
 	case id != "" && now.id != "" && now.id != id:
@@ -463,6 +467,12 @@ func judge(name, id string, now topicInfo) (gone error, problem string) {
 	}
 	return nil, ""
 }
+
+// missing says since when topics are unknown.
+type missing map[string]time.Time
+
+// goneAfter is longer than a broker lags behind another.
+const goneAfter = 5 * time.Second
 
 // takeUp begins reading partitions that came while running, from their first record.
 func (s *Source) takeUp(ctx context.Context, more []Partition) (string, error) {
