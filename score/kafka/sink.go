@@ -334,7 +334,7 @@ func (k *Sink) probe(ctx context.Context) (string, error) {
 		return explained.Error(), nil
 	}
 	for _, name := range k.topics() {
-		if gone, problem := k.missing.judge(name, k.ids[name], found[name]); gone != nil || problem != "" {
+		if problem, gone := k.missing.judge(name, k.ids[name], found[name]); gone != nil || problem != "" {
 			return problem, gone
 		}
 	}

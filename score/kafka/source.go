@@ -425,7 +425,7 @@ func (s *Source) probe(ctx context.Context) (string, error) {
 	}
 	var more []Partition
 	for _, name := range s.c.Topics {
-		gone, problem := s.missing.judge(name, s.topics[name], found[name])
+		problem, gone := s.missing.judge(name, s.topics[name], found[name])
 		if gone != nil || problem != "" {
 			return problem, gone
 		}
@@ -445,7 +445,7 @@ func (s *Source) probe(ctx context.Context) (string, error) {
 
 // judge compares a topic with what it was. A broker that lags behind the others, or has just started, may not know a
 // topic for a moment: only one that stays unknown is gone.
-func (m *missing) judge(name, id string, now topicInfo) (gone error, problem string) {
+func (m *missing) judge(name, id string, now topicInfo) (problem string, gone error) {
 	if !errors.Is(now.err, kerr.UnknownTopicOrPartition) {
 		delete(*m, name)
 	}
@@ -457,15 +457,15 @@ func (m *missing) judge(name, id string, now topicInfo) (gone error, problem str
 		if since, noted := (*m)[name]; !noted {
 			(*m)[name] = time.Now()
 		} else if time.Since(since) > goneAfter {
-			return fmt.Errorf("topic %s was deleted: create it again and start with a new --state, or restore the cluster: %w", name, ErrTopicGone), ""
+			return "", fmt.Errorf("topic %s was deleted: create it again and start with a new --state, or restore the cluster: %w", name, ErrTopicGone)
 		}
-		return nil, fmt.Sprintf("topic %s: the broker does not know it", name)
+		return fmt.Sprintf("topic %s: the broker does not know it", name), nil
 	case now.err != nil:
-		return nil, fmt.Sprintf("topic %s: %v", name, now.err)
+		return fmt.Sprintf("topic %s: %v", name, now.err), nil
 	case id != "" && now.id != "" && now.id != id:
-		return fmt.Errorf("topic %s was deleted and made again (its id was %s and is %s): its offsets count from 0 again, so start with a new --state: %w", name, id, now.id, ErrTopicGone), ""
+		return "", fmt.Errorf("topic %s was deleted and made again (its id was %s and is %s): its offsets count from 0 again, so start with a new --state: %w", name, id, now.id, ErrTopicGone)
 	}
-	return nil, ""
+	return "", nil
 }
 
 // missing says since when topics are unknown.
