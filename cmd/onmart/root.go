@@ -33,6 +33,7 @@ func commands() []*cobra.Command {
 		newPredictCmd(), newForecastCmd(), newRecommendCmd(),
 		newScoreCmd(),
 		newStateCmd(),
+		newRedriveCmd(),
 		newBenchCmd(),
 		newDevicesCmd(),
 		newDocsCmd(),
