@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+
 	"github.com/onmart/onmart/internal/testkit/broker"
 )
 
@@ -28,7 +30,7 @@ func createTopic(t testing.TB, c *Config, topic string, partitions int32, config
 // TestRealBroker holds against a real broker what the tests with kfake hold against an imitation, and what only a
 // real one does.
 func TestRealBroker(t *testing.T) {
-	b := broker.Start(t, broker.Options{Secure: true})
+	b := broker.Start(t, broker.Options{Secure: true, Properties: []string{"connections.max.reauth.ms=2000"}})
 	url := scheme + b.Addr + "/"
 	any := parse(t, url+"x")
 	t.Run("exactly once", func(t *testing.T) {
@@ -89,6 +91,7 @@ func TestRealBroker(t *testing.T) {
 	})
 	t.Run("broker killed in the middle", func(t *testing.T) { brokerKilled(t, b, url, any) })
 	t.Run("security", func(t *testing.T) { secured(t, b, any) })
+	t.Run("password expires", func(t *testing.T) { expired(t, b, any) })
 }
 
 // brokerKilled delivers while the broker is killed and started again, three times, and counts what is committed.
@@ -198,6 +201,45 @@ func secured(t *testing.T, b *broker.Broker, any *Config) {
 	refused("no TLS there", strings.Replace(base, b.Secure, b.Addr, 1)+"&sasl=plain", "does not speak TLS on this port", false)
 	if _, err := NewSource(t.Context(), parse(t, scheme+b.Secure+"/sec?start-timeout=2s"), "g", nil); err == nil || !strings.Contains(err.Error(), "may be one for TLS") {
 		t.Errorf("no TLS here: got %v", err)
+	}
+}
+
+// expired changes the password at the broker while a source reads: it tells, and goes on once its file has the new one.
+func expired(t *testing.T, b *broker.Broker, any *Config) {
+	createTopic(t, any, "exp", 1, nil)
+	produce(t, any, "exp", 1, "0")
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte(broker.Password), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var n notes
+	s := newSource(t, parse(t, scheme+b.Secure+"/exp?sasl=scram-sha-512&check-every=200ms&ca="+b.CA+"&user="+broker.User+"&password-file="+password), &n)
+	if err := s.Seek(t.Context(), atStart(s)); err != nil {
+		t.Fatal(err)
+	}
+	read(t, s, 1)
+	var renewed []kadm.UpsertSCRAM
+	for _, m := range []kadm.ScramMechanism{kadm.ScramSha256, kadm.ScramSha512} {
+		renewed = append(renewed, kadm.UpsertSCRAM{User: broker.User, Mechanism: m, Iterations: 4096, Password: "renewed-password"})
+	}
+	altered, err := admin(t, any).AlterUserSCRAMs(t.Context(), nil, renewed)
+	if err == nil {
+		err = altered.Error()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "told", func() bool { return n.find(Down, "refuses user "+broker.User) })
+	if err := os.WriteFile(password, []byte("renewed-password"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "works again", func() bool { return n.find(Up, "works again") })
+	produce(t, any, "exp", 1, "1")
+	if found, _ := read(t, s, 1); fmt.Sprint(found[Partition{"exp", 0}]) != "[1]" {
+		t.Errorf("got %v", found)
+	}
+	if text := n.String(); strings.Contains(text, "renewed-password") || strings.Contains(text, broker.Password) {
+		t.Errorf("a password is in the notes: %s", text)
 	}
 }
 

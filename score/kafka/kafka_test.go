@@ -293,3 +293,5 @@ func TestDeliverAtLeastOnce(t *testing.T) {
 }
 
 func admin(t testing.TB, c *Config) *kadm.Client { return kadm.NewClient(client(t, c)) }
+
+type kadmOffset = kadm.Offset

@@ -194,16 +194,6 @@ func (b *Broker) signal(s syscall.Signal) {
 	b.done = nil
 }
 
-// SetPassword changes the user's SCRAM passwords.
-func (b *Broker) SetPassword(password string) {
-	b.t.Helper()
-	out, err := b.java("org.apache.kafka.tools.ConfigCommand", "--bootstrap-server", b.Addr, "--alter", "--entity-type", "users", "--entity-name", User,
-		"--add-config", fmt.Sprintf("SCRAM-SHA-256=[password=%s],SCRAM-SHA-512=[password=%s]", password, password)).CombinedOutput()
-	if err != nil {
-		b.t.Fatalf("changing the password: %v\n%s", err, out)
-	}
-}
-
 func (b *Broker) write(name, text string) string {
 	b.t.Helper()
 	path := filepath.Join(b.dir, name)
