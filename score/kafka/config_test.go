@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/onmart/onmart/internal/testkit"
 )
 
 func TestParse(t *testing.T) {
@@ -97,4 +99,33 @@ func FuzzParsePartition(f *testing.F) {
 			t.Errorf("%q: %v", name, p)
 		}
 	})
+}
+
+// The guide's table of parameters is made from the code.
+func TestTheGuideListsTheParameters(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("| Parameter | Value | Meaning |\n| --- | --- | --- |\n")
+	for _, p := range parameters() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", p.key, strings.ReplaceAll(p.value, "|", ", "), p.help)
+	}
+	guide := filepath.Join(testkit.Root(t), "docs", "GUIDE", "10-kafka.md")
+	text, err := os.ReadFile(guide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin, end = "<!-- parameters -->\n", "<!-- end of parameters -->\n"
+	head, rest, ok := strings.Cut(string(text), begin)
+	old, tail, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		t.Fatalf("%s has no marks of the table", guide)
+	}
+	if old == b.String() {
+		return
+	}
+	if !testkit.Update() {
+		t.Fatalf("%s is out of date: go test ./score/kafka -run Guide -update", guide)
+	}
+	if err := os.WriteFile(guide, []byte(head+begin+b.String()+end+tail), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }

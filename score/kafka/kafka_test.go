@@ -46,6 +46,29 @@ func (n *notes) add(x Note) {
 	n.all = append(n.all, x)
 }
 
+func (n *notes) find(state State, text string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, x := range n.all {
+		if x.State == state && strings.Contains(x.Text, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// eventually waits until f holds.
+func eventually(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	for range 400 {
+		if f() {
+			return
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+	t.Fatalf("%s: not within 10 s", what)
+}
+
 func (n *notes) String() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
