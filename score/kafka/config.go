@@ -59,7 +59,8 @@ func defaults() *Config {
 		fetchBytes:         16 << 20,
 		partitionBytes:     4 << 20,
 		batchBytes:         1 << 20,
-		compression:        "lz4",
+		// Of 200-byte lines, 5,000 at a time: 547 ns of CPU a line without, 782 with snappy, 1057 with lz4, 1294 with zstd.
+		compression: "none",
 	}
 }
 
