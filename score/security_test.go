@@ -69,7 +69,16 @@ func TestHTTPTokenScopes(t *testing.T) {
 	} {
 		code, body := call(t, c.method, srv.URL+c.path, c.token, fmt.Sprintf(oneEvent, 1))
 		if code != c.code || !strings.Contains(body, c.want) {
-			t.Errorf("%s %s with token %.12s: status %d, want %d with %s: %.200s", c.method, c.path, c.token, code, c.code, c.want, body)
+			t.Errorf(
+				"%s %s with token %.12s: status %d, want %d with %s: %.200s",
+				c.method,
+				c.path,
+				c.token,
+				code,
+				c.code,
+				c.want,
+				body,
+			)
 		}
 	}
 	// Why a check fails is for those who may read.
@@ -77,7 +86,8 @@ func TestHTTPTokenScopes(t *testing.T) {
 	if code, body := call(t, "GET", srv.URL+"/readyz", "", ""); code != 503 || strings.Contains(body, "full") {
 		t.Errorf("without a token: %d %s", code, body)
 	}
-	if code, body := call(t, "GET", srv.URL+"/readyz", secret["desk"], ""); code != 503 || !strings.Contains(body, "full") {
+	if code, body := call(t, "GET", srv.URL+"/readyz", secret["desk"], ""); code != 503 ||
+		!strings.Contains(body, "full") {
 		t.Errorf("with a token: %d %s", code, body)
 	}
 }
@@ -100,9 +110,25 @@ func TestNoPathLeadsToAFile(t *testing.T) {
 	t.Chdir(dir)
 	srv, _ := serve(t, nil)
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	ways := []string{"../secret.txt", "..%2fsecret.txt", "%2e%2e/secret.txt", "..%5csecret.txt", "....//secret.txt", "%252e%252e%252fsecret.txt",
-		"..;/secret.txt", "secret.txt", "%00secret.txt", "secret.txt%00.html", url.PathEscape(dir + "/secret.txt"), "/" + dir + "/secret.txt",
-		"../../../../../../../../etc/passwd", "%c0%ae%c0%ae/etc/passwd", "file:///etc/passwd", "?file=../secret.txt", "?series=" + dir + "/secret.txt"}
+	ways := []string{
+		"../secret.txt",
+		"..%2fsecret.txt",
+		"%2e%2e/secret.txt",
+		"..%5csecret.txt",
+		"....//secret.txt",
+		"%252e%252e%252fsecret.txt",
+		"..;/secret.txt",
+		"secret.txt",
+		"%00secret.txt",
+		"secret.txt%00.html",
+		url.PathEscape(dir + "/secret.txt"),
+		"/" + dir + "/secret.txt",
+		"../../../../../../../../etc/passwd",
+		"%c0%ae%c0%ae/etc/passwd",
+		"file:///etc/passwd",
+		"?file=../secret.txt",
+		"?series=" + dir + "/secret.txt",
+	}
 	for _, route := range []string{"", "v1", "v1/score", "v1/labels", "v1/forecast", "v1/recommend", "v1/models", "v1/status", "status", "healthz",
 		"readyz", "metrics", "debug/pprof", "debug/pprof/heap", "static", "docs"} {
 		for _, way := range ways {
@@ -131,7 +157,8 @@ func TestNoPathLeadsToAFile(t *testing.T) {
 				if !strings.HasPrefix(way, "?") && resp.StatusCode < 400 {
 					t.Errorf("%s %s%s: status %d", method, target, way, resp.StatusCode)
 				}
-				if resp.StatusCode >= 400 && !json.Valid(body) && !strings.Contains(string(body), "400 Bad Request") && !bytes.Contains(body, []byte("\n{")) {
+				if resp.StatusCode >= 400 && !json.Valid(body) && !strings.Contains(string(body), "400 Bad Request") &&
+					!bytes.Contains(body, []byte("\n{")) {
 					t.Errorf("%s %s%s: no JSON: %.100s", method, target, way, body)
 				}
 			}
@@ -152,7 +179,9 @@ func TestSecurityHeaders(t *testing.T) {
 		h := resp.Header
 		csp := h.Get("Content-Security-Policy")
 		if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("X-Frame-Options") != "DENY" || h.Get("Cache-Control") != "no-store" ||
-			!strings.HasPrefix(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") || strings.Contains(csp, "*") {
+			!strings.HasPrefix(csp, "default-src 'none'") ||
+			strings.Contains(csp, "unsafe") ||
+			strings.Contains(csp, "*") {
 			t.Errorf("%s: headers %v", path, h)
 		}
 		if m := regexp.MustCompile(`script-src 'nonce-([^']+)'`).FindStringSubmatch(csp); m != nil {
@@ -180,7 +209,11 @@ func TestPagesOfOtherSitesAreRefused(t *testing.T) {
 		{"localhost:8080", "", 200}, {"127.0.0.1", "same-origin", 200}, {"[::1]:80", "", 200},
 		{"evil.example", "", 421}, {"127.0.0.1.evil.example:8080", "", 421}, {"localhost", "cross-site", 403},
 	} {
-		r := httptest.NewRequest("POST", "/v1/labels", strings.NewReader(`{"trans_id":1,"is_fraud":1,"known_at":"2018-08-02T00:00:00Z"}`))
+		r := httptest.NewRequest(
+			"POST",
+			"/v1/labels",
+			strings.NewReader(`{"trans_id":1,"is_fraud":1,"known_at":"2018-08-02T00:00:00Z"}`),
+		)
 		r.Host = c.host
 		if c.site != "" {
 			r.Header.Set("Sec-Fetch-Site", c.site)
@@ -199,7 +232,8 @@ func TestRateOfAToken(t *testing.T) {
 	srv := httptest.NewServer(score.NewServer(s, mapping(t), score.ServerOptions{Tokens: tokens, Rate: .001}).Handler())
 	defer srv.Close()
 	for i, want := range []int{200, 429, 429} {
-		if code, body := call(t, "GET", srv.URL+"/v1/models", secret["a"], ""); code != want || code == 429 && !strings.Contains(body, "rate_limited") {
+		if code, body := call(t, "GET", srv.URL+"/v1/models", secret["a"], ""); code != want ||
+			code == 429 && !strings.Contains(body, "rate_limited") {
 			t.Errorf("request %d: status %d: %s", i, code, body)
 		}
 	}
@@ -287,10 +321,20 @@ func TestSlowAndWordyClientsAreCut(t *testing.T) {
 
 // What the server logs at its most talkative, its metrics, its status and its profiles hold no token.
 func TestSecretsAreNowhere(t *testing.T) {
-	tokens, secret := holders(t, map[string]guard.Scope{"all": guard.Score | guard.Labels | guard.Read | guard.Admin | guard.Metrics})
+	tokens, secret := holders(
+		t,
+		map[string]guard.Scope{"all": guard.Score | guard.Labels | guard.Read | guard.Admin | guard.Metrics},
+	)
 	var log bytes.Buffer
 	s := newScorer(t, modeltest.Artifact(t), score.Options{})
-	h := score.NewServer(s, mapping(t), score.ServerOptions{Tokens: tokens, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	h := score.NewServer(
+		s,
+		mapping(t),
+		score.ServerOptions{
+			Tokens: tokens,
+			Log:    slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		},
+	)
 	const wrong = "onmart_wrong-guess-1234567890"
 	var seen bytes.Buffer
 	for _, path := range []string{"/v1/models", "/v1/status", "/metrics", "/readyz", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap", "/debug/pprof/allocs?debug=1", "/nothing", "/v1/score"} {

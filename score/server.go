@@ -146,6 +146,7 @@ func NewServer(s *Scorer, m *datasets.Mapping, o ServerOptions) *Server {
 	h.Handle("GET /readyz", guard.None, h.ready)
 	h.Handle("GET /metrics", guard.Metrics, h.monitor.Handler().ServeHTTP)
 	h.Handle("GET /debug/pprof/{name}", guard.Admin, h.profile)
+	h.mux.HandleFunc("/", h.noRoute)
 	return h
 }
 
@@ -165,6 +166,10 @@ func (h *Server) Handle(pattern string, scope guard.Scope, f http.HandlerFunc) {
 		if name, ok := h.admit(a, r, scope); ok {
 			r.Body = http.MaxBytesReader(a, r.Body, maxBody)
 			f(a, r)
+			if !h.o.Log.Enabled(r.Context(), slog.LevelDebug) {
+				route.Answered(a.status, time.Since(a.arrived))
+				return
+			}
 			h.o.Log.LogAttrs(r.Context(), slog.LevelDebug, "request", slog.String("route", pattern), slog.String("token", name),
 				slog.Int("status", a.status), slog.Duration("took", time.Since(a.arrived)), slog.String("from", r.RemoteAddr))
 		}
@@ -213,7 +218,12 @@ func (h *Server) leave(w http.ResponseWriter) {
 func (h *Server) busy(w http.ResponseWriter) {
 	h.monitor.Refused(monitor.QueueFull)
 	w.Header().Set("Retry-After", "1")
-	refuse(w, http.StatusTooManyRequests, "queue_full", "too many requests are in hand: send again after Retry-After seconds")
+	refuse(
+		w,
+		http.StatusTooManyRequests,
+		"queue_full",
+		"too many requests are in hand: send again after Retry-After seconds",
+	)
 }
 
 func (h *Server) badBody(w http.ResponseWriter, err error) {
@@ -221,7 +231,12 @@ func (h *Server) badBody(w http.ResponseWriter, err error) {
 	switch {
 	case errors.As(err, &tooLarge):
 		h.monitor.Refused(monitor.BodyTooLarge)
-		refuse(w, http.StatusRequestEntityTooLarge, "too_large", fmt.Sprintf("body over %d bytes: send fewer events at a time", maxBody))
+		refuse(
+			w,
+			http.StatusRequestEntityTooLarge,
+			"too_large",
+			fmt.Sprintf("body over %d bytes: send fewer events at a time", maxBody),
+		)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		h.monitor.Refused(monitor.SlowClient)
 		w.Header().Set("Connection", "close")
@@ -244,7 +259,12 @@ func (h *Server) admit(w http.ResponseWriter, r *http.Request, scope guard.Scope
 		if holder == nil {
 			h.monitor.Refused(monitor.Unauthorized)
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			refuse(w, http.StatusUnauthorized, "unauthorized", "missing or wrong bearer token: send the header Authorization: Bearer TOKEN")
+			refuse(
+				w,
+				http.StatusUnauthorized,
+				"unauthorized",
+				"missing or wrong bearer token: send the header Authorization: Bearer TOKEN",
+			)
 			return "", false
 		}
 		if holder.Scopes&scope == 0 {
@@ -260,7 +280,12 @@ func (h *Server) admit(w http.ResponseWriter, r *http.Request, scope guard.Scope
 	if wait := h.rates.Take(name, time.Now()); wait > 0 {
 		h.monitor.Refused(monitor.RateLimited)
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
-		refuse(w, http.StatusTooManyRequests, "rate_limited", fmt.Sprintf("over %g requests a second: send more events in each, or wait", h.o.Rate))
+		refuse(
+			w,
+			http.StatusTooManyRequests,
+			"rate_limited",
+			fmt.Sprintf("over %g requests a second: send more events in each, or wait", h.o.Rate),
+		)
 		return "", false
 	}
 	return name, true
@@ -304,15 +329,16 @@ func (h *Server) Handler() http.Handler {
 		secure(w.Header(), r.TLS != nil)
 		if h.o.LocalNames && !local(r.Host) {
 			h.monitor.Refused(monitor.WrongHost)
-			refuse(w, http.StatusMisdirectedRequest, "wrong_host", "without tokens only requests to localhost or a loopback address are answered")
+			refuse(
+				w,
+				http.StatusMisdirectedRequest,
+				"wrong_host",
+				"without tokens only requests to localhost or a loopback address are answered",
+			)
 			return
 		}
 		if clean := path.Clean(r.URL.Path); r.URL.Path != clean {
 			refuse(w, http.StatusNotFound, "not_found", "no such path")
-			return
-		}
-		if _, pattern := h.mux.Handler(r); pattern == "" {
-			h.noRoute(w, r)
 			return
 		}
 		h.mux.ServeHTTP(w, r)
@@ -324,7 +350,7 @@ func (h *Server) noRoute(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		other := &http.Request{Method: method, URL: r.URL, Host: r.Host}
-		if _, pattern := h.mux.Handler(other); pattern != "" {
+		if _, pattern := h.mux.Handler(other); pattern != "/" {
 			allowed = append(allowed, method)
 		}
 	}
@@ -336,15 +362,22 @@ func (h *Server) noRoute(w http.ResponseWriter, r *http.Request) {
 	refuse(w, http.StatusMethodNotAllowed, "method_not_allowed", "this path wants "+strings.Join(allowed, " or "))
 }
 
-// secure sets what every response says to browsers: believe the type, frame nothing, keep nothing, load nothing.
+// headers of every response, which tell browsers to believe the type, frame nothing, keep nothing and load nothing.
+// Their keys are in canonical form: they are set without looking at them.
+var headers = map[string][]string{
+	"X-Content-Type-Options":       {"nosniff"},
+	"X-Frame-Options":              {"DENY"},
+	"Referrer-Policy":              {"no-referrer"},
+	"Cache-Control":                {"no-store"},
+	"Content-Security-Policy":      {"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"},
+	"Cross-Origin-Resource-Policy": {"same-origin"},
+	"Cross-Origin-Opener-Policy":   {"same-origin"},
+}
+
 func secure(header http.Header, overTLS bool) {
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("X-Frame-Options", "DENY")
-	header.Set("Referrer-Policy", "no-referrer")
-	header.Set("Cache-Control", "no-store")
-	header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
-	header.Set("Cross-Origin-Resource-Policy", "same-origin")
-	header.Set("Cross-Origin-Opener-Policy", "same-origin")
+	for key, value := range headers {
+		header[key] = value
+	}
 	if overTLS {
 		header.Set("Strict-Transport-Security", "max-age=31536000")
 	}
@@ -411,7 +444,12 @@ func (h *Server) profile(w http.ResponseWriter, r *http.Request) {
 	case "heap", "allocs", "goroutine", "mutex", "block", "threadcreate":
 		pprof.Handler(name).ServeHTTP(w, r)
 	default:
-		refuse(w, http.StatusNotFound, "not_found", "no such profile: want profile, trace, heap, allocs, goroutine, mutex, block or threadcreate")
+		refuse(
+			w,
+			http.StatusNotFound,
+			"not_found",
+			"no such profile: want profile, trace, heap, allocs, goroutine, mutex, block or threadcreate",
+		)
 	}
 }
 

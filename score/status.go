@@ -36,7 +36,7 @@ type Status struct {
 	Runtime  RuntimeStatus         `json:"runtime"`
 	Refused  []monitor.CauseCount  `json:"http_refused"`
 	State    monitor.StateOverview `json:"state"`
-	Routes   []string              `json:"routes"` // paths that answer GET
+	Routes   []string              `json:"routes"` // paths that answer GET now
 }
 
 // SourceLag is how far a source is behind.
@@ -57,10 +57,11 @@ func (h *Server) status(w http.ResponseWriter, _ *http.Request) {
 	st := Status{
 		Now: time.Now().UTC(), Version: h.o.Version, Job: h.o.Job, Started: m.Started().UTC(), Draining: m.Health.Draining(),
 		Counts: h.scorer.Counts(), History: m.History(), Stages: m.StageTimes(), Errors: m.Errors(), Dead: m.DeadLetters(),
-		Refused: m.Refusals(), Models: h.modelList(), Tokens: h.tokens.Load() != nil, State: m.StateOverview(), Sources: []SourceLag{},
+		Refused: m.Refusals(), Models: h.modelList(), Tokens: h.tokens.Load() != nil,
+		State: m.StateOverview(), Sources: []SourceLag{},
 	}
 	for _, pattern := range h.routes {
-		if path, ok := strings.CutPrefix(pattern, "GET "); ok {
+		if path, ok := strings.CutPrefix(pattern, "GET "); ok && h.has(path) {
 			st.Routes = append(st.Routes, path)
 		}
 	}
@@ -74,6 +75,19 @@ func (h *Server) status(w http.ResponseWriter, _ *http.Request) {
 	runtime.ReadMemStats(&mem)
 	st.Runtime = RuntimeStatus{runtime.NumGoroutine(), mem.HeapAlloc}
 	writeJSON(w, st)
+}
+
+// has tells whether a route would answer 404 for lack of something to tell.
+func (h *Server) has(path string) bool {
+	h.scorer.mu.Lock()
+	defer h.scorer.mu.Unlock()
+	switch path {
+	case "/v1/quality":
+		return h.scorer.live.quality != nil
+	case "/v1/drift":
+		return h.scorer.live.drift != nil
+	}
+	return true
 }
 
 //go:embed status.html

@@ -39,19 +39,27 @@ type daemonFlags struct {
 const tokenRate = 10000
 
 func (f *daemonFlags) bind(fl *pflag.FlagSet) {
-	fl.StringVar(&f.tokens, "tokens", "", "`file` of the tokens of HTTP requests, one a line, made by onmart token new; it is read again when it changes")
-	fl.StringVar(&f.tlsCert, "tls-cert", "", "certificate `file` for HTTPS; read again when it changes, like the two below")
+	fl.StringVar(&f.tokens, "tokens", "",
+		"`file` of the tokens of HTTP requests, one a line, made by onmart token new; it is read again when it changes")
+	fl.StringVar(&f.tlsCert, "tls-cert", "",
+		"certificate `file` for HTTPS; read again when it changes, like the two below")
 	fl.StringVar(&f.tlsKey, "tls-key", "", "key `file` for HTTPS")
-	fl.StringVar(&f.clientCA, "tls-client-ca", "", "`file` of authorities: clients must show a certificate of one of them, beside their token")
-	fl.Float64Var(&f.rate, "http-rate", -1, "most requests a second of a token, 0 for no limit (default 10000 with --tokens, else none)")
+	fl.StringVar(&f.clientCA, "tls-client-ca", "",
+		"`file` of authorities: clients must show a certificate of one of them, beside their token")
+	fl.Float64Var(&f.rate, "http-rate", -1,
+		"most requests a second of a token, 0 for no limit (default 10000 with --tokens, else none)")
 	fl.IntVar(&f.queue, "http-queue", score.DefaultQueue, "most HTTP requests in hand; more are answered 429")
 	fl.IntVar(&f.connections, "http-connections", 1024, "most open HTTP connections; more are closed")
-	fl.Int64Var(&f.readyLag, "ready-lag", 100000, "not ready while a source is more `events` behind; 0 does not look")
-	fl.Int64Var(&f.minFree, "min-free", 256<<20, "not ready below so many free `bytes` where outputs and state are written")
+	fl.Int64Var(&f.readyLag, "ready-lag", 100000,
+		"not ready while a source is more `events` behind; 0 does not look")
+	fl.Int64Var(&f.minFree, "min-free", 256<<20,
+		"not ready below so many free `bytes` where outputs and state are written")
 	fl.DurationVar(&f.drainDelay, "drain-delay", 0, "after SIGTERM: time between not being ready and not answering")
 	fl.DurationVar(&f.drainTimeout, "drain-timeout", 10*time.Second, "after that: most time for requests in hand")
-	fl.StringVar(&f.logFormat, "log-format", "", "log lines on standard error as text or json (default: plain lines)")
-	fl.StringVar(&f.logLevel, "log-level", "", "least level: debug, info, warn or error (default info; -q and -v choose too)")
+	fl.StringVar(&f.logFormat, "log-format", "",
+		"log lines on standard error as text or json (default: plain lines)")
+	fl.StringVar(&f.logLevel, "log-level", "",
+		"least level: debug, info, warn or error (default info; -q and -v choose too)")
 }
 
 func (f *daemonFlags) check(listen string) error {
@@ -172,7 +180,8 @@ func existing(path string) string {
 
 // serve runs follow and HTTP. When ctx ends it is not ready at once, the source stops, requests in hand get their
 // answers, and it returns with all that was read delivered. An error of either ends both.
-func (d *daemon) serve(ctx context.Context, s *score.Scorer, m *datasets.Mapping, models score.Models, reloader *score.Reloader, follow func(context.Context) error) error {
+func (d *daemon) serve(ctx context.Context, s *score.Scorer, m *datasets.Mapping, models score.Models,
+	reloader *score.Reloader, follow func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l, err := net.Listen("tcp", d.listen)
@@ -183,7 +192,8 @@ func (d *daemon) serve(ctx context.Context, s *score.Scorer, m *datasets.Mapping
 	if rate < 0 && d.tokens != nil {
 		rate = tokenRate
 	}
-	h := score.NewServer(s, m, score.ServerOptions{Models: models, Reloader: reloader, Tokens: d.tokens, Rate: max(rate, 0), Queue: d.f.queue,
+	h := score.NewServer(s, m, score.ServerOptions{Models: models, Reloader: reloader, Tokens: d.tokens,
+		Rate: max(rate, 0), Queue: d.f.queue,
 		LocalNames: d.tokens == nil, Version: buildVersion(), Job: d.job, Log: d.con.log})
 	srv := h.HTTPServer()
 	limited := guard.Limit(l, d.f.connections, d.monitor.Connections, func() { d.monitor.Refused(monitor.TooManyConns) })

@@ -22,8 +22,8 @@ func newTokenNewCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "new --name NAME --scopes SCOPE,... [--out FILE]",
 		Short: "Make a token",
-		Long: `new makes a random token and prints it, once: it is stored nowhere. The line for the file of "onmart score --tokens"
-holds its name, its scopes and its SHA-256; with --out it is added to that file, which is made where it is missing, and
+		Long: `new makes a random token and prints it, once: it is stored nowhere. The line for the file of
+"onmart score --tokens" holds its name, its scopes and its SHA-256; with --out it is added to that file, which is made where it is missing, and
 without it is printed too. A scorer that runs takes the file up within seconds. To revoke a token, delete its line.
 
 Scopes: score (POST /v1/score, forecasts, recommendations), labels (POST /v1/labels), read (status page, models), admin
@@ -55,7 +55,10 @@ func newToken(con *console, name, scopes, out string) error {
 		}
 	}
 	if con.json {
-		return con.result(map[string]string{"name": name, "scopes": allowed.String(), "token": token, "line": line[:len(line)-1]}, nil)
+		return con.result(
+			map[string]string{"name": name, "scopes": allowed.String(), "token": token, "line": line[:len(line)-1]},
+			nil,
+		)
 	}
 	if out != "" {
 		con.notef("added %s to %s; the token, which is shown once:", name, out)

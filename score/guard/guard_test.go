@@ -60,7 +60,8 @@ func TestTokensOfAFile(t *testing.T) {
 			}
 		}
 	}
-	if err := AddToken(path, "till", "till score sha256:00\n"); err == nil || !strings.Contains(err.Error(), "has a token of the name till") {
+	if err := AddToken(path, "till", "till score sha256:00\n"); err == nil ||
+		!strings.Contains(err.Error(), "has a token of the name till") {
 		t.Errorf("a name again: %v", err)
 	}
 }
@@ -96,7 +97,8 @@ func TestFindIsInConstantTime(t *testing.T) {
 	_, loop, _ := strings.Cut(body, "for i := range t.holders {")
 	loop, _, _ = strings.Cut(loop, "\n\t}\n")
 	if !ok || !strings.Contains(loop, "subtle.ConstantTimeCompare") || !strings.Contains(loop, "subtle.ConstantTimeSelect") ||
-		strings.Contains(loop, "return") || strings.Contains(loop, "break") || strings.Contains(loop, "if ") {
+		strings.Contains(loop, "return") || strings.Contains(loop, "break") ||
+		strings.Contains(loop, "if ") {
 		t.Errorf("the loop is\n%s", loop)
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Rates limits how often each name may ask, by a bucket of tokens: it holds Burst, each request takes one, and PerSecond
-// are put back. Its memory is of the names it has seen, which are those of a tokens file.
+// Rates limits how often each name may ask, by a bucket of tokens: it holds Burst, each request takes one, and
+// PerSecond are put back. Its memory is of the names it has seen, which are those of a tokens file.
 type Rates struct {
 	PerSecond float64 // 0: no limit
 	Burst     float64

@@ -1,9 +1,9 @@
 // Package guard keeps strangers away from a scorer's HTTP server: tokens with scopes, rates, certificates, limits on
 // connections.
 //
-// What enters: files of tokens and certificates, and requests. What leaves: who asks and what they may do, or a refusal.
-// A token exists in the clear only where it is printed when made, and in the request that carries it; what is stored is a
-// hash, and no token, hash or header ever goes into a message.
+// What enters: files of tokens and certificates, and requests. What leaves: who asks and what they may do, or a
+// refusal. A token exists in the clear only where it is printed when made, and in the request that carries it; what is
+// stored is a hash, and no token, hash or header ever goes into a message.
 package guard
 
 import (
@@ -79,7 +79,8 @@ func NewToken(name string, scopes Scope) (token, line string, err error) {
 }
 
 func checkName(name string) error {
-	ok := name != "" && len(name) <= 64 && strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789._-") == ""
+	ok := name != "" && len(name) <= 64 &&
+		strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789._-") == ""
 	if !ok {
 		return fmt.Errorf("name %.80q: want 1 to 64 letters, digits, dots, dashes or underscores", name)
 	}

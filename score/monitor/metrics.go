@@ -177,13 +177,21 @@ func (m *Metrics) ofEvents() {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: c.name, Help: c.help},
 			func() float64 { return float64(c.get(m.Counts())) }))
 	}
-	m.batch = m.histogram("onmart_score_batch_seconds", "Time to compute features and scores of one batch, state included.", seconds)
+	m.batch = m.histogram(
+		"onmart_score_batch_seconds",
+		"Time to compute features and scores of one batch, state included.",
+		seconds,
+	)
 	byStage := m.histograms("onmart_stage_seconds", "Time of one batch in a stage.", seconds, "stage")
 	for s := range stages {
 		m.stages[s] = byStage.WithLabelValues(s.String()).(prometheus.Histogram)
 	}
 	// Most scores lie near 0; the rare ones near 1 are those that matter.
-	m.scores = m.histogram("onmart_score_value", "Scores given.", []float64{.001, .002, .005, .01, .02, .05, .1, .2, .3, .4, .5, .6, .7, .8, .9, .95, .99})
+	m.scores = m.histogram(
+		"onmart_score_value",
+		"Scores given.",
+		[]float64{.001, .002, .005, .01, .02, .05, .1, .2, .3, .4, .5, .6, .7, .8, .9, .95, .99},
+	)
 	byCause := m.counters("onmart_errors_total", "What went wrong, by cause.", "cause")
 	dead := m.counters("onmart_dead_letters_total", "Events set aside as dead letters, by cause.", "cause")
 	for c := range causes {
@@ -192,26 +200,47 @@ func (m *Metrics) ofEvents() {
 }
 
 func (m *Metrics) ofDelivery() {
-	m.delivered = m.histogram("onmart_delivery_seconds", "From the arrival of a batch's oldest event to the acknowledgement of its output.", seconds)
+	m.delivered = m.histogram(
+		"onmart_delivery_seconds",
+		"From the arrival of a batch's oldest event to the acknowledgement of its output.",
+		seconds,
+	)
 	m.out = m.counter("onmart_delivered_total", "Lines that the sink, the broker or the HTTP client took.")
 	m.lag = m.gauges("onmart_source_lag_events", "Events in the source's log that are not delivered yet.", "source")
 	m.reached = m.gauges("onmart_source_position", "Next position of the source.", "source")
 	m.stateKeys = m.gauge("onmart_state_keys", "Keys that the features hold state of.")
 	m.stateSize = m.gauges("onmart_state_bytes", "Bytes of the state, by where they lie.", "where")
-	m.saved = m.gauge("onmart_state_saved_time_seconds", "When the last checkpoint was complete, seconds since 1970 UTC; 0 before the first.")
-	m.saving = m.histogram("onmart_state_save_seconds", "Time to write a checkpoint.", prometheus.ExponentialBuckets(1e-3, 2, 16))
+	m.saved = m.gauge(
+		"onmart_state_saved_time_seconds",
+		"When the last checkpoint was complete, seconds since 1970 UTC; 0 before the first.",
+	)
+	m.saving = m.histogram(
+		"onmart_state_save_seconds",
+		"Time to write a checkpoint.",
+		prometheus.ExponentialBuckets(1e-3, 2, 16),
+	)
 	m.list("onmart_watermark_seconds", "gauge", "Greatest event time folded, seconds since 1970 UTC; 0 before the first.")
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "onmart_watermark_seconds",
 		Help: "Greatest event time folded, seconds since 1970 UTC; 0 before the first."}, m.watermarkSeconds))
 }
 
 func (m *Metrics) ofModels() {
-	m.reloads = m.counters("onmart_reloads_total", "Models, rules, tokens and certificates that were reloaded or promoted, by what came of it.", "target", "result")
+	m.reloads = m.counters(
+		"onmart_reloads_total",
+		"Models, rules, tokens and certificates that were reloaded or promoted, by what came of it.",
+		"target",
+		"result",
+	)
 }
 
 func (m *Metrics) ofHTTP() {
 	m.requests = m.counters("onmart_http_requests_total", "HTTP requests answered.", "route", "status")
-	m.answering = m.histograms("onmart_http_request_seconds", "From a request's headers to the end of its answer.", seconds, "route")
+	m.answering = m.histograms(
+		"onmart_http_request_seconds",
+		"From a request's headers to the end of its answer.",
+		seconds,
+		"route",
+	)
 	by := m.counters("onmart_http_refused_total", "HTTP requests and connections turned away, by cause.", "cause")
 	for r := range refusals {
 		m.refused[r] = by.WithLabelValues(r.String())
@@ -222,13 +251,15 @@ func (m *Metrics) ofHTTP() {
 
 func (m *Metrics) ofHealth(h *Health) {
 	m.list("onmart_ready", "gauge", "1 while /readyz answers 200.")
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "onmart_ready", Help: "1 while /readyz answers 200."},
-		func() float64 {
-			if ready, _ := h.Ready(); ready {
-				return 1
-			}
-			return 0
-		}))
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "onmart_ready", Help: "1 while /readyz answers 200."},
+			func() float64 {
+				if ready, _ := h.Ready(); ready {
+					return 1
+				}
+				return 0
+			}),
+	)
 	const help = "1 for each readiness check that holds."
 	m.list("onmart_check_ok", "gauge", help, "check")
 	m.registry.MustRegister(checkCollector{h, prometheus.NewDesc("onmart_check_ok", help, []string{"check"}, nil)})
