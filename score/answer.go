@@ -49,7 +49,7 @@ type SeriesForecast struct {
 // forecast answers GET and POST /v1/forecast.
 func (h *Server) forecast(w http.ResponseWriter, r *http.Request) {
 	var q ForecastRequest
-	if !ask(w, r, &q) {
+	if !ask(w, r, &q) || !h.enter(w) {
 		return
 	}
 	if len(q.Series) == 0 || len(q.Series) > maxSeries {
@@ -124,7 +124,7 @@ const defaultK = 10
 // recommend answers GET and POST /v1/recommend.
 func (h *Server) recommend(w http.ResponseWriter, r *http.Request) {
 	q := RecommendRequest{K: defaultK}
-	if !ask(w, r, &q) {
+	if !ask(w, r, &q) || !h.enter(w) {
 		return
 	}
 	var list *recommender.List
@@ -152,7 +152,7 @@ func ask(w http.ResponseWriter, r *http.Request, q any) bool {
 		err = fromQuery(r.URL.Query(), q)
 	} else {
 		var body []byte
-		if body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody)); err == nil {
+		if body, err = io.ReadAll(r.Body); err == nil {
 			d := json.NewDecoder(bytes.NewReader(body))
 			d.DisallowUnknownFields()
 			if err = d.Decode(q); err == nil && d.More() {

@@ -226,7 +226,7 @@ func (s *Scorer) leaveOut(g *mill, err error) {
 	}
 	if w := s.live.warming; w != nil && w.mill == g {
 		s.live.warming = nil
-		s.metrics.reload(targetModel, resultRefused)
+		s.monitor.Reload(targetModel, resultRefused)
 	}
 }
 
@@ -482,10 +482,10 @@ func (s *Scorer) takeOver() {
 	s.live.listMills()
 	if err != nil {
 		slog.Error("a model that was warm is refused", "version", c.version, "dir", c.artifact.Dir(), "error", err)
-		s.metrics.reload(targetModel, resultRefused)
+		s.monitor.Reload(targetModel, resultRefused)
 		return
 	}
-	s.metrics.reload(targetModel, resultSwapped)
+	s.monitor.Reload(targetModel, resultSwapped)
 	slog.Info("a model took over: its windows are full", "version", c.version, "before", old, "dir", c.artifact.Dir())
 }
 

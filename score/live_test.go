@@ -285,9 +285,8 @@ func TestPromote(t *testing.T) {
 	b := put(t, filepath.Join(dir, "b"), specOf(t, "  - {name: n_3d, kind: count, key: store_id, windows: [3d]}\n"), 2, false)
 	lines := cards(12, 600, true)
 	s := newScorer(t, a, score.Options{Shadows: []*model.Artifact{b}})
-	h := score.NewServer(s, mapping(t), "", score.Models{})
 	r := score.NewReloader(s, false)
-	h.Reloads(r)
+	h := score.NewServer(s, mapping(t), score.ServerOptions{Reloader: r})
 	post := func(path, body string) (int, string) {
 		w := httptest.NewRecorder()
 		h.Handler().ServeHTTP(w, httptest.NewRequest("POST", path, strings.NewReader(body)))
@@ -352,7 +351,7 @@ func TestThousandReloads(t *testing.T) {
 				return
 			default:
 			}
-			h := score.NewServer(s, mapping(t), "", score.Models{})
+			h := score.NewServer(s, mapping(t), score.ServerOptions{})
 			w := httptest.NewRecorder()
 			h.Handler().ServeHTTP(w, httptest.NewRequest("POST", "/v1/score", strings.NewReader(lines[i%len(lines)])))
 			if w.Code != 200 {
@@ -412,7 +411,7 @@ func TestLiveQuality(t *testing.T) {
 	}
 	out = append(out, run(t, s, lines[700:], 64)...)
 	w := httptest.NewRecorder()
-	score.NewServer(s, mapping(t), "", score.Models{}).Handler().ServeHTTP(w, httptest.NewRequest("GET", "/v1/quality", nil))
+	score.NewServer(s, mapping(t), score.ServerOptions{}).Handler().ServeHTTP(w, httptest.NewRequest("GET", "/v1/quality", nil))
 	var answer struct{ Versions []quality.Figures }
 	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || len(answer.Versions) != 2 {
 		t.Fatal(err, w.Body.String())
@@ -462,7 +461,7 @@ func TestLiveDrift(t *testing.T) {
 	s := newScorer(t, a, score.Options{})
 	run(t, s, cards(15, 2000, true), 64)
 	w := httptest.NewRecorder()
-	score.NewServer(s, mapping(t), "", score.Models{}).Handler().ServeHTTP(w, httptest.NewRequest("GET", "/v1/drift", nil))
+	score.NewServer(s, mapping(t), score.ServerOptions{}).Handler().ServeHTTP(w, httptest.NewRequest("GET", "/v1/drift", nil))
 	var r struct {
 		Version string
 		quality.DriftReport

@@ -44,7 +44,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
 
-func (s *Scorer) registerLive() { s.metrics.registry.MustRegister(&liveMetrics{s: s}) }
+func (s *Scorer) registerLive() { s.monitor.Registry().MustRegister(&liveMetrics{s: s}) }
 
 // Describe sends nothing: which metrics there are depends on what is in service.
 func (m *liveMetrics) Describe(chan<- *prometheus.Desc) {}
@@ -188,9 +188,6 @@ func (s *Scorer) models() []Model {
 	}
 	return list
 }
-
-// reload counts a reload.
-func (m *metrics) reload(target, result string) { m.reloads.WithLabelValues(target, result).Inc() }
 
 // quality answers GET /v1/quality.
 func (h *Server) quality(w http.ResponseWriter, _ *http.Request) {

@@ -147,7 +147,7 @@ func (r *Reloader) say(x Reloaded) Reloaded {
 	if x.Result == resultUnchanged || x.Result == resultRefused && r.said[x.Path] == x.Reason {
 		return x
 	}
-	r.s.metrics.reload(x.Target, x.Result)
+	r.s.monitor.Reload(x.Target, x.Result)
 	attrs := []any{"target", x.Target, "path", x.Path, "before", x.Before, "after", x.After}
 	if x.Reason != "" {
 		attrs = append(attrs, "reason", x.Reason)

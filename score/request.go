@@ -2,12 +2,12 @@ package score
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/score/monitor"
 )
 
 // request is the memory of one request for events, used again by the next.
@@ -50,19 +50,20 @@ func (h *Server) decode(w http.ResponseWriter, r *http.Request, pool *sync.Pool)
 		q.body = bytes.Buffer{}
 	}
 	q.body.Reset()
-	if _, err := q.body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			httpError(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("body over %d bytes: send fewer events at a time", maxBody))
-		} else {
-			httpError(w, http.StatusBadRequest, "body: "+err.Error())
-		}
+	if _, err := q.body.ReadFrom(r.Body); err != nil { // bounded by Handle
+		h.badBody(w, err)
 		pool.Put(q)
 		return nil, false
 	}
+	start := time.Now()
 	last := q.split(q.body.Bytes())
+	h.monitor.Stage(monitor.Decode, time.Since(start))
 	if q.rows.N+len(q.rejects) == 0 {
 		httpError(w, http.StatusBadRequest, "the body holds no event: send one JSON object, or one a line")
+		pool.Put(q)
+		return nil, false
+	}
+	if !h.enter(w) {
 		pool.Put(q)
 		return nil, false
 	}

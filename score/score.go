@@ -21,6 +21,7 @@ import (
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
 	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/score/monitor"
 	"github.com/onmart/onmart/score/quality"
 )
 
@@ -69,6 +70,8 @@ type Options struct {
 	Takeover func([]features.Node) error
 	// Record, if not nil, receives every event that was folded, in order; the caller commits it.
 	Record *Recorder
+	// Monitor is told what happens; nil makes one.
+	Monitor *monitor.Monitor
 }
 
 // Events is a piece of the log: rows of the scorer's schema in the order in which they are to be folded, of one source or
@@ -170,7 +173,7 @@ type Scorer struct {
 	eventID   int
 	id, line  int // columns of the purchase and its line
 	label     int // column of the label; -1: none
-	metrics   *metrics
+	monitor   *monitor.Monitor
 	lenses    []*lens // by follower
 	fields    fields
 
@@ -202,6 +205,9 @@ func New(o Options) (*Scorer, error) {
 	if err := o.checkForm(); err != nil {
 		return nil, err
 	}
+	if o.Monitor == nil {
+		o.Monitor = monitor.New(monitor.Build{})
+	}
 	plan, err := o.plan()
 	if err != nil {
 		return nil, err
@@ -210,7 +216,7 @@ func New(o Options) (*Scorer, error) {
 		o: o, plan: plan, feats: plan.Features(),
 		id: o.Schema.Index(datasets.TransID), line: o.Schema.Index(datasets.Line), label: o.Schema.Index(datasets.IsFraud),
 		time: o.Schema.Index(datasets.TransDatetime), eventID: o.Schema.Index(datasets.EventID),
-		engine: plan.NewEngine(o.Threads), positions: map[string]int64{}, metrics: newMetrics(),
+		engine: plan.NewEngine(o.Threads), positions: map[string]int64{}, monitor: o.Monitor,
 	}
 	s.engine.DetectDuplicates = true
 	for i := range o.Followers {
@@ -229,7 +235,8 @@ func New(o Options) (*Scorer, error) {
 	if err := s.startLive(); err != nil {
 		return nil, err
 	}
-	s.registerCounts()
+	s.monitor.Health.Set("scorer", nil)
+	s.watch()
 	s.registerLive()
 	return s, nil
 }
@@ -359,18 +366,22 @@ func (s *Scorer) Process(ev Events, dst []byte) ([]byte, Counts, error) {
 // that could not be read to out, in their order. It returns the counts of this piece. An error is final: state and
 // output no longer agree, and the scorer must be started again from a saved state.
 func (s *Scorer) ProcessLines(ev Events, out *Lines) (Counts, error) {
+	asked := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failed != nil {
 		return Counts{}, s.failed
 	}
 	start, total := time.Now(), s.counts
+	s.monitor.Stage(monitor.Queue, start.Sub(asked))
 	s.counts = Counts{}
 	if err := s.process(ev, out); err != nil {
+		s.monitor.Error(monitor.Internal)
 		s.failed = fmt.Errorf("%s: the scorer stopped: %w; restart it from its last saved state", ev.where(), err)
+		s.monitor.Health.Set("scorer", s.failed)
 		return Counts{}, s.failed
 	}
-	s.metrics.observe(time.Since(start))
+	s.monitor.Batch(time.Since(start))
 	piece := s.counts
 	s.counts = total.plus(piece)
 	return piece, nil
@@ -382,10 +393,12 @@ func (s *Scorer) process(ev Events, out *Lines) error {
 	}
 	s.advance(&ev)
 	ev = s.inRange(s.possible(ev))
-	rows, watermark := ev.Rows, s.engine.Watermark()
+	rows, watermark, began := ev.Rows, s.engine.Watermark(), time.Now()
 	if err := s.engine.Process(rows, &s.rows); err != nil {
 		return err
 	}
+	computed := time.Now()
+	s.monitor.Stage(monitor.Features, computed.Sub(began))
 	if cap(s.scores) < s.rows.N {
 		s.scores = make([]float64, s.rows.N)
 	}
@@ -396,6 +409,9 @@ func (s *Scorer) process(ev Events, out *Lines) error {
 			return err
 		}
 	}
+	predicted := time.Now()
+	s.monitor.Stage(monitor.Model, predicted.Sub(computed))
+	defer func() { s.monitor.Stage(monitor.Encode, time.Since(predicted)) }()
 	if err := s.follow(rows); err != nil {
 		return err
 	}
@@ -415,21 +431,29 @@ func (s *Scorer) process(ev Events, out *Lines) error {
 			if !s.answers() {
 				continue
 			}
+			from, alerts := len(out.Bytes), s.counts.Alerts
 			out.Bytes = s.appendRow(out.Bytes, &ev, i, k, scores[k])
+			if s.predictor != nil && !math.IsNaN(scores[k]) { // else a rule decided before the model
+				s.monitor.Scored(scores[k])
+			}
+			if s.counts.Alerts > alerts {
+				s.monitor.Alerts.Add(predicted, out.Bytes[from:])
+			}
 			out.row(&ev, i, false)
 			k++
 		case features.Duplicate:
 			s.counts.Duplicates++
+			s.monitor.Error(monitor.Duplicate)
 			out.Bytes = s.appendDuplicate(out.Bytes, &ev, i)
 			out.row(&ev, i, true)
 		case features.Invalid:
 			column, reason := s.plan.Fault(rows, i)
-			s.refuse(out, &ev, i, column, reason)
+			s.refuse(out, &ev, i, monitor.Invalid, column, reason)
 		case features.LateSkipped:
-			s.refuse(out, &ev, i, datasets.TransDatetime,
+			s.refuse(out, &ev, i, monitor.TooLate, datasets.TransDatetime,
 				"is further behind the newest event than the lateness of the features, which leave such events out")
 		case features.FutureEvent:
-			s.refuse(out, &ev, i, datasets.TransDatetime,
+			s.refuse(out, &ev, i, monitor.TooEarly, datasets.TransDatetime,
 				"is too far ahead of all events before it to be believed; a second one of about that time would be")
 		case features.LabelApplied:
 			s.counts.Labels++
@@ -592,13 +616,15 @@ func (s *Scorer) appendID(dst []byte, ev *Events, row int) []byte {
 // reject is of an event that could not be decoded.
 func (s *Scorer) reject(out *Lines, ev *Events, r *Reject) {
 	s.counts.Rejected++
+	s.monitor.Error(monitor.Malformed)
 	out.Bytes = appendError(out.Bytes, ev.Sources[r.From], r.Line, r.Column, r.Reason)
 	out.Lines = append(out.Lines, Line{End: len(out.Bytes), Error: true, Raw: r.Raw, Key: r.Key})
 }
 
 // refuse is of a row that was decoded, and not folded.
-func (s *Scorer) refuse(out *Lines, ev *Events, row int, column, reason string) {
+func (s *Scorer) refuse(out *Lines, ev *Events, row int, cause monitor.Cause, column, reason string) {
 	s.counts.Rejected++
+	s.monitor.Error(cause)
 	out.Bytes = appendError(out.Bytes, ev.source(row), ev.Positions[row], column, reason)
 	out.row(ev, row, true)
 }

@@ -37,6 +37,8 @@ type console struct {
 	json     bool
 	quiet    bool
 	log      *slog.Logger
+
+	structured bool // notef's lines go to log
 }
 
 // consoleOf reads --json, --quiet and --verbose of the command. Call it in RunE.
@@ -67,7 +69,9 @@ func (c *console) bar(label string, total int64, unit string) *progress.Bar {
 
 // notef prints one line for people on standard error, unless --quiet.
 func (c *console) notef(format string, args ...any) {
-	if !c.quiet {
+	if c.structured {
+		c.log.Info(fmt.Sprintf(format, args...))
+	} else if !c.quiet {
 		fmt.Fprintf(c.err, format+"\n", args...)
 	}
 }

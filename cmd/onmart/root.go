@@ -31,7 +31,7 @@ func commands() []*cobra.Command {
 		newTrainCmd(),
 		newEvaluateCmd(),
 		newPredictCmd(), newForecastCmd(), newRecommendCmd(),
-		newScoreCmd(),
+		newScoreCmd(), newTokenCmd(),
 		newStateCmd(),
 		newRedriveCmd(),
 		newBenchCmd(),

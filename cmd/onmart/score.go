@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,11 +30,12 @@ type scoreFlags struct {
 	reloadCold                                     bool
 	source, format, sink, mapFile, preset          string
 	warmFrom, record, stateOut, listen, eventRange string
-	explain, job, tokenFile, tlsCert, tlsKey       string
+	explain, job                                   string
 	spec, form, prefix                             string
 	reasons, batch, threads                        int
 	features                                       bool
 	force                                          *bool
+	daemon                                         daemonFlags
 }
 
 func newScoreCmd() *cobra.Command {
@@ -61,7 +60,9 @@ replay of a whole history must. A file goes on after the position that such a st
 its name and its first two lines, wherever it lies.
 
 Without --source, standard input is read, unless --listen is given. With --listen, HTTP answers on
-POST /v1/score, POST /v1/labels, GET /v1/models, of the models that are there /v1/forecast and /v1/recommend, /healthz, /readyz and /metrics until Ctrl-C.`,
+POST /v1/score, POST /v1/labels, GET /v1/models, of the models that are there /v1/forecast and /v1/recommend,
+/healthz, /readyz and /metrics until Ctrl-C or SIGTERM; a page on / shows what happens. An address that other machines
+reach needs --tokens (see "onmart token new"), --tls-cert and --tls-key.`,
 		Args: cobra.NoArgs,
 	}
 	fl := cmd.Flags()
@@ -85,70 +86,53 @@ POST /v1/score, POST /v1/labels, GET /v1/models, of the models that are there /v
 	fl.StringVar(&f.job, "job", "score", "name that is part of every score_id")
 	fl.IntVar(&f.batch, "batch", 1024, "most events of a source that are scored together")
 	fl.IntVar(&f.threads, "threads", 1, "threads for a batch")
-	fl.StringVar(&f.tokenFile, "token-file", "", "`file` with the bearer token that HTTP requests must carry")
-	fl.StringVar(&f.tlsCert, "tls-cert", "", "certificate `file` for HTTPS")
-	fl.StringVar(&f.tlsKey, "tls-key", "", "key `file` for HTTPS")
+	f.daemon.bind(fl)
 	f.addLive(fl)
 	f.force = addForce(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runScore(cmd, &f) }
 	return cmd
 }
 
-func (f *scoreFlags) check() (datasets.Range, string, error) {
+func (f *scoreFlags) check() (datasets.Range, error) {
 	var r datasets.Range
-	var token string
 	switch {
 	case len(f.models) == 0 && f.spec == "":
-		return r, "", usagef("--model is missing: name the directory that onmart train wrote; or --spec for features alone")
+		return r, usagef("--model is missing: name the directory that onmart train wrote; or --spec for features alone")
 	case f.spec != "" && len(f.models) == 0 && f.mapFile == "" && f.preset == "":
-		return r, "", usagef("--spec needs --map or --preset, which say what the events' fields are")
+		return r, usagef("--spec needs --map or --preset, which say what the events' fields are")
 	case f.form != string(score.FormScore) && f.form != string(score.FormEvent):
-		return r, "", usagef("--output %s: want score or event", f.form)
+		return r, usagef("--output %s: want score or event", f.form)
 	case f.prefix != "" && f.form != string(score.FormEvent):
-		return r, "", usagef("--output-prefix goes with --output event")
+		return r, usagef("--output-prefix goes with --output event")
 	}
 	switch score.Explain(f.explain) {
 	case score.ExplainOff, score.ExplainAlerts, score.ExplainAll:
 	default:
-		return r, "", usagef("--explain %s: want off, alerts or all", f.explain)
+		return r, usagef("--explain %s: want off, alerts or all", f.explain)
 	}
 	if f.batch < 1 || f.threads < 1 || f.reasons < 1 {
-		return r, "", usagef("--batch, --threads and --reasons are at least 1")
+		return r, usagef("--batch, --threads and --reasons are at least 1")
 	}
 	if f.format != "" && f.format != string(datasets.CSV) && f.format != string(datasets.JSONL) {
-		return r, "", usagef("--format %s: want csv or jsonl", f.format)
+		return r, usagef("--format %s: want csv or jsonl", f.format)
 	}
 	if f.eventRange != "" {
 		var err error
 		if r, err = datasets.ParseRange(f.eventRange); err != nil {
-			return r, "", usagef("--range: %w", err)
+			return r, usagef("--range: %w", err)
 		}
 	}
-	if (f.tlsCert == "") != (f.tlsKey == "") {
-		return r, "", usagef("--tls-cert and --tls-key go together")
-	}
-	if f.tokenFile != "" {
-		b, err := os.ReadFile(f.tokenFile)
-		if err != nil {
-			return r, "", fmt.Errorf("--token-file: %w", err)
-		}
-		if token = strings.TrimSpace(string(b)); token == "" {
-			return r, "", fmt.Errorf("--token-file %s is empty", f.tokenFile)
-		}
-	}
-	if f.listen != "" {
-		if err := score.CheckListen(f.listen, token != "", f.tlsCert != ""); err != nil {
-			return r, "", usage(err)
-		}
+	if err := f.daemon.check(f.listen); err != nil {
+		return r, err
 	}
 	if f.source == "" && f.listen == "" {
 		f.source = "-"
 	}
-	return r, token, nil
+	return r, nil
 }
 
 func runScore(cmd *cobra.Command, f *scoreFlags) error {
-	eventRange, token, err := f.check()
+	eventRange, err := f.check()
 	if err != nil {
 		return err
 	}
@@ -156,6 +140,10 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 		return err
 	}
 	con := consoleOf(cmd)
+	d, err := f.daemon.start(con, f.listen, f.job)
+	if err != nil {
+		return err
+	}
 	models, err := openScored(f.models, f.threads)
 	if err != nil {
 		return err
@@ -181,7 +169,7 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 		m := rec.Manifest()
 		m.Created.Command, m.Created.Version, m.Created.Args = "score", buildVersion(), os.Args[1:]
 	}
-	options.Record = rec
+	options.Record, options.Monitor = rec, d.monitor
 	if err := f.live(&options); err != nil {
 		return err
 	}
@@ -207,7 +195,8 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 	ctx, stop := context.WithCancel(cmd.Context())
 	reloader := f.watch(ctx, s, models.classifier != nil)
 	defer stop()
-	if err := f.serve(ctx, con, s, mapping, token, models.answering, reloader, out); err != nil {
+	d.watchDisk(f.record, f.stateOut, f.sink)
+	if err := f.serve(ctx, con, d, s, mapping, models.answering, reloader, out); err != nil {
 		return err
 	}
 	if err := f.finish(s, out, rec); err != nil {
@@ -340,44 +329,16 @@ func (f *scoreFlags) openSink(stdout io.Writer) (sink.Sink, error) {
 }
 
 // serve runs the source to its end and HTTP until the context ends; whichever fails first ends both.
-func (f *scoreFlags) serve(ctx context.Context, con *console, s *score.Scorer, m *datasets.Mapping, token string, answering score.Models, reloader *score.Reloader, out sink.Sink) error {
+func (f *scoreFlags) serve(ctx context.Context, con *console, d *daemon, s *score.Scorer, m *datasets.Mapping, answering score.Models, reloader *score.Reloader, out sink.Sink) error {
 	if f.listen == "" {
 		return f.follow(ctx, con, s, m, out)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	l, err := net.Listen("tcp", f.listen)
-	if err != nil {
-		return fmt.Errorf("--listen: %w", err)
-	}
-	h := score.NewServer(s, m, token, answering)
-	h.Reloads(reloader)
-	srv := h.HTTPServer()
-	served := make(chan error, 1)
-	go func() {
-		if f.tlsCert != "" {
-			served <- srv.ServeTLS(l, f.tlsCert, f.tlsKey)
-		} else {
-			served <- srv.Serve(l)
+	return d.serve(ctx, s, m, answering, reloader, func(ctx context.Context) error {
+		if f.source == "" {
+			return nil
 		}
-		cancel()
-	}()
-	con.notef("listening on %s", l.Addr())
-	var followErr error
-	if f.source != "" {
-		followErr = f.follow(ctx, con, s, m, out)
-	}
-	if followErr == nil {
-		<-ctx.Done()
-	}
-	// Requests in hand get their answers.
-	drain, done := context.WithTimeout(context.Background(), 10*time.Second)
-	defer done()
-	shutdownErr := srv.Shutdown(drain)
-	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return errors.Join(followErr, shutdownErr, s.Err())
+		return f.follow(ctx, con, s, m, out)
+	})
 }
 
 func (f *scoreFlags) follow(ctx context.Context, con *console, s *score.Scorer, m *datasets.Mapping, out sink.Sink) error {

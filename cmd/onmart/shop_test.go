@@ -65,7 +65,7 @@ func liveShop(t *testing.T) (*httptest.Server, *score.Scorer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := httptest.NewServer(score.NewServer(s, m, "", models.answering).Handler())
+	srv := httptest.NewServer(score.NewServer(s, m, score.ServerOptions{Models: models.answering}).Handler())
 	t.Cleanup(srv.Close)
 	return srv, s
 }
