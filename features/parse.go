@@ -1,18 +1,16 @@
 package features
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 	_ "time/tzdata" // the calendar must not depend on what the machine has installed
 
-	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/internal/yamlread"
 )
 
 // position is a place in the YAML, from 1; the zero position is unknown.
@@ -78,15 +76,9 @@ var (
 // is wrong; columns are checked by Plan, which knows the data.
 func Parse(name string, src []byte) (*Spec, error) {
 	r := &reader{faults: Faults{Name: name}, lines: strings.Split(string(src), "\n")}
-	file, err := parser.ParseBytes(src, 0)
-	if err != nil {
-		var y yaml.Error
-		if errors.As(err, &y) && y.GetToken() != nil && y.GetToken().Position != nil {
-			p := y.GetToken().Position
-			r.faults.add(position{p.Line, p.Column}, "not YAML: %s", y.GetMessage())
-		} else {
-			r.faults.add(position{}, "not YAML: %v", err)
-		}
+	file, fault := yamlread.Parse(src)
+	if fault != nil {
+		r.faults.add(at(fault.Place), "not YAML: %s", fault.Text)
 		return nil, r.faults.err()
 	}
 	if len(file.Docs) != 1 || file.Docs[0].Body == nil {
@@ -107,49 +99,15 @@ type reader struct {
 	lines  []string // of the source
 }
 
-func place(n ast.Node) position {
-	if n == nil {
-		return position{}
-	}
-	if m, ok := n.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
-		return place(m.Values[0].Key)
-	}
-	if t := n.GetToken(); t != nil && t.Position != nil {
-		return position{t.Position.Line, t.Position.Column}
-	}
-	return position{}
-}
+func at(p yamlread.Place) position { return position{p.Line, p.Column} }
+
+func place(n ast.Node) position { return at(yamlread.PlaceOf(n)) }
 
 // fields reads a mapping and calls f for each known field. It returns the fields that are there.
 func (r *reader) fields(n ast.Node, what string, known []string, f func(key string, v ast.Node)) map[string]bool {
-	m, ok := n.(ast.MapNode)
-	if !ok {
-		r.faults.add(place(n), "%s: want a mapping with the fields %s", what, strings.Join(known, ", "))
-		return nil
-	}
-	seen := map[string]bool{}
-	for it := m.MapRange(); it.Next(); {
-		key := keyOf(it.Key())
-		if !slices.Contains(known, key) {
-			r.faults.add(place(it.Key()), "%s: unknown field %q%s", what, key, suggest(key, known))
-			continue
-		}
-		if seen[key] {
-			r.faults.add(place(it.Key()), "%s: field %s is given twice", what, key)
-			continue
-		}
-		seen[key] = true
-		f(key, it.Value())
-	}
-	return seen
-}
-
-// keyOf is a key of a mapping without its quotes.
-func keyOf(n ast.MapKeyNode) string {
-	if s, ok := n.(*ast.StringNode); ok {
-		return s.Value
-	}
-	return n.String()
+	return yamlread.Fields(n, what, known, suggest, func(p yamlread.Place, format string, a ...any) {
+		r.faults.add(at(p), format, a...)
+	}, f)
 }
 
 func (r *reader) text(n ast.Node, what string) text {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"github.com/onmart/onmart/internal/yamlread"
 )
 
 // The fields of a feature and its parts; which kind has which stands in kindTable. spec.schema.json has the same.
@@ -74,7 +76,7 @@ func (r *reader) template(n ast.Node) *template {
 	if m, ok := n.(ast.MapNode); ok {
 		// The name first: the faults of the other fields say whose they are.
 		for it := m.MapRange(); it.Next(); {
-			if keyOf(it.Key()) == "name" {
+			if yamlread.Key(it.Key()) == "name" {
 				if s, ok := it.Value().(*ast.StringNode); ok {
 					t.name.s = s.Value
 				}

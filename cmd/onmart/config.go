@@ -9,9 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/providers/posflag"
@@ -20,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/internal/yamlread"
 	"github.com/onmart/onmart/train/tune"
 )
 
@@ -220,9 +219,9 @@ func configPath(cmd *cobra.Command) (name string, given bool) {
 // parseConfig reads settings in YAML: sections are commands, keys are flags, values are scalars, or lists
 // where the flag repeats. known is settable's answer.
 func parseConfig(name string, src []byte, known map[string]bool) (map[string]setting, error) {
-	tree, err := parser.ParseBytes(src, 0)
-	if err != nil {
-		return nil, yamlError(name, err)
+	tree, fault := yamlread.Parse(src)
+	if fault != nil {
+		return nil, fault.In(name)
 	}
 	p := &configParser{name: name, known: known, found: map[string]setting{}}
 	for _, doc := range tree.Docs {
@@ -231,15 +230,6 @@ func parseConfig(name string, src []byte, known map[string]bool) (map[string]set
 		}
 	}
 	return p.found, errors.Join(p.faults...)
-}
-
-// yamlError puts a syntax error on one line with its place.
-func yamlError(name string, err error) error {
-	if e, ok := errors.AsType[yaml.Error](err); ok && e.GetToken() != nil {
-		at := e.GetToken().Position
-		return fmt.Errorf("%s:%d:%d: %s", name, at.Line, at.Column, e.GetMessage())
-	}
-	return fmt.Errorf("%s: %w", name, err)
 }
 
 type configParser struct {

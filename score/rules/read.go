@@ -2,18 +2,16 @@ package rules
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
+	"github.com/onmart/onmart/internal/yamlread"
 )
 
 // definition is a file's content.
@@ -30,7 +28,7 @@ type listDef struct {
 type ruleDef struct{ name, when, then, reason text }
 
 // place is a line and a column of the file, from 1.
-type place struct{ line, column int }
+type place = yamlread.Place
 
 // text is a value with the place of its first character.
 type text struct {
@@ -45,11 +43,11 @@ func (t text) faultAt(offset int, what string) features.Fault {
 		if i >= offset {
 			break
 		}
-		if p.column++; c == '\n' {
-			p = place{p.line + 1, t.column}
+		if p.Column++; c == '\n' {
+			p = place{Line: p.Line + 1, Column: t.Column}
 		}
 	}
-	return features.Fault{Line: p.line, Column: p.column, Text: what}
+	return features.Fault{Line: p.Line, Column: p.Column, Text: what}
 }
 
 func compareFaults(a, b features.Fault) int {
@@ -74,32 +72,16 @@ func newReader(name string, src []byte) *reader {
 }
 
 func (r *reader) fault(p place, format string, a ...any) {
-	r.faults.List = append(r.faults.List, features.Fault{Line: p.line, Column: p.column, Text: fmt.Sprintf(format, a...)})
+	r.faults.List = append(r.faults.List, features.Fault{Line: p.Line, Column: p.Column, Text: fmt.Sprintf(format, a...)})
 }
 
-func placeOf(n ast.Node) place {
-	if m, ok := n.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
-		return placeOf(m.Values[0].Key)
-	}
-	if n != nil {
-		if t := n.GetToken(); t != nil && t.Position != nil {
-			return place{t.Position.Line, t.Position.Column}
-		}
-	}
-	return place{}
-}
+func placeOf(n ast.Node) place { return yamlread.PlaceOf(n) }
 
 // definition reads the whole file.
 func (r *reader) definition() (d definition) {
-	file, err := parse(r.src)
-	if err != nil {
-		var y yaml.Error
-		if errors.As(err, &y) && y.GetToken() != nil && y.GetToken().Position != nil {
-			p := y.GetToken().Position
-			r.fault(place{p.Line, p.Column}, "not YAML: %s", y.GetMessage())
-		} else {
-			r.fault(place{}, "not YAML: %v", err)
-		}
+	file, fault := yamlread.Parse(r.src)
+	if fault != nil {
+		r.fault(fault.Place, "not YAML: %s", fault.Text)
 		return d
 	}
 	if len(file.Docs) != 1 || file.Docs[0].Body == nil {
@@ -123,16 +105,6 @@ func (r *reader) definition() (d definition) {
 	return d
 }
 
-// parse guards against a parser that panics on what it cannot read.
-func parse(src []byte) (file *ast.File, err error) {
-	defer func() {
-		if e := recover(); e != nil {
-			file, err = nil, errors.New("the text cannot be read")
-		}
-	}()
-	return parser.ParseBytes(src, 0)
-}
-
 func (r *reader) lists(n ast.Node) (list []listDef) {
 	m, ok := n.(ast.MapNode)
 	if !ok {
@@ -140,7 +112,7 @@ func (r *reader) lists(n ast.Node) (list []listDef) {
 		return nil
 	}
 	for it := m.MapRange(); it.Next(); {
-		l := listDef{name: keyOf(it.Key())}
+		l := listDef{name: yamlread.Key(it.Key())}
 		what := "list " + l.name
 		switch {
 		case !identifier(l.name):
@@ -221,32 +193,7 @@ func (r *reader) rules(n ast.Node, phase string, names map[string]bool) (list []
 
 // fields reads a mapping and calls f for each known field; nil is no mapping.
 func (r *reader) fields(n ast.Node, what string, known []string, f func(key string, v ast.Node)) map[string]bool {
-	m, ok := n.(ast.MapNode)
-	if !ok {
-		r.fault(placeOf(n), "%s: want a mapping with the fields %s", what, strings.Join(known, ", "))
-		return nil
-	}
-	seen := map[string]bool{}
-	for it := m.MapRange(); it.Next(); {
-		key := keyOf(it.Key())
-		switch {
-		case !slices.Contains(known, key):
-			r.fault(placeOf(it.Key()), "%s: unknown field %q%s", what, key, meant(key, known))
-		case seen[key]:
-			r.fault(placeOf(it.Key()), "%s: field %s is given twice", what, key)
-		default:
-			seen[key] = true
-			f(key, it.Value())
-		}
-	}
-	return seen
-}
-
-func keyOf(n ast.MapKeyNode) string {
-	if s, ok := n.(*ast.StringNode); ok {
-		return s.Value
-	}
-	return n.String()
+	return yamlread.Fields(n, what, known, meant, r.fault, f)
 }
 
 // text reads a text; its place is that of its first character, behind a quote or below the mark of a block.
@@ -256,13 +203,13 @@ func (r *reader) text(n ast.Node, what string) text {
 	case *ast.StringNode:
 		t.s = v.Value
 		if k := n.GetToken().Type; k == token.DoubleQuoteType || k == token.SingleQuoteType {
-			t.column++
+			t.Column++
 		}
 	case *ast.LiteralNode:
 		t.s = strings.TrimRight(v.Value.Value, " \n")
 		for l := v.Start.Position.Line; l < len(r.lines); l++ {
 			if body := strings.TrimLeft(r.lines[l], " "); strings.TrimSpace(body) != "" {
-				t.place = place{l + 1, len(r.lines[l]) - len(body) + 1}
+				t.place = place{Line: l + 1, Column: len(r.lines[l]) - len(body) + 1}
 				break
 			}
 		}

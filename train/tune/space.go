@@ -15,10 +15,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 
+	"github.com/onmart/onmart/internal/yamlread"
 	"github.com/onmart/onmart/train/program"
 )
 
@@ -43,14 +42,9 @@ type Choice struct {
 // Parse reads a space: a YAML mapping from a setting's name to a list of values or to {from: A, to: B}, with log: true
 // for a range that is uniform in the logarithm. It reports every fault with its line; name is that of the file.
 func Parse(name string, src []byte) (Space, error) {
-	tree, err := parser.ParseBytes(src, 0)
-	if err != nil {
-		var e yaml.Error
-		if errors.As(err, &e) && e.GetToken() != nil {
-			at := e.GetToken().Position
-			return nil, fmt.Errorf("%s:%d:%d: %s", name, at.Line, at.Column, e.GetMessage())
-		}
-		return nil, fmt.Errorf("%s: %w", name, err)
+	tree, fault := yamlread.Parse(src)
+	if fault != nil {
+		return nil, fault.In(name)
 	}
 	r := reader{name: name}
 	for _, doc := range tree.Docs {
