@@ -3,6 +3,7 @@ package score
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/onmart/onmart/features"
 	"github.com/onmart/onmart/score/rules"
@@ -70,6 +71,20 @@ func (o *Options) addedFields(feats []features.Feature) []string {
 		names = append(names, o.Prefix+name)
 	}
 	return names
+}
+
+// checkAdded refuses a model that would add fields to events which nobody has looked for in them: the events' decoders
+// refuse those of the model that the scorer began with.
+func (s *Scorer) checkAdded(feats []features.Feature) error {
+	if s.o.Form != FormEvent {
+		return nil
+	}
+	for _, name := range s.o.addedFields(feats) {
+		if !slices.Contains(s.added, name) {
+			return fmt.Errorf("it would add the field %s to events, which were not checked for one of that name: restart with it", name)
+		}
+	}
+	return nil
 }
 
 // writesFeatures tells whether lines have the features: without a model there is nothing else to say.

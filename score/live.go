@@ -122,8 +122,12 @@ func (s *Scorer) classify(a *model.Artifact) (*classifier, error) {
 	return c, a.SelfTest(c.predictor)
 }
 
-// bind makes rules ready for a classifier, beside the scoring: long lists take a while.
+// bind checks that a classifier can be the champion and makes rules ready for it, beside the scoring: long lists take a
+// while.
 func (s *Scorer) bind(c *classifier) (err error) {
+	if err := s.checkAdded(c.feats); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	set := s.live.rules
 	s.mu.Unlock()
@@ -505,11 +509,6 @@ func (s *Scorer) exchange(c *classifier) error {
 		if s.o.Record != nil {
 			return errors.New("its features need another engine, and --record has to have one from its beginning to its " +
 				"end: restart without --record, or end the recording first")
-		}
-		if s.o.Takeover != nil {
-			if err := s.o.Takeover(c.mill.plan.Nodes()); err != nil {
-				return err
-			}
 		}
 	}
 	s.install(c)

@@ -240,6 +240,32 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// Where lines repeat their events, a model with other features must not add a field that the events may have.
+func TestReloadAddsNoOtherFields(t *testing.T) {
+	more := "  - {name: risk_5d, kind: risk, key: store_id, windows: [5d]}\n"
+	for _, c := range []struct {
+		o        score.Options
+		was, now string
+		refused  bool
+	}{
+		{score.Options{Form: score.FormEvent, Features: true}, "", more, true},
+		{score.Options{Form: score.FormEvent, Features: true}, more, "", false},
+		{score.Options{Form: score.FormEvent}, "", more, false},
+		{score.Options{Features: true}, "", more, false},
+	} {
+		dir := filepath.Join(t.TempDir(), "model")
+		s := newScorer(t, put(t, dir, specOf(t, c.was), 1, false), c.o)
+		put(t, dir, specOf(t, c.now), 2, false)
+		x := score.NewReloader(s, true).Reload()
+		if len(x) != 1 {
+			t.Fatalf("%+v", x)
+		}
+		if (x[0].Result == "refused") != c.refused || c.refused && !strings.Contains(x[0].Reason, "risk_5d") {
+			t.Errorf("%+v from %q to %q: %+v", c.o, c.was, c.now, x[0])
+		}
+	}
+}
+
 // TestWarmsBeside: a model with a new feature takes over when its windows are full, and scores then what it would have
 // scored had it been there from the beginning.
 func TestWarmsBeside(t *testing.T) {

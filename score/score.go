@@ -66,8 +66,6 @@ type Options struct {
 	Rules string
 	// Quality asks for live figures; nil for none.
 	Quality *quality.Options
-	// Takeover is asked before an engine of other features takes over the state, with its nodes; an error refuses it.
-	Takeover func([]features.Node) error
 	// Record, if not nil, receives every event that was folded, in order; the caller commits it.
 	Record *Recorder
 	// Monitor is told what happens; nil makes one.
@@ -176,6 +174,7 @@ type Scorer struct {
 	monitor   *monitor.Monitor
 	lenses    []*lens // by follower
 	fields    fields
+	added     []string // names that lines add to events
 
 	mu        sync.Mutex
 	engine    *features.Engine
@@ -232,6 +231,9 @@ func New(o Options) (*Scorer, error) {
 		}
 	}
 	s.nameFields()
+	if o.Form == FormEvent {
+		s.added = o.addedFields(s.feats)
+	}
 	if err := s.startLive(); err != nil {
 		return nil, err
 	}
