@@ -190,6 +190,14 @@ func (e *Engine) stateBytes() int64 { return e.a.Held() }
 // recordBytes is the memory of the recent events, what is spilled included.
 func (e *Engine) recordBytes() int64 { return e.ra.Held() }
 
+// Size is how many values of keys have state, and the bytes of all state, what is spilled included.
+func (e *Engine) Size() (keys, bytes int64) {
+	for k := range e.st.keys {
+		keys += int64(e.st.keys[k].len())
+	}
+	return keys, e.stateBytes() + e.recordBytes()
+}
+
 // close gives the state's memory back before the garbage collector would.
 func (e *Engine) close() {
 	e.a.Close()

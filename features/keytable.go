@@ -54,6 +54,14 @@ func (t *keyTable) cap() int {
 	return t.ints.Cap()
 }
 
+// len is how many values have a number.
+func (t *keyTable) len() int {
+	if t.texts != nil {
+		return t.texts.Len()
+	}
+	return t.ints.Len()
+}
+
 func (t *keyTable) live(id int32) bool {
 	if t.texts != nil {
 		return t.texts.Live(uint32(id))

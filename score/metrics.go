@@ -6,15 +6,14 @@ import (
 	"github.com/onmart/onmart/score/monitor"
 )
 
-// watch lets the metrics read the totals and the watermark, which live under the scorer's lock.
+// watch lets the metrics read the totals, the state's size and the watermark, which live under the scorer's lock.
 func (s *Scorer) watch() {
-	s.monitor.CountsFrom(func() monitor.Counts {
-		c := s.Counts()
-		return monitor.Counts{
-			Scored: c.Scored, Alerts: c.Alerts, Late: c.Late, Labels: c.Labels, LabelsWaiting: c.LabelsWaiting,
-			LabelsExpired: c.LabelsExpired, Duplicates: c.Duplicates, Skipped: c.Skipped, Followed: c.Followed,
-			Rejected: c.Rejected, Ruled: c.Ruled,
-		}
+	s.monitor.CountsFrom(s.Counts)
+	s.monitor.StateFrom(func() (int64, map[string]int64) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		keys, bytes := s.engine.Size()
+		return keys, map[string]int64{"memory": bytes}
 	})
 	s.monitor.WatermarkFrom(func() (int64, bool) {
 		w := s.Watermark()

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
+
+	"github.com/onmart/onmart/score/monitor"
 )
 
 // Source hands out events in order. Next returns at least one event or reject, or an error; io.EOF, which may
@@ -24,6 +27,7 @@ type Output interface {
 func Run(ctx context.Context, s *Scorer, src Source, out Output, batch int) error {
 	type piece struct {
 		ev  Events
+		at  time.Time // when it was read
 		err error
 	}
 	pieces := make(chan piece)
@@ -34,7 +38,7 @@ func Run(ctx context.Context, s *Scorer, src Source, out Output, batch int) erro
 		for {
 			ev, err := src.Next(ctx, batch)
 			select {
-			case pieces <- piece{ev, err}:
+			case pieces <- piece{ev, time.Now(), err}:
 			case <-stop:
 				return
 			}
@@ -43,7 +47,7 @@ func Run(ctx context.Context, s *Scorer, src Source, out Output, batch int) erro
 			}
 		}
 	}()
-	var lines []byte
+	var lines Lines
 	for {
 		var p piece
 		select {
@@ -56,15 +60,23 @@ func Run(ctx context.Context, s *Scorer, src Source, out Output, batch int) erro
 			}
 		}
 		if p.ev.Rows != nil {
-			var err error
-			if lines, _, err = s.Process(p.ev, lines[:0]); err != nil {
+			lines.Reset()
+			if _, err := s.ProcessLines(p.ev, &lines); err != nil {
 				return err
 			}
-			if _, err := out.Write(lines); err != nil {
+			start := time.Now()
+			if _, err := out.Write(lines.Bytes); err != nil {
 				return err
 			}
 			if err := out.Flush(); err != nil {
 				return err
+			}
+			if n := len(lines.Lines); n > 0 {
+				s.monitor.Stage(monitor.Deliver, time.Since(start))
+				s.monitor.Delivered(n, time.Since(p.at))
+			}
+			for _, source := range p.ev.Sources {
+				s.monitor.Position(source, s.Position(source))
 			}
 		}
 		switch {

@@ -134,27 +134,7 @@ func (ev *Events) source(row int) string {
 func (ev *Events) where() string { return strings.Join(ev.Sources, ", ") }
 
 // Counts of a Scorer since it was made.
-type Counts struct {
-	Scored        int64 `json:"scored"`
-	Alerts        int64 `json:"alerts"`
-	Late          int64 `json:"late"`
-	Labels        int64 `json:"labels"`
-	LabelsWaiting int64 `json:"labels_waiting"`
-	LabelsExpired int64 `json:"labels_expired"`
-	Duplicates    int64 `json:"duplicates"`
-	Skipped       int64 `json:"skipped"`
-	Rejected      int64 `json:"rejected"`
-	Followed      int64 `json:"followed,omitempty"` // transactions that went to forecasts and recommendations
-	Ruled         int64 `json:"ruled,omitempty"`    // transactions that a rule decided, before the model or after it
-}
-
-func (c Counts) plus(d Counts) Counts {
-	return Counts{
-		c.Scored + d.Scored, c.Alerts + d.Alerts, c.Late + d.Late, c.Labels + d.Labels,
-		c.LabelsWaiting + d.LabelsWaiting, c.LabelsExpired + d.LabelsExpired, c.Duplicates + d.Duplicates,
-		c.Skipped + d.Skipped, c.Rejected + d.Rejected, c.Followed + d.Followed, c.Ruled + d.Ruled,
-	}
-}
+type Counts = monitor.Counts
 
 // Scorer holds the state of one job. Its methods may be called from several goroutines; batches are
 // processed one after the other.
@@ -326,7 +306,12 @@ func (s *Scorer) SaveState(dir string, force bool) error {
 	if s.failed != nil {
 		return s.failed
 	}
-	return features.SaveState(dir, s.engine, s.positions, s.beside(), force)
+	start := time.Now()
+	if err := features.SaveState(dir, s.engine, s.positions, s.beside(), force); err != nil {
+		return err
+	}
+	s.monitor.Saved(time.Now(), time.Since(start))
+	return nil
 }
 
 // Position is where a source goes on: one more than the last position folded from it, 0 at first.
@@ -385,7 +370,7 @@ func (s *Scorer) ProcessLines(ev Events, out *Lines) (Counts, error) {
 	}
 	s.monitor.Batch(time.Since(start))
 	piece := s.counts
-	s.counts = total.plus(piece)
+	s.counts = total.Plus(piece)
 	return piece, nil
 }
 

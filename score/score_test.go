@@ -8,8 +8,11 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -433,5 +436,33 @@ func TestOutputErrorEndsTheRun(t *testing.T) {
 	defer src.Close()
 	if err := score.Run(context.Background(), s, src, sink.Stream(&errAfter{5000}), 10); err != io.ErrShortWrite {
 		t.Errorf("error %v, want the writer's", err)
+	}
+}
+
+// What a run of a source tells the monitor: lines taken, where the source goes on, how large the state is, when it was
+// saved.
+func TestRunTellsTheMonitor(t *testing.T) {
+	s := newScorer(t, modeltest.Save(t, filepath.Join(t.TempDir(), "model"), 1), score.Options{})
+	if err := s.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(t, s, append(cards(3, 50, true), "nonsense"), 20); len(got) != 51 {
+		t.Fatalf("%d lines", len(got))
+	}
+	if err := s.SaveState(filepath.Join(t.TempDir(), "state"), false); err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	s.Monitor().Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	text := w.Body.String()
+	for _, want := range []string{`onmart_delivered_total 51`, `onmart_delivery_seconds_count [1-9]\d*`,
+		`onmart_source_position\{source="file:events.jsonl#\w+"\} 52`, `onmart_state_keys [1-9]\d*`,
+		`onmart_state_save_seconds_count 1`, `onmart_stage_seconds_count\{stage="deliver"\} [1-9]\d*`} {
+		if !regexp.MustCompile("(?m)^" + want + "$").MatchString(text) {
+			t.Errorf("nothing like %s in the metrics", want)
+		}
+	}
+	if o := s.Monitor().StateOverview(); o.Bytes["memory"] == 0 || o.Saved == nil {
+		t.Errorf("%+v", o)
 	}
 }

@@ -88,9 +88,28 @@ type Entry struct {
 	Labels           []string
 }
 
-// Counts are the totals of a scorer that the counters show.
+// Counts are the totals of a scorer since it was made.
 type Counts struct {
-	Scored, Alerts, Late, Labels, LabelsWaiting, LabelsExpired, Duplicates, Skipped, Followed, Ruled, Rejected int64
+	Scored        int64 `json:"scored"`
+	Alerts        int64 `json:"alerts"`
+	Late          int64 `json:"late"`
+	Labels        int64 `json:"labels"`
+	LabelsWaiting int64 `json:"labels_waiting"`
+	LabelsExpired int64 `json:"labels_expired"`
+	Duplicates    int64 `json:"duplicates"`
+	Skipped       int64 `json:"skipped"`
+	Rejected      int64 `json:"rejected"`
+	Followed      int64 `json:"followed,omitempty"` // transactions that went to forecasts and recommendations
+	Ruled         int64 `json:"ruled,omitempty"`    // transactions that a rule decided, before the model or after it
+}
+
+// Plus adds the totals of a further piece.
+func (c Counts) Plus(d Counts) Counts {
+	return Counts{
+		c.Scored + d.Scored, c.Alerts + d.Alerts, c.Late + d.Late, c.Labels + d.Labels,
+		c.LabelsWaiting + d.LabelsWaiting, c.LabelsExpired + d.LabelsExpired, c.Duplicates + d.Duplicates,
+		c.Skipped + d.Skipped, c.Rejected + d.Rejected, c.Followed + d.Followed, c.Ruled + d.Ruled,
+	}
 }
 
 // Metrics of one scorer, in a registry of their own: two scorers in a process do not meet. Methods may be called
@@ -128,6 +147,7 @@ type Metrics struct {
 	lags       map[string]int64
 	sizes      map[string]int64 // of the state
 	lagMetrics map[string]prometheus.Gauge
+	state      func() (keys int64, bytes map[string]int64)
 	watermark  func() (micros int64, ok bool)
 }
 
@@ -329,7 +349,11 @@ func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
 
 // Handler answers in the text format of Prometheus.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	h := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.measureState()
+		h.ServeHTTP(w, r)
+	})
 }
 
 // CountsFrom says where the totals of the scorer are read.
@@ -427,6 +451,22 @@ func (m *Metrics) State(keys int64, bytes map[string]int64) {
 	for where, n := range bytes {
 		m.sizes[where] = n
 		m.stateSize.WithLabelValues(where).Set(float64(n))
+	}
+}
+
+// StateFrom says where State's arguments are read when somebody asks for the metrics.
+func (m *Metrics) StateFrom(f func() (keys int64, bytes map[string]int64)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state = f
+}
+
+func (m *Metrics) measureState() {
+	m.mu.Lock()
+	f := m.state
+	m.mu.Unlock()
+	if f != nil {
+		m.State(f())
 	}
 }
 

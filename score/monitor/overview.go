@@ -42,8 +42,9 @@ func occurred(counters []prometheus.Counter, names []string) []CauseCount {
 // Started is when the metrics were made.
 func (m *Metrics) Started() time.Time { return m.started }
 
-// StateOverview is what State and Saved were last told.
+// StateOverview is the state as it is and when it was last saved.
 func (m *Metrics) StateOverview() StateOverview {
+	m.measureState()
 	o := StateOverview{Keys: int64(read(m.stateKeys).GetGauge().GetValue()), Bytes: map[string]int64{}}
 	if t := read(m.saved).GetGauge().GetValue(); t > 0 {
 		at := time.UnixMicro(int64(t * 1e6)).UTC()
