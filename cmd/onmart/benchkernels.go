@@ -79,8 +79,10 @@ func runBenchKernels(cmd *cobra.Command, f *benchKernelsFlags, force bool) error
 	}
 	r.All = backend.Ceiling(r.CPU.Threads)
 	m := backend.Measure(time.Duration(f.seconds*1e9), f.only)
-	if len(m.Rates) == 0 {
-		return usagef("--kernel %s: there is none of that name", strings.Join(f.only, ", "))
+	for _, name := range f.only {
+		if !slices.ContainsFunc(m.Rates, func(r cpu.Rate) bool { return r.Kernel == name }) {
+			return usagef("--kernel %s: there is none of that name, or it has no measurement of its own", name)
+		}
 	}
 	r.Measurement = *m
 	if f.steps {

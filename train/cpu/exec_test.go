@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,8 +32,16 @@ func sameTensors(a, b program.Tensors) error {
 		if a[i].Name != b[i].Name {
 			return fmt.Errorf("tensor %q and %q", a[i].Name, b[i].Name)
 		}
+		if a[i].DType != b[i].DType || !slices.Equal(a[i].Shape, b[i].Shape) {
+			return fmt.Errorf("tensor %q: %v %v and %v %v", a[i].Name, a[i].DType, a[i].Shape, b[i].DType, b[i].Shape)
+		}
 		if err := same(a[i].F32, b[i].F32); err != nil {
 			return fmt.Errorf("tensor %q: %v", a[i].Name, err)
+		}
+		for j := range a[i].F64 {
+			if x, y := a[i].F64[j], b[i].F64[j]; math.Float64bits(x) != math.Float64bits(y) {
+				return fmt.Errorf("tensor %q: element %d is %v and %v", a[i].Name, j, x, y)
+			}
 		}
 	}
 	return nil
