@@ -170,27 +170,14 @@ columns:
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "e.jsonl")
 	text := `{"trans_id":1,"trans_datetime":"2018-08-01T00:00:00Z","user_id":1,"store_id":1,"amount":5}
 {"trans_id":2,"trans_datetime":"2018-08-01T00:00:00Z","user_id":1,"store_id":1}
 {"trans_id":3,"trans_datetime":"2018-08-01T00:00:00Z","user_id":1,"store_id":1,"amount":5}
 `
-	if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	src, err := source.Open(path, "", m, s.Position)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
-	var out bytes.Buffer
-	if err := score.Run(t.Context(), s, src, sink.Stream(&out), 10); err != nil {
-		t.Fatal(err)
-	}
-	got := parse(t, strings.Split(strings.TrimSpace(out.String()), "\n"))
+	got := parse(t, runText(t, s, m, text, 10))
 	if len(got) != 3 || got[1].Error == nil || got[1].Error.Position != 2 || got[1].Error.Column != "amount" ||
 		got[1].Error.Reason != "has no value, and the features need it" || got[2].TransID != 3 {
-		t.Errorf("%s", &out)
+		t.Errorf("%+v", got)
 	}
 	if c := s.Counts(); c.Scored != 2 || c.Rejected != 1 {
 		t.Errorf("%+v", c)

@@ -2,15 +2,12 @@ package score_test
 
 import (
 	"bufio"
-	"bytes"
 	"compress/gzip"
-	"context"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -21,8 +18,6 @@ import (
 	"github.com/onmart/onmart/internal/testkit"
 	"github.com/onmart/onmart/score"
 	"github.com/onmart/onmart/score/model/modeltest"
-	"github.com/onmart/onmart/score/sink"
-	"github.com/onmart/onmart/score/source"
 )
 
 // runForm scores lines with the options and returns what comes out.
@@ -45,20 +40,7 @@ func runForm(t *testing.T, o score.Options, m *datasets.Mapping, lines string) [
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "events.jsonl")
-	if err := os.WriteFile(path, []byte(lines), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	src, err := source.Open(path, "", m, s.Position)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
-	var out bytes.Buffer
-	if err := score.Run(context.Background(), s, src, sink.Stream(&out), 64); err != nil {
-		t.Fatal(err)
-	}
-	return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	return runText(t, s, m, lines, 64)
 }
 
 // keysOf lists the names of an object's own fields in their order; it fails where one is there twice.

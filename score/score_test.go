@@ -104,11 +104,17 @@ func newScorer(t testing.TB, a *model.Artifact, o score.Options) *score.Scorer {
 // run scores lines through a file source and returns the output lines.
 func run(t testing.TB, s *score.Scorer, lines []string, batch int) []string {
 	t.Helper()
+	return runText(t, s, mapping(t), strings.Join(lines, "\n"), batch)
+}
+
+// runText is run of a file's text under a mapping.
+func runText(t testing.TB, s *score.Scorer, m *datasets.Mapping, events string, batch int) []string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "events.jsonl")
-	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o666); err != nil {
+	if err := os.WriteFile(path, []byte(events), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	src, err := source.Open(path, "", mapping(t), s.Position)
+	src, err := source.Open(path, "", m, s.Position)
 	if err != nil {
 		t.Fatal(err)
 	}
