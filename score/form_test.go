@@ -284,22 +284,34 @@ func handbookEvents(n int) (out [][]byte) {
 	return out
 }
 
-// BenchmarkLive is one event at a time: 15 features and a small model.
+// BenchmarkLive is one event at a time, from its bytes to those of the answer: 15 features and a small model, or that of
+// the directory ONMART_BENCH_MODEL.
 func BenchmarkLive(b *testing.B) {
-	l := newLive(b, score.Options{Artifact: modeltest.Artifact(b), Explain: score.ExplainOff}, mapping(b), 1)
+	a := modeltest.Artifact(b)
+	if dir := os.Getenv("ONMART_BENCH_MODEL"); dir != "" {
+		a = modeltest.Open(b, dir)
+	}
+	l := newLive(b, score.Options{Artifact: a, Explain: score.ExplainOff}, mapping(b), 1)
 	events := handbookEvents(400_000)
 	for _, e := range events[:100_000] {
 		l.score(b, e)
 	}
 	events = events[100_000:]
 	i := 0
+	took := make([]time.Duration, 0, len(events))
 	b.ReportAllocs()
 	for b.Loop() {
 		if i == len(events) {
 			b.Fatal("more iterations than events: give a shorter -benchtime")
 		}
+		start := time.Now()
 		l.score(b, events[i])
+		took = append(took, time.Since(start))
 		i++
+	}
+	slices.Sort(took)
+	for _, p := range []int{50, 99} {
+		b.ReportMetric(float64(took[len(took)*p/100].Nanoseconds())/1e3, fmt.Sprintf("p%d-us", p))
 	}
 }
 
