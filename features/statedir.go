@@ -51,6 +51,9 @@ type saved interface {
 	setTally(Counts)
 }
 
+// SetCounts goes on counting from those of a state that was restored.
+func (e *Engine) SetCounts(c Counts) { e.counts = c }
+
 func (e *Engine) tally() Counts           { return e.counts }
 func (e *Engine) setTally(c Counts)       { e.counts = c }
 func (q *Panel) tally() Counts            { return q.counts }

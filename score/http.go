@@ -8,8 +8,8 @@ import (
 	"github.com/onmart/onmart/score/model"
 )
 
-// httpSource names HTTP requests among the sources of a state.
-const httpSource = "http"
+// HTTPSource names HTTP requests among the sources of a state.
+const HTTPSource = "http"
 
 func (h *Server) score(w http.ResponseWriter, r *http.Request) {
 	q, ok := h.decode(w, r, &h.events)
@@ -17,7 +17,7 @@ func (h *Server) score(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.events.Put(q)
-	ev, counts, err := q.process(h.scorer)
+	ev, counts, err := h.process(q)
 	out := q.lines.Bytes
 	if err != nil {
 		httpError(w, http.StatusInternalServerError, err.Error())
@@ -47,7 +47,7 @@ func (h *Server) labels(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.labelEvents.Put(q)
-	_, counts, err := q.process(h.scorer)
+	_, counts, err := h.process(q)
 	out := q.lines.Bytes
 	if err != nil {
 		httpError(w, http.StatusInternalServerError, err.Error())

@@ -520,6 +520,7 @@ func (s *Scorer) exchange(c *classifier) error {
 	if g := c.mill; g != nil {
 		old := &mill{plan: s.plan, engine: s.engine, rows: s.rows, began: math.MinInt64}
 		s.plan, s.engine, s.rows = g.plan, g.engine, g.rows
+		s.generation.Add(1)
 		for _, x := range append(slices.Clone(s.live.shadows), c) {
 			switch at, missing := columnsOf(x.plan, s.plan); {
 			case x.mill == g:

@@ -14,6 +14,7 @@ import (
 type request struct {
 	decoder *datasets.EventDecoder
 	err     error // of making it
+	labels  bool  // it takes labels alone
 	body    bytes.Buffer
 	rows    *datasets.Batch
 	places  []int64
@@ -26,14 +27,14 @@ type request struct {
 const requestKeep = 64 << 10
 
 var (
-	httpSources  = []string{httpSource}
+	httpSources  = []string{HTTPSource}
 	contentJSON  = []string{"application/json"}
 	contentLines = []string{"application/x-ndjson"}
 )
 
-func newRequest(m *datasets.Mapping, labels bool) *request {
-	q := &request{rows: datasets.NewBatch(m.LogSchema(), 1)}
-	if q.decoder, q.err = m.NewEventDecoder(httpSource); q.err == nil && labels {
+func newRequest(m *datasets.Mapping, schema *datasets.Schema, labels bool) *request {
+	q := &request{rows: datasets.NewBatch(schema, 1), labels: labels}
+	if q.decoder, q.err = m.NewEventDecoder(HTTPSource); q.err == nil && labels {
 		q.decoder.LabelsOnly()
 	}
 	return q
@@ -103,8 +104,12 @@ func (q *request) split(body []byte) (last int64) {
 }
 
 // process scores the events; the lines are in q.
-func (q *request) process(s *Scorer) (Events, Counts, error) {
+func (h *Server) process(q *request) (Events, Counts, error) {
 	ev := Events{Sources: httpSources, Rows: q.rows, Positions: q.places, Rejects: q.rejects, Raw: q.raw}
-	counts, err := s.ProcessLines(ev, &q.lines)
+	if h.o.Journal != nil {
+		counts, err := h.o.Journal.Direct(ev, q.labels, &q.lines)
+		return ev, counts, err
+	}
+	counts, err := h.scorer.ProcessLines(ev, &q.lines)
 	return ev, counts, err
 }

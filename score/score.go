@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/onmart/onmart/datasets"
@@ -91,6 +92,7 @@ type Reject struct {
 	Before int32 // it stands before this row
 	Raw    []byte
 	Key    []byte
+	early  bool // it was decoded, and is of a time that has not come
 }
 
 // Lines are what a piece of the log gives, in the order of its rows: JSON, each line with its end.
@@ -101,18 +103,26 @@ type Lines struct {
 
 // Line is one of Lines.
 type Line struct {
-	End   int    // in Bytes, behind its newline
-	Error bool   // it says why an event was not scored
-	Raw   []byte // the event it is of, where Events had it
-	Key   []byte // the event's key, where Events had it
+	End      int    // in Bytes, behind its newline
+	Source   string // of the event it is of
+	Position int64
+	Fault    *Fault // why the event was not scored; nil where it was
+	Raw      []byte // the event, where Events had it
+	Key      []byte // the event's key, where Events had it
+}
+
+// Fault is why an event was not scored.
+type Fault struct {
+	Column, Reason string // Column is empty where the event as a whole is at fault
+	Cause          monitor.Cause
 }
 
 // Reset forgets all lines and keeps the memory.
 func (l *Lines) Reset() { l.Bytes, l.Lines = l.Bytes[:0], l.Lines[:0] }
 
 // row ends the line of a row.
-func (l *Lines) row(ev *Events, i int, isError bool) {
-	line := Line{End: len(l.Bytes), Error: isError}
+func (l *Lines) row(ev *Events, i int, fault *Fault) {
+	line := Line{End: len(l.Bytes), Source: ev.source(i), Position: ev.Positions[i], Fault: fault}
 	if ev.Raw != nil {
 		line.Raw = ev.Raw[i]
 	}
@@ -152,9 +162,12 @@ type Scorer struct {
 	id, line  int // columns of the purchase and its line
 	label     int // column of the label; -1: none
 	monitor   *monitor.Monitor
-	lenses    []*lens // by follower
+	silent    *monitor.Monitor // of Again
+	lenses    []*lens          // by follower
 	fields    fields
 	added     []string // names that lines add to events
+
+	generation atomic.Int64 // of the engine's features
 
 	mu        sync.Mutex
 	engine    *features.Engine
@@ -426,13 +439,11 @@ func (s *Scorer) process(ev Events, out *Lines) error {
 			if s.counts.Alerts > alerts {
 				s.monitor.Alerts.Add(predicted, out.Bytes[from:])
 			}
-			out.row(&ev, i, false)
+			out.row(&ev, i, nil)
 			k++
 		case features.Duplicate:
 			s.counts.Duplicates++
-			s.monitor.Error(monitor.Duplicate)
-			out.Bytes = s.appendDuplicate(out.Bytes, &ev, i)
-			out.row(&ev, i, true)
+			s.fault(out, &ev, i, monitor.Duplicate, datasets.TransID, s.duplicate(rows, i))
 		case features.Invalid:
 			column, reason := s.plan.Fault(rows, i)
 			s.refuse(out, &ev, i, monitor.Invalid, column, reason)
@@ -506,7 +517,7 @@ func (s *Scorer) possible(ev Events) Events {
 		return false
 	}
 	return ev.without(bad, func(i int) *Reject {
-		return &Reject{Reject: datasets.Reject{File: ev.source(i), Line: ev.Positions[i], Column: datasets.TransDatetime,
+		return &Reject{early: true, Reject: datasets.Reject{File: ev.source(i), Line: ev.Positions[i], Column: datasets.TransDatetime,
 			Reason: fmt.Sprintf("%s has not come yet, and no event so far is within 30 days of it; it would end every window",
 				datasets.FormatTime(times.Ints[i]))}}
 	})
@@ -603,23 +614,38 @@ func (s *Scorer) appendID(dst []byte, ev *Events, row int) []byte {
 // reject is of an event that could not be decoded.
 func (s *Scorer) reject(out *Lines, ev *Events, r *Reject) {
 	s.counts.Rejected++
-	s.monitor.Error(monitor.Malformed)
-	out.Bytes = appendError(out.Bytes, ev.Sources[r.From], r.Line, r.Column, r.Reason)
-	out.Lines = append(out.Lines, Line{End: len(out.Bytes), Error: true, Raw: r.Raw, Key: r.Key})
+	s.monitor.Error(r.cause())
+	source := ev.Sources[r.From]
+	out.Bytes = appendError(out.Bytes, source, r.Line, r.Column, r.Reason)
+	out.Lines = append(out.Lines, Line{End: len(out.Bytes), Source: source, Position: r.Line,
+		Fault: &Fault{r.Column, r.Reason, r.cause()}, Raw: r.Raw, Key: r.Key})
+}
+
+func (r *Reject) cause() monitor.Cause {
+	switch {
+	case r.early:
+		return monitor.TooEarly
+	case len(r.Raw) > datasets.MaxEvent:
+		return monitor.TooLarge
+	}
+	return monitor.Malformed
 }
 
 // refuse is of a row that was decoded, and not folded.
 func (s *Scorer) refuse(out *Lines, ev *Events, row int, cause monitor.Cause, column, reason string) {
 	s.counts.Rejected++
-	s.monitor.Error(cause)
-	out.Bytes = appendError(out.Bytes, ev.source(row), ev.Positions[row], column, reason)
-	out.row(ev, row, true)
+	s.fault(out, ev, row, cause, column, reason)
 }
 
-func (s *Scorer) appendDuplicate(dst []byte, ev *Events, row int) []byte {
-	b := ev.Rows
+// fault writes the line of a row that has no score.
+func (s *Scorer) fault(out *Lines, ev *Events, row int, cause monitor.Cause, column, reason string) {
+	s.monitor.Error(cause)
+	out.Bytes = appendError(out.Bytes, ev.source(row), ev.Positions[row], column, reason)
+	out.row(ev, row, &Fault{column, reason, cause})
+}
+
+func (s *Scorer) duplicate(b *datasets.Batch, row int) string {
 	c := b.Schema.Index(datasets.TransID)
 	id := appendValue(nil, &b.Schema.Fields[c], &b.Columns[c], row)
-	return appendError(dst, ev.source(row), ev.Positions[row], datasets.TransID,
-		fmt.Sprintf("transaction %s was scored before; it is not counted again", id))
+	return fmt.Sprintf("transaction %s was scored before; it is not counted again", id)
 }

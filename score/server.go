@@ -82,6 +82,8 @@ type ServerOptions struct {
 	Models Models
 	// Reloader that is answered for; nil reloads nothing.
 	Reloader *Reloader
+	// Journal scores the events instead of the Scorer where they are to outlive the process; nil does not keep them.
+	Journal Journal
 	// Tokens that requests must carry; nil asks for none. SetTokens changes them later.
 	Tokens *guard.Tokens
 	// Rate is how many requests a second one token may send, all of them together where there are no tokens; 0 does not
@@ -96,6 +98,13 @@ type ServerOptions struct {
 	Version, Job string
 	// Log takes a line for each request at debug level; nil is slog.Default.
 	Log *slog.Logger
+}
+
+// Journal keeps events that no source can give again. Direct scores them, appending lines to out, and returns once they
+// are kept. Rows of a Placed schema have their places still to be filled in; labels tells whether they were read as labels
+// alone.
+type Journal interface {
+	Direct(ev Events, labels bool, out *Lines) (Counts, error)
 }
 
 const (
@@ -118,10 +127,10 @@ func NewServer(s *Scorer, m *datasets.Mapping, o ServerOptions) *Server {
 		foreign: http.NewCrossOriginProtection(), queue: make(chan struct{}, o.Queue),
 		rates: guard.Rates{PerSecond: o.Rate, Burst: max(1, o.Rate)},
 	}
-	h.next.Store(s.Position(httpSource))
+	h.next.Store(s.Position(HTTPSource))
 	h.tokens.Store(o.Tokens)
-	h.events.New = func() any { return newRequest(m, false) }
-	h.labelEvents.New = func() any { return newRequest(m, true) }
+	h.events.New = func() any { return newRequest(m, s.o.Schema, false) }
+	h.labelEvents.New = func() any { return newRequest(m, s.o.Schema, true) }
 	h.work("POST /v1/score", guard.Score, h.score)
 	h.work("POST /v1/labels", guard.Labels, h.labels)
 	if h.models.Forecaster != nil {

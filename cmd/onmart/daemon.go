@@ -181,7 +181,7 @@ func existing(path string) string {
 // serve runs follow and HTTP. When ctx ends it is not ready at once, the source stops, requests in hand get their
 // answers, and it returns with all that was read delivered. An error of either ends both.
 func (d *daemon) serve(ctx context.Context, s *score.Scorer, m *datasets.Mapping, models score.Models,
-	reloader *score.Reloader, follow func(context.Context) error) error {
+	reloader *score.Reloader, journal score.Journal, follow func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l, err := net.Listen("tcp", d.listen)
@@ -192,7 +192,7 @@ func (d *daemon) serve(ctx context.Context, s *score.Scorer, m *datasets.Mapping
 	if rate < 0 && d.tokens != nil {
 		rate = tokenRate
 	}
-	h := score.NewServer(s, m, score.ServerOptions{Models: models, Reloader: reloader, Tokens: d.tokens,
+	h := score.NewServer(s, m, score.ServerOptions{Models: models, Reloader: reloader, Journal: journal, Tokens: d.tokens,
 		Rate: max(rate, 0), Queue: d.f.queue,
 		LocalNames: d.tokens == nil, Version: buildVersion(), Job: d.job, Log: d.con.log})
 	srv := h.HTTPServer()
@@ -208,7 +208,9 @@ func (d *daemon) serve(ctx context.Context, s *score.Scorer, m *datasets.Mapping
 		cancel()
 	}()
 	d.beside(ctx, h, s)
-	d.monitor.Health.Set("state", nil)
+	if journal == nil {
+		d.monitor.Health.Set("state", nil) // else it says so itself
+	}
 	d.con.notef("listening on %s", l.Addr())
 	if err := notifySystemd("READY=1\nSTATUS=scoring"); err != nil {
 		d.con.log.Warn("systemd was not told that the service is ready", "error", err)
@@ -228,6 +230,22 @@ func (d *daemon) serve(ctx context.Context, s *score.Scorer, m *datasets.Mapping
 		shutdownErr = fmt.Errorf("requests in hand were cut off after --drain-timeout %s", d.f.drainTimeout)
 	}
 	return errors.Join(followErr, shutdownErr, s.Err())
+}
+
+// alone runs follow without HTTP.
+func (d *daemon) alone(ctx context.Context, s *score.Scorer, follow func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go d.monitor.Run(ctx)
+	if every := watchdogEvery(); every > 0 {
+		go watchdog(ctx, every, func() { s.Err() }) // waits for the scorer's lock
+	}
+	if err := notifySystemd("READY=1\nSTATUS=scoring"); err != nil {
+		d.con.log.Warn("systemd was not told that the service is ready", "error", err)
+	}
+	err := follow(ctx)
+	notifySystemd("STOPPING=1")
+	return err
 }
 
 // beside starts what runs until ctx ends: the history, the watchdog, and the watch over files of tokens and

@@ -36,6 +36,7 @@ type scoreFlags struct {
 	features                                       bool
 	force                                          *bool
 	daemon                                         daemonFlags
+	kept                                           jobFlags
 }
 
 func newScoreCmd() *cobra.Command {
@@ -70,11 +71,11 @@ reach needs --tokens (see "onmart token new"), --tls-cert and --tls-key.`,
 	fl.StringVar(&f.spec, "spec", "", "without a model: feature spec, built-in `name` or file, whose features are written")
 	fl.StringVar(&f.form, "output", string(score.FormScore), "form of a transaction's line: score, or event: the event's own object with fields added")
 	fl.StringVar(&f.prefix, "output-prefix", "", "with --output event, `text` before the names that are added")
-	fl.StringVar(&f.source, "source", "", "events: a `file` (.jsonl or .csv, also .gz or .zst) or - for standard input")
+	fl.StringVar(&f.source, "source", "", "events: a `file` (.jsonl or .csv, also .gz or .zst), - for standard input, or topics: kafka://HOST:PORT/TOPIC[+TOPIC...]")
 	fl.StringVar(&f.format, "format", "", "csv or jsonl, where the source's name does not tell")
 	fl.StringVar(&f.mapFile, "map", "", "mapping `file` of the events' fields to canonical columns")
 	fl.StringVar(&f.preset, "preset", "", "built-in mapping: "+strings.Join(datasets.Presets(), ", ")+" (default: the canonical columns that the model was trained on)")
-	fl.StringVar(&f.sink, "sink", "-", "`file` for the scores; - is standard output")
+	fl.StringVar(&f.sink, "sink", "-", "`file` for the scores, - for standard output, or a topic: kafka://HOST:PORT/TOPIC")
 	fl.StringVar(&f.listen, "listen", "", "also answer HTTP on this `address`, such as 127.0.0.1:8080")
 	fl.StringVar(&f.warmFrom, "warm-from", "", "state `directory` to start from, or none (default: the model's own state)")
 	fl.StringVar(&f.stateOut, "state-out", "", "`directory` for the state when the events end")
@@ -87,6 +88,7 @@ reach needs --tokens (see "onmart token new"), --tls-cert and --tls-key.`,
 	fl.IntVar(&f.batch, "batch", 1024, "most events of a source that are scored together")
 	fl.IntVar(&f.threads, "threads", 1, "threads for a batch")
 	f.daemon.bind(fl)
+	f.kept.bind(fl)
 	f.addLive(fl)
 	f.force = addForce(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runScore(cmd, &f) }
@@ -125,6 +127,9 @@ func (f *scoreFlags) check() (datasets.Range, error) {
 	if err := f.daemon.check(f.listen); err != nil {
 		return r, err
 	}
+	if err := f.kept.check(f); err != nil {
+		return r, err
+	}
 	if f.source == "" && f.listen == "" {
 		f.source = "-"
 	}
@@ -160,6 +165,9 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 	if mapping, err = f.adjust(&options, mapping); err != nil {
 		return err
 	}
+	if f.kept.state != "" {
+		options.Schema = score.Placed(mapping.LogSchema())
+	}
 	var rec *score.Recorder
 	if f.record != "" {
 		if rec, err = score.NewRecorder(f.record, mapping.LogSchema(), *f.force); err != nil {
@@ -179,6 +187,9 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 	}
 	for _, m := range models.followers {
 		con.notef("%s model %s: what it knows ends at %s, and follows the events from there", m.Task(), m.Artifact.Dir(), models.until(m))
+	}
+	if f.kept.state != "" {
+		return f.runKept(cmd, con, d, s, mapping, models)
 	}
 	if err := f.warm(s, models.classifier != nil, con); err != nil {
 		return err
@@ -333,7 +344,7 @@ func (f *scoreFlags) serve(ctx context.Context, con *console, d *daemon, s *scor
 	if f.listen == "" {
 		return f.follow(ctx, con, s, m, out)
 	}
-	return d.serve(ctx, s, m, answering, reloader, func(ctx context.Context) error {
+	return d.serve(ctx, s, m, answering, reloader, nil, func(ctx context.Context) error {
 		if f.source == "" {
 			return nil
 		}

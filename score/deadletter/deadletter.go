@@ -18,7 +18,7 @@ type Letter struct {
 	Column   string    // that was at fault; empty where the event as a whole was
 	Reason   string    // what was wrong
 	Key      []byte    // the record's; nil where there was none
-	Event    []byte    // as it came
+	Event    []byte    // as it came; nil where it is too large to be carried: it stands at the position
 	Time     time.Time // when it was put here
 }
 
@@ -48,7 +48,9 @@ func Append(dst []byte, l *Letter) []byte {
 	if l.Key != nil {
 		w.Key, w.Key64 = text(l.Key)
 	}
-	w.Event, w.Event64 = text(l.Event)
+	if l.Event != nil {
+		w.Event, w.Event64 = text(l.Event)
+	}
 	b, err := json.Marshal(&w)
 	if err != nil { // of strings and numbers: a bug of ours
 		panic(err)
@@ -75,6 +77,8 @@ func Parse(line []byte) (Letter, error) {
 		return Letter{}, errors.New("not a dead letter: both event and event_base64")
 	case w.Event != nil:
 		l.Event = []byte(*w.Event)
+	case w.Event64 == nil && w.Source != "":
+		return Letter{}, fmt.Errorf("its event was too large for a letter: it stands in %s at position %d", w.Source, w.Position)
 	case w.Event64 == nil:
 		return Letter{}, errors.New("not a dead letter: it has no event")
 	}

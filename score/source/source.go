@@ -45,7 +45,7 @@ const headBytes = 4096
 func Open(path string, format datasets.Format, m *datasets.Mapping, position func(source string) int64) (*File, error) {
 	if format == "" {
 		var err error
-		if format, err = formatOf(path); err != nil {
+		if format, err = FormatOf(path); err != nil {
 			return nil, err
 		}
 	}
@@ -61,7 +61,7 @@ func Open(path string, format datasets.Format, m *datasets.Mapping, position fun
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 			regular = true
 			r := bufio.NewReaderSize(in, headBytes)
-			f.name += "#" + digest(r)
+			f.name = Name(path, r)
 			from = r
 		}
 	}
@@ -77,6 +77,11 @@ func Open(path string, format datasets.Format, m *datasets.Mapping, position fun
 	return f, nil
 }
 
+// Name is what a file is known by: r reads it from its start, and has a buffer of 4 KiB at least.
+func Name(path string, r *bufio.Reader) string {
+	return "file:" + filepath.Base(path) + "#" + digest(r)
+}
+
 // digest is of the first two lines, as far as they lie in headBytes, or of all there is of a shorter file. An
 // error of reading comes again with the first event.
 func digest(r *bufio.Reader) string {
@@ -90,7 +95,8 @@ func digest(r *bufio.Reader) string {
 	return hex.EncodeToString(sum[:4])
 }
 
-func formatOf(path string) (datasets.Format, error) {
+// FormatOf tells the format of a file from its name.
+func FormatOf(path string) (datasets.Format, error) {
 	base := strings.TrimSuffix(strings.TrimSuffix(path, ".gz"), ".zst")
 	switch strings.ToLower(filepath.Ext(base)) {
 	case ".csv":

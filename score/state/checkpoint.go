@@ -23,11 +23,12 @@ const Engine = "features"
 
 // Checkpoint is a state and where to go on from it. Entry is the number of the last journal entry in it, Next the next
 // position of each source, Partitions the number that events of a topic's partition carry (the engine orders ties by it),
-// Counts those of the engine.
+// Logs tells the log of a source from another that came to have its name, and Counts are those of the engine.
 type Checkpoint struct {
 	Entry      uint64
 	Next       map[string]int64
 	Partitions map[string]int32
+	Logs       map[string]string // by source; such as the id of its topic
 	Counts     features.Counts
 	Parts      map[string]*Part // by Engine and followers' tasks
 	Saved      time.Time        // set by Save
@@ -174,7 +175,7 @@ func (s *Store) Checkpoint() (*Checkpoint, error) {
 		return nil, nil
 	}
 	c := &Checkpoint{
-		Entry: h.Entry, Next: maps.Clone(h.Next), Partitions: maps.Clone(h.Partitions), Counts: h.Counts, Saved: h.Saved,
+		Entry: h.Entry, Next: maps.Clone(h.Next), Partitions: maps.Clone(h.Partitions), Logs: maps.Clone(h.Logs), Counts: h.Counts, Saved: h.Saved,
 		Parts: map[string]*Part{},
 	}
 	for name, t := range h.Parts {
@@ -212,7 +213,7 @@ func (s *Store) Save(c *Checkpoint) error {
 	}
 	h := header{
 		Identity: id, Generation: old.Generation + 1, Saved: time.Now().UTC().Truncate(time.Millisecond), Entry: c.Entry,
-		Next: c.Next, Partitions: c.Partitions, Counts: c.Counts, Parts: map[string]partTable{},
+		Next: c.Next, Partitions: c.Partitions, Logs: c.Logs, Counts: c.Counts, Parts: map[string]partTable{},
 	}
 	w := &tableWriter{s: s, generation: h.Generation}
 	for _, name := range slices.Sorted(maps.Keys(c.Parts)) {

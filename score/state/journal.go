@@ -26,8 +26,8 @@ type Span struct {
 	From, To int64
 }
 
-// Append writes an entry. It is durable after Sync, and lost with the entries behind it where the process dies before.
-// Numbers ascend; one that was dropped may be given again. It blocks while the disk has no space.
+// Append writes an entry. It is durable after Sync, and lost with the entries behind it where the machine dies before.
+// Numbers ascend. It blocks while the disk has no space.
 func (s *Store) Append(e *Entry) error {
 	if err := s.disk.journal.pass(0); err != nil {
 		return fmt.Errorf("append to the journal: %w", err)
@@ -49,13 +49,15 @@ func (s *Store) Append(e *Entry) error {
 	return nil
 }
 
-// Sync makes what was appended durable.
+// Sync makes what was appended durable. Appends go on meanwhile.
 func (s *Store) Sync() error {
+	s.using.RLock()
+	defer s.using.RUnlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	err := s.writable()
+	db, err := s.db, s.writable()
+	s.mu.Unlock()
 	if err == nil {
-		err = s.explain(s.db.LogData(nil, pebble.Sync))
+		err = s.explain(db.LogData(nil, pebble.Sync))
 	}
 	if err != nil {
 		return fmt.Errorf("sync the journal: %w", err)
@@ -63,21 +65,28 @@ func (s *Store) Sync() error {
 	return nil
 }
 
-// Drop forgets the newest entry, whose batch did not count after all. It is durable after Sync.
-func (s *Store) Drop(n uint64) error {
+// Drop forgets entries after the checkpoint, whose batches did not count after all, and returns once that is durable.
+// Their numbers are not given again.
+func (s *Store) Drop(entries ...uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.writable()
-	if err == nil && (n != s.last || n <= s.head.Entry) {
-		err = fmt.Errorf("it is not the newest entry, which is %d, or part of the checkpoint of entry %d", s.last, s.head.Entry)
-	}
-	if err == nil {
-		err = s.explain(s.db.Delete(entryKey(n), pebble.NoSync))
-	}
 	if err != nil {
-		return fmt.Errorf("drop entry %d of the journal: %w", n, err)
+		return fmt.Errorf("drop entries of the journal: %w", err)
 	}
-	s.last = n - 1
+	b := s.db.NewBatch()
+	defer b.Close()
+	for _, n := range entries {
+		if n > s.last || n <= s.head.Entry {
+			return fmt.Errorf("drop entry %d of the journal: it has entries %d to %d", n, s.head.Entry+1, s.last)
+		}
+		if err := b.Delete(entryKey(n), nil); err != nil {
+			return err
+		}
+	}
+	if err := b.Commit(pebble.Sync); err != nil {
+		return fmt.Errorf("drop entries of the journal: %w", s.explain(err))
+	}
 	return nil
 }
 

@@ -119,7 +119,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Store is an open state directory. Append, Sync and Drop are for one goroutine; Save may run beside them in another.
+// Store is an open state directory. Append and Drop are for one goroutine; Sync and Save may run beside
+// them in others.
 type Store struct {
 	dir      string
 	o        Options
@@ -130,7 +131,8 @@ type Store struct {
 	readOnly bool
 	cancel   context.CancelFunc
 
-	saving sync.Mutex // one Save at a time
+	saving sync.Mutex   // one Save at a time
+	using  sync.RWMutex // held by Close alone against those who sync
 
 	mu   sync.Mutex
 	head header
@@ -361,6 +363,8 @@ func (s *Store) Close() error {
 	s.cancel()
 	s.saving.Lock() // a Save under way ends first
 	defer s.saving.Unlock()
+	s.using.Lock()
+	defer s.using.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
@@ -425,6 +429,7 @@ type header struct {
 	Entry      uint64               `json:"entry"`
 	Next       map[string]int64     `json:"next,omitempty"`
 	Partitions map[string]int32     `json:"partitions,omitempty"`
+	Logs       map[string]string    `json:"logs,omitempty"`
 	Counts     features.Counts      `json:"counts"`
 	Parts      map[string]partTable `json:"parts,omitempty"`
 }

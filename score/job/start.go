@@ -1,0 +1,444 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/onmart/onmart/score"
+	"github.com/onmart/onmart/score/state"
+)
+
+// recover brings the scorer to where the sink's lines end.
+func (j *Job) recover(ctx context.Context) error {
+	start := time.Now()
+	if _, err := j.o.Mapping.NewEventDecoder(""); err != nil {
+		return err
+	}
+	c, err := j.store.Checkpoint()
+	if err != nil {
+		return err
+	}
+	j.generation = j.scorer.Generation()
+	var partitions []Partition
+	committed := map[string]int64{}
+	if j.o.Source != nil {
+		partitions = j.o.Source.Partitions()
+		if committed, err = j.o.Source.Committed(ctx); err != nil {
+			return err
+		}
+	}
+	if c == nil {
+		if c, err = j.begin(partitions, committed); err != nil {
+			return err
+		}
+	} else if err := j.restore(c); err != nil {
+		return err
+	}
+	entries, dropped, err := j.sort(c, committed)
+	if err != nil {
+		return err
+	}
+	if err := j.takeUp(c, partitions, committed); err != nil {
+		return err
+	}
+	if err := j.notBehind(len(entries)+len(dropped), committed); err != nil {
+		return err
+	}
+	if err := j.claim(ctx, committed); err != nil {
+		return err
+	}
+	if err := j.settle(c, entries, dropped); err != nil {
+		return err
+	}
+	if j.o.Source != nil {
+		if err := j.o.Source.Seek(ctx, j.reading.next()); err != nil {
+			return err
+		}
+	}
+	folded, err := j.again(ctx, entries)
+	if err != nil {
+		return err
+	}
+	j.expect(committed)
+	j.monitor.Health.Set("state", nil)
+	j.log.Info("the state is where the sink's lines end", "checkpoint", c.Saved, "entries", len(entries), "events", folded,
+		"dropped", len(dropped), "seconds", time.Since(start).Seconds())
+	return nil
+}
+
+// begin makes the first checkpoint of a new state, of the scorer as it is: it holds where each partition begins, for good.
+func (j *Job) begin(partitions []Partition, committed map[string]int64) (*state.Checkpoint, error) {
+	warm := j.scorer.Positions()
+	if j.file != nil && j.file.Length() > 0 {
+		return nil, errors.New("the sink is a file that has lines already, and the state is new: give the state that belongs to it " +
+			"(--state), or move the file away")
+	}
+	next := maps.Clone(warm)
+	if next == nil {
+		next = map[string]int64{}
+	}
+	for _, p := range partitions {
+		at, isWarm := warm[p.Name]
+		done, known := committed[p.Name]
+		switch {
+		case isWarm && at < p.Start:
+			return nil, fmt.Errorf("%s begins at position %d, and the state that the job is to start from goes on at %d: what lies "+
+				"between has expired: make a state that reaches further (onmart features --state-out)", p.Name, p.Start, at)
+		case isWarm && known && done < at:
+			return nil, fmt.Errorf("%s: lines were delivered up to position %d, and the state that the job is to start from has the events "+
+				"up to %d: those between would get no line; start from an older state, or set the group's offset to %d", p.Name, done, at, at)
+		case isWarm:
+		case known && p.Start > 0:
+			return nil, fmt.Errorf("%s: lines were delivered up to position %d by a job whose state is not here, and the log begins at %d, "+
+				"so that the state cannot be made again from it: give the state that belongs to it (--state), start from a backfill "+
+				"with its positions (--warm-from), or begin anew under another group (group=NAME in the source) and --job",
+				p.Name, done, p.Start)
+		case known:
+			next[p.Name] = 0
+			j.log.Warn("the state is new, and lines were delivered before: it is made again from the log's start, without lines",
+				"source", p.Name, "up_to", done)
+		case j.o.FromEnd:
+			next[p.Name] = p.End
+		default:
+			next[p.Name] = p.Start
+		}
+		j.number(p.Name)
+		j.logs[p.Name] = p.Log
+	}
+	clear(j.fresh)
+	j.last = j.store.Last()
+	c := &state.Checkpoint{Entry: j.last, Next: next, Partitions: maps.Clone(j.numbers), Logs: maps.Clone(j.logs),
+		Parts: map[string]*state.Part{}}
+	var err error
+	c.Counts, err = j.scorer.Capture(state.Engine, func(name string) io.Writer {
+		c.Parts[name] = &state.Part{}
+		return c.Parts[name]
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := j.store.Save(c); err != nil {
+		return nil, err
+	}
+	c.Saved = time.Now()
+	return c, nil
+}
+
+// restore gives the scorer a checkpoint's state.
+func (j *Job) restore(c *state.Checkpoint) error {
+	part := func(name string) io.Reader {
+		if p := c.Parts[name]; p != nil {
+			return p.Reader()
+		}
+		return nil
+	}
+	if c.Parts[state.Engine] == nil {
+		return errors.New("the state has nothing of the features: it is damaged; move it away and start from a backfill")
+	}
+	positions := map[string]int64{}
+	if at, ok := c.Next[score.HTTPSource]; ok {
+		positions[score.HTTPSource] = at
+	}
+	if err := j.scorer.Restore(state.Engine, part, c.Counts, positions); err != nil {
+		return fmt.Errorf("the state of %s: %w", c.Saved.Format(time.RFC3339), err)
+	}
+	return nil
+}
+
+// takeUp makes the lanes.
+func (j *Job) takeUp(c *state.Checkpoint, partitions []Partition, committed map[string]int64) error {
+	maps.Copy(j.logs, c.Logs)
+	maps.Copy(j.elsewhere, c.Next)
+	for _, p := range partitions {
+		if old, ok := j.logs[p.Name]; ok && old != "" && p.Log != "" && old != p.Log {
+			return fmt.Errorf("%s was deleted and made again since the state was saved (its id was %s and is %s): its positions count from 0 "+
+				"again; start with a new --state and --job", p.Name, old, p.Log)
+		}
+		j.logs[p.Name] = p.Log
+		at, ok := c.Next[p.Name]
+		if !ok {
+			at = p.Start // it is new
+			if done, known := committed[p.Name]; known && done > at {
+				j.log.Warn("the state has nothing of a partition whose lines were delivered: it is folded from its start, without lines",
+					"source", p.Name, "up_to", done)
+			}
+		}
+		l := j.newLane(p.Name, at)
+		l.end = p.End
+		j.reading.add(l)
+		delete(j.elsewhere, p.Name)
+	}
+	for name := range j.elsewhere {
+		if name != score.HTTPSource && name != fileSink {
+			j.log.Info("a source of the state is not read any more", "source", name, "next", j.elsewhere[name])
+		}
+	}
+	if _, ok := c.Next[score.HTTPSource]; ok {
+		delete(j.elsewhere, score.HTTPSource)
+	}
+	j.length = c.Next[fileSink]
+	delete(j.elsewhere, fileSink)
+	j.last, j.checkpoints.entry = j.store.Last(), c.Entry
+	return nil
+}
+
+// sort reads the journal and the numbers of partitions, and tells the entries whose lines were delivered, and those that no line is of, from the others.
+func (j *Job) sort(c *state.Checkpoint, committed map[string]int64) (entries []*state.Entry, dropped []uint64, err error) {
+	maps.Copy(j.numbers, c.Partitions)
+	lost := false
+	err = j.store.Replay(func(e *state.Entry) error {
+		if len(e.Spans) > 0 {
+			if lost = lost || !j.delivered(e, committed); lost {
+				dropped = append(dropped, e.N)
+				return nil
+			}
+		}
+		maps.Copy(j.numbers, e.Partitions)
+		entries = append(entries, e)
+		return nil
+	})
+	return entries, dropped, err
+}
+
+// notBehind refuses a sink that has less than the state: what lies between would get no line.
+func (j *Job) notBehind(entries int, committed map[string]int64) error {
+	if j.file != nil {
+		if n := j.file.Length(); n < j.length {
+			return fmt.Errorf("the sink's file has %d bytes, and it had %d when the state was saved: it was cut off or replaced; restore it, "+
+				"or start with a new --state and file", n, j.length)
+		}
+		return nil
+	}
+	if !j.commits {
+		return nil // the checkpoint was made after its lines were delivered: positions that follow later are for operators
+	}
+	anyKnown := false
+	for _, l := range j.reading.all {
+		done, known := committed[l.name]
+		if anyKnown = anyKnown || known; known && done < l.next {
+			return fmt.Errorf("%s: the group's offset is %d, and the state has the events up to %d, whose lines were delivered: the offset "+
+				"was set back; set it to %d, or start with a new --state to score those events again", l.name, done, l.next, l.next)
+		}
+	}
+	if !anyKnown && len(j.reading.all) > 0 && entries > 0 {
+		return errors.New("the group has no offsets, and the state has events whose lines may have been delivered: the broker has " +
+			"forgotten them (offsets.retention.minutes) or they were deleted; set them to one after the last event that has a line, or " +
+			"start with a new --state and --job")
+	}
+	return nil
+}
+
+// claim notes where partitions begin that the sink knows no position of: one that knows none later has lost them.
+func (j *Job) claim(ctx context.Context, committed map[string]int64) error {
+	if !j.commits {
+		return nil
+	}
+	first := map[string]int64{}
+	for _, l := range j.reading.all {
+		if _, known := committed[l.name]; !known {
+			first[l.name] = l.next
+		}
+	}
+	return j.o.Sink.Deliver(ctx, nil, first)
+}
+
+// delivered tells whether the lines of an entry are with the sink.
+func (j *Job) delivered(e *state.Entry, committed map[string]int64) bool {
+	if j.file != nil {
+		return e.Sink <= j.file.Length()
+	}
+	for _, s := range e.Spans {
+		if committed[s.Source] < s.To {
+			return false
+		}
+	}
+	return true
+}
+
+// settle drops what was not delivered, also from a file, and puts the lanes to where folding again begins.
+func (j *Job) settle(c *state.Checkpoint, entries []*state.Entry, dropped []uint64) error {
+	if len(dropped) > 0 {
+		if err := j.store.Drop(dropped...); err != nil {
+			return err
+		}
+	}
+	if j.file == nil {
+		return nil
+	}
+	for _, e := range slices.Backward(entries) {
+		if len(e.Spans) > 0 {
+			j.length = e.Sink
+			break
+		}
+	}
+	return j.file.Truncate(j.length)
+}
+
+// again folds the events of entries in the order in which they were folded before.
+func (j *Job) again(ctx context.Context, entries []*state.Entry) (events int, err error) {
+	p := newPiece(j.schema)
+	told := time.Now()
+	for i, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return events, err
+		}
+		if len(e.Spans) == 0 {
+			n, err := j.directAgain(e)
+			if err != nil {
+				return events, fmt.Errorf("entry %d of the journal: %w", e.N, err)
+			}
+			events += n
+			continue
+		}
+		if err := j.gather(ctx, p, e); err != nil {
+			return events, err
+		}
+		if p.events > 0 {
+			j.scratch.Reset()
+			if err := j.scorer.Again(p.ev, &j.scratch); err != nil {
+				return events, err
+			}
+		}
+		events += p.events
+		j.reading.release(p, j.o.Source)
+		if time.Since(told) > 5*time.Second {
+			told = time.Now()
+			j.log.Info("folding again what was delivered before", "entries", i+1, "of", len(entries), "events", events)
+		}
+	}
+	return events, nil
+}
+
+// gather reads the events of an entry in the order that it says.
+func (j *Job) gather(ctx context.Context, p *piece, e *state.Entry) error {
+	s := &j.reading
+	at := make([]int, len(e.Spans)) // by span: its lane
+	for i, span := range e.Spans {
+		at[i] = slices.IndexFunc(s.all, func(l *lane) bool { return l.name == span.Source })
+		if at[i] < 0 {
+			return fmt.Errorf("the journal has events of %s, which this job does not read any more: start once with all sources it had", span.Source)
+		}
+		if l := s.all[at[i]]; l.next > span.From {
+			return fmt.Errorf("entry %d of the journal has %s from position %d, and it was folded up to %d: the state is damaged; move it away "+
+				"and start from a backfill", e.N, span.Source, span.From, l.next)
+		}
+	}
+	p.begin(len(s.all))
+	order, err := orderOf(e)
+	if err != nil {
+		return err
+	}
+	for _, run := range order {
+		span := e.Spans[run.span]
+		l := s.all[at[run.span]]
+		for left := run.events; left != 0; {
+			if len(l.queue) == 0 {
+				if left < 0 && l.read >= span.To {
+					break // a span alone, up to its end
+				}
+				if err := j.more(ctx, l, span); err != nil {
+					return err
+				}
+				continue
+			}
+			c := l.queue[0]
+			n := 0
+			for c.event+n < len(c.at) && (left < 0 || n < left) && c.at[c.event+n] < span.To {
+				n++
+			}
+			if n == 0 && left < 0 {
+				break
+			}
+			if n == 0 {
+				return fmt.Errorf("%s: positions %d to %d held more events when they were folded than they do now: the log was compacted or "+
+					"replaced; a source of events must keep all (cleanup.policy=delete); start with a new --state", l.name, span.From, span.To)
+			}
+			s.mu.Lock()
+			s.give(p, at[run.span], n)
+			s.mu.Unlock()
+			if left > 0 {
+				left -= n
+			}
+		}
+	}
+	for i, span := range e.Spans {
+		l := s.all[at[i]]
+		if len(l.queue) > 0 && l.queue[0].at[l.queue[0].event] < span.To {
+			return fmt.Errorf("%s: positions %d to %d hold more events than when they were folded: the log was replaced; start with a new "+
+				"--state", l.name, span.From, span.To)
+		}
+		l.next = max(l.next, span.To)
+	}
+	p.end()
+	return nil
+}
+
+// run is consecutive events of one span; a negative number is all of them.
+type run struct{ span, events int }
+
+// orderOf reads an entry's order.
+func orderOf(e *state.Entry) ([]run, error) {
+	if len(e.Order) == 0 {
+		var all []run
+		for i := range e.Spans {
+			all = append(all, run{i, -1})
+		}
+		return all, nil
+	}
+	var all []run
+	r := reader{e.Order, false}
+	for len(r.b) > 0 {
+		x := run{int(r.uint()), int(r.uint())}
+		if r.bad || x.span < 0 || x.span >= len(e.Spans) || x.events <= 0 {
+			return nil, fmt.Errorf("entry %d of the journal cannot be read: the state is damaged; move it away and start from a backfill", e.N)
+		}
+		all = append(all, x)
+	}
+	return all, nil
+}
+
+// more reads until a lane has events.
+func (j *Job) more(ctx context.Context, l *lane, span state.Span) error {
+	for len(l.queue) == 0 && l.read < span.To {
+		records, err := j.o.Source.Poll(ctx, pollLimit)
+		j.take(records)
+		j.decodeNow(ctx)
+		if err == io.EOF && len(l.queue) == 0 && l.read < span.To {
+			return fmt.Errorf("%s ends before position %d, up to which its lines were delivered: it was cut off; restore it, or start with a new "+
+				"--state", l.name, span.To)
+		}
+		if err != nil && err != io.EOF {
+			return err
+		}
+	}
+	if len(l.queue) == 0 {
+		return fmt.Errorf("%s: positions %d to %d held more events when they were folded than they do now: the log was compacted or replaced; "+
+			"start with a new --state", l.name, span.From, span.To)
+	}
+	return nil
+}
+
+// expect has the lanes fold without lines what was delivered beyond the journal.
+func (j *Job) expect(committed map[string]int64) {
+	var names []string
+	for _, l := range j.reading.all {
+		if done, ok := committed[l.name]; ok && j.file == nil {
+			l.silent = done
+		}
+		if l.next < l.silent {
+			names = append(names, l.name)
+			j.reading.catchup = true
+		}
+		l.handed = l.next
+	}
+	if names != nil {
+		j.log.Warn("lines were delivered beyond what the state has: those events are folded without lines first",
+			"sources", strings.Join(names, ", "))
+	}
+}
