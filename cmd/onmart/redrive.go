@@ -431,7 +431,7 @@ func (s topicSink) deliver(ctx context.Context, lines []kafka.Line, next map[kaf
 	if !s.exactly {
 		next = nil
 	}
-	err := s.k.Deliver(ctx, lines, maps.Clone(next))
+	err := s.k.Deliver(ctx, lines, maps.Clone(next), nil)
 	var large *kafka.LineError
 	if errors.As(err, &large) {
 		return fmt.Errorf("%w: raise the topic's max.message.bytes, or leave that cause out with --cause", err)

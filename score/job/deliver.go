@@ -233,17 +233,8 @@ func (j *Job) deliver(ctx context.Context) error {
 
 // deliverLines delivers, with dead letters in place of the lines that the sink cannot take.
 func (j *Job) deliverLines(ctx context.Context, lines []Line, of []origin, next map[string]int64) error {
-	// What the sink has must be in the journal: else the next start could not fold it in the same order.
-	if err := j.store.Sync(); err != nil {
-		j.monitor.Error(monitor.StateFault)
-		return err
-	}
 	for {
-		var sent map[string]int64
-		if j.commits {
-			sent = next
-		}
-		err := j.o.Sink.Deliver(ctx, lines, sent)
+		err := j.o.Sink.Deliver(ctx, lines, next, j.safe)
 		var refused *Refused
 		switch {
 		case errors.As(err, &refused):
@@ -260,6 +251,15 @@ func (j *Job) deliverLines(ctx context.Context, lines []Line, of []origin, next 
 		}
 		return nil
 	}
+}
+
+// safe makes the journal durable. What the sink has must be in it: else the next start could not fold it in the same order.
+func (j *Job) safe() error {
+	err := j.store.Sync()
+	if err != nil {
+		j.monitor.Error(monitor.StateFault)
+	}
+	return err
 }
 
 // replace puts short letters in the place of lines that are too large.

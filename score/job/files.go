@@ -49,7 +49,10 @@ func (s *file) Truncate(n int64) error {
 	return err
 }
 
-func (s *file) Deliver(_ context.Context, lines []Line, _ map[string]int64) error {
+func (s *file) Deliver(_ context.Context, lines []Line, _ map[string]int64, ready func() error) error {
+	if err := ready(); err != nil {
+		return err
+	}
 	if err := writeLines(s.w, lines); err != nil {
 		return err
 	}
@@ -78,7 +81,7 @@ type stream struct{ w *bufio.Writer }
 // Stream makes a Sink of an open stream, which it leaves open. After a crash the last lines come again.
 func Stream(w io.Writer) Sink { return stream{bufio.NewWriterSize(w, 1<<16)} }
 
-func (s stream) Deliver(_ context.Context, lines []Line, _ map[string]int64) error {
+func (s stream) Deliver(_ context.Context, lines []Line, _ map[string]int64, _ func() error) error {
 	return writeLines(s.w, lines)
 }
 

@@ -77,8 +77,9 @@ type Line struct {
 // Sink takes lines.
 type Sink interface {
 	// Deliver returns nil when all lines are there, and next is noted where Commits. *Refused says which lines it cannot
-	// take; none is there then. Faults that pass are retried inside.
-	Deliver(ctx context.Context, lines []Line, next map[string]int64) error
+	// take; none is there then. Faults that pass are retried inside. ready makes the journal safe: a sink by which the next
+	// start tells what was delivered does not complete before it has returned nil.
+	Deliver(ctx context.Context, lines []Line, next map[string]int64, ready func() error) error
 	// Commits tells whether lines and positions are noted together.
 	Commits() bool
 	Close() error

@@ -109,7 +109,7 @@ type topic struct {
 	lines   []kafka.Line
 }
 
-func (t *topic) Deliver(ctx context.Context, lines []Line, next map[string]int64) error {
+func (t *topic) Deliver(ctx context.Context, lines []Line, next map[string]int64, ready func() error) error {
 	t.lines = t.lines[:0]
 	for i := range lines {
 		l := kafka.Line{Key: lines[i].Key, Value: lines[i].Value}
@@ -118,7 +118,10 @@ func (t *topic) Deliver(ctx context.Context, lines []Line, next map[string]int64
 		}
 		t.lines = append(t.lines, l)
 	}
-	err := t.k.Deliver(ctx, t.lines, partitionsOf(next))
+	if !t.commits {
+		next, ready = nil, nil
+	}
+	err := t.k.Deliver(ctx, t.lines, partitionsOf(next), ready)
 	var large *kafka.LineError
 	if errors.As(err, &large) {
 		return &Refused{large.Lines, large.Err}

@@ -245,7 +245,7 @@ func (j *Job) claim(ctx context.Context, committed map[string]int64) error {
 			first[l.name] = l.next
 		}
 	}
-	return j.o.Sink.Deliver(ctx, nil, first)
+	return j.o.Sink.Deliver(ctx, nil, first, func() error { return nil })
 }
 
 // delivered tells whether the lines of an entry are with the sink.

@@ -32,7 +32,7 @@ func benchmarkDeliver(b *testing.B, k *Sink, source string, size int) {
 	took := make([]time.Duration, 0, b.N)
 	for i := range 20 {
 		next[Partition{source, 0}] = int64(time.Now().UnixNano() + int64(i))
-		if err := k.Deliver(b.Context(), lines, next); err != nil {
+		if err := k.Deliver(b.Context(), lines, next, nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -41,7 +41,7 @@ func benchmarkDeliver(b *testing.B, k *Sink, source string, size int) {
 	for b.Loop() {
 		start := time.Now()
 		next[Partition{source, 0}] = start.UnixNano()
-		if err := k.Deliver(b.Context(), lines, next); err != nil {
+		if err := k.Deliver(b.Context(), lines, next, nil); err != nil {
 			b.Fatal(err)
 		}
 		took = append(took, time.Since(start))

@@ -44,7 +44,7 @@ func TestRealBroker(t *testing.T) {
 			for j := range i % 4 * 10 {
 				lines = append(lines, Line{Value: fmt.Append(nil, i, "/", j)})
 			}
-			if err := k.Deliver(t.Context(), lines, map[Partition]int64{{"in", 0}: i + 1}); err != nil {
+			if err := k.Deliver(t.Context(), lines, map[Partition]int64{{"in", 0}: i + 1}, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -52,7 +52,7 @@ func TestRealBroker(t *testing.T) {
 		if k2.last[Partition{"in", 0}] != 40 {
 			t.Errorf("committed: %v", k2.last)
 		}
-		if err := k.Deliver(t.Context(), []Line{{Value: []byte("late")}}, map[Partition]int64{{"in", 0}: 41}); !errors.Is(err, ErrFenced) {
+		if err := k.Deliver(t.Context(), []Line{{Value: []byte("late")}}, map[Partition]int64{{"in", 0}: 41}, nil); !errors.Is(err, ErrFenced) {
 			t.Errorf("got %v, want ErrFenced", err)
 		}
 		r := newSource(t, out, &n)
@@ -112,7 +112,7 @@ func brokerKilled(t *testing.T, b *broker.Broker, url string, any *Config) {
 			for j := range 20 {
 				lines = append(lines, Line{Value: fmt.Append(nil, i, "/", j)})
 			}
-			if err := k.Deliver(ctx, lines, map[Partition]int64{{"kin", 0}: i + 1}); err != nil {
+			if err := k.Deliver(ctx, lines, map[Partition]int64{{"kin", 0}: i + 1}, nil); err != nil {
 				failed <- fmt.Errorf("transaction %d: %w", i, err)
 				return
 			}

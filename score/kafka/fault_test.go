@@ -152,7 +152,7 @@ func TestAbortedLinesAreNotRead(t *testing.T) {
 		resp.Topics = []kmsg.TxnOffsetCommitResponseTopic{{Topic: "in", Partitions: []kmsg.TxnOffsetCommitResponseTopicPartition{{ErrorCode: kerr.UnknownServerError.Code}}}}
 		return resp, nil, true // once
 	})
-	if err := k.Deliver(t.Context(), []Line{{Value: []byte("v")}}, map[Partition]int64{{"in", 0}: 1}); err != nil {
+	if err := k.Deliver(t.Context(), []Line{{Value: []byte("v")}}, map[Partition]int64{{"in", 0}: 1}, nil); err != nil {
 		t.Fatal(err, n.String())
 	}
 	if refused != 1 {
@@ -197,10 +197,10 @@ func TestAnUnknownOutcomeIsSettledByTheOffsets(t *testing.T) {
 			resp.ErrorCode = kerr.UnknownServerError.Code
 			return resp, nil, true
 		})
-		if err := k.Deliver(t.Context(), []Line{{Value: []byte("v")}}, map[Partition]int64{{"in", 0}: 1}); err != nil {
+		if err := k.Deliver(t.Context(), []Line{{Value: []byte("v")}}, map[Partition]int64{{"in", 0}: 1}, nil); err != nil {
 			t.Fatal(done, err, n.String())
 		}
-		if err := k.Deliver(t.Context(), []Line{{Value: []byte("w")}}, map[Partition]int64{{"in", 0}: 2}); err != nil {
+		if err := k.Deliver(t.Context(), []Line{{Value: []byte("w")}}, map[Partition]int64{{"in", 0}: 2}, nil); err != nil {
 			t.Fatal(done, err, n.String())
 		}
 		r := newSource(t, out, &n)
@@ -238,11 +238,11 @@ func TestLinesTooLargeAreNamed(t *testing.T) {
 		lines[7].Value, lines[30].Value = make([]byte, 9900), make([]byte, 20000)
 		next := map[Partition]int64{{"in", 0}: 40}
 		var large *LineError
-		if err := k.Deliver(t.Context(), lines, next); !errors.As(err, &large) || fmt.Sprint(large.Lines) != "[7 30]" || !strings.Contains(err.Error(), "the topic takes 10000") {
+		if err := k.Deliver(t.Context(), lines, next, nil); !errors.As(err, &large) || fmt.Sprint(large.Lines) != "[7 30]" || !strings.Contains(err.Error(), "the topic takes 10000") {
 			t.Fatalf("got %v", err)
 		}
 		lines[7].Value, lines[30].Value = nil, nil
-		if err := k.Deliver(t.Context(), lines, next); err != nil {
+		if err := k.Deliver(t.Context(), lines, next, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -268,7 +268,7 @@ func TestABrokerThatIsSlowOrDownIsToldAndWaitedFor(t *testing.T) {
 	})
 	delivered := make(chan error, 1)
 	go func() {
-		delivered <- k.Deliver(t.Context(), []Line{{Value: []byte("v")}}, map[Partition]int64{{"in", 0}: 1})
+		delivered <- k.Deliver(t.Context(), []Line{{Value: []byte("v")}}, map[Partition]int64{{"in", 0}: 1}, nil)
 	}()
 	eventually(t, "told that it is down", func() bool { return n.find(Down, "trying again until it works") })
 	select {

@@ -228,7 +228,7 @@ func TestDeliverExactlyOnce(t *testing.T) {
 		if i == 3 {
 			next = nil // HTTP's
 		}
-		if err := k.Deliver(t.Context(), lines, next); err != nil {
+		if err := k.Deliver(t.Context(), lines, next, nil); err != nil {
 			t.Fatal(i, err, n.String())
 		}
 	}
@@ -264,19 +264,19 @@ func TestASecondSinkFencesTheFirst(t *testing.T) {
 	var n notes
 	first := newSink(t, out, true, &n)
 	next := map[Partition]int64{{"in", 0}: 1}
-	if err := first.Deliver(t.Context(), []Line{{Value: []byte("first")}}, next); err != nil {
+	if err := first.Deliver(t.Context(), []Line{{Value: []byte("first")}}, next, nil); err != nil {
 		t.Fatal(err)
 	}
 	second := newSink(t, out, true, &n)
 	for _, lines := range [][]Line{{{Value: []byte("late")}}, nil} {
-		if err := first.Deliver(t.Context(), lines, map[Partition]int64{{"in", 0}: 2}); !errors.Is(err, ErrFenced) {
+		if err := first.Deliver(t.Context(), lines, map[Partition]int64{{"in", 0}: 2}, nil); !errors.Is(err, ErrFenced) {
 			t.Errorf("%d lines: got %v, want ErrFenced", len(lines), err)
 		}
 	}
 	if second.last[Partition{"in", 0}] != 1 {
 		t.Errorf("the second begins from %v", second.last)
 	}
-	if err := second.Deliver(t.Context(), []Line{{Value: []byte("second")}}, map[Partition]int64{{"in", 0}: 2}); err != nil {
+	if err := second.Deliver(t.Context(), []Line{{Value: []byte("second")}}, map[Partition]int64{{"in", 0}: 2}, nil); err != nil {
 		t.Fatal(err)
 	}
 	r := newSource(t, out, &n)
@@ -295,7 +295,7 @@ func TestDeliverAtLeastOnce(t *testing.T) {
 	var n notes
 	k := newSink(t, out, false, &n)
 	for i := range int64(20) {
-		if err := k.Deliver(t.Context(), []Line{{Value: fmt.Append(nil, i)}}, map[Partition]int64{{"in", 0}: i + 1}); err != nil {
+		if err := k.Deliver(t.Context(), []Line{{Value: fmt.Append(nil, i)}}, map[Partition]int64{{"in", 0}: i + 1}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

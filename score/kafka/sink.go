@@ -212,8 +212,12 @@ func (k *Sink) readLimits(ctx context.Context) {
 // It returns nil once that has happened; aborted transactions and those whose outcome was in doubt are settled and
 // tried again inside. Errors: *LineError, after which nothing was delivered; ErrFenced; ErrTopicGone; ctx's, after which
 // with ExactlyOnce nothing, or all, was delivered, and Committed of a new process tells which. Bytes of lines may be
-// reused after any other outcome. Either lines or next may be empty.
-func (k *Sink) Deliver(ctx context.Context, lines []Line, next map[Partition]int64) error {
+// reused after any other outcome. Either lines or next may be empty. ready, which may be nil, is called beside the writing:
+// with ExactlyOnce nothing is committed before it has returned nil, and its error is returned.
+func (k *Sink) Deliver(ctx context.Context, lines []Line, next map[Partition]int64, ready func() error) error {
+	if ready == nil {
+		ready = func() error { return nil }
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(lines) == 0 && len(next) == 0 {
@@ -227,19 +231,22 @@ func (k *Sink) Deliver(ctx context.Context, lines []Line, next map[Partition]int
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(k.stopped, cancel)()
-	err := k.deliver(ctx, lines, next)
+	err := k.deliver(ctx, lines, next, ready)
 	if dead := k.dead.Load(); dead != nil {
 		return *dead
 	}
 	return err
 }
 
-func (k *Sink) deliver(ctx context.Context, lines []Line, next map[Partition]int64) error {
+func (k *Sink) deliver(ctx context.Context, lines []Line, next map[Partition]int64, ready func() error) error {
 	if err := k.checkSizes(lines); err != nil {
 		return err
 	}
 	if k.o.ExactlyOnce {
-		return k.transact(ctx, lines, next)
+		return k.transact(ctx, lines, next, ready)
+	}
+	if err := ready(); err != nil {
+		return err
 	}
 	for {
 		err := k.plain.produce(ctx, k.c.Topics[0], lines)

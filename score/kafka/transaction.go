@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -48,7 +49,7 @@ func (p *producer) take(ctx context.Context) error {
 }
 
 // transact delivers in one transaction, as often as it takes.
-func (k *Sink) transact(ctx context.Context, lines []Line, next map[Partition]int64) error {
+func (k *Sink) transact(ctx context.Context, lines []Line, next map[Partition]int64, ready func() error) error {
 	group := k.o.Group
 	wanted := next
 	if !k.moves(next) {
@@ -58,12 +59,15 @@ func (k *Sink) transact(ctx context.Context, lines []Line, next map[Partition]in
 	}
 	for {
 		start := time.Now()
-		err := k.attempt(ctx, lines, group, next)
+		err := k.attempt(ctx, lines, group, next, ready)
 		if err == nil {
 			k.settled(wanted)
 			return nil
 		}
+		var refused *readyError
 		switch {
+		case errors.As(err, &refused):
+			return refused.err
 		case errors.Is(err, errGroupInUse):
 			return err
 		case isFence(err) && time.Since(start) < k.c.transactionTimeout:
@@ -121,23 +125,35 @@ func (k *Sink) settled(wanted map[Partition]int64) {
 	k.count = max(k.count, wanted[k.counter()])
 }
 
-// attempt runs one transaction. Any error leaves open whether it was committed.
-func (k *Sink) attempt(ctx context.Context, lines []Line, group string, next map[Partition]int64) error {
+// attempt runs one transaction. Any error leaves open whether it was committed. Offsets come after
+// the lines: sent beside them, the broker lets one wait for the other to join the transaction, for 20 ms at a time.
+func (k *Sink) attempt(ctx context.Context, lines []Line, group string, next map[Partition]int64, ready func() error) error {
 	if len(lines) == 0 {
+		if err := ready(); err != nil {
+			return &readyError{err}
+		}
 		return k.alone.commit(ctx, group, next)
 	}
 	p := k.txns[k.turn]
 	if err := p.cl.BeginTransaction(); err != nil {
 		return err
 	}
-	if err := p.produce(ctx, k.c.Topics[0], lines); err != nil {
-		return p.abort(err)
-	}
 	id, epoch, err := p.cl.ProducerID(ctx)
 	if err != nil {
 		return p.abort(err)
 	}
-	if err := commitInTransaction(ctx, p.cl, p.id, id, epoch, p.level, group, next); err != nil {
+	var unready error
+	var beside sync.WaitGroup
+	beside.Go(func() { unready = ready() })
+	err = p.produce(ctx, k.c.Topics[0], lines)
+	if err == nil {
+		err = commitInTransaction(ctx, p.cl, p.id, id, epoch, p.level, group, next)
+	}
+	beside.Wait()
+	if unready != nil {
+		err = &readyError{unready}
+	}
+	if err != nil {
 		return p.abort(err)
 	}
 	// Not cancelled by the caller's context: that would only hide the outcome.
@@ -149,6 +165,11 @@ func (k *Sink) attempt(ctx context.Context, lines []Line, group string, next map
 	k.turn = 1 - k.turn
 	return nil
 }
+
+// readyError is of the caller's own work.
+type readyError struct{ err error }
+
+func (e *readyError) Error() string { return e.err.Error() }
 
 // endTimeout is how long the broker may take to answer a commit before the outcome counts as unknown.
 const endTimeout = 15 * time.Second
