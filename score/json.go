@@ -1,6 +1,7 @@
 package score
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"strconv"
@@ -92,6 +93,11 @@ func appendDecimal(dst []byte, v int64, scale int) []byte {
 		rest %= unit
 	}
 	return dst
+}
+
+// ErrorLine is the object that says why an event was not scored, without the line's end.
+func ErrorLine(source string, position int64, column, reason string) []byte {
+	return bytes.TrimSuffix(appendError(nil, source, position, column, reason), []byte{'\n'})
 }
 
 func appendError(dst []byte, source string, pos int64, column, reason string) []byte {

@@ -189,7 +189,7 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 		con.notef("%s model %s: what it knows ends at %s, and follows the events from there", m.Task(), m.Artifact.Dir(), models.until(m))
 	}
 	if f.kept.state != "" {
-		return f.runKept(cmd, con, d, s, mapping, models)
+		return f.runKept(cmd, con, d, s, mapping, &options, models)
 	}
 	if err := f.warm(s, models.classifier != nil, con); err != nil {
 		return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/features"
 	"github.com/onmart/onmart/score"
 	"github.com/onmart/onmart/score/job"
 	"github.com/onmart/onmart/score/kafka"
@@ -24,7 +24,7 @@ import (
 // jobFlags are those of a job whose state outlives the process.
 type jobFlags struct {
 	state, delivery, letters, start string
-	labelTopics                     []string
+	labelTopics, topicMaps          []string
 	every                           time.Duration
 }
 
@@ -39,6 +39,7 @@ func (f *jobFlags) bind(fl *pflag.FlagSet) {
 	fl.StringVar(&f.letters, "dead-letters", "", "`topic` of the sink's cluster for events that cannot be scored (default: lines that say so in the sink)")
 	fl.StringVar(&f.start, "start", "earliest", "where a topic begins that nothing is known of: earliest or latest")
 	fl.StringSliceVar(&f.labelTopics, "label-topics", nil, "`topics` of the source that hold labels alone")
+	fl.StringArrayVar(&f.topicMaps, "topic-map", nil, "mapping `TOPIC=FILE` of a topic whose events have other fields than --map says; once for each")
 	fl.DurationVar(&f.every, "checkpoint-every", 10*time.Second, "least time between two checkpoints of the state; the larger the state, the rarer they are")
 }
 
@@ -74,20 +75,54 @@ func (f *jobFlags) check(s *scoreFlags) error {
 		return usagef("--sink without --source: answers to HTTP go to those who ask; leave it out")
 	}
 	for _, t := range f.labelTopics {
-		if !isTopic(s.source) || !slices.Contains(strings.Split(topicsOf(s.source), "+"), t) {
+		if !isTopic(s.source) || !slices.Contains(topicsOf(s.source), t) {
 			return usagef("--label-topics %s: it is not among the topics of --source", t)
+		}
+	}
+	for _, m := range f.topicMaps {
+		switch topic, _, ok := strings.Cut(m, "="); {
+		case !ok:
+			return usagef("--topic-map %s: want TOPIC=FILE", m)
+		case !isTopic(s.source) || !slices.Contains(topicsOf(s.source), topic):
+			return usagef("--topic-map %s: %s is not among the topics of --source", m, topic)
 		}
 	}
 	return nil
 }
 
-// topicsOf is the last part of a source's URL.
-func topicsOf(text string) string {
-	u, err := url.Parse(text)
-	if err != nil {
-		return ""
+// mappings reads those of --topic-map.
+func (f *jobFlags) mappings(main *datasets.Mapping, o *score.Options) (func(source string) *datasets.Mapping, error) {
+	by := map[string]*datasets.Mapping{}
+	for _, arg := range f.topicMaps {
+		topic, file, _ := strings.Cut(arg, "=")
+		m, err := loadMapping(file, "")
+		if err == nil && o.Form == score.FormEvent {
+			var added []string
+			if added, err = o.AddedFields(); err == nil {
+				m, err = m.Repeating(added)
+			}
+		}
+		if err == nil {
+			err = job.CheckMapping(main, m)
+		}
+		if err != nil {
+			return nil, usagef("--topic-map %s: %w", topic, err)
+		}
+		by[topic] = m
 	}
-	return strings.Trim(u.Path, "/")
+	return func(source string) *datasets.Mapping {
+		p, _ := kafka.ParsePartition(source)
+		return by[p.Topic]
+	}, nil
+}
+
+// topicsOf are those of a source's URL.
+func topicsOf(text string) []string {
+	c, err := kafka.Parse(text)
+	if err != nil {
+		return nil // it is said where the source is opened
+	}
+	return c.Topics
 }
 
 // hidden is a URL without its parameters.
@@ -97,15 +132,21 @@ func hidden(text string) string {
 }
 
 // runKept scores with a state that outlives the process.
-func (f *scoreFlags) runKept(cmd *cobra.Command, con *console, d *daemon, s *score.Scorer, m *datasets.Mapping, models *scored) (err error) {
+func (f *scoreFlags) runKept(cmd *cobra.Command, con *console, d *daemon, s *score.Scorer, m *datasets.Mapping, o *score.Options,
+	models *scored) (err error) {
 	ctx := cmd.Context()
+	mappings, err := f.kept.mappings(m, o)
+	if err != nil {
+		return err
+	}
 	d.monitor.Health.Expect("state")
 	store, err := state.Open(f.kept.state, state.Identity{Job: f.job, Nodes: s.Nodes(), Followers: s.Tasks()}, f.stateOptions(ctx, con, d))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	if err := f.warmKept(store, s, models.classifier != nil, con); err != nil {
+	numbers, err := f.warmKept(store, s, models.classifier != nil, con)
+	if err != nil {
 		return err
 	}
 	topics, in, err := f.openJobSource(ctx, con, d)
@@ -123,7 +164,7 @@ func (f *scoreFlags) runKept(cmd *cobra.Command, con *console, d *daemon, s *sco
 	defer func() { err = errors.Join(err, out.Close()) }()
 	j, err := job.Open(ctx, job.Options{
 		Scorer: s, Mapping: m, Store: store, Source: in, Sink: out, Monitor: d.monitor, Log: con.log,
-		Labels: f.kept.ofLabels, FromEnd: f.kept.start == "latest", Stay: f.listen != "", DeadLetters: f.kept.letters != "",
+		Labels: f.kept.ofLabels, Mappings: mappings, Numbers: numbers, FromEnd: f.kept.start == "latest", Stay: f.listen != "", DeadLetters: f.kept.letters != "",
 		Batch: max(f.batch, 1), CheckpointEvery: f.kept.every, Drain: f.daemon.drainTimeout,
 	})
 	if err != nil {
@@ -176,19 +217,26 @@ func (f *scoreFlags) stateOptions(ctx context.Context, con *console, d *daemon) 
 	}
 }
 
-// warmKept gives the scorer of a new state what it begins with.
-func (f *scoreFlags) warmKept(store *state.Store, s *score.Scorer, classifier bool, con *console) error {
+// warmKept gives the scorer of a new state what it begins with, and returns the numbers that its partitions have in it.
+func (f *scoreFlags) warmKept(store *state.Store, s *score.Scorer, classifier bool, con *console) (map[string]int32, error) {
 	c, err := store.Checkpoint()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if c == nil {
-		return f.warm(s, classifier, con)
+	if c != nil {
+		if f.warmFrom != "" {
+			con.notef("--warm-from %s is for a new state: %s has one, which goes on", f.warmFrom, f.kept.state)
+		}
+		return nil, nil
 	}
-	if f.warmFrom != "" {
-		con.notef("--warm-from %s is for a new state: %s has one, which goes on", f.warmFrom, f.kept.state)
+	if err := f.warm(s, classifier, con); err != nil || f.warmFrom == "" || f.warmFrom == "none" {
+		return nil, err
 	}
-	return nil
+	m, err := features.OpenState(f.warmFrom)
+	if err != nil {
+		return nil, err
+	}
+	return m.Partitions, nil
 }
 
 func (f *jobFlags) ofLabels(source string) bool {

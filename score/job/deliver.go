@@ -33,9 +33,8 @@ type origin struct {
 
 // place is a position that a partition has come to.
 type place struct {
-	lane   *lane
-	next   int64
-	events int64
+	lane *lane
+	next int64
 }
 
 // fill makes lines for the sink of what the scorer wrote. Keys are copied: the records they came in are used again.
@@ -43,7 +42,10 @@ func (p *parcel) fill(from *piece, letters bool) {
 	p.out, p.of, p.places, p.keys, p.size = p.out[:0], p.of[:0], p.places[:0], p.keys[:0], 0
 	p.arrived = from.arrived
 	for i := range from.spans {
-		p.places = append(p.places, place{from.lanes[i], from.spans[i].To, 0})
+		// What was delivered before is noted already, and may not be set back.
+		if l, to := from.lanes[i], from.spans[i].To; to >= l.silent {
+			p.places = append(p.places, place{l, to})
+		}
 	}
 	n := 0
 	for i := range p.lines.Lines {
@@ -262,7 +264,7 @@ func (j *Job) safe() error {
 	return err
 }
 
-// replace puts short letters in the place of lines that are too large.
+// replace puts short letters, or lines that say so, in the place of lines that are too large.
 func (j *Job) replace(lines []Line, of []origin, refused *Refused) error {
 	for _, i := range refused.Lines {
 		if len(lines[i].Value) < shortLetter {
@@ -278,8 +280,11 @@ func (j *Job) replace(lines []Line, of []origin, refused *Refused) error {
 		if len(key) > shortLetter {
 			key = nil
 		}
-		lines[i] = Line{Key: key, Dead: j.o.DeadLetters, Value: deadletter.Append(nil, &deadletter.Letter{Source: of[i].source,
-			Position: of[i].position, Reason: reason, Time: time.Now()})}
+		lines[i] = Line{Key: key, Dead: j.o.DeadLetters, Value: score.ErrorLine(of[i].source, of[i].position, "", reason)}
+		if j.o.DeadLetters {
+			lines[i].Value = deadletter.Append(nil, &deadletter.Letter{Source: of[i].source, Position: of[i].position, Key: key,
+				Reason: reason, Time: time.Now()})
+		}
 	}
 	return nil
 }
@@ -301,9 +306,9 @@ func (j *Job) account(parcels []*parcel, lines int, start, arrived time.Time) {
 			}
 		}
 	}
-	last := parcels[len(parcels)-1]
-	for _, at := range last.places {
-		j.monitor.Position(at.lane.name, at.next)
-		j.monitor.Lag(at.lane.name, max(0, j.reading.known(at.lane)-at.next))
+	for _, p := range parcels {
+		for _, at := range p.places {
+			j.reading.reached(at.lane, at.next, j.monitor)
+		}
 	}
 }

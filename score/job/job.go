@@ -100,7 +100,7 @@ type Refused struct {
 func (e *Refused) Error() string { return e.Err.Error() }
 func (e *Refused) Unwrap() error { return e.Err }
 
-// Options of a Job. All but the last groups are required; Source may be nil where there is only Direct.
+// Options of a Job. The first group is required; Source may be nil where there is only Direct.
 type Options struct {
 	Scorer  *score.Scorer
 	Mapping *datasets.Mapping // whose LogSchema, Placed, is the scorer's
@@ -114,6 +114,11 @@ type Options struct {
 	Labels func(source string) bool
 	// Stay goes on for Direct after the source has ended.
 	Stay bool
+	// Numbers that sources have in the state that a new job starts from: features order events of one instant by them.
+	Numbers map[string]int32
+	// Mappings are those of partitions whose events have other fields than Mapping says; their columns are among its. It is
+	// nil for Mapping.
+	Mappings func(source string) *datasets.Mapping
 	// FromEnd begins partitions that nothing is known of at their end instead of their start.
 	FromEnd bool
 	// DeadLetters: events that cannot be scored go to the sink as dead letters instead of as lines that say so.
@@ -178,6 +183,9 @@ func Open(ctx context.Context, o Options) (*Job, error) {
 	}
 	if o.Drain == 0 {
 		o.Drain = defaultDrain
+	}
+	if o.Mappings == nil {
+		o.Mappings = func(string) *datasets.Mapping { return nil }
 	}
 	if o.Labels == nil {
 		o.Labels = func(string) bool { return false }
@@ -297,7 +305,7 @@ const pollLimit = 1 << 20
 // take puts records into the lanes.
 func (j *Job) take(all []Records) {
 	for _, r := range all {
-		j.reading.put(j.lane(r.Source), r)
+		j.monitor.Lag(r.Source, j.reading.put(j.lane(r.Source), r))
 	}
 }
 
@@ -336,10 +344,15 @@ func (j *Job) lane(source string) *lane {
 }
 
 func (j *Job) newLane(source string, next int64) *lane {
-	l := &lane{name: source, number: j.number(source), next: next, read: next, silent: math.MinInt64}
+	l := &lane{name: source, number: j.number(source), next: next, read: next, reached: next, silent: math.MinInt64}
+	m := j.o.Mapping
+	if own := j.o.Mappings(source); own != nil {
+		m = own
+		l.own = &ownColumns{rows: datasets.NewBatch(own.LogSchema(), 1), from: columnsOf(j.o.Mapping.LogSchema(), own.LogSchema())}
+	}
 	var err error
-	if l.decoder, err = j.o.Mapping.NewEventDecoder(source); err != nil {
-		panic(err) // Open has made one of this mapping
+	if l.decoder, err = m.NewEventDecoder(source); err != nil {
+		panic(err) // such a mapping is for files alone, and the one who gave it has looked
 	}
 	if j.o.Labels(source) {
 		l.decoder.LabelsOnly()

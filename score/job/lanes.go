@@ -19,15 +19,17 @@ type lane struct {
 	name    string
 	number  int32
 	decoder *datasets.EventDecoder
-	raw     []part   // read and not decoded
-	queue   []*chunk // decoded
-	decoded int      // events in the queue
-	next    int64    // position to fold next
-	read    int64    // position after those that were read
-	end     int64    // of its log, as far as known
-	silent  int64    // lines of events before it were delivered by an earlier process
-	handed  int64    // position that was handed to the outbox
-	stalled bool     // it did not come though more of it was known to be there
+	own     *ownColumns // nil: events have the fields of all
+	raw     []part      // read and not decoded
+	queue   []*chunk    // decoded
+	decoded int         // events in the queue
+	next    int64       // position to fold next
+	read    int64       // position after those that were read
+	end     int64       // of its log, as far as known
+	silent  int64       // lines of events before it were delivered by an earlier process
+	handed  int64       // position that was handed to the outbox
+	reached int64       // position that was delivered
+	stalled bool        // it did not come though more of it was known to be there
 }
 
 // part is some records of one read of a partition.
@@ -150,8 +152,8 @@ func (s *lanes) drained(ctx context.Context) {
 	}
 }
 
-// put adds what was read of a lane.
-func (s *lanes) put(l *lane, r Records) {
+// put adds what was read of a lane, and returns how far it is behind its log.
+func (s *lanes) put(l *lane, r Records) (lag int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.read, l.end, l.stalled = r.Next, r.End, false
@@ -163,6 +165,7 @@ func (s *lanes) put(l *lane, r Records) {
 		s.bytes += bytesOf(r.Events)
 	}
 	s.cond.Broadcast()
+	return l.lag()
 }
 
 // bytesOf is roughly what events take.
@@ -213,7 +216,7 @@ func (j *Job) decode(l *lane, x part) *chunk {
 	for i := range events {
 		e := &events[i]
 		c.at = append(c.at, e.Position)
-		if reject := l.decoder.Append(c.rows, e.Value, e.Position); reject != nil {
+		if reject := l.append(c.rows, e); reject != nil {
 			c.rejects = append(c.rejects, score.Reject{Reject: *reject, Raw: e.Value, Key: e.Key})
 			c.time, c.isRow = append(c.time, math.MinInt64), append(c.isRow, false)
 			continue
@@ -422,9 +425,9 @@ func (s *lanes) moved() []place {
 	defer s.mu.Unlock()
 	var out []place
 	for _, l := range s.all {
-		if l.empty() && l.next > l.handed {
+		if l.empty() && l.next > l.handed && l.next >= l.silent {
 			l.handed = l.next
-			out = append(out, place{l, l.next, 0})
+			out = append(out, place{l, l.next})
 		}
 	}
 	return out
@@ -441,12 +444,18 @@ func (s *lanes) next() map[string]int64 {
 	return out
 }
 
-// known is the end of a lane's log as it was read last.
-func (s *lanes) known(l *lane) int64 {
+// reached notes how far a lane's lines are delivered.
+func (s *lanes) reached(l *lane, next int64, m *monitor.Monitor) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return l.end
+	l.reached = max(l.reached, next)
+	lag := l.lag()
+	s.mu.Unlock()
+	m.Position(l.name, next)
+	m.Lag(l.name, lag)
 }
+
+// lag is how many positions of a lane's log are not delivered.
+func (l *lane) lag() int64 { return max(0, l.end-l.reached) }
 
 // piece is events that are folded together, and what the journal says of them.
 type piece struct {
@@ -576,24 +585,28 @@ func (s *lanes) release(p *piece, src Source) {
 // appendRange appends rows from..to of src.
 func appendRange(dst, src *datasets.Batch, from, to int) {
 	for i := range src.Columns {
-		s, d := &src.Columns[i], &dst.Columns[i]
-		switch {
-		case s.Strings != nil:
-			d.Strings = append(d.Strings, s.Strings[from:to]...)
-		case s.Floats != nil:
-			d.Floats = append(d.Floats, s.Floats[from:to]...)
-		default:
-			d.Ints = append(d.Ints, s.Ints[from:to]...)
-		}
-		if s.Null != nil && d.Null == nil {
-			d.Null = make([]bool, dst.N, dst.N+to-from)
-		}
-		switch {
-		case s.Null != nil:
-			d.Null = append(d.Null, s.Null[from:to]...)
-		case d.Null != nil:
-			d.Null = append(d.Null, make([]bool, to-from)...)
-		}
+		appendColumn(&dst.Columns[i], &src.Columns[i], from, to, dst.N)
 	}
 	dst.N += to - from
+}
+
+// appendColumn appends rows from..to of a column to one of n rows.
+func appendColumn(d, s *datasets.Column, from, to, n int) {
+	switch {
+	case s.Strings != nil:
+		d.Strings = append(d.Strings, s.Strings[from:to]...)
+	case s.Floats != nil:
+		d.Floats = append(d.Floats, s.Floats[from:to]...)
+	default:
+		d.Ints = append(d.Ints, s.Ints[from:to]...)
+	}
+	if s.Null != nil && d.Null == nil {
+		d.Null = make([]bool, n, n+to-from)
+	}
+	switch {
+	case s.Null != nil:
+		d.Null = append(d.Null, s.Null[from:to]...)
+	case d.Null != nil:
+		d.Null = append(d.Null, make([]bool, to-from)...)
+	}
 }

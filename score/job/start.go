@@ -79,10 +79,10 @@ func (j *Job) begin(partitions []Partition, committed map[string]int64) (*state.
 		return nil, errors.New("the sink is a file that has lines already, and the state is new: give the state that belongs to it " +
 			"(--state), or move the file away")
 	}
-	next := maps.Clone(warm)
-	if next == nil {
-		next = map[string]int64{}
-	}
+	next := map[string]int64{}
+	maps.Copy(next, warm)
+	delete(next, fileSink) // of another job's file
+	maps.Copy(j.numbers, j.o.Numbers)
 	for _, p := range partitions {
 		at, isWarm := warm[p.Name]
 		done, known := committed[p.Name]
