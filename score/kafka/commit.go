@@ -30,6 +30,10 @@ type committer struct {
 // members after offsets.retention.minutes, by default seven days.
 const refreshAfter = time.Hour
 
+// commitPace is the least time between two commits. A broker writes each to a log of its own: as often as lines are
+// delivered they would cost it more than the lines. What a crash has delivered again is of this time.
+const commitPace = 100 * time.Millisecond
+
 const closeTimeout = 5 * time.Second
 
 func newCommitter(cl *kgo.Client, group string, note func(Note)) *committer {
@@ -69,6 +73,9 @@ func (k *committer) run(ctx context.Context) {
 			return
 		}
 		k.flush(ctx)
+		if sleep(ctx, commitPace) != nil {
+			return
+		}
 	}
 }
 
