@@ -61,6 +61,11 @@ func (j *Job) save(c *state.Checkpoint) error {
 	}
 	j.monitor.Health.Set("state", nil)
 	j.monitor.Saved(time.Now(), time.Since(start))
+	var size int64
+	for _, p := range c.Parts {
+		size += p.Bytes()
+	}
+	j.monitor.StateBytes("checkpoint", size)
 	return nil
 }
 

@@ -454,6 +454,14 @@ func (m *Metrics) State(keys int64, bytes map[string]int64) {
 	}
 }
 
+// StateBytes is how much of the state lies in one place besides memory.
+func (m *Metrics) StateBytes(where string, n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sizes[where] = n
+	m.stateSize.WithLabelValues(where).Set(float64(n))
+}
+
 // StateFrom says where State's arguments are read when somebody asks for the metrics.
 func (m *Metrics) StateFrom(f func() (keys int64, bytes map[string]int64)) {
 	m.mu.Lock()
