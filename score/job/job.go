@@ -344,7 +344,7 @@ func (j *Job) lane(source string) *lane {
 }
 
 func (j *Job) newLane(source string, next int64) *lane {
-	l := &lane{name: source, number: j.number(source), next: next, read: next, reached: next, silent: math.MinInt64}
+	l := &lane{name: source, number: j.number(source), next: next, folded: next - 1, read: next, reached: next, silent: math.MinInt64}
 	m := j.o.Mapping
 	if own := j.o.Mappings(source); own != nil {
 		m = own

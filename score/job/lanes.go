@@ -24,6 +24,7 @@ type lane struct {
 	queue   []*chunk    // decoded
 	decoded int         // events in the queue
 	next    int64       // position to fold next
+	folded  int64       // position of the last event that was folded
 	read    int64       // position after those that were read
 	end     int64       // of its log, as far as known
 	silent  int64       // lines of events before it were delivered by an earlier process
@@ -403,6 +404,7 @@ func (s *lanes) give(p *piece, at, n int) {
 	p.add(c, n)
 	s.held -= n
 	l.decoded -= n
+	l.folded = c.at[c.event-1]
 	p.next(c.at[c.event-1] + 1)
 	if c.event == len(c.at) {
 		p.next(c.after)

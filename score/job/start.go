@@ -324,9 +324,9 @@ func (j *Job) gather(ctx context.Context, p *piece, e *state.Entry) error {
 		if at[i] < 0 {
 			return fmt.Errorf("the journal has events of %s, which this job does not read any more: start once with all sources it had", span.Source)
 		}
-		if l := s.all[at[i]]; l.next > span.From {
-			return fmt.Errorf("entry %d of the journal has %s from position %d, and it was folded up to %d: the state is damaged; move it away "+
-				"and start from a backfill", e.N, span.Source, span.From, l.next)
+		if l := s.all[at[i]]; l.folded >= span.From {
+			return fmt.Errorf("entry %d of the journal has %s from position %d, and that was folded up to %d: the state is damaged; move it "+
+				"away and start from a backfill", e.N, span.Source, span.From, l.folded)
 		}
 	}
 	p.begin(len(s.all))
