@@ -28,6 +28,9 @@ import (
 
 type benchScore struct {
 	url, model, tokenFile     string
+	in, out, delivery         string // of topics
+	attach                    bool
+	backlog                   int
 	rate, connections, events int
 	duration, warm            time.Duration
 	con                       *console
@@ -40,12 +43,16 @@ func newBenchScoreCmd() *cobra.Command {
 	b := &benchScore{}
 	cmd := &cobra.Command{
 		Use:   "score",
-		Short: "Latency of a scoring daemon under a fixed rate of requests",
+		Short: "Latency of a scoring daemon under a fixed rate of requests or events",
 		Long: `bench score sends purchases to a daemon's /v1/score at a fixed rate and measures each from the moment when it was due
 to the last byte of its answer. Requests are written when they are due, however many are unanswered, so that a daemon
 that stalls is charged for all that waited.
 
-Without --url it starts a daemon of its own, in a second process, with --model or, without, one that it trains on a
+With --in and --out it sends them to a topic instead, and measures until their lines can be read, committed, from the
+other: events that are due are sent whatever is unanswered. --backlog sends so many before the daemon starts and tells
+how fast it gets through them. Both topics must be there; the daemon must keep the events' keys, as onmart score does.
+
+Without --url or --attach it starts a daemon of its own, in a second process, with --model or, without, one that it trains on a
 made-up shop. With --url, --model tells what fields events need (default: trans_id, trans_datetime, user_id, store_id
 and amount).`,
 		Args: cobra.NoArgs,
@@ -54,6 +61,11 @@ and amount).`,
 	fl.StringVar(&b.url, "url", "", "`address` of a running daemon, such as http://127.0.0.1:8080")
 	fl.StringVar(&b.model, "model", "", "artifact `directory` of onmart train fraud")
 	fl.StringVar(&b.tokenFile, "token-file", "", "`file` with the bearer token")
+	fl.StringVar(&b.in, "in", "", "Kafka `URL` of the topic that events go to, instead of HTTP")
+	fl.StringVar(&b.out, "out", "", "Kafka `URL` of the topic that their lines come to")
+	fl.StringVar(&b.delivery, "delivery", "", "--delivery of the daemon that is started")
+	fl.BoolVar(&b.attach, "attach", false, "with --in: a daemon reads it already, start none")
+	fl.IntVar(&b.backlog, "backlog", 0, "with --in: send so many `events` first, and measure how fast they are worked off")
 	fl.IntVar(&b.rate, "rate", 5000, "requests a second")
 	fl.IntVar(&b.events, "events", 1, "events of a request")
 	fl.IntVar(&b.connections, "connections", 8, "connections")
@@ -64,7 +76,19 @@ and amount).`,
 		if b.rate < 1 || b.events < 1 || b.connections < 1 || b.duration <= 0 || b.warm < 0 {
 			return usagef("--rate, --events, --connections and --duration are above 0, --warm is not below")
 		}
-		return b.run(cmd.Context())
+		if b.backlog < 0 {
+			return usagef("--backlog %d: want 1 or more", b.backlog)
+		}
+		if b.in == "" && b.out == "" {
+			if b.delivery != "" || b.attach || b.backlog > 0 {
+				return usagef("--delivery, --attach and --backlog go with --in and --out")
+			}
+			return b.run(cmd.Context())
+		}
+		if err := b.checkTopics(); err != nil {
+			return err
+		}
+		return b.runTopics(cmd.Context())
 	}
 	return cmd
 }

@@ -66,6 +66,7 @@ func (j *Job) save(c *state.Checkpoint) error {
 		size += p.Bytes()
 	}
 	j.monitor.StateBytes("checkpoint", size)
+	j.log.Debug("checkpoint saved", "entry", c.Entry, "bytes", size, "took", time.Since(start))
 	return nil
 }
 
@@ -105,6 +106,7 @@ func (j *Job) capture() (*state.Checkpoint, error) {
 		j.store.Become(j.identity())
 	}
 	j.checkpoints.taken, j.checkpoints.paused, j.checkpoints.entry = time.Now(), time.Since(start), j.last
+	j.log.Debug("checkpoint captured", "entry", c.Entry, "paused", j.checkpoints.paused)
 	return c, err
 }
 

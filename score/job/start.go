@@ -116,6 +116,7 @@ func (j *Job) begin(partitions []Partition, committed map[string]int64) (*state.
 	c := &state.Checkpoint{Entry: j.last, Next: next, Partitions: maps.Clone(j.numbers), Logs: maps.Clone(j.logs),
 		Parts: map[string]*state.Part{}}
 	var err error
+	start := time.Now()
 	c.Counts, err = j.scorer.Capture(state.Engine, func(name string) io.Writer {
 		c.Parts[name] = &state.Part{}
 		return c.Parts[name]
@@ -123,6 +124,7 @@ func (j *Job) begin(partitions []Partition, committed map[string]int64) (*state.
 	if err != nil {
 		return nil, err
 	}
+	j.checkpoints.paused = time.Since(start)
 	if err := j.store.Save(c); err != nil {
 		return nil, err
 	}
@@ -145,6 +147,8 @@ func (j *Job) restore(c *state.Checkpoint) error {
 	if at, ok := c.Next[score.HTTPSource]; ok {
 		positions[score.HTTPSource] = at
 	}
+	start := time.Now()
+	defer func() { j.checkpoints.paused = time.Since(start) }() // the next one will take about as long
 	if err := j.scorer.Restore(state.Engine, part, c.Counts, positions); err != nil {
 		return fmt.Errorf("the state of %s: %w", c.Saved.Format(time.RFC3339), err)
 	}

@@ -137,6 +137,15 @@ func parameters() []parameter {
 	}
 }
 
+// Client connects with the config's addresses, security and name, for what neither Source nor Sink does.
+func (c *Config) Client(more ...kgo.Opt) (*kgo.Client, error) {
+	opts, err := c.options()
+	if err != nil {
+		return nil, err
+	}
+	return kgo.NewClient(append(opts, more...)...)
+}
+
 // Parse reads kafka://HOST:PORT[,HOST:PORT]/TOPIC[+TOPIC...][?KEY=VALUE&...]. It returns every fault at once. Nothing
 // that could be a password is repeated in an error.
 func Parse(rawURL string) (*Config, error) {
