@@ -5,9 +5,10 @@
 # starting in an empty directory (below DIR) with a freshly built onmart on PATH. `go ...` runs in the
 # checkout. After the mark may stand:
 #     no-run   shown only
+#     kafka    needs a Kafka broker at $BROKER and Kafka's scripts on PATH
 #     data     needs the shared data; a block that says $ONMART_DATA needs it by that
 # Where ../shared/data is absent beside the checkout, blocks that need it are skipped, saying so. A page
-# stops at its first failing block. The last line counts the blocks.
+# stops at its first failing block. The last line counts the blocks. Pages may be named behind DIR.
 set -euo pipefail
 checkout=$(cd "$1" && pwd)
 mkdir -p "$2"
@@ -31,12 +32,15 @@ fi
 
 # blocks PAGE SCRIPT: writes the page's blocks to one script that announces each before and after.
 blocks() {
-	awk -v page="$1" -v data="${ONMART_DATA:-}" '
+	awk -v page="$1" -v data="${ONMART_DATA:-}" -v broker="${BROKER:-}" '
 		function flush() {
 			if (attributes ~ /(^| )no-run( |$)/) { return }
 			needs = attributes ~ /(^| )data( |$)/ || body ~ /ONMART_DATA/
 			where = page ":" first
 			if (needs && data == "") { printf "echo \"@@ skip %s (needs the shared data)\"\n", where; return }
+			if (attributes ~ /(^| )kafka( |$)/ && broker == "") {
+				printf "echo \"@@ skip %s (needs a Kafka broker)\"\n", where; return
+			}
 			printf "echo \"@@ run %s\"\n%secho \"@@ ok %s\"\n", where, body, where
 		}
 		!inside && /^```sh( |$)/ { inside = 1; attributes = substr($0, 6); body = ""; first = NR + 1; next }
@@ -48,7 +52,9 @@ blocks() {
 
 passed=0 failed=0 skipped=0
 cd "$checkout"
-for page in README.md docs/GUIDE/*.md; do
+pages=("${@:3}")
+if ((${#pages[@]} == 0)); then pages=(README.md docs/GUIDE/*.md); fi
+for page in "${pages[@]}"; do
 	[[ -f $page ]] || continue
 	name=${page//\//-}
 	blocks "$page" "$dir/$name.sh"
