@@ -95,13 +95,15 @@ type outbox struct {
 	free      []*parcel
 	size      int64
 	closed    bool
-	put_      int64 // parcels so far
+	given     int64 // parcels so far
 	delivered int64 // of them
 }
 
 const (
-	// outboxBytes bounds the lines that wait; the scoring waits for room.
-	outboxBytes = 32 << 20
+	// outboxBytes and outboxParcels bound the lines that wait, and the memory that parcels keep; the scoring waits for room,
+	// and its next piece is the larger.
+	outboxBytes   = 32 << 20
+	outboxParcels = 64
 	// deliveryBytes bounds one delivery: large enough that what a transaction costs by itself is small, and small enough that
 	// it is over before a broker's timeout.
 	deliveryBytes = 8 << 20
@@ -113,7 +115,7 @@ func (b *outbox) init() { b.cond.L = &b.mu }
 func (b *outbox) parcel() *parcel {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for b.size > outboxBytes && !b.closed {
+	for (b.size > outboxBytes || b.given-b.delivered >= outboxParcels) && !b.closed {
 		b.cond.Wait()
 	}
 	if n := len(b.free); n > 0 {
@@ -127,7 +129,7 @@ func (b *outbox) parcel() *parcel {
 func (b *outbox) put(p *parcel) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.put_++
+	b.given++
 	b.parcels = append(b.parcels, p)
 	b.size += p.size
 	b.cond.Broadcast()
@@ -182,7 +184,7 @@ func (b *outbox) done(parcels []*parcel) {
 func (b *outbox) mark() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.put_
+	return b.given
 }
 
 // until waits until so many parcels are delivered; false where they will not be.

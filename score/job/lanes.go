@@ -77,6 +77,9 @@ const (
 	// ahead is how many events are decoded before they are folded, in all lanes together, and at once.
 	ahead      = 1 << 16
 	chunkLimit = 2048
+	// spare is how many chunks are kept for the next events. Each is as large as the most it ever held, so that there must
+	// not be many of them.
+	spare = 32
 	// patience is how long a partition that is known to have more is waited for, so that those that are there already do
 	// not run ahead of it.
 	patience = 250 * time.Millisecond
@@ -261,13 +264,20 @@ func (s *lanes) chunk(schema *datasets.Schema, n int) *chunk {
 	return &chunk{rows: datasets.NewBatch(schema, n)}
 }
 
+// keep takes a chunk that is not needed any more.
+func (s *lanes) keep(c *chunk) {
+	if len(s.free) < spare {
+		s.free = append(s.free, c)
+	}
+}
+
 // push puts a chunk into its lane.
 func (s *lanes) push(l *lane, c *chunk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(c.at) == 0 && len(l.queue) == 0 {
 		l.next = max(l.next, c.after) // markers alone
-		s.free = append(s.free, c)
+		s.keep(c)
 	} else {
 		l.queue = append(l.queue, c)
 		l.decoded += len(c.at)
@@ -580,7 +590,10 @@ func (s *lanes) release(p *piece, src Source) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.free = append(s.free, p.done...)
+	for _, c := range p.done {
+		s.keep(c)
+	}
+	clear(p.done)
 	p.done = p.done[:0]
 }
 
