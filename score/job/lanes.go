@@ -22,6 +22,7 @@ type lane struct {
 	own     *ownColumns // nil: events have the fields of all
 	raw     []part      // read and not decoded
 	queue   []*chunk    // decoded
+	busy    bool        // a part is being decoded
 	decoded int         // events in the queue
 	next    int64       // position to fold next
 	folded  int64       // position of the last event that was folded
@@ -145,7 +146,7 @@ func (s *lanes) starved() bool {
 	return false
 }
 
-func (l *lane) empty() bool { return len(l.queue) == 0 && len(l.raw) == 0 }
+func (l *lane) empty() bool { return len(l.queue) == 0 && len(l.raw) == 0 && !l.busy }
 
 // drained waits until all that was read is folded.
 func (s *lanes) drained(ctx context.Context) {
@@ -192,6 +193,7 @@ func (s *lanes) undecoded(ctx context.Context, all bool) (*lane, part) {
 			if len(l.raw) == 0 || l.decoded >= enough && !all {
 				continue
 			}
+			l.busy = true
 			x := &l.raw[0]
 			some := *x
 			some.to = min(some.to, some.from+chunkLimit)
@@ -275,6 +277,7 @@ func (s *lanes) keep(c *chunk) {
 func (s *lanes) push(l *lane, c *chunk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	l.busy = false
 	if len(c.at) == 0 && len(l.queue) == 0 {
 		l.next = max(l.next, c.after) // markers alone
 		s.keep(c)
@@ -298,7 +301,6 @@ const (
 func (s *lanes) cut(ctx context.Context, p *piece, limit int) cutResult {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.begin(len(s.all))
 	if s.catchup {
 		s.catchup = s.behind()
 	}
@@ -315,6 +317,7 @@ func (s *lanes) cut(ctx context.Context, p *piece, limit int) cutResult {
 		}
 	}
 	s.waiting = time.Time{}
+	p.begin(len(s.all)) // lanes may have come while it waited
 	p.silent = s.catchup
 	s.merge(p, limit)
 	if p.events == 0 { // all that is there waits for lanes that are behind
@@ -347,8 +350,8 @@ func (s *lanes) outstanding() bool {
 	for _, l := range s.all {
 		switch {
 		case len(l.queue) > 0:
-		case len(l.raw) > 0:
-			return true // it is being decoded
+		case len(l.raw) > 0 || l.busy:
+			return true // it will be decoded in a moment
 		case l.read < l.end && !l.stalled && !s.end && !s.full():
 			missing = append(missing, l)
 		}
