@@ -226,10 +226,10 @@ func (j *Job) Run(ctx context.Context) (err error) {
 	defer stopReading()
 	delivering, stopDelivering := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopDelivering()
-	defer context.AfterFunc(reading, func() {
-		j.reading.wake()
-		time.AfterFunc(j.o.Drain, stopDelivering)
-	})()
+	defer context.AfterFunc(reading, j.reading.wake)()
+	// A source that ends is delivered to its end; one that is stopped, or fails, as far as that goes in time.
+	drain := func() { time.AfterFunc(j.o.Drain, stopDelivering) }
+	defer context.AfterFunc(ctx, drain)()
 	var (
 		all    sync.WaitGroup
 		mu     sync.Mutex
@@ -239,6 +239,7 @@ func (j *Job) Run(ctx context.Context) (err error) {
 				mu.Lock()
 				errs = append(errs, err)
 				mu.Unlock()
+				drain()
 			}
 			stopReading()
 		}

@@ -90,7 +90,7 @@ func start(t testing.TB, dir string, change func(*Options)) (*process, error) {
 		t.Fatal(err)
 	}
 	o := Options{Scorer: s, Mapping: m, Store: store, Monitor: monitor.New(monitor.Build{}), Log: slog.New(slog.DiscardHandler),
-		CheckpointEvery: 1, Drain: time.Second}
+		CheckpointEvery: 1, Drain: 20 * time.Second}
 	change(&o)
 	j, err := Open(context.Background(), o)
 	p := &process{j, s, store}
