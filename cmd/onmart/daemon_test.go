@@ -138,6 +138,8 @@ func startScore(t *testing.T, env []string, args ...string) *served {
 	}()
 	select {
 	case s.addr = <-addr:
+	case err := <-s.done: // it has ended before
+		s.done <- err
 	case <-time.After(60 * time.Second):
 		t.Fatalf("it does not listen:\n%s", s.text())
 	}
