@@ -67,10 +67,9 @@ type Rate struct {
 	// Level is the working set that its operands are, or are nearest to.
 	Level   string  `json:"level"`
 	Seconds float64 `json:"seconds"` // of a call, the median
-	// FLOPs are additions, multiplications, divisions, roots and comparisons of float32 in a call, as the portable path
-	// writes them; a multiply-add is two. 0 where there are none, or where no such path counts them: Map's functions.
+	// FLOPs and Bytes are those of a call by the table of costs.go, which the profile of a step is made of too. FLOPs are
+	// 0 where nothing is computed, where it is with integers, and of the functions of the standard library.
 	FLOPs float64 `json:"flops"`
-	// Bytes are what a call reads and writes, each operand once.
 	Bytes float64 `json:"bytes"`
 }
 
@@ -255,9 +254,9 @@ func (b *Backend) Measure(least time.Duration, only []string) *Measurement {
 			measured[name] = true
 		}
 		if wanted(matmulKernel) {
-			bytes := 4 * float64(p.m*p.k+p.k*p.n+p.m*p.n)
-			add(matmulKernel, Rate{Case: p.String(), Level: levelOf(bytes), FLOPs: 2 * float64(p.m) * float64(p.k) * float64(p.n),
-				Bytes: bytes}, p.call(k))
+			c := productCost(int64(p.m), int64(p.k), int64(p.n), 0)
+			add(matmulKernel, Rate{Case: p.String(), Level: levelOf(float64(c.bytes)), FLOPs: float64(c.flops),
+				Bytes: float64(c.bytes)}, p.call(k))
 		}
 	}
 	for _, s := range streams() {
@@ -266,8 +265,9 @@ func (b *Backend) Measure(least time.Duration, only []string) *Measurement {
 			continue
 		}
 		for _, w := range s.sets() {
-			n := max(64, w.Working/s.bytes/512*512)
-			add(s.kernel, Rate{Case: fmt.Sprint(n), Level: w.Level, FLOPs: float64(s.flops * n), Bytes: float64(s.bytes * n)},
+			n := max(64, w.Working/workOf(s.kernel).bytes()/512*512)
+			c := streamed(s.kernel, int64(n))
+			add(s.kernel, Rate{Case: fmt.Sprint(n), Level: w.Level, FLOPs: float64(c.flops), Bytes: float64(c.bytes)},
 				s.make(k, n))
 		}
 	}
@@ -347,8 +347,6 @@ func noise(r *rand.Rand, n int) []float32 {
 // stream is a kernel over n elements.
 type stream struct {
 	kernel string // the field of kernels, and behind a dot which of several
-	flops  int    // an element
-	bytes  int    // an element
 	make   func(k *kernels, n int) func()
 }
 
@@ -367,8 +365,8 @@ func (s *stream) field() string {
 }
 
 // arrays makes a stream of operands x[0] .. x[arrays-1], all float32 and of n elements.
-func arrays(kernel string, flops, arrays, moved int, call func(k *kernels, x [][]float32)) stream {
-	return stream{kernel, flops, 4 * moved, func(k *kernels, n int) func() {
+func arrays(kernel string, arrays int, call func(k *kernels, x [][]float32)) stream {
+	return stream{kernel, func(k *kernels, n int) func() {
 		r := rand.New(rand.NewPCG(1, uint64(n)))
 		x := make([][]float32, arrays)
 		for i := range x {
@@ -378,9 +376,8 @@ func arrays(kernel string, flops, arrays, moved int, call func(k *kernels, x [][
 	}}
 }
 
-// Operations of an exponential as siluExp writes it, and sizes of matrices.
+// Sizes of matrices.
 const (
-	expFLOPs  = 22 // two bounds, six multiply-adds of r and Q, and what joins them
 	sumCols   = 128
 	dotCols   = 64
 	longRow   = 1024 // negatives of a row
@@ -390,56 +387,56 @@ const (
 // streams are the kernels that pass over their operands once.
 func streams() []stream {
 	s := []stream{
-		arrays("actGrad", 1, 3, 3, func(k *kernels, x [][]float32) { k.actGrad(x[0], x[1], x[2]) }),
-		arrays("silu", expFLOPs+2, 2, 2, func(k *kernels, x [][]float32) { k.silu(x[0], x[1]) }),
-		arrays("siluGrad", expFLOPs+7, 3, 3, func(k *kernels, x [][]float32) { k.siluGrad(x[0], x[1], x[2]) }),
-		{"colSum", 1, 4, func(k *kernels, n int) func() {
+		arrays("actGrad", 3, func(k *kernels, x [][]float32) { k.actGrad(x[0], x[1], x[2]) }),
+		arrays("silu", 2, func(k *kernels, x [][]float32) { k.silu(x[0], x[1]) }),
+		arrays("siluGrad", 3, func(k *kernels, x [][]float32) { k.siluGrad(x[0], x[1], x[2]) }),
+		{"colSum", func(k *kernels, n int) func() {
 			x, s := noise(rand.New(rand.NewPCG(1, 1)), n), alignedF32(sumCols)
 			return func() { k.colSum(s, x, n/sumCols, sumCols, false) }
 		}},
-		updates("adamw", 17, 7, func(k *kernels) update { return k.adamw }),
-		updates("adam", 17, 7, func(k *kernels) update { return k.adam }),
-		updates("sgd", 5, 3, func(k *kernels) update { return k.sgd }),
-		updates("momentum", 7, 5, func(k *kernels) update { return k.momentum }),
-		updates("nesterov", 9, 5, func(k *kernels) update { return k.nesterov }),
-		updates("adagrad", 9, 5, func(k *kernels) update { return k.adagrad }),
-		arrays("sumSquares", 2, 1, 1, func(k *kernels, x [][]float32) { k.sumSquares(x[0]) }),
-		arrays("average", 3, 2, 3, func(k *kernels, x [][]float32) { k.average(x[0], x[1], 1e-3) }),
-		arrays("bce", 2*expFLOPs+4, 4, 4, func(k *kernels, x [][]float32) { k.bce(x[0], x[1], x[2], x[3]) }),
-		arrays("bceGrad", expFLOPs+5, 4, 4, func(k *kernels, x [][]float32) { k.bceGrad(x[0], x[1], x[2], x[3], 1e-3) }),
-		byRow("extreme", 1, 1, 1, longRow, func(k *kernels, x [][]float32) { k.extreme(program.Max, x[0]) }),
-		arrays("dropout", 2, 2, 2, func(k *kernels, x [][]float32) {
+		updates("adamw", func(k *kernels) update { return k.adamw }),
+		updates("adam", func(k *kernels) update { return k.adam }),
+		updates("sgd", func(k *kernels) update { return k.sgd }),
+		updates("momentum", func(k *kernels) update { return k.momentum }),
+		updates("nesterov", func(k *kernels) update { return k.nesterov }),
+		updates("adagrad", func(k *kernels) update { return k.adagrad }),
+		arrays("sumSquares", 1, func(k *kernels, x [][]float32) { k.sumSquares(x[0]) }),
+		arrays("average", 2, func(k *kernels, x [][]float32) { k.average(x[0], x[1], 1e-3) }),
+		arrays("bce", 4, func(k *kernels, x [][]float32) { k.bce(x[0], x[1], x[2], x[3]) }),
+		arrays("bceGrad", 4, func(k *kernels, x [][]float32) { k.bceGrad(x[0], x[1], x[2], x[3], 1e-3) }),
+		byRow("extreme", 1, longRow, func(k *kernels, x [][]float32) { k.extreme(program.Max, x[0]) }),
+		arrays("dropout", 2, func(k *kernels, x [][]float32) {
 			d := dropCoef{seed: 1, step: 2, site: 3, rate: .2, keep: .8}
 			k.dropout(x[0], x[1], 0, &d)
 		}),
-		{"permute", 0, 4, func(k *kernels, n int) func() {
+		{"permute", func(k *kernels, n int) func() {
 			order, p := make([]int32, n), program.NewPermutation(1, 2, n)
 			return func() { k.permute(order, 0, &p) }
 		}},
-		arrays("add", 1, 3, 3, func(k *kernels, x [][]float32) { k.add(x[0], x[1], x[2]) }),
-		arrays("addTo", 1, 2, 2, func(k *kernels, x [][]float32) { k.addTo(x[0], x[1], 1) }),
-		arrays("scale", 1, 2, 2, func(k *kernels, x [][]float32) { k.scale(x[0], x[1], 1.5) }),
-		arrays("div", 1, 2, 2, func(k *kernels, x [][]float32) { k.div(x[0], x[1], 1.5) }),
-		{"rowDot", 2, 8, func(k *kernels, n int) func() {
+		arrays("add", 3, func(k *kernels, x [][]float32) { k.add(x[0], x[1], x[2]) }),
+		arrays("addTo", 2, func(k *kernels, x [][]float32) { k.addTo(x[0], x[1], 1) }),
+		arrays("scale", 2, func(k *kernels, x [][]float32) { k.scale(x[0], x[1], 1.5) }),
+		arrays("div", 2, func(k *kernels, x [][]float32) { k.div(x[0], x[1], 1.5) }),
+		{"rowDot", func(k *kernels, n int) func() {
 			r := rand.New(rand.NewPCG(1, 1))
 			a, b, s := noise(r, n), noise(r, n), alignedF32(n/dotCols)
 			return func() { k.rowDot(s, a, b, dotCols) }
 		}},
-		byRow("softmaxLogits", 3, 4, 4, longRow, func(k *kernels, x [][]float32) {
+		byRow("softmaxLogits", 4, longRow, func(k *kernels, x [][]float32) {
 			k.softmaxLogits(x[0], x[1], x[2], x[3], -1, 0)
 		}),
-		byRow("softmaxExp", expFLOPs+2, 1, 2, longRow, func(k *kernels, x [][]float32) { // of its own results
+		byRow("softmaxExp", 1, longRow, func(k *kernels, x [][]float32) { // of its own results
 			var sums lanes
 			k.softmaxExp(&sums, x[0], 5)
 		}),
-		byRow("pinball", 6, 4, 4, quantiles, func(k *kernels, x [][]float32) {
+		byRow("pinball", 4, quantiles, func(k *kernels, x [][]float32) {
 			var terms lanes
 			k.pinball(&terms, x[0], x[1], x[2], x[3])
 		}),
-		byRow("pinballGrad", 6, 5, 5, quantiles, func(k *kernels, x [][]float32) {
+		byRow("pinballGrad", 5, quantiles, func(k *kernels, x [][]float32) {
 			k.pinballGrad(x[0], x[1], x[2], x[3], x[4], 1e-3)
 		}),
-		arrays("laneSum", 1, 1, 1, func(k *kernels, x [][]float32) { k.laneSum(x[0]) }),
+		arrays("laneSum", 1, func(k *kernels, x [][]float32) { k.laneSum(x[0]) }),
 	}
 	fns := program.Fns()
 	slices.SortFunc(fns, func(a, b program.Fn) int { return cmp.Compare(a, b) })
@@ -448,7 +445,7 @@ func streams() []stream {
 		if binary32[fn] != nil {
 			n = 3
 		}
-		s = append(s, arrays("fns."+string(fn), 0, n, n, func(k *kernels, x [][]float32) {
+		s = append(s, arrays("fns."+string(fn), n, func(k *kernels, x [][]float32) {
 			var b []float32
 			if n == 3 {
 				b = x[2]
@@ -459,10 +456,9 @@ func streams() []stream {
 	return s
 }
 
-// updates is an optimizer's kernel, which reads and writes so many operands of the parameter, its state and the
-// gradient.
-func updates(kernel string, flops, moved int, of func(k *kernels) update) stream {
-	return stream{kernel, flops, 4 * moved, func(k *kernels, n int) func() {
+// updates is an optimizer's kernel.
+func updates(kernel string, of func(k *kernels) update) stream {
+	return stream{kernel, func(k *kernels, n int) func() {
 		r := rand.New(rand.NewPCG(1, 1))
 		p, m, v, g := noise(r, n), alignedF32(n), alignedF32(n), noise(r, n)
 		c := newAdamCoef(&program.Attr{Beta1: .9, Beta2: .999, Eps: 1e-8, Momentum: .9}, 1, 1e-3)
@@ -471,8 +467,8 @@ func updates(kernel string, flops, moved int, of func(k *kernels) update) stream
 }
 
 // byRow is arrays for a kernel that is called for one row after the other.
-func byRow(kernel string, flops, n, moved, width int, call func(k *kernels, x [][]float32)) stream {
-	return arrays(kernel, flops, n, moved, func(k *kernels, x [][]float32) {
+func byRow(kernel string, n, width int, call func(k *kernels, x [][]float32)) stream {
+	return arrays(kernel, n, func(k *kernels, x [][]float32) {
 		row := make([][]float32, len(x))
 		for at := 0; at < len(x[0]); at += width {
 			for i := range x {
