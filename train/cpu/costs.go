@@ -108,6 +108,19 @@ func readCost(kernel string, m, w, d int64) cost {
 	return streamed(kernel, m*w*d).and(cost{0, 4 * (m*d + 2*m*w)})
 }
 
+// entryBytes are an entry and a span as the sums of a table's gradient read them.
+const entryBytes, spanBytes = 16, 8
+
+// sumsCost is that of adding up the entries of a table's gradient to so many rows of d.
+func sumsCost(entries, rows, d int64) cost {
+	return streamed("embed.sums", entries*d).and(cost{0, entryBytes*entries + spanBytes*rows + 4*rows*d})
+}
+
+// rowsCost is that of updating so many rows of d by a kernel, which reads their spans.
+func rowsCost(kernel string, rows, d int64) cost {
+	return streamed(kernel, rows*d).and(cost{0, spanBytes * rows})
+}
+
 // candidatesCost is that of the gradients of m rows of w candidates, with the rows' weights.
 func candidatesCost(kernel string, m, w int64) cost { return streamed(kernel, m*w).and(cost{0, 4 * m}) }
 

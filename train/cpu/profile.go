@@ -21,7 +21,7 @@ type Profile struct {
 	StepSeconds float64 `json:"step_seconds"`
 	WaitSeconds float64 `json:"wait_seconds"`
 	RestSeconds float64 `json:"rest_seconds"`
-	// PeakGFLOPS and PeakGBs are the Ceiling of one thread, measured in the same second: of multiply-adds, 0 on the
+	// PeakGFLOPS and PeakGBs are the Ceiling of one thread, measured just before and after: of multiply-adds, 0 on the
 	// portable path, and of memory.
 	PeakGFLOPS float64 `json:"peak_gflops"`
 	PeakGBs    float64 `json:"peak_gb_s"`
@@ -143,10 +143,11 @@ func (b *Backend) Profile(s *program.Set, d program.Data) (*Profile, error) {
 	}
 	p := &Profile{Backend: b.Name(), Rows: s.Train.Rows, Threads: e.threads(e.train.macs), HeldBytes: e.held()}
 	c := b.Ceiling(1)
-	p.PeakGFLOPS, p.PeakGBs = c.FLOPs/1e9, c.Memory()/1e9
 	if err := p.measure(e, steps); err != nil {
 		return nil, err
 	}
+	c.raise(b.Ceiling(1))
+	p.PeakGFLOPS, p.PeakGBs = c.FLOPs/1e9, c.Memory()/1e9
 	return p, nil
 }
 

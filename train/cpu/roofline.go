@@ -25,6 +25,9 @@ type Ceiling struct {
 	FLOPs float64 `json:"flops"`
 	// Bandwidths are those of working sets of growing size.
 	Bandwidths []Bandwidth `json:"bandwidths"`
+	// Random is bytes read a second of rows of 256 bytes at random places of the largest working set, each asked for some
+	// rows before it is read: the roof of what reads tables by index.
+	Random float64 `json:"random_bytes_per_second"`
 	// RoundTrip is the seconds that a number takes to the cache of another core and back; 0 with one thread. About 1e-7
 	// where the cores share a cache, several times that where they do not: then threads that read what others have
 	// written wait for it, and a virtual machine may be moved from one to the other while it runs.
@@ -65,7 +68,9 @@ type Rate struct {
 	Kernel string `json:"kernel"`
 	Case   string `json:"case"`
 	// Level is the working set that its operands are, or are nearest to.
-	Level   string  `json:"level"`
+	Level string `json:"level"`
+	// Random tells that it reads rows at random places of the working set: beyond the caches its roof is Ceiling.Random.
+	Random  bool    `json:"random,omitempty"`
 	Seconds float64 `json:"seconds"` // of a call, the median
 	// FLOPs and Bytes are those of a call by the table of costs.go, which the profile of a step is made of too. FLOPs are
 	// 0 where nothing is computed, where it is with integers, and of the functions of the standard library.
@@ -80,30 +85,50 @@ const matmulKernel = "matmul"
 type Measurement struct {
 	Ceiling Ceiling `json:"ceiling"`
 	Rates   []Rate  `json:"rates"`
-	// Missing are kernels that no case measures.
+	// Missing are kernels that no case measures, or that do nothing on this path.
 	Missing []string `json:"missing,omitempty"`
 }
 
-// timing is how long and how often something is timed.
+// timing is how long and how often something is timed, and by what clock.
 type timing struct {
 	least  time.Duration
 	rounds int
+	now    func() time.Time
 }
 
-// Ceiling measures the processor on so many threads; it takes about 0.1 s.
+// Ceiling measures the processor on so many threads; it takes about half a second. Each figure is the best of
+// ceilingSpells short spells that are spread over all of that time, those of one figure between those of the others:
+// what else runs on the machine takes some of them and not all, and nothing makes one better than the processor is. A
+// machine that is busy throughout, which does not leave a millisecond alone, still gives less.
 func (b *Backend) Ceiling(threads int) Ceiling {
-	t := timing{time.Millisecond, 5}
-	c := Ceiling{Threads: max(1, min(threads, maxThreads)), Bandwidths: workingSets()}
-	if peak := b.kernels.peak; peak != nil {
-		c.FLOPs = t.together(c.Threads, func() func() float64 { return func() float64 { return float64(peak(1 << 13)) } })
+	k, c := b.kernels, Ceiling{Threads: max(1, min(threads, maxThreads)), Bandwidths: workingSets()}
+	t := timing{least: time.Millisecond, rounds: ceilingSpells, now: time.Now}
+	var efforts []*effort
+	var put []func(rate float64)
+	try := func(to *float64, times float64, work func(thread int) func() float64) {
+		efforts = append(efforts, t.effort(c.Threads, work))
+		put = append(put, func(rate float64) { *to = max(*to, times*rate) })
 	}
+	if peak := k.peak; peak != nil {
+		try(&c.FLOPs, 1, func(int) func() float64 { return func() float64 { return float64(peak(1 << 13)) } })
+	}
+	var own [][]float32 // by thread, of the working set
 	for i := range c.Bandwidths {
 		n := c.Bandwidths[i].Working / 4
-		move := func(run func(x []float32)) float64 {
-			return t.together(c.Threads, func() func() float64 {
-				x := alignedF32(n)
+		own = nil
+		for range c.Threads {
+			x := alignedF32(n)
+			for at := 0; at < n; at += 512 {
+				x[at] = 1 // a page that was never written may be one that all share
+			}
+			own = append(own, x)
+		}
+		sets := own
+		move := func(run func(x []float32)) func(thread int) func() float64 {
+			return func(thread int) func() float64 {
+				x := sets[thread]
 				return func() float64 { run(x); return float64(4 * n) }
-			})
+			}
 		}
 		inTurns := func(x []float32) {
 			const run = 128 // elements, 512 bytes
@@ -111,20 +136,38 @@ func (b *Backend) Ceiling(threads int) Ceiling {
 			for at := 0; at+run <= q; at += run {
 				for from := at; from < 4*q; from += q {
 					y := x[from : from+run]
-					b.kernels.scale(y, y, 1)
+					k.scale(y, y, 1)
 				}
 			}
 		}
-		c.Bandwidths[i].Bytes = max(
-			move(func(x []float32) { copy(x[:n/2], x[n/2:]) }),
-			2*move(func(x []float32) { b.kernels.scale(x, x, 1) }),
-			2*move(inTurns))
+		to := &c.Bandwidths[i].Bytes
+		try(to, 1, move(func(x []float32) { copy(x[:n/2], x[n/2:]) }))
+		try(to, 2, move(func(x []float32) { k.scale(x, x, 1) }))
+		try(to, 2, move(inTurns))
+	}
+	for _, read := range k.randomReads() {
+		try(&c.Random, 1, func(thread int) func() float64 { return read(own[thread]) })
+	}
+	for i, rate := range t.best(efforts) {
+		put[i](rate)
 	}
 	if c.Threads > 1 {
 		c.RoundTrip = RoundTrip()
 	}
 	return c
 }
+
+// raise takes what another measurement of as many threads found to be higher.
+func (c *Ceiling) raise(o Ceiling) {
+	c.FLOPs, c.Random = max(c.FLOPs, o.FLOPs), max(c.Random, o.Random)
+	for i := range c.Bandwidths {
+		c.Bandwidths[i].Bytes = max(c.Bandwidths[i].Bytes, o.Bandwidths[i].Bytes)
+	}
+}
+
+// ceilingSpells are a millisecond each. While ten other programs ran on two cores, ten ceilings of a thread's
+// multiply-adds lay between 98 and 103 GFLOP/s with the best of 15 spells, and between 4 and 101 with the median of 5.
+const ceilingSpells = 15
 
 // RoundTrip measures Ceiling's: the least of twenty times, since a thread may be kept from running meanwhile. It is 0
 // where only one thread may run at a time.
@@ -161,51 +204,69 @@ func RoundTrip() float64 {
 	return least.Seconds() / trips
 }
 
-// together runs a work of its own on each thread at a time, again and again, and returns how much of it they do a
-// second.
-func (t timing) together(threads int, work func() func() float64) float64 {
+// effort is a work of its own for each thread, done often times between two looks at the clock.
+type effort struct {
+	works []func() float64
+	often int
+}
+
+// effort makes the works of all threads and runs each once, which touches the pages.
+func (t timing) effort(threads int, work func(thread int) func() float64) *effort {
 	const clock = 20 * time.Microsecond // between two looks at the clock, so that they cost nothing
-	works, often := make([]func() float64, threads), 1
-	for i := range works {
-		works[i] = work()
-		works[i]() // touches the pages
-		for start := time.Now(); i == 0; start = time.Now() {
-			for range often {
-				works[0]()
-			}
-			if time.Since(start) > clock {
-				break
-			}
-			often *= 2
-		}
+	e := &effort{often: 1}
+	for i := range threads {
+		e.works = append(e.works, work(i))
+		e.works[i]()
 	}
-	var rates []float64
+	for {
+		start := t.now()
+		for range e.often {
+			e.works[0]()
+		}
+		if t.now().Sub(start) > clock {
+			return e
+		}
+		e.often *= 2
+	}
+}
+
+// best is the greatest rate of each effort, over as many rounds as there are, each of a spell of every effort.
+func (t timing) best(efforts []*effort) []float64 {
+	best := make([]float64, len(efforts))
 	for range t.rounds {
-		sums := make([]float64, threads)
-		var ready atomic.Int32
-		var wait sync.WaitGroup
-		for i, work := range works {
-			wait.Go(func() {
-				for ready.Add(1); int(ready.Load()) < threads; {
-					runtime.Gosched() // a thread that slept needs longer to start than some of these works take
-				}
-				start, done := time.Now(), 0.
-				for done == 0 || time.Since(start) < t.least {
-					for range often {
-						done += work()
-					}
-				}
-				sums[i] = done / time.Since(start).Seconds()
-			})
+		for i, e := range efforts {
+			best[i] = max(best[i], t.spell(e))
 		}
-		wait.Wait()
-		sum := 0.
-		for _, s := range sums {
-			sum += s
-		}
-		rates = append(rates, sum)
 	}
-	return median(rates)
+	return best
+}
+
+// spell runs the works of an effort at a time, again and again, and returns how much of it they do a second.
+func (t timing) spell(e *effort) (rate float64) {
+	sums := make([]float64, len(e.works))
+	var ready atomic.Int32
+	var wait sync.WaitGroup
+	for i, work := range e.works {
+		wait.Go(func() {
+			for ready.Add(1); int(ready.Load()) < len(e.works); {
+				runtime.Gosched() // a thread that slept needs longer to start than some of these works take
+			}
+			start, done := t.now(), 0.
+			took := time.Duration(0)
+			for done == 0 || took < t.least {
+				for range e.often {
+					done += work()
+				}
+				took = t.now().Sub(start)
+			}
+			sums[i] = done / took.Seconds()
+		})
+	}
+	wait.Wait()
+	for _, s := range sums {
+		rate += s
+	}
+	return rate
 }
 
 func median(x []float64) float64 {
@@ -217,32 +278,33 @@ func median(x []float64) float64 {
 func (t timing) seconds(call func()) float64 {
 	call()
 	n := 1
-	for start := time.Now(); ; n *= 2 {
+	for start := t.now(); ; n *= 2 {
 		for range n {
 			call()
 		}
-		if time.Since(start) >= t.least/2 {
+		if t.now().Sub(start) >= t.least/2 {
 			break
 		}
 	}
 	var took []float64
 	for range t.rounds {
-		calls, start := 0, time.Now()
-		for calls == 0 || time.Since(start) < t.least {
+		calls, start := 0, t.now()
+		for calls == 0 || t.now().Sub(start) < t.least {
 			for range max(1, n/8) {
 				call()
 			}
 			calls += max(1, n/8)
 		}
-		took = append(took, time.Since(start).Seconds()/float64(calls))
+		took = append(took, t.now().Sub(start).Seconds()/float64(calls))
 	}
 	return median(took)
 }
 
-// Measure times every kernel on one thread, five runs of least each; a nil or empty only takes all.
+// Measure times every kernel on one thread, five runs of least each; a nil or empty only takes all. The ceiling is
+// measured before and after.
 func (b *Backend) Measure(least time.Duration, only []string) *Measurement {
 	m := &Measurement{Ceiling: b.Ceiling(1)}
-	k, t := b.kernels, timing{least, 5}
+	k, t := b.kernels, timing{least, 5, time.Now}
 	wanted := func(kernel string) bool { return len(only) == 0 || slices.Contains(only, kernel) }
 	measured := map[string]bool{}
 	add := func(kernel string, r Rate, call func()) {
@@ -250,9 +312,7 @@ func (b *Backend) Measure(least time.Duration, only []string) *Measurement {
 		m.Rates = append(m.Rates, r)
 	}
 	for _, p := range modelProducts() {
-		for _, name := range []string{"tile", "columnDot", "transpose", "gatherTiles"} {
-			measured[name] = true
-		}
+		measured["tile"] = true
 		if wanted(matmulKernel) {
 			c := productCost(int64(p.m), int64(p.k), int64(p.n), 0)
 			add(matmulKernel, Rate{Case: p.String(), Level: levelOf(float64(c.bytes)), FLOPs: float64(c.flops),
@@ -271,6 +331,27 @@ func (b *Backend) Measure(least time.Duration, only []string) *Measurement {
 				s.make(k, n))
 		}
 	}
+	for _, p := range tableProbes() {
+		levels := p.levels
+		if levels == nil {
+			levels = workingSets()
+		}
+		for i, w := range levels {
+			if !wanted(p.kernel) && i > 0 {
+				break // that there is a call at all is known
+			}
+			call, c := p.make(k, w.Working)
+			if call == nil {
+				break
+			}
+			measured[p.field()] = true
+			if wanted(p.kernel) {
+				add(p.kernel, Rate{Case: p.what + w.Level, Level: w.Level, Random: p.random, FLOPs: float64(c.flops),
+					Bytes: float64(c.bytes)}, call)
+			}
+		}
+	}
+	m.Ceiling.raise(b.Ceiling(1))
 	for _, name := range kernelNames(reflect.TypeFor[kernels](), "") {
 		if !measured[name] && name != "peak" && name != "prefetch" {
 			m.Missing = append(m.Missing, name)
@@ -353,15 +434,18 @@ type stream struct {
 // sets are the working sets that it is timed at: one where the arithmetic takes far longer than any memory.
 func (s *stream) sets() []Bandwidth {
 	sets := workingSets()
-	if s.kernel == "permute" || s.field() == "fns" {
+	if s.kernel == "permute" || s.kernel == "embed.uniforms" || s.field() == "fns" {
 		return sets[1:2]
 	}
 	return sets
 }
 
+// field is the kernel's place in kernels, of a function of Map that of all.
 func (s *stream) field() string {
-	field, _, _ := strings.Cut(s.kernel, ".")
-	return field
+	if strings.HasPrefix(s.kernel, "fns.") {
+		return "fns"
+	}
+	return s.kernel
 }
 
 // arrays makes a stream of operands x[0] .. x[arrays-1], all float32 and of n elements.
@@ -413,6 +497,14 @@ func streams() []stream {
 			order, p := make([]int32, n), program.NewPermutation(1, 2, n)
 			return func() { k.permute(order, 0, &p) }
 		}},
+		{"embed.uniforms", func(k *kernels, n int) func() {
+			u := alignedF32(n)
+			return func() { k.embed.uniforms(u, 0, 1, 2, 3) }
+		}},
+		byRow("embed.shrink", 2, tableCols, func(k *kernels, x [][]float32) { k.embed.shrink(x[0], x[1], 1.5, 1e-3, .1) }),
+		byRow("embed.adagrad", 3, tableCols, func(k *kernels, x [][]float32) {
+			k.embed.adagrad(x[0], x[1], x[2], 1e-8, 1e-3, .1)
+		}),
 		arrays("add", 3, func(k *kernels, x [][]float32) { k.add(x[0], x[1], x[2]) }),
 		arrays("addTo", 2, func(k *kernels, x [][]float32) { k.addTo(x[0], x[1], 1) }),
 		arrays("scale", 2, func(k *kernels, x [][]float32) { k.scale(x[0], x[1], 1.5) }),
