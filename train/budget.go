@@ -33,12 +33,16 @@ type Budget struct {
 type TooShort struct {
 	Total  time.Duration
 	Before time.Duration // what had passed when the first epoch began
-	Epoch  time.Duration // what an epoch takes, about
+	Epoch  time.Duration // what an epoch takes, about; 0 where the budget was over before a step was done
 	After  time.Duration // what has to follow it, about: other runs of one epoch each
 	Needed time.Duration // for one epoch and what comes after it, about
 }
 
 func (e *TooShort) Error() string {
+	if e.Epoch == 0 {
+		return fmt.Sprintf("--max-time %s was over before the first epoch began: %s had passed; give a multiple of that",
+			e.Total, progress.Duration(e.Before))
+	}
 	after := ""
 	if e.After > 0 {
 		after = fmt.Sprintf(", and what has to follow it about %s", progress.Duration(e.After))
@@ -115,8 +119,7 @@ func (r *run) firstTooLate() (bool, error) {
 	if before < r.Budget.Total {
 		return false, nil
 	}
-	return false, fmt.Errorf("--max-time %s was over before the first epoch began: %s had passed; give a multiple of that",
-		r.Budget.Total, progress.Duration(before))
+	return false, &TooShort{Total: r.Budget.Total, Before: before}
 }
 
 // epochTime is what an epoch took, the median of up to three.

@@ -44,8 +44,8 @@ func (r *Running) Session(out Output, note func(string, ...any), bar func(string
 }
 
 // Unfit is the outcome of a trial that cannot be trained, where err says so: its loss left the numbers. Any other error is
-// returned.
-func Unfit(err error) (tune.Outcome, error) {
+// returned; epochs are those that the rung takes over all folds, for the error of a budget.
+func Unfit(err error, epochs int) (tune.Outcome, error) {
 	var diverged *Diverged
 	var notFinite *program.NotFinite
 	var short *TooShort
@@ -53,17 +53,26 @@ func Unfit(err error) (tune.Outcome, error) {
 	case errors.As(err, &diverged) || errors.As(err, &notFinite):
 		return tune.Outcome{Failed: err.Error()}, nil
 	case errors.As(err, &short):
-		return tune.Outcome{}, tune.ErrTime
+		return tune.Outcome{}, &tune.Short{Epoch: short.Epoch, Epochs: epochs}
 	}
 	return tune.Outcome{}, err
 }
 
-// OutcomeOf is what a finished rung of a trial came to.
-func OutcomeOf(r *Result) (tune.Outcome, error) {
+// OutcomeOf is what a finished rung of a trial came to; epochs are those of Unfit.
+func OutcomeOf(r *Result, epochs int) (tune.Outcome, error) {
 	if r.Budgeted {
-		return tune.Outcome{}, tune.ErrTime
+		return tune.Outcome{}, outOfTime(r, epochs)
 	}
 	return tune.Outcome{Figure: r.Merit, Epochs: len(r.Epochs), Best: r.Best}, nil
+}
+
+// outOfTime is the error of a trial that the budget ended after some epochs of a rung.
+func outOfTime(r *Result, epochs int) error {
+	var seconds float64
+	for _, e := range r.Epochs {
+		seconds += e.Seconds / float64(len(r.Epochs))
+	}
+	return &tune.Short{Epoch: time.Duration(seconds * float64(time.Second)), Epochs: epochs}
 }
 
 // Epochs is a share of so many epochs, at least one.

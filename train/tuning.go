@@ -134,8 +134,16 @@ func (u *Tuning) Run(ctx context.Context, s *Session) (*tune.Result, error) {
 		}
 		bar.Set(done, line)
 	}
+	before := time.Since(s.Start)
 	r, err := tune.Search(ctx, o)
 	bar.Done()
+	var none *tune.NoTrial
+	if errors.As(err, &none) && none.Short != nil {
+		// A twentieth more, as for one epoch.
+		enough := before + time.Duration(float64(none.Short.Needed())/tuneShare*1.05)
+		err = fmt.Errorf("%w; of --max-time %s the trials have %.0f %% of what is left when they begin, the training of the best "+
+			"of them the rest: give --max-time %s or more", err, s.Budget, 100*tuneShare, roundUp(enough))
+	}
 	if err != nil {
 		return nil, err
 	}

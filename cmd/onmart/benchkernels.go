@@ -31,9 +31,11 @@ func newBenchKernelsCmd() *cobra.Command {
 		Use:   "kernels",
 		Short: "What each kernel of the processor reaches, against what the processor could",
 		Long: `bench kernels times the kernels that programs run with on the processor, on one thread: matrix products at the
-sizes of networks, the others on operands that lie in the first cache, in the second, and in memory. Beside each rate
-stands its share of the ceiling: the multiply-adds on registers that were measured first, or the bandwidth of that
-working set, whichever binds at the kernel's operations a byte. --svg draws them as a roofline.
+sizes of networks, the others on operands that lie in the first cache, in the second, in the third, and in memory.
+Beside each rate stands its share of the ceiling: the multiply-adds on registers, or the bandwidth of that working set,
+whichever binds at the kernel's operations a byte. A kernel that reads rows of a table at random has, from memory, the
+bandwidth of such rows for its roof. A ceiling is the best of many short spells, so that what else runs lowers it
+little; a kernel's rate is a median. --svg draws them as a roofline.
 
 --instructions also profiles training steps of the networks of bench train and bench gpu on one thread, and prints for each
 operation of a program what it reaches where it takes the greatest share of a step. Operations that are done while their
@@ -102,15 +104,19 @@ func runBenchKernels(cmd *cobra.Command, f *benchKernelsFlags, force bool) error
 	return con.result(r, r.print)
 }
 
-// bandwidth of a level.
-func bandwidth(c *cpu.Ceiling, level string) float64 {
-	i := slices.IndexFunc(c.Bandwidths, func(b cpu.Bandwidth) bool { return b.Level == level })
-	return c.Bandwidths[i].Bytes
+// bandwidth is the roof of a rate's bytes: that of its level, or of rows at random where it reads such from memory.
+func bandwidth(c *cpu.Ceiling, r *cpu.Rate) (bytes float64, of string) {
+	i := slices.IndexFunc(c.Bandwidths, func(b cpu.Bandwidth) bool { return b.Level == r.Level })
+	if r.Random && i == len(c.Bandwidths)-1 {
+		return c.Random, "rows at random"
+	}
+	return c.Bandwidths[i].Bytes, "bandwidth"
 }
 
 // share is the rate against the ceiling: the greater of its shares of the multiply-adds and of the bandwidth.
 func share(c *cpu.Ceiling, r *cpu.Rate) (share float64, of string) {
-	share, of = r.Bytes/r.Seconds/bandwidth(c, r.Level), "bandwidth"
+	roof, of := bandwidth(c, r)
+	share = r.Bytes / r.Seconds / roof
 	if c.FLOPs > 0 {
 		if s := r.FLOPs / r.Seconds / c.FLOPs; s > share {
 			return s, "arithmetic"
@@ -148,12 +154,13 @@ func (r *benchKernelsResult) print(w io.Writer) error {
 	for _, b := range r.Ceiling.Bandwidths {
 		head = append(head, fmt.Sprintf("%s (%s) GB/s", b.Level, progress.Bytes(int64(b.Working))))
 	}
-	t := newTable(append(head, "round trip ns")...)
+	t := newTable(append(head, "rows at random GB/s", "round trip ns")...)
 	for _, c := range []*cpu.Ceiling{&r.Ceiling, &r.All} {
 		cells := []string{fmt.Sprint(c.Threads), fmt.Sprintf("%.1f", c.FLOPs/1e9)}
 		for _, b := range c.Bandwidths {
 			cells = append(cells, fmt.Sprintf("%.1f", b.Bytes/1e9))
 		}
+		cells = append(cells, fmt.Sprintf("%.1f", c.Random/1e9))
 		if c.RoundTrip > 0 {
 			cells = append(cells, fmt.Sprintf("%.0f", c.RoundTrip*1e9))
 		}

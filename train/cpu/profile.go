@@ -21,7 +21,7 @@ type Profile struct {
 	StepSeconds float64 `json:"step_seconds"`
 	WaitSeconds float64 `json:"wait_seconds"`
 	RestSeconds float64 `json:"rest_seconds"`
-	// PeakGFLOPS and PeakGBs are the Ceiling of one thread, measured in the same second: of multiply-adds, 0 on the
+	// PeakGFLOPS and PeakGBs are the Ceiling of one thread, measured just before and after: of multiply-adds, 0 on the
 	// portable path, and of memory.
 	PeakGFLOPS float64 `json:"peak_gflops"`
 	PeakGBs    float64 `json:"peak_gb_s"`
@@ -37,8 +37,8 @@ type ProfileLine struct {
 	Part        string `json:"part"`
 	Instruction int    `json:"instruction"` // of the training program, -1 for packing and copying
 	What        string `json:"what"`
-	// FLOPs and Bytes are the instruction's over all rows: its arithmetic, a multiply-add being two, and the sizes of
-	// its operands.
+	// FLOPs and Bytes are the instruction's over all rows: its arithmetic, a multiply-add being two, and what it reads and
+	// writes of its operands, by the table of costs.go.
 	FLOPs int64 `json:"flops"`
 	Bytes int64 `json:"bytes"`
 	// Seconds are the first thread's, Share their part of the step. GFLOPS and GBs are of the part of the work that it
@@ -143,10 +143,11 @@ func (b *Backend) Profile(s *program.Set, d program.Data) (*Profile, error) {
 	}
 	p := &Profile{Backend: b.Name(), Rows: s.Train.Rows, Threads: e.threads(e.train.macs), HeldBytes: e.held()}
 	c := b.Ceiling(1)
-	p.PeakGFLOPS, p.PeakGBs = c.FLOPs/1e9, c.Memory()/1e9
 	if err := p.measure(e, steps); err != nil {
 		return nil, err
 	}
+	c.raise(b.Ceiling(1))
+	p.PeakGFLOPS, p.PeakGBs = c.FLOPs/1e9, c.Memory()/1e9
 	return p, nil
 }
 
@@ -214,94 +215,14 @@ func (m *machine) costOf(s *step) (what string, flops, bytes int64) {
 	if s.piece > 0 {
 		return fmt.Sprintf("%3d and then", s.instr), 0, 0
 	}
+	z := extents{m.p}
+	c := cost{}
 	if chain := m.scoringOf(in); chain != nil {
-		return chain.what(m, what), m.flopsOfRows(chain.parts()...), m.bytesOfRows(chain.parts()...)
+		what, c = chain.what(m, what), chain.costOf(z)
+	} else {
+		c = z.costOf(in)
 	}
-	if f := m.flopsOfRows(in); f > 0 {
-		return what, f, m.bytesOfRows(in)
-	}
-	for _, ids := range [][]int{in.Args, in.Outs} {
-		for _, id := range ids {
-			b := &m.p.Buffers[id]
-			n := int64(b.Len())
-			bytes += n * int64(b.DType.Size())
-		}
-	}
-	return what, m.flops(in), bytes
-}
-
-// flops is the arithmetic of an instruction: of products exactly, of others by the operations that an element takes,
-// where an exponential counts as ten. It is 0 of operations that move elements; those that choose rows of a table are
-// in costs.go.
-func (m *machine) flops(in *program.Instr) int64 {
-	var each int64
-	n := int64(0)
-	if len(in.Outs) > 0 {
-		n = int64(m.p.Buffers[in.Outs[0]].Len())
-	}
-	arg := func(k int) int64 { return int64(m.p.Buffers[in.Args[k]].Len()) }
-	switch in.Op {
-	case program.MatMul:
-		a := m.p.Buffers[in.Args[0]].Shape
-		k := a[1]
-		if in.Attr.TransA {
-			k = a[0]
-		}
-		return n * (2*int64(k) + int64(len(in.Args)-2))
-	case program.Activate, program.ActGrad:
-		each = 1
-		if in.Attr.Act == program.Silu {
-			each = 16
-		}
-	case program.Add, program.Scale, program.Dropout, program.RowScale:
-		each = 1
-	case program.Map:
-		each = flopsOfMap(in)
-	case program.ColSum, program.Reduce:
-		return arg(0)
-	case program.RowDot:
-		return 2 * arg(0)
-	case program.BCE:
-		return 25 * arg(0)
-	case program.BCEGrad:
-		each = 15
-	case program.AdamW, program.Adam:
-		each = 14
-	case program.Adagrad:
-		each = 7
-	case program.SGD, program.Momentum, program.MovingAverage:
-		each = 4
-	case program.SumSquares, program.RowSumSquares:
-		return 2 * arg(0)
-	case program.SampledSoftmax, program.SampledSoftmaxGrad:
-		return 14 * arg(1)
-	case program.Softmax, program.LogSoftmax, program.SoftmaxGrad, program.LogSoftmaxGrad:
-		each = 14
-	case program.LayerNorm, program.LayerNormGrad:
-		each = 9
-	case program.Pinball, program.PinballGrad:
-		return 6 * arg(0)
-	}
-	return each * n
-}
-
-// flopsOfMap is the operations that an element of a Map takes.
-func flopsOfMap(in *program.Instr) (n int64) {
-	steps, err := program.ParseExpr(in.Attr.Expr, len(in.Args))
-	if err != nil {
-		panic("cpu: " + err.Error()) // Validate refuses it
-	}
-	for _, s := range steps {
-		switch s.Fn {
-		case "": // an operand or a constant
-		case program.FnExp, program.FnLog, program.FnLog1p, program.FnExpm1, program.FnTanh, program.FnSigmoid, program.FnSoftplus,
-			program.FnSilu, program.FnSin, program.FnCos, program.FnLog2, program.FnPow:
-			n += 10
-		default:
-			n++
-		}
-	}
-	return n
+	return what, c.flops, c.bytes
 }
 
 // Print writes the profile for people, one step of the machine a line.

@@ -25,6 +25,9 @@ type Ceiling struct {
 	FLOPs float64 `json:"flops"`
 	// Bandwidths are those of working sets of growing size.
 	Bandwidths []Bandwidth `json:"bandwidths"`
+	// Random is bytes read a second of rows of 256 bytes at random places of the largest working set, each asked for some
+	// rows before it is read: the roof of what reads tables by index.
+	Random float64 `json:"random_bytes_per_second"`
 	// RoundTrip is the seconds that a number takes to the cache of another core and back; 0 with one thread. About 1e-7
 	// where the cores share a cache, several times that where they do not: then threads that read what others have
 	// written wait for it, and a virtual machine may be moved from one to the other while it runs.
@@ -65,12 +68,13 @@ type Rate struct {
 	Kernel string `json:"kernel"`
 	Case   string `json:"case"`
 	// Level is the working set that its operands are, or are nearest to.
-	Level   string  `json:"level"`
+	Level string `json:"level"`
+	// Random tells that it reads rows at random places of the working set: beyond the caches its roof is Ceiling.Random.
+	Random  bool    `json:"random,omitempty"`
 	Seconds float64 `json:"seconds"` // of a call, the median
-	// FLOPs are additions, multiplications, divisions, roots and comparisons of float32 in a call, as the portable path
-	// writes them; a multiply-add is two. 0 where there are none, or where no such path counts them: Map's functions.
+	// FLOPs and Bytes are those of a call by the table of costs.go, which the profile of a step is made of too. FLOPs are
+	// 0 where nothing is computed, where it is with integers, and of the functions of the standard library.
 	FLOPs float64 `json:"flops"`
-	// Bytes are what a call reads and writes, each operand once.
 	Bytes float64 `json:"bytes"`
 }
 
@@ -81,30 +85,50 @@ const matmulKernel = "matmul"
 type Measurement struct {
 	Ceiling Ceiling `json:"ceiling"`
 	Rates   []Rate  `json:"rates"`
-	// Missing are kernels that no case measures.
+	// Missing are kernels that no case measures, or that do nothing on this path.
 	Missing []string `json:"missing,omitempty"`
 }
 
-// timing is how long and how often something is timed.
+// timing is how long and how often something is timed, and by what clock.
 type timing struct {
 	least  time.Duration
 	rounds int
+	now    func() time.Time
 }
 
-// Ceiling measures the processor on so many threads; it takes about 0.1 s.
+// Ceiling measures the processor on so many threads; it takes about half a second. Each figure is the best of
+// ceilingSpells short spells that are spread over all of that time, those of one figure between those of the others:
+// what else runs on the machine takes some of them and not all, and nothing makes one better than the processor is. A
+// machine that is busy throughout, which does not leave a millisecond alone, still gives less.
 func (b *Backend) Ceiling(threads int) Ceiling {
-	t := timing{time.Millisecond, 5}
-	c := Ceiling{Threads: max(1, min(threads, maxThreads)), Bandwidths: workingSets()}
-	if peak := b.kernels.peak; peak != nil {
-		c.FLOPs = t.together(c.Threads, func() func() float64 { return func() float64 { return float64(peak(1 << 13)) } })
+	k, c := b.kernels, Ceiling{Threads: max(1, min(threads, maxThreads)), Bandwidths: workingSets()}
+	t := timing{least: time.Millisecond, rounds: ceilingSpells, now: time.Now}
+	var efforts []*effort
+	var put []func(rate float64)
+	try := func(to *float64, times float64, work func(thread int) func() float64) {
+		efforts = append(efforts, t.effort(c.Threads, work))
+		put = append(put, func(rate float64) { *to = max(*to, times*rate) })
 	}
+	if peak := k.peak; peak != nil {
+		try(&c.FLOPs, 1, func(int) func() float64 { return func() float64 { return float64(peak(1 << 13)) } })
+	}
+	var own [][]float32 // by thread, of the working set
 	for i := range c.Bandwidths {
 		n := c.Bandwidths[i].Working / 4
-		move := func(run func(x []float32)) float64 {
-			return t.together(c.Threads, func() func() float64 {
-				x := alignedF32(n)
+		own = nil
+		for range c.Threads {
+			x := alignedF32(n)
+			for at := 0; at < n; at += 512 {
+				x[at] = 1 // a page that was never written may be one that all share
+			}
+			own = append(own, x)
+		}
+		sets := own
+		move := func(run func(x []float32)) func(thread int) func() float64 {
+			return func(thread int) func() float64 {
+				x := sets[thread]
 				return func() float64 { run(x); return float64(4 * n) }
-			})
+			}
 		}
 		inTurns := func(x []float32) {
 			const run = 128 // elements, 512 bytes
@@ -112,20 +136,38 @@ func (b *Backend) Ceiling(threads int) Ceiling {
 			for at := 0; at+run <= q; at += run {
 				for from := at; from < 4*q; from += q {
 					y := x[from : from+run]
-					b.kernels.scale(y, y, 1)
+					k.scale(y, y, 1)
 				}
 			}
 		}
-		c.Bandwidths[i].Bytes = max(
-			move(func(x []float32) { copy(x[:n/2], x[n/2:]) }),
-			2*move(func(x []float32) { b.kernels.scale(x, x, 1) }),
-			2*move(inTurns))
+		to := &c.Bandwidths[i].Bytes
+		try(to, 1, move(func(x []float32) { copy(x[:n/2], x[n/2:]) }))
+		try(to, 2, move(func(x []float32) { k.scale(x, x, 1) }))
+		try(to, 2, move(inTurns))
+	}
+	for _, read := range k.randomReads() {
+		try(&c.Random, 1, func(thread int) func() float64 { return read(own[thread]) })
+	}
+	for i, rate := range t.best(efforts) {
+		put[i](rate)
 	}
 	if c.Threads > 1 {
 		c.RoundTrip = RoundTrip()
 	}
 	return c
 }
+
+// raise takes what another measurement of as many threads found to be higher.
+func (c *Ceiling) raise(o Ceiling) {
+	c.FLOPs, c.Random = max(c.FLOPs, o.FLOPs), max(c.Random, o.Random)
+	for i := range c.Bandwidths {
+		c.Bandwidths[i].Bytes = max(c.Bandwidths[i].Bytes, o.Bandwidths[i].Bytes)
+	}
+}
+
+// ceilingSpells are a millisecond each. While ten other programs ran on two cores, ten ceilings of a thread's
+// multiply-adds lay between 98 and 103 GFLOP/s with the best of 15 spells, and between 4 and 101 with the median of 5.
+const ceilingSpells = 15
 
 // RoundTrip measures Ceiling's: the least of twenty times, since a thread may be kept from running meanwhile. It is 0
 // where only one thread may run at a time.
@@ -162,51 +204,69 @@ func RoundTrip() float64 {
 	return least.Seconds() / trips
 }
 
-// together runs a work of its own on each thread at a time, again and again, and returns how much of it they do a
-// second.
-func (t timing) together(threads int, work func() func() float64) float64 {
+// effort is a work of its own for each thread, done often times between two looks at the clock.
+type effort struct {
+	works []func() float64
+	often int
+}
+
+// effort makes the works of all threads and runs each once, which touches the pages.
+func (t timing) effort(threads int, work func(thread int) func() float64) *effort {
 	const clock = 20 * time.Microsecond // between two looks at the clock, so that they cost nothing
-	works, often := make([]func() float64, threads), 1
-	for i := range works {
-		works[i] = work()
-		works[i]() // touches the pages
-		for start := time.Now(); i == 0; start = time.Now() {
-			for range often {
-				works[0]()
-			}
-			if time.Since(start) > clock {
-				break
-			}
-			often *= 2
-		}
+	e := &effort{often: 1}
+	for i := range threads {
+		e.works = append(e.works, work(i))
+		e.works[i]()
 	}
-	var rates []float64
+	for {
+		start := t.now()
+		for range e.often {
+			e.works[0]()
+		}
+		if t.now().Sub(start) > clock {
+			return e
+		}
+		e.often *= 2
+	}
+}
+
+// best is the greatest rate of each effort, over as many rounds as there are, each of a spell of every effort.
+func (t timing) best(efforts []*effort) []float64 {
+	best := make([]float64, len(efforts))
 	for range t.rounds {
-		sums := make([]float64, threads)
-		var ready atomic.Int32
-		var wait sync.WaitGroup
-		for i, work := range works {
-			wait.Go(func() {
-				for ready.Add(1); int(ready.Load()) < threads; {
-					runtime.Gosched() // a thread that slept needs longer to start than some of these works take
-				}
-				start, done := time.Now(), 0.
-				for done == 0 || time.Since(start) < t.least {
-					for range often {
-						done += work()
-					}
-				}
-				sums[i] = done / time.Since(start).Seconds()
-			})
+		for i, e := range efforts {
+			best[i] = max(best[i], t.spell(e))
 		}
-		wait.Wait()
-		sum := 0.
-		for _, s := range sums {
-			sum += s
-		}
-		rates = append(rates, sum)
 	}
-	return median(rates)
+	return best
+}
+
+// spell runs the works of an effort at a time, again and again, and returns how much of it they do a second.
+func (t timing) spell(e *effort) (rate float64) {
+	sums := make([]float64, len(e.works))
+	var ready atomic.Int32
+	var wait sync.WaitGroup
+	for i, work := range e.works {
+		wait.Go(func() {
+			for ready.Add(1); int(ready.Load()) < len(e.works); {
+				runtime.Gosched() // a thread that slept needs longer to start than some of these works take
+			}
+			start, done := t.now(), 0.
+			took := time.Duration(0)
+			for done == 0 || took < t.least {
+				for range e.often {
+					done += work()
+				}
+				took = t.now().Sub(start)
+			}
+			sums[i] = done / took.Seconds()
+		})
+	}
+	wait.Wait()
+	for _, s := range sums {
+		rate += s
+	}
+	return rate
 }
 
 func median(x []float64) float64 {
@@ -218,32 +278,33 @@ func median(x []float64) float64 {
 func (t timing) seconds(call func()) float64 {
 	call()
 	n := 1
-	for start := time.Now(); ; n *= 2 {
+	for start := t.now(); ; n *= 2 {
 		for range n {
 			call()
 		}
-		if time.Since(start) >= t.least/2 {
+		if t.now().Sub(start) >= t.least/2 {
 			break
 		}
 	}
 	var took []float64
 	for range t.rounds {
-		calls, start := 0, time.Now()
-		for calls == 0 || time.Since(start) < t.least {
+		calls, start := 0, t.now()
+		for calls == 0 || t.now().Sub(start) < t.least {
 			for range max(1, n/8) {
 				call()
 			}
 			calls += max(1, n/8)
 		}
-		took = append(took, time.Since(start).Seconds()/float64(calls))
+		took = append(took, t.now().Sub(start).Seconds()/float64(calls))
 	}
 	return median(took)
 }
 
-// Measure times every kernel on one thread, five runs of least each; a nil or empty only takes all.
+// Measure times every kernel on one thread, five runs of least each; a nil or empty only takes all. The ceiling is
+// measured before and after.
 func (b *Backend) Measure(least time.Duration, only []string) *Measurement {
 	m := &Measurement{Ceiling: b.Ceiling(1)}
-	k, t := b.kernels, timing{least, 5}
+	k, t := b.kernels, timing{least, 5, time.Now}
 	wanted := func(kernel string) bool { return len(only) == 0 || slices.Contains(only, kernel) }
 	measured := map[string]bool{}
 	add := func(kernel string, r Rate, call func()) {
@@ -251,13 +312,11 @@ func (b *Backend) Measure(least time.Duration, only []string) *Measurement {
 		m.Rates = append(m.Rates, r)
 	}
 	for _, p := range modelProducts() {
-		for _, name := range []string{"tile", "columnDot", "transpose", "gatherTiles"} {
-			measured[name] = true
-		}
+		measured["tile"] = true
 		if wanted(matmulKernel) {
-			bytes := 4 * float64(p.m*p.k+p.k*p.n+p.m*p.n)
-			add(matmulKernel, Rate{Case: p.String(), Level: levelOf(bytes), FLOPs: 2 * float64(p.m) * float64(p.k) * float64(p.n),
-				Bytes: bytes}, p.call(k))
+			c := productCost(int64(p.m), int64(p.k), int64(p.n), 0)
+			add(matmulKernel, Rate{Case: p.String(), Level: levelOf(float64(c.bytes)), FLOPs: float64(c.flops),
+				Bytes: float64(c.bytes)}, p.call(k))
 		}
 	}
 	for _, s := range streams() {
@@ -266,11 +325,33 @@ func (b *Backend) Measure(least time.Duration, only []string) *Measurement {
 			continue
 		}
 		for _, w := range s.sets() {
-			n := max(64, w.Working/s.bytes/512*512)
-			add(s.kernel, Rate{Case: fmt.Sprint(n), Level: w.Level, FLOPs: float64(s.flops * n), Bytes: float64(s.bytes * n)},
+			n := max(64, w.Working/workOf(s.kernel).bytes()/512*512)
+			c := streamed(s.kernel, int64(n))
+			add(s.kernel, Rate{Case: fmt.Sprint(n), Level: w.Level, FLOPs: float64(c.flops), Bytes: float64(c.bytes)},
 				s.make(k, n))
 		}
 	}
+	for _, p := range tableProbes() {
+		levels := p.levels
+		if levels == nil {
+			levels = workingSets()
+		}
+		for i, w := range levels {
+			if !wanted(p.kernel) && i > 0 {
+				break // that there is a call at all is known
+			}
+			call, c := p.make(k, w.Working)
+			if call == nil {
+				break
+			}
+			measured[p.field()] = true
+			if wanted(p.kernel) {
+				add(p.kernel, Rate{Case: p.what + w.Level, Level: w.Level, Random: p.random, FLOPs: float64(c.flops),
+					Bytes: float64(c.bytes)}, call)
+			}
+		}
+	}
+	m.Ceiling.raise(b.Ceiling(1))
 	for _, name := range kernelNames(reflect.TypeFor[kernels](), "") {
 		if !measured[name] && name != "peak" && name != "prefetch" {
 			m.Missing = append(m.Missing, name)
@@ -347,28 +428,29 @@ func noise(r *rand.Rand, n int) []float32 {
 // stream is a kernel over n elements.
 type stream struct {
 	kernel string // the field of kernels, and behind a dot which of several
-	flops  int    // an element
-	bytes  int    // an element
 	make   func(k *kernels, n int) func()
 }
 
 // sets are the working sets that it is timed at: one where the arithmetic takes far longer than any memory.
 func (s *stream) sets() []Bandwidth {
 	sets := workingSets()
-	if s.kernel == "permute" || s.field() == "fns" {
+	if s.kernel == "permute" || s.kernel == "embed.uniforms" || s.field() == "fns" {
 		return sets[1:2]
 	}
 	return sets
 }
 
+// field is the kernel's place in kernels, of a function of Map that of all.
 func (s *stream) field() string {
-	field, _, _ := strings.Cut(s.kernel, ".")
-	return field
+	if strings.HasPrefix(s.kernel, "fns.") {
+		return "fns"
+	}
+	return s.kernel
 }
 
 // arrays makes a stream of operands x[0] .. x[arrays-1], all float32 and of n elements.
-func arrays(kernel string, flops, arrays, moved int, call func(k *kernels, x [][]float32)) stream {
-	return stream{kernel, flops, 4 * moved, func(k *kernels, n int) func() {
+func arrays(kernel string, arrays int, call func(k *kernels, x [][]float32)) stream {
+	return stream{kernel, func(k *kernels, n int) func() {
 		r := rand.New(rand.NewPCG(1, uint64(n)))
 		x := make([][]float32, arrays)
 		for i := range x {
@@ -378,9 +460,8 @@ func arrays(kernel string, flops, arrays, moved int, call func(k *kernels, x [][
 	}}
 }
 
-// Operations of an exponential as siluExp writes it, and sizes of matrices.
+// Sizes of matrices.
 const (
-	expFLOPs  = 22 // two bounds, six multiply-adds of r and Q, and what joins them
 	sumCols   = 128
 	dotCols   = 64
 	longRow   = 1024 // negatives of a row
@@ -390,56 +471,64 @@ const (
 // streams are the kernels that pass over their operands once.
 func streams() []stream {
 	s := []stream{
-		arrays("actGrad", 1, 3, 3, func(k *kernels, x [][]float32) { k.actGrad(x[0], x[1], x[2]) }),
-		arrays("silu", expFLOPs+2, 2, 2, func(k *kernels, x [][]float32) { k.silu(x[0], x[1]) }),
-		arrays("siluGrad", expFLOPs+7, 3, 3, func(k *kernels, x [][]float32) { k.siluGrad(x[0], x[1], x[2]) }),
-		{"colSum", 1, 4, func(k *kernels, n int) func() {
+		arrays("actGrad", 3, func(k *kernels, x [][]float32) { k.actGrad(x[0], x[1], x[2]) }),
+		arrays("silu", 2, func(k *kernels, x [][]float32) { k.silu(x[0], x[1]) }),
+		arrays("siluGrad", 3, func(k *kernels, x [][]float32) { k.siluGrad(x[0], x[1], x[2]) }),
+		{"colSum", func(k *kernels, n int) func() {
 			x, s := noise(rand.New(rand.NewPCG(1, 1)), n), alignedF32(sumCols)
 			return func() { k.colSum(s, x, n/sumCols, sumCols, false) }
 		}},
-		updates("adamw", 17, 7, func(k *kernels) update { return k.adamw }),
-		updates("adam", 17, 7, func(k *kernels) update { return k.adam }),
-		updates("sgd", 5, 3, func(k *kernels) update { return k.sgd }),
-		updates("momentum", 7, 5, func(k *kernels) update { return k.momentum }),
-		updates("nesterov", 9, 5, func(k *kernels) update { return k.nesterov }),
-		updates("adagrad", 9, 5, func(k *kernels) update { return k.adagrad }),
-		arrays("sumSquares", 2, 1, 1, func(k *kernels, x [][]float32) { k.sumSquares(x[0]) }),
-		arrays("average", 3, 2, 3, func(k *kernels, x [][]float32) { k.average(x[0], x[1], 1e-3) }),
-		arrays("bce", 2*expFLOPs+4, 4, 4, func(k *kernels, x [][]float32) { k.bce(x[0], x[1], x[2], x[3]) }),
-		arrays("bceGrad", expFLOPs+5, 4, 4, func(k *kernels, x [][]float32) { k.bceGrad(x[0], x[1], x[2], x[3], 1e-3) }),
-		byRow("extreme", 1, 1, 1, longRow, func(k *kernels, x [][]float32) { k.extreme(program.Max, x[0]) }),
-		arrays("dropout", 2, 2, 2, func(k *kernels, x [][]float32) {
+		updates("adamw", func(k *kernels) update { return k.adamw }),
+		updates("adam", func(k *kernels) update { return k.adam }),
+		updates("sgd", func(k *kernels) update { return k.sgd }),
+		updates("momentum", func(k *kernels) update { return k.momentum }),
+		updates("nesterov", func(k *kernels) update { return k.nesterov }),
+		updates("adagrad", func(k *kernels) update { return k.adagrad }),
+		arrays("sumSquares", 1, func(k *kernels, x [][]float32) { k.sumSquares(x[0]) }),
+		arrays("average", 2, func(k *kernels, x [][]float32) { k.average(x[0], x[1], 1e-3) }),
+		arrays("bce", 4, func(k *kernels, x [][]float32) { k.bce(x[0], x[1], x[2], x[3]) }),
+		arrays("bceGrad", 4, func(k *kernels, x [][]float32) { k.bceGrad(x[0], x[1], x[2], x[3], 1e-3) }),
+		byRow("extreme", 1, longRow, func(k *kernels, x [][]float32) { k.extreme(program.Max, x[0]) }),
+		arrays("dropout", 2, func(k *kernels, x [][]float32) {
 			d := dropCoef{seed: 1, step: 2, site: 3, rate: .2, keep: .8}
 			k.dropout(x[0], x[1], 0, &d)
 		}),
-		{"permute", 0, 4, func(k *kernels, n int) func() {
+		{"permute", func(k *kernels, n int) func() {
 			order, p := make([]int32, n), program.NewPermutation(1, 2, n)
 			return func() { k.permute(order, 0, &p) }
 		}},
-		arrays("add", 1, 3, 3, func(k *kernels, x [][]float32) { k.add(x[0], x[1], x[2]) }),
-		arrays("addTo", 1, 2, 2, func(k *kernels, x [][]float32) { k.addTo(x[0], x[1], 1) }),
-		arrays("scale", 1, 2, 2, func(k *kernels, x [][]float32) { k.scale(x[0], x[1], 1.5) }),
-		arrays("div", 1, 2, 2, func(k *kernels, x [][]float32) { k.div(x[0], x[1], 1.5) }),
-		{"rowDot", 2, 8, func(k *kernels, n int) func() {
+		{"embed.uniforms", func(k *kernels, n int) func() {
+			u := alignedF32(n)
+			return func() { k.embed.uniforms(u, 0, 1, 2, 3) }
+		}},
+		byRow("embed.shrink", 2, tableCols, func(k *kernels, x [][]float32) { k.embed.shrink(x[0], x[1], 1.5, 1e-3, .1) }),
+		byRow("embed.adagrad", 3, tableCols, func(k *kernels, x [][]float32) {
+			k.embed.adagrad(x[0], x[1], x[2], 1e-8, 1e-3, .1)
+		}),
+		arrays("add", 3, func(k *kernels, x [][]float32) { k.add(x[0], x[1], x[2]) }),
+		arrays("addTo", 2, func(k *kernels, x [][]float32) { k.addTo(x[0], x[1], 1) }),
+		arrays("scale", 2, func(k *kernels, x [][]float32) { k.scale(x[0], x[1], 1.5) }),
+		arrays("div", 2, func(k *kernels, x [][]float32) { k.div(x[0], x[1], 1.5) }),
+		{"rowDot", func(k *kernels, n int) func() {
 			r := rand.New(rand.NewPCG(1, 1))
 			a, b, s := noise(r, n), noise(r, n), alignedF32(n/dotCols)
 			return func() { k.rowDot(s, a, b, dotCols) }
 		}},
-		byRow("softmaxLogits", 3, 4, 4, longRow, func(k *kernels, x [][]float32) {
+		byRow("softmaxLogits", 4, longRow, func(k *kernels, x [][]float32) {
 			k.softmaxLogits(x[0], x[1], x[2], x[3], -1, 0)
 		}),
-		byRow("softmaxExp", expFLOPs+2, 1, 2, longRow, func(k *kernels, x [][]float32) { // of its own results
+		byRow("softmaxExp", 1, longRow, func(k *kernels, x [][]float32) { // of its own results
 			var sums lanes
 			k.softmaxExp(&sums, x[0], 5)
 		}),
-		byRow("pinball", 6, 4, 4, quantiles, func(k *kernels, x [][]float32) {
+		byRow("pinball", 4, quantiles, func(k *kernels, x [][]float32) {
 			var terms lanes
 			k.pinball(&terms, x[0], x[1], x[2], x[3])
 		}),
-		byRow("pinballGrad", 6, 5, 5, quantiles, func(k *kernels, x [][]float32) {
+		byRow("pinballGrad", 5, quantiles, func(k *kernels, x [][]float32) {
 			k.pinballGrad(x[0], x[1], x[2], x[3], x[4], 1e-3)
 		}),
-		arrays("laneSum", 1, 1, 1, func(k *kernels, x [][]float32) { k.laneSum(x[0]) }),
+		arrays("laneSum", 1, func(k *kernels, x [][]float32) { k.laneSum(x[0]) }),
 	}
 	fns := program.Fns()
 	slices.SortFunc(fns, func(a, b program.Fn) int { return cmp.Compare(a, b) })
@@ -448,7 +537,7 @@ func streams() []stream {
 		if binary32[fn] != nil {
 			n = 3
 		}
-		s = append(s, arrays("fns."+string(fn), 0, n, n, func(k *kernels, x [][]float32) {
+		s = append(s, arrays("fns."+string(fn), n, func(k *kernels, x [][]float32) {
 			var b []float32
 			if n == 3 {
 				b = x[2]
@@ -459,10 +548,9 @@ func streams() []stream {
 	return s
 }
 
-// updates is an optimizer's kernel, which reads and writes so many operands of the parameter, its state and the
-// gradient.
-func updates(kernel string, flops, moved int, of func(k *kernels) update) stream {
-	return stream{kernel, flops, 4 * moved, func(k *kernels, n int) func() {
+// updates is an optimizer's kernel.
+func updates(kernel string, of func(k *kernels) update) stream {
+	return stream{kernel, func(k *kernels, n int) func() {
 		r := rand.New(rand.NewPCG(1, 1))
 		p, m, v, g := noise(r, n), alignedF32(n), alignedF32(n), noise(r, n)
 		c := newAdamCoef(&program.Attr{Beta1: .9, Beta2: .999, Eps: 1e-8, Momentum: .9}, 1, 1e-3)
@@ -471,8 +559,8 @@ func updates(kernel string, flops, moved int, of func(k *kernels) update) stream
 }
 
 // byRow is arrays for a kernel that is called for one row after the other.
-func byRow(kernel string, flops, n, moved, width int, call func(k *kernels, x [][]float32)) stream {
-	return arrays(kernel, flops, n, moved, func(k *kernels, x [][]float32) {
+func byRow(kernel string, n, width int, call func(k *kernels, x [][]float32)) stream {
+	return arrays(kernel, n, func(k *kernels, x [][]float32) {
 		row := make([][]float32, len(x))
 		for at := 0; at < len(x[0]); at += width {
 			for i := range x {

@@ -2,8 +2,7 @@ package cpu
 
 import (
 	"math"
-	"reflect"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 )
@@ -26,6 +25,9 @@ func TestCeiling(t *testing.T) {
 	if c.Memory() != c.Bandwidths[len(c.Bandwidths)-1].Bytes {
 		t.Errorf("memory is %v", c.Memory())
 	}
+	if !(c.Random > 0) || math.IsInf(c.Random, 0) {
+		t.Errorf("%v bytes a second of rows at random", c.Random)
+	}
 	if (c.FLOPs > 0) != (b.kernels.peak != nil) {
 		t.Errorf("%v operations a second", c.FLOPs)
 	}
@@ -45,14 +47,56 @@ func TestMeasureNamesWhatItLeavesOut(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	}
-	// The kernels of tables are measured as instructions of whole steps: see bench kernels --instructions.
-	for _, name := range m.Missing {
-		if !strings.HasPrefix(name, "embed.") {
-			t.Errorf("%s is said to be missing", name)
+	if none := b.kernels.peak == nil; len(m.Missing) > 0 && (!none || !slices.Equal(m.Missing, []string{"embed.ask"})) {
+		t.Errorf("%v have no roofline", m.Missing)
+	}
+}
+
+// TestEveryProbeRuns: the kernels of tables and of a product's sides at the two smallest working sets of every path.
+func TestEveryProbeRuns(t *testing.T) {
+	for _, k := range paths() {
+		for _, p := range tableProbes() {
+			for _, w := range workingSets()[:2] {
+				call, c := p.make(k, w.Working)
+				if call == nil {
+					if p.kernel != "embed.ask" || k.peak != nil {
+						t.Errorf("%s: %s is not measured", k.name, p.kernel)
+					}
+					continue
+				}
+				for range 300 { // to the end of the rows and around
+					call()
+				}
+				if c.bytes <= 0 || c.flops != 0 != (workOf(p.kernel).flops != 0) {
+					t.Errorf("%s: %s costs %+v", k.name, p.kernel, c)
+				}
+			}
 		}
 	}
-	if want := reflect.TypeFor[embedKernels]().NumField(); len(m.Missing) != want {
-		t.Errorf("%d kernels are said to be missing, want the %d of tables: %v", len(m.Missing), want, m.Missing)
+}
+
+// TestCeilingsAreTheBestSpell: what else runs takes nine spells of ten, at times that have nothing to do with the
+// works, and the rates are those of a machine that is free.
+func TestCeilingsAreTheBestSpell(t *testing.T) {
+	now := time.Unix(0, 0)
+	calls := 0
+	t1 := timing{least: time.Millisecond, rounds: 30, now: func() time.Time { return now }}
+	work := func(took time.Duration) func(int) func() float64 {
+		return func(int) func() float64 {
+			return func() float64 {
+				calls++
+				if now = now.Add(took); calls > 1000 && now.UnixNano()/int64(5*time.Millisecond)%10 != 7 {
+					now = now.Add(took) // the other half is another program's
+				}
+				return 1000
+			}
+		}
+	}
+	got := t1.best([]*effort{t1.effort(1, work(time.Microsecond)), t1.effort(1, work(4*time.Microsecond))})
+	for i, want := range []float64{1e9, .25e9} {
+		if math.Abs(got[i]/want-1) > 1e-9 {
+			t.Errorf("effort %d reaches %v a second, want %v", i, got[i], want)
+		}
 	}
 }
 

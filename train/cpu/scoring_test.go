@@ -236,8 +236,9 @@ func TestProfileOfChains(t *testing.T) {
 		t.Fatal(err)
 	}
 	const w = 9
-	scored := int64(smallBatch * (smallDim + 2*2*w*smallDim + 2*14*w)) // lookup, inner products and sums, loss and gradient
-	updated := int64(smallBatch*w*2*smallDim + smallItems*14*smallDim)
+	// Inner products and sums; exponentials and corrections, once for loss and gradient; the rows' terms and their sum.
+	scored := int64(smallBatch * (2*2*w*smallDim + w*(30+1) + 33 + 1))
+	updated := int64(smallBatch*w*2*smallDim + smallItems*17*smallDim)
 	found := map[int64]string{}
 	for _, l := range p.Lines {
 		found[l.FLOPs] = l.What

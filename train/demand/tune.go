@@ -80,9 +80,9 @@ func (t *trainer) trial(ctx context.Context, x tune.Trial, share float64) (tune.
 	}
 	m, err := f.run(ctx, t.first, c.Epochs)
 	if err != nil {
-		return train.Unfit(err)
+		return train.Unfit(err, train.Epochs(share, c.Epochs))
 	}
-	return train.OutcomeOf(m.result)
+	return train.OutcomeOf(m.result, train.Epochs(share, c.Epochs))
 }
 
 // seeds trains the network of a fold, or of all of it, with each seed, and makes one of them. best is the epoch that is best

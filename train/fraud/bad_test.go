@@ -1,6 +1,7 @@
 package fraud
 
 import (
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/traintest"
 )
 
@@ -126,19 +128,38 @@ func TestOneConstantFeature(t *testing.T) {
 	n.has(t, "never varies in the training rows and is left out: TX_DURING_NIGHT")
 }
 
-// TestDivergingRates: a rate that is too large ends with the step or with a model that says that it has learned nothing;
-// with clipping the same training goes through.
+// TestDivergingRates: a rate that is too large ends with the step, the rate and what to do, leaving no artifact; a small one,
+// and the same large one with clipping, go through. The test fails where either does nothing.
 func TestDivergingRates(t *testing.T) {
 	o := small(t, &notes{})
-	o.Config.Optimizer, o.Config.Schedule, o.Config.LearningRate, o.Config.WarmUp = "sgd", "constant", 1e6, 0
+	o.Config.Optimizer, o.Config.Schedule, o.Config.LearningRate, o.Config.WarmUp = "sgd", "constant", 1e30, 0
 	_, err := Train(t.Context(), o)
-	if err == nil || !strings.Contains(err.Error(), "the training diverged; ") && !strings.Contains(err.Error(), "learned nothing") {
-		t.Errorf("a rate of 1e6: %v", err)
+	var d *train.Diverged
+	if !errors.As(err, &d) {
+		t.Fatalf("a rate of 1e30: %v", err)
+	}
+	if d.Rate != 1e30 || d.Epoch != 1 || d.Where == nil || d.Where.Source != "" || d.Where.Held != "" {
+		t.Errorf("%+v at %+v", d, d.Where)
+	}
+	if text := err.Error(); !strings.Contains(text, "the training diverged; ") || !strings.Contains(text, "take a smaller learning rate (it was 1e+30 there) or set clip_norm") {
+		t.Error(text)
+	}
+	if _, err := os.Stat(o.Out); err == nil {
+		t.Error("an artifact was left")
 	}
 	// A gradient changes a weight by .1 at most. Decay would be added after the clipping.
-	o.Config.ClipNorm, o.Config.WeightDecay = 1e-7, 0
-	if _, err := Train(t.Context(), o); err != nil {
-		t.Errorf("a rate of 1e6 and clipped gradients: %v", err)
+	o.Config.ClipNorm, o.Config.WeightDecay, o.Force = 1e-31, 0, true
+	clipped, err := Train(t.Context(), o)
+	if err != nil {
+		t.Fatalf("a rate of 1e30 and clipped gradients: %v", err)
+	}
+	o.Config.ClipNorm, o.Config.LearningRate = 0, .1
+	plain, err := Train(t.Context(), o)
+	if err != nil {
+		t.Fatalf("a rate of .1: %v", err)
+	}
+	if clipped.Version == plain.Version {
+		t.Error("clipping changes nothing")
 	}
 }
 

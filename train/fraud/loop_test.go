@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -321,19 +322,55 @@ func checkOnce(t testing.TB, path string) {
 	}
 }
 
-// A trial that diverges is one that failed.
+// A trial that diverges is one that failed, says why, stands behind all that did not, and is not gone on with; the search goes
+// on without it, and where all diverge it fails with the reason.
 func TestTrialsThatDiverge(t *testing.T) {
 	o := tuned(t, &notes{})
-	o.Space = tune.Must("learning_rate: [10, 9]")
-	o.Config.LearningRate = .01
+	// A step of AdamW takes rate times decay of a weight off it: ten times itself, so that it is nine times as large after.
+	o.Space = tune.Must("learning_rate: [10]\nweight_decay: [1]")
+	o.Config.Schedule, o.Config.WarmUp = "constant", 0
 	o.Trials = 3
-	o.Config.Schedule = "constant"
 	s, err := Train(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Tuning.Trials[0].ID != 1 {
-		t.Errorf("%+v", s.Tuning.Trials)
+	if len(s.Tuning.Trials) != 3 {
+		t.Fatalf("%+v", s.Tuning.Trials)
+	}
+	for i, x := range s.Tuning.Trials {
+		if i == 0 {
+			if x.ID != 1 || x.Failed != "" || x.Rung != 2 || len(x.Figures) != 2 {
+				t.Errorf("the best is %+v", x)
+			}
+			continue
+		}
+		if !strings.Contains(x.Failed, "the training diverged") || x.Rung != 1 || len(x.Figures) != 0 || x.Figure != 0 {
+			t.Errorf("%+v did not fail in its first rung", x)
+		}
+	}
+	o.Config.LearningRate, o.Config.WeightDecay, o.Out = 10, 1, filepath.Join(t.TempDir(), "m")
+	if _, err := Train(t.Context(), o); err == nil || !strings.Contains(err.Error(), "none of the 3 trials could be trained") ||
+		!strings.Contains(err.Error(), "the training diverged") {
+		t.Errorf("all diverge: %v", err)
+	}
+}
+
+// A budget in which no trial can be trained is refused with what one takes and what would do.
+func TestMaxTimeForNoTrial(t *testing.T) {
+	o := tuned(t, &notes{})
+	o.Config.Epochs = 30_000
+	o.MaxTime, o.Start = 3*time.Second, time.Now()
+	_, err := Train(t.Context(), o)
+	if err == nil {
+		t.Fatal("ten thousand epochs were trained in three seconds")
+	}
+	m := regexp.MustCompile(`the trials had [\d.]+ s, and the 10000 epochs that a trial takes first need about (\S+) .*` +
+		`of --max-time 3s the trials have 60 % .*: give --max-time (\S+) or more`).FindStringSubmatch(err.Error())
+	if m == nil {
+		t.Fatal(err)
+	}
+	if enough, bad := time.ParseDuration(m[2]); bad != nil || enough <= 3*time.Second {
+		t.Errorf("%q would be enough: %v", m[2], err)
 	}
 }
 

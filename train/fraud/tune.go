@@ -63,6 +63,7 @@ func (t *trainer) trial(ctx context.Context, x tune.Trial, share float64) (tune.
 	if t.Beside != nil {
 		backend, threads = t.Beside, 1
 	}
+	epochs := len(t.folds) * train.Epochs(share, c.Epochs)
 	var folds []tune.Outcome
 	for k, f := range t.folds {
 		run := fitting{config: &c, backend: backend, seed: t.Seed, threads: threads, log: t.logOf(&c)}
@@ -76,9 +77,9 @@ func (t *trainer) trial(ctx context.Context, x tune.Trial, share float64) (tune.
 		}
 		m, err := run.run(ctx, f.fit, f.valid, c.Epochs)
 		if err != nil {
-			return train.Unfit(err)
+			return train.Unfit(err, epochs)
 		}
-		out, err := train.OutcomeOf(m.result)
+		out, err := train.OutcomeOf(m.result, epochs)
 		if err != nil {
 			return tune.Outcome{}, err
 		}

@@ -96,7 +96,7 @@ func (t *trainer) try(ctx context.Context, x tune.Trial, share float64, folds []
 	}
 	m, err := u.tried(ctx)
 	if err != nil {
-		return train.Unfit(err)
+		return train.Unfit(err, len(folds)*train.Epochs(share, u.Config.Epochs))
 	}
 	f := folds[0]
 	r, err := ranking.Evaluate(m, u.between(f.from, f.to), listed, u.Threads)
@@ -202,7 +202,8 @@ func (t *trainer) network(ctx context.Context, l *ranking.Log, now int64, name s
 			return nil, err
 		}
 		if n.result.Budgeted && t.trial != nil {
-			return nil, tune.ErrTime
+			_, err := train.OutcomeOf(n.result, len(t.folds)*train.Epochs(t.trial.share, t.Config.Epochs))
+			return nil, err
 		}
 		nets = append(nets, n)
 	}

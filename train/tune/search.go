@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/onmart/onmart/internal/atomicdir"
+	"github.com/onmart/onmart/internal/progress"
 )
 
 // Trial is one draw and what is known of it.
@@ -100,8 +101,38 @@ type Rung struct {
 	Share  float64 `json:"share"` // of a trial's epochs
 }
 
-// ErrTime is what Train returns where the time was over first.
+// ErrTime is what Train returns where the time was over first, by itself or in a Short.
 var ErrTime = errors.New("the time was over")
+
+// Short is an ErrTime that knows how long the rung would have taken.
+type Short struct {
+	Epoch  time.Duration // what an epoch takes, about
+	Epochs int           // of the rung, over all folds
+}
+
+func (e *Short) Error() string {
+	return fmt.Sprintf("%v: an epoch takes about %s and there are %d", ErrTime, progress.Duration(e.Epoch), e.Epochs)
+}
+
+func (e *Short) Unwrap() error { return ErrTime }
+
+// Needed is what all epochs of the rung take, about.
+func (e *Short) Needed() time.Duration { return e.Epoch * time.Duration(e.Epochs) }
+
+// NoTrial is the error of a search whose time was over before one trial had passed the first rung.
+type NoTrial struct {
+	Had   time.Duration // from the beginning of the search to Until
+	Short *Short        // of the trial that needs least, nil where none was trained far enough to measure
+}
+
+func (e *NoTrial) Error() string {
+	s := fmt.Sprintf("tune: the time was over before the first trial was trained: the trials had %s", progress.Duration(e.Had))
+	if e.Short == nil {
+		return s + ", in which none got as far as one epoch could be measured by; give a longer --max-time"
+	}
+	return s + fmt.Sprintf(", and the %d epochs that a trial takes first need about %s (%s each)", e.Short.Epochs,
+		progress.Duration(e.Short.Needed()), progress.Duration(e.Short.Epoch))
+}
 
 // halving is how many trials of a rung there are for one that goes on: 3, as in Jamieson and Talwalkar 2016 and in
 // Hyperband (Li et al. 2018), whose regret is least near e.
@@ -135,7 +166,7 @@ func Search(ctx context.Context, o Options) (*Result, error) {
 	if o.Trials < 1 {
 		return nil, fmt.Errorf("tune: %d trials, want at least 1", o.Trials)
 	}
-	s := &search{Options: o, rungs: Rungs(o.Trials)}
+	s := &search{Options: o, rungs: Rungs(o.Trials), began: time.Now()}
 	for i := range o.Trials {
 		t := Trial{ID: i + 1, Settings: o.Given}
 		if i > 0 {
@@ -168,6 +199,8 @@ type search struct {
 	mu     sync.Mutex
 	trials []Trial
 	short  bool
+	began  time.Time
+	least  *Short // of those that ended by time
 }
 
 // rung trains the trials that have not passed it yet.
@@ -235,8 +268,12 @@ func (s *search) one(ctx context.Context, k, i int) error {
 	out, err := s.Train(ctx, t, s.rungs[k].Share)
 	if errors.Is(err, ErrTime) {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.short = true
-		s.mu.Unlock()
+		var short *Short
+		if errors.As(err, &short) && short.Epoch > 0 && (s.least == nil || short.Needed() < s.least.Needed()) {
+			s.least = short
+		}
 		return nil
 	}
 	if err != nil {
@@ -309,7 +346,7 @@ func (s *search) result() (*Result, error) {
 		return nil, fmt.Errorf("tune: none of the %d trials could be trained; the first failed so: %s", s.Options.Trials, s.trials[0].Failed)
 	}
 	if best.Rung == 0 {
-		return nil, errors.New("tune: the time was over before the first trial was trained; give a longer --max-time")
+		return nil, &NoTrial{max(0, s.Until.Sub(s.began)), s.least}
 	}
 	return r, nil
 }

@@ -319,3 +319,29 @@ func TestMean(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 }
+
+// A search whose time is over before one trial is trained says how long the trials had and how long one takes.
+func TestTimeForNoTrial(t *testing.T) {
+	o := Options{Space: Must("a: [1, 2, 3]"), Trials: 4, Until: time.Now().Add(2*time.Hour + time.Minute)}
+	o.Train = func(_ context.Context, x Trial, _ float64) (Outcome, error) {
+		if x.ID == 1 {
+			return Outcome{}, &Short{Epoch: 1500 * time.Millisecond, Epochs: 8}
+		}
+		return Outcome{}, ErrTime
+	}
+	_, err := Search(t.Context(), o)
+	var none *NoTrial
+	if !errors.As(err, &none) || none.Short == nil || none.Short.Needed() != 12*time.Second {
+		t.Fatalf("%+v", err)
+	}
+	for _, want := range []string{"the trials had 2h0", "the 8 epochs that a trial takes first need about 12.0 s (1.50 s each)"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in: %v", want, err)
+		}
+	}
+	o.Until = time.Now().Add(-time.Second)
+	if _, err := Search(t.Context(), o); !errors.As(err, &none) || none.Short != nil || none.Had != 0 ||
+		!strings.Contains(err.Error(), "the trials had 0.00 s, in which none") {
+		t.Errorf("no time at all: %v", err)
+	}
+}
