@@ -90,7 +90,11 @@ func NewSink(ctx context.Context, c *Config, o SinkOptions) (*Sink, error) {
 	if k.admin, err = kgo.NewClient(opts...); err != nil {
 		return nil, err
 	}
-	if err := k.open(ctx); err != nil {
+	if err := k.c.reach(ctx, k.admin, k.note); err != nil {
+		k.closeClients()
+		return nil, err
+	}
+	if err := k.c.starting(ctx, k.note, k.open); err != nil {
 		k.closeClients()
 		return nil, err
 	}
@@ -102,18 +106,16 @@ func NewSink(ctx context.Context, c *Config, o SinkOptions) (*Sink, error) {
 
 func (k *Sink) topics() []string { return append([]string{k.c.Topics[0]}, k.o.Topics...) }
 
-func (k *Sink) open(ctx context.Context) error {
-	if err := k.c.reach(ctx, k.admin, k.note); err != nil {
-		return err
-	}
-	found, err := k.c.findTopics(ctx, k.admin, k.topics())
+// open makes the producers. It may be called again after an error.
+func (k *Sink) open(start context.Context) error {
+	found, err := k.c.findTopics(start, k.admin, k.topics())
 	if err != nil {
 		return err
 	}
 	for name, info := range found {
 		k.ids[name] = info.id
 	}
-	k.readLimits(ctx)
+	k.readLimits(start)
 	if !k.o.ExactlyOnce {
 		if k.plain, err = k.newProducer(""); err != nil {
 			return err
@@ -123,13 +125,15 @@ func (k *Sink) open(ctx context.Context) error {
 		}
 		return nil
 	}
-	start, done := context.WithTimeout(ctx, k.c.startTimeout)
-	defer done()
 	level, err := transactionVersion(start, k.admin)
 	if err != nil {
 		return err
 	}
 	for i := range k.txns {
+		if old := k.txns[i]; old != nil {
+			old.cl.Close()
+			k.txns[i] = nil
+		}
 		if k.txns[i], err = k.newProducer(k.o.TransactionalID + "-" + strconv.Itoa(i)); err != nil {
 			return err
 		}
@@ -357,7 +361,13 @@ func (k *Sink) probe(ctx context.Context) (string, error) {
 }
 
 // ClusterID tells clusters apart: see Source.ClusterID.
-func (k *Sink) ClusterID(ctx context.Context) (string, error) { return clusterID(ctx, k.admin) }
+func (k *Sink) ClusterID(ctx context.Context) (id string, err error) {
+	err = k.c.starting(ctx, k.note, func(ctx context.Context) (err error) {
+		id, err = clusterID(ctx, k.admin)
+		return err
+	})
+	return id, err
+}
 
 // Close ends the connections. What Deliver returned nil for is written; offsets of a sink without transactions are
 // committed within five seconds.

@@ -91,7 +91,7 @@ func NewSource(ctx context.Context, c *Config, group string, note func(Note)) (*
 		s.cl.Close()
 		return nil, err
 	}
-	if err := s.discover(ctx); err != nil {
+	if err := c.starting(ctx, note, s.discover); err != nil {
 		s.cl.Close()
 		return nil, err
 	}
@@ -175,7 +175,12 @@ func (s *Source) Partitions() []Info {
 // Committed is the group's next offset of each partition that has one. Where a sink with transactions commits them, make
 // the sink first: it ends the transactions that a former process left open, and this waits for open ones.
 func (s *Source) Committed(ctx context.Context) (map[Partition]int64, error) {
-	return committed(ctx, s.cl, s.group, func(topic string) bool { return slices.Contains(s.c.Topics, topic) })
+	var found map[Partition]int64
+	err := s.c.starting(ctx, s.note, func(ctx context.Context) (err error) {
+		found, err = committed(ctx, s.cl, s.group, func(topic string) bool { return slices.Contains(s.c.Topics, topic) })
+		return err
+	})
+	return found, err
 }
 
 // Seek begins reading: every partition that was there at the start must be in next, and nothing that is not there.
@@ -378,7 +383,13 @@ func (s *Source) Recycle(all []Records) {
 func (s *Source) Commit(next map[Partition]int64) error { return s.commits.add(next) }
 
 // ClusterID tells clusters apart: offsets can be part of a transaction only where source and sink have the same.
-func (s *Source) ClusterID(ctx context.Context) (string, error) { return clusterID(ctx, s.cl) }
+func (s *Source) ClusterID(ctx context.Context) (id string, err error) {
+	err = s.c.starting(ctx, s.note, func(ctx context.Context) (err error) {
+		id, err = clusterID(ctx, s.cl)
+		return err
+	})
+	return id, err
+}
 
 func clusterID(ctx context.Context, cl *kgo.Client) (string, error) {
 	req := kmsg.NewPtrMetadataRequest()
