@@ -24,25 +24,29 @@ import (
 	"github.com/onmart/onmart/internal/testkit/broker"
 )
 
-// Settings of the crash tests. A run is not the same a second time, since processes are not, but its events and its plan are.
+// Settings of the crash tests. A run is not the same a second time, since processes are not; its events and its plan
+// are.
 const (
-	crashKillsVariable = "ONMART_TEST_KILLS" // how often the daemon or the broker is killed exactly once; default 10
+	crashKillsVariable = "ONMART_TEST_KILLS" // of the daemon and the broker, with exactly-once; default 10
 	crashSeedVariable  = "ONMART_TEST_SEED"  // default 1
 )
 
-// crashRate is how many events are sent a second, in turn.
+// crashRates are how many events are sent a second, in turn.
 var crashRates = [...]int{200, 600, 2000, 600, 0}
 
 // TestKilled kills the daemon and the broker at random moments while events come, and holds the lines, the letters and the
 // state against what a scorer gives that is never stopped.
 func TestKilled(t *testing.T) {
 	kills, seed := crashSetting(t, crashKillsVariable, 10), uint64(crashSetting(t, crashSeedVariable, 1))
-	b := broker.Start(t, broker.Options{})
+	b := broker.Start(t, broker.Options{Properties: []string{
+		// A broker that was killed is let in again when its session has ended.
+		"broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500"}})
 	t.Logf("%s=%d %s=%d", crashKillsVariable, kills, crashSeedVariable, seed)
 	dir := t.TempDir()
 	for i, c := range []crashCase{
 		{name: "exactly once, one partition of lines", kills: kills - kills/2, out: 1, letters: true},
-		{name: "exactly once, three partitions of lines, a model", kills: kills / 2, out: 3, model: filepath.Join(dir, "model1"), letters: true},
+		{name: "exactly once, three partitions of lines, a model", kills: kills / 2, out: 3,
+			model: filepath.Join(dir, "model1"), letters: true},
 		{name: "at least once", kills: max(1, kills/5), out: 1, model: filepath.Join(dir, "model2"), repeats: true},
 	} {
 		c.seed, c.topic = seed+uint64(i)<<32, fmt.Sprintf("crash%d", i)
@@ -83,7 +87,9 @@ func (c *crashCase) run(t *testing.T, b *broker.Broker) {
 	job := newCrashJob(t, c.topic, c.model, c.letters)
 	cl := crashClient(t, b)
 	admin := kadm.NewClient(cl)
-	for topic, n := range map[string]int32{c.in(): crashPartitions, c.labels(): crashLabelPartitions, c.lines(): c.out, c.dead(): 1} {
+	for topic, n := range map[string]int32{
+		c.in(): crashPartitions, c.labels(): crashLabelPartitions, c.lines(): c.out, c.dead(): 1,
+	} {
 		if r, err := admin.CreateTopic(t.Context(), n, 1, nil, topic); err != nil || r.Err != nil {
 			t.Fatal(err, r.Err)
 		}
@@ -133,12 +139,13 @@ func (c *crashCase) run(t *testing.T, b *broker.Broker) {
 	found, f := examine(t, run, 200)
 	t.Logf("%d events and %d labels in %.0f s; %d lines (%d late), %d letters; %d were there again, in %d branches",
 		len(run.events), len(run.labels), took.Seconds(), f.lines, f.late, f.letters, f.repeated, f.branches)
-	t.Logf("kills and the like: %v; the daemon was started %d times, ready %d times after %s, at worst %s", chaos.counts, v.starts,
-		len(v.ready), median(v.ready), slices.Max(v.ready))
-	t.Logf("%d transactions with lines were committed, %d aborted; %d lines stand in aborted ones", out.commits, out.aborts, aborted.records-out.records)
-	t.Logf("missing %d, twice %d, unknown %d, wrong %d, out of order %d; not as defined %d of %d computed again; state: %d bytes, %d faults",
-		len(found[missing]), len(found[twice]), len(found[unknown]), len(found[wrong]), len(found[disorder]), len(found[otherness]), f.defined,
-		len(run.state), len(found[drifted]))
+	t.Logf("%v; the daemon was started %d times, ready %d times after %s, at worst %s", chaos.counts, v.starts, len(v.ready),
+		median(v.ready), slices.Max(v.ready).Round(time.Millisecond))
+	t.Logf("%d transactions with lines were committed, %d aborted; %d lines stand in aborted ones", out.commits, out.aborts,
+		aborted.records-out.records)
+	t.Logf("missing %d, twice %d, unknown %d, wrong %d, out of order %d; not as defined %d of %d computed again; "+
+		"state: %d bytes, %d faults", len(found[missing]), len(found[twice]), len(found[unknown]), len(found[wrong]),
+		len(found[disorder]), len(found[otherness]), f.defined, len(run.state), len(found[drifted]))
 	if len(found) > 0 {
 		t.Errorf("%s\nthe daemon said last:\n%s", found, v.text())
 	}
@@ -217,8 +224,9 @@ func (p *producing) run(ctx context.Context) {
 				}
 				p.sent.Add(1)
 				// Not ctx: what was begun is sent to its end.
-				p.cl.Produce(context.WithoutCancel(ctx), &kgo.Record{Topic: topic, Partition: x.partition, Key: []byte(x.key), Value: []byte(x.value),
-					Headers: []kgo.RecordHeader{{Key: wantHeader, Value: []byte(x.want)}}}, func(_ *kgo.Record, err error) {
+				r := &kgo.Record{Topic: topic, Partition: x.partition, Key: []byte(x.key), Value: []byte(x.value),
+					Headers: []kgo.RecordHeader{{Key: wantHeader, Value: []byte(x.want)}}}
+				p.cl.Produce(context.WithoutCancel(ctx), r, func(_ *kgo.Record, err error) {
 					if err != nil {
 						p.failed.CompareAndSwap(nil, &err)
 					}
@@ -235,6 +243,7 @@ type victim struct {
 	cmd    *exec.Cmd
 	done   chan struct{} // closed when the process has ended
 	starts int
+	up     atomic.Bool // the newest has come to be ready
 
 	mu    sync.Mutex
 	ready []time.Duration // from its start, by start that got there
@@ -260,6 +269,7 @@ func (v *victim) start() {
 		v.t.Fatal(err)
 	}
 	v.starts++
+	v.up.Store(false)
 	done := make(chan struct{})
 	v.cmd, v.done = cmd, done
 	go func() {
@@ -267,9 +277,11 @@ func (v *victim) start() {
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
 			v.mu.Lock()
 			if strings.Contains(lines.Text(), "listening on") {
+				v.up.Store(true)
 				v.ready = append(v.ready, time.Since(begun))
 			}
-			v.log = append(v.log[max(0, len(v.log)-200):], fmt.Sprintf("%d %6.3f %s", v.starts, time.Since(begun).Seconds(), lines.Text()))
+			text := fmt.Sprintf("%d %6.3f %s", v.starts, time.Since(begun).Seconds(), lines.Text())
+			v.log = append(v.log[max(0, len(v.log)-200):], text)
 			v.mu.Unlock()
 		}
 		cmd.Wait()
@@ -302,16 +314,27 @@ func (v *victim) sleep(d time.Duration) {
 	v.lives()
 }
 
-// end sends the signal, and waits for the end; SIGTERM must give 0.
+// waitUp waits until it is ready.
+func (v *victim) waitUp() {
+	v.t.Helper()
+	for start := time.Now(); !v.up.Load(); v.sleep(5 * time.Millisecond) {
+		if time.Since(start) > 2*time.Minute {
+			v.t.Fatalf("the daemon is not ready after two minutes:\n%s", v.text())
+		}
+	}
+}
+
+// end sends the signal, and waits for the end. SIGTERM must give 0, but for a daemon that was not ready yet.
 func (v *victim) end(s syscall.Signal) {
 	v.t.Helper()
+	up := v.up.Load()
 	v.cmd.Process.Signal(s)
 	select {
 	case <-v.done:
 	case <-time.After(40 * time.Second):
 		v.t.Fatalf("the daemon does not end after %s:\n%s", s, v.text())
 	}
-	if s == syscall.SIGTERM && !v.cmd.ProcessState.Success() {
+	if s == syscall.SIGTERM && !v.cmd.ProcessState.Success() && up {
 		v.t.Fatalf("after SIGTERM: %s:\n%s", v.cmd.ProcessState, v.text())
 	}
 }
@@ -327,8 +350,8 @@ type chaos struct {
 
 func (c *chaos) upTo(d time.Duration) time.Duration { return time.Duration(c.r.Int64N(int64(d))) }
 
-// run kills so many times: one in eight is the broker. Between them the daemon is ended in order now and then, and the broker is
-// halted.
+// run kills so many times: one in eight is the broker. Between them the daemon is ended in order now and then, and the
+// broker is halted.
 func (c *chaos) run(kills int) {
 	plan := make([]func(), kills)
 	for i := range plan {
@@ -345,10 +368,11 @@ func (c *chaos) run(kills int) {
 	}
 	c.r.Shuffle(len(plan), func(i, j int) { plan[i], plan[j] = plan[j], plan[i] })
 	for _, do := range plan {
-		if c.r.IntN(4) == 0 {
-			c.v.sleep(c.upTo(300 * time.Millisecond)) // while it starts
+		if c.r.IntN(4) > 0 {
+			c.v.waitUp()
+			c.v.sleep(c.upTo(1500 * time.Millisecond))
 		} else {
-			c.v.sleep(c.upTo(2500 * time.Millisecond))
+			c.v.sleep(c.upTo(300 * time.Millisecond)) // while it starts
 		}
 		do()
 	}

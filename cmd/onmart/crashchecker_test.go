@@ -23,7 +23,8 @@ func TestCrashOracle(t *testing.T) {
 		if len(found) > 0 {
 			t.Fatalf("a run without faults:\n%s", found)
 		}
-		if figures.lines < 11500 || figures.letters < 150 || figures.labels < 800 || figures.late < 50 || figures.defined != 100 {
+		if figures.lines < 11500 || figures.letters < 150 || figures.labels < 800 || figures.late < 50 ||
+			figures.defined != 100 {
 			t.Errorf("%+v", figures)
 		}
 		if model != "" {

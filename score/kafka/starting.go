@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -33,8 +34,8 @@ func (c *Config) starting(ctx context.Context, note func(Note), step func(contex
 	}
 }
 
-// wentAway reports errors of a connection that was there and broke, or could not be made.
+// wentAway reports errors of a connection that was there and broke or could not be made, and of a broker that is not itself again.
 func wentAway(err error) bool {
 	var first *kgo.ErrFirstReadEOF
-	return kgo.IsRetryableBrokerErr(err) || errors.As(err, &first) || errors.Is(err, io.EOF)
+	return kgo.IsRetryableBrokerErr(err) || kerr.IsRetriable(err) || errors.As(err, &first) || errors.Is(err, io.EOF)
 }
