@@ -103,7 +103,7 @@ func (c *crashCase) run(t *testing.T, b *broker.Broker) {
 	sender.Go(func() { p.run(sending) })
 	start := time.Now()
 	v.start()
-	chaos := &chaos{t: t, r: rand.New(rand.NewPCG(c.seed, 2)), v: v, b: b, counts: map[string]int{}}
+	chaos := &chaos{t: t, c: c, admin: admin, r: rand.New(rand.NewPCG(c.seed, 2)), v: v, b: b, counts: map[string]int{}}
 	chaos.run(c.kills)
 	stop()
 	sender.Wait()
@@ -342,6 +342,8 @@ func (v *victim) end(s syscall.Signal) {
 // chaos ends and stops what runs.
 type chaos struct {
 	t      *testing.T
+	c      *crashCase
+	admin  *kadm.Client
 	r      *rand.Rand
 	v      *victim
 	b      *broker.Broker
@@ -402,6 +404,66 @@ func (c *chaos) killBroker() {
 	}
 	c.b.Start()
 	c.v.lives()
+	if !c.c.repeats {
+		c.mend()
+	}
+}
+
+// mend does what kafka-transactions.sh does with --find-hanging and --abort. A broker that is alone and comes back after a kill has
+// no leaders for a moment. A transaction whose commit was decided and not carried out is then taken for one of topics that
+// were deleted ("Couldn't find leader endpoint for partitions"): it counts as committed, and its partitions wait for its
+// marker for ever. Nobody has read such lines, and the offsets are those before it: aborted, it is one that never was.
+func (c *chaos) mend() {
+	c.t.Helper()
+	seen := map[kadm.DescribedProducer]time.Time{}
+	for {
+		open := c.hanging()
+		if len(open) == 0 {
+			return
+		}
+		for _, p := range open {
+			if seen[p].IsZero() {
+				seen[p] = time.Now()
+			} else if time.Since(seen[p]) > 3*time.Second {
+				c.counts["transactions that the broker left hanging, aborted"]++
+				var topics kadm.TopicsSet
+				topics.Add(p.Topic, p.Partition)
+				_, err := c.admin.WriteTxnMarkers(c.t.Context(), kadm.TxnMarkers{ProducerID: p.ProducerID, ProducerEpoch: p.ProducerEpoch,
+					CoordinatorEpoch: max(0, p.CoordinatorEpoch), Topics: topics})
+				if err != nil {
+					c.t.Fatal(err)
+				}
+			}
+		}
+		c.v.sleep(200 * time.Millisecond)
+	}
+}
+
+// hanging are partitions with an open transaction of the daemon's that its coordinator does not know of. One that runs may be
+// among them for a moment.
+func (c *chaos) hanging() (open []kadm.DescribedProducer) {
+	c.t.Helper()
+	id := "onmart-" + c.c.topic
+	known, err := c.admin.DescribeTransactions(c.t.Context(), id+"-0", id+"-1", id+"-offsets")
+	var topics kadm.TopicsSet
+	topics.Add(c.c.lines())
+	topics.Add(c.c.dead())
+	topics.Add("__consumer_offsets")
+	producers, err2 := c.admin.DescribeProducers(c.t.Context(), topics)
+	if err := errors.Join(err, err2); err != nil {
+		c.t.Fatal(err)
+	}
+	over := map[int64]bool{}
+	known.Each(func(x kadm.DescribedTransaction) {
+		over[x.ProducerID] = x.Err == nil && x.State != "Ongoing" && !strings.HasPrefix(x.State, "Prepare")
+	})
+	producers.EachProducer(func(p kadm.DescribedProducer) {
+		if p.CurrentTxnStartOffset >= 0 && over[p.ProducerID] {
+			p.LastTimestamp, p.LastSequence = 0, 0
+			open = append(open, p)
+		}
+	})
+	return open
 }
 
 // halt has the broker answer nothing for a while.
