@@ -237,6 +237,14 @@ func (j *Job) deliver(ctx context.Context) error {
 
 // deliverLines delivers, with dead letters in place of the lines that the sink cannot take.
 func (j *Job) deliverLines(ctx context.Context, lines []Line, of []origin, next map[string]int64) error {
+	noted := !j.commits && j.o.Source != nil && len(next) > 0
+	var safe chan error
+	if noted && j.file == nil {
+		// These positions are noted behind the lines. Ahead of the journal they may not be either: the next start would fold what
+		// lies between without lines, in an order of its own.
+		safe = make(chan error, 1)
+		go func() { safe <- j.safe() }()
+	}
 	for {
 		err := j.o.Sink.Deliver(ctx, lines, next, j.safe)
 		var refused *Refused
@@ -250,7 +258,12 @@ func (j *Job) deliverLines(ctx context.Context, lines []Line, of []origin, next 
 		case err != nil:
 			return err
 		}
-		if !j.commits && j.o.Source != nil && len(next) > 0 {
+		if safe != nil {
+			if err := <-safe; err != nil {
+				return err
+			}
+		}
+		if noted {
 			return j.o.Source.Commit(next)
 		}
 		return nil
