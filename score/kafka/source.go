@@ -206,11 +206,13 @@ func (s *Source) Seek(ctx context.Context, next map[Partition]int64) error {
 				"start with a new --state: %w", p, n, ErrTopicGone)
 		}
 	}
-	starts, err := offsets(ctx, s.cl, partitions, -2)
-	if err != nil {
+	var starts, ends map[Partition]int64
+	err := s.c.starting(ctx, s.note, func(ctx context.Context) (err error) {
+		if starts, err = offsets(ctx, s.cl, partitions, -2); err == nil {
+			ends, err = offsets(ctx, s.cl, partitions, -1)
+		}
 		return err
-	}
-	ends, err := offsets(ctx, s.cl, partitions, -1)
+	})
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -30,5 +31,23 @@ func TestStartOutlivesBroker(t *testing.T) {
 		if broken < 3 || !strings.Contains(n.String(), "the broker went away during the start") {
 			t.Errorf("%v: broken %d times; notes: %s", key, broken, n.String())
 		}
+	}
+}
+
+// A transaction that the broker does not end keeps its offsets back for ever: the start says what to do.
+func TestHangingTransactionIsTold(t *testing.T) {
+	cluster, url := fake(t, kfake.SeedTopics(1, "in", "out"))
+	cluster.ControlKey(kmsg.OffsetFetch.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
+		g := kmsg.NewOffsetFetchResponseGroup()
+		g.Group, g.ErrorCode = "g", kerr.UnstableOffsetCommit.Code
+		resp.Groups = append(resp.Groups, g)
+		return resp, nil, true
+	})
+	_, err := NewSink(t.Context(), parse(t, url+"out?start-timeout=1s"),
+		SinkOptions{ExactlyOnce: true, TransactionalID: "job", Group: "g"})
+	if err == nil || !strings.Contains(err.Error(), "gave up after 1s") || !strings.Contains(err.Error(), "kafka-transactions.sh find-hanging") {
+		t.Errorf("got %v", err)
 	}
 }
