@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -36,6 +37,9 @@ func (c *Config) starting(ctx context.Context, note func(Note), step func(contex
 
 // wentAway reports errors of a connection that was there and broke or could not be made, and of a broker that is not itself again.
 func wentAway(err error) bool {
-	var first *kgo.ErrFirstReadEOF
-	return kgo.IsRetryableBrokerErr(err) || kerr.IsRetriable(err) || errors.As(err, &first) || errors.Is(err, io.EOF)
+	var (
+		first *kgo.ErrFirstReadEOF
+		op    *net.OpError // of a dial too, which kgo does not count among those to be retried
+	)
+	return kgo.IsRetryableBrokerErr(err) || kerr.IsRetriable(err) || errors.As(err, &first) || errors.As(err, &op) || errors.Is(err, io.EOF)
 }

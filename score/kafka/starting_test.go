@@ -1,12 +1,16 @@
 package kafka
 
 import (
+	"context"
 	"errors"
+	"io"
+	"net"
 	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -30,6 +34,33 @@ func TestStartOutlivesBroker(t *testing.T) {
 		newSink(t, parse(t, url+"out"), true, &n)
 		if broken < 3 || !strings.Contains(n.String(), "the broker went away during the start") {
 			t.Errorf("%v: broken %d times; notes: %s", key, broken, n.String())
+		}
+	}
+}
+
+// A broker that nobody listens for any more, and one whose connection breaks, have gone away.
+func TestWentAway(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(l.Addr().String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	if err := cl.Ping(t.Context()); !wentAway(err) {
+		t.Errorf("%v: taken for final", err)
+	}
+	for _, err := range []error{io.EOF, kerr.LeaderNotAvailable, &kgo.ErrFirstReadEOF{}} {
+		if !wentAway(err) {
+			t.Errorf("%v: taken for final", err)
+		}
+	}
+	for _, err := range []error{kerr.SaslAuthenticationFailed, context.Canceled, ErrTrimmed} {
+		if wentAway(err) {
+			t.Errorf("%v: taken for passing", err)
 		}
 	}
 }
