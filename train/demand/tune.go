@@ -97,7 +97,7 @@ func (t *trainer) seeds(ctx context.Context, part, label string, p *prepared, ep
 		if n := t.Ensemble(); n > 1 {
 			run.Name, run.Label = fmt.Sprintf("%s-seed%d", part, s+1), fmt.Sprintf("%s, seed %d of %d", label, s+1, n)
 		}
-		if t.tuning != nil && s == 0 && p == t.first {
+		if t.tuning != nil && k == 0 && s == 0 {
 			run.From = train.TrialPart(t.tuning.Trials[0].ID, 0)
 		}
 		if p.fit < p.Len() {
