@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -50,6 +51,9 @@ type Part struct {
 	Towers int
 	// Quiet runs show no bar and leave no curve: trials.
 	Quiet bool
+	// From, where not "", is a part that may have trained the same before: a trial. Where the session has no budget and the
+	// checkpoint of From is of the same training, the run goes on from it in place of beginning again.
+	From string
 	// Event, where not "", is what the log calls the part's beginning beside "part": "refit".
 	Event string
 }
@@ -167,6 +171,10 @@ func (s *Session) Run(ctx context.Context, p Part, t *Task, b program.Backend) (
 	w := &watch{s: s, p: p, t: t, scale: 1 / float64(max(p.Towers, 1)), first: -1, began: time.Now()}
 	t.Checkpoint = filepath.Join(CheckpointDir(s.Out.Dir), filepath.FromSlash(p.Name))
 	t.Resume = s.Out.Resume || t.Resume
+	var err error
+	if w.taken, err = s.takeUp(p, t, b); err != nil {
+		return nil, err
+	}
 	if t.Progress == nil {
 		t.Progress = w.progress
 	}
@@ -191,6 +199,31 @@ func (s *Session) Run(ctx context.Context, p Part, t *Task, b program.Backend) (
 	return r, nil
 }
 
+// takeUp copies the checkpoint of p.From for the run, whose own it becomes, and tells whether it did. With a budget it does
+// not: what the later runs may take is measured by the runs before them.
+func (s *Session) takeUp(p Part, t *Task, b program.Backend) (bool, error) {
+	if p.From == "" || s.Budget > 0 {
+		return false, nil
+	}
+	if _, err := os.Stat(t.Checkpoint); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return false, err // one of its own, from before a resume
+	}
+	from := filepath.Join(CheckpointDir(s.Out.Dir), filepath.FromSlash(p.From))
+	c, err := readCheckpoint(from, t.facts(b), t.Set)
+	if err != nil {
+		s.Note("%s: trained anew, the trial's checkpoint is not taken up: %v", p.Label, err)
+		return false, nil
+	}
+	if c == nil {
+		return false, nil
+	}
+	if err := writeCheckpoint(t.Checkpoint, *c); err != nil {
+		return false, err
+	}
+	t.Resume = true
+	return true, nil
+}
+
 // watch follows one run.
 type watch struct {
 	s      *Session
@@ -203,6 +236,7 @@ type watch struct {
 	done   int64
 	epochs []Epoch // as they are shown
 	best   int     // epoch with the best figure so far
+	taken  bool    // it goes on from the checkpoint of p.From
 }
 
 // head is what the log says of a part before it runs.
@@ -320,7 +354,9 @@ func (w *watch) progress(p Progress) {
 		w.first = 0
 		if p.Resumed {
 			w.first = p.Rows
-			if !w.p.Quiet {
+			if w.taken {
+				w.s.Note("%s: the trial has trained epochs 1 to %d of %d", w.p.Label, p.Epoch, p.Epochs)
+			} else if !w.p.Quiet {
 				w.s.resumed = true
 				w.s.Note("%s: goes on after epoch %d of %d", w.p.Label, p.Epoch, p.Epochs)
 			}

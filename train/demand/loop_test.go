@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/onmart/onmart/score/model"
+	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/traintest"
 	"github.com/onmart/onmart/train/tune"
 )
@@ -77,6 +78,27 @@ func TestTune(t *testing.T) {
 	}
 	if first := whole.Curves[0]; *first.Epochs[first.Best-1].Figure != best.Figure {
 		t.Errorf("the training comes to %v, the best trial to %v", *first.Epochs[first.Best-1].Figure, best.Figure)
+	}
+	// The network of its fold is taken up, and is what training it anew gives.
+	count := &traintest.Stopping{Backend: o.Backend}
+	anew := o
+	anew.Out, anew.Trials, anew.Backend = filepath.Join(t.TempDir(), "m"), 0, count
+	if err := anew.Config.Set(train.Pairs(best.Settings)); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := Train(t.Context(), anew); err != nil || !reflect.DeepEqual(p.Curves, whole.Curves) {
+		t.Errorf("trained anew: %v\n%+v\ntaken up\n%+v", err, p.Curves, whole.Curves)
+	}
+	searched := 0
+	for _, x := range whole.Tuning.Trials {
+		searched += x.Epochs
+	}
+	again := o
+	taken := &traintest.Stopping{Backend: o.Backend}
+	again.Out, again.Backend = filepath.Join(t.TempDir(), "m"), taken
+	if _, err := Train(t.Context(), again); err != nil || taken.Epochs != searched+count.Epochs-best.Epochs {
+		t.Errorf("%d epochs were trained, want %d of the search and %d without the first fold: %v", taken.Epochs, searched,
+			count.Epochs-best.Epochs, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	part := o

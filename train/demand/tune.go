@@ -75,6 +75,7 @@ func (t *trainer) trial(ctx context.Context, x tune.Trial, share float64) (tune.
 	f := fitting{config: &c, seed: t.Seed}
 	f.do = func(ctx context.Context, task *train.Task) (*train.Result, error) {
 		task.Identity, task.Budget, task.Stop = t.identity(&c, t.Seed), t.session.UntilTuned(), train.Epochs(share, c.Epochs)
+		task.Resume = x.Rung > 0
 		return t.session.Run(ctx, train.Part{Name: train.TrialPart(x.ID, 0), Label: fmt.Sprintf("trial %d", x.ID), Figure: figureKey,
 			Words: figureWords, Smaller: true, Towers: c.Towers, Quiet: true}, task, backend)
 	}
@@ -95,6 +96,9 @@ func (t *trainer) seeds(ctx context.Context, part, label string, p *prepared, ep
 		run := train.Part{Name: part, Label: label, Towers: t.Config.Towers}
 		if n := t.Ensemble(); n > 1 {
 			run.Name, run.Label = fmt.Sprintf("%s-seed%d", part, s+1), fmt.Sprintf("%s, seed %d of %d", label, s+1, n)
+		}
+		if t.tuning != nil && k == 0 && s == 0 {
+			run.From = train.TrialPart(t.tuning.Trials[0].ID, 0)
 		}
 		if p.fit < p.Len() {
 			run.Figure, run.Words, run.Smaller = figureKey, figureWords, true

@@ -19,6 +19,7 @@ type fitting struct {
 	log     []bool
 	scales  []float64 // of the learning rate by epoch, as an earlier training found them
 	explain func(*program.Set, program.Data)
+	from    string // a part that may have trained the same before, see train.Part
 	// do runs the task; nil runs it with nothing around it.
 	do func(context.Context, *train.Task) (*train.Result, error)
 }

@@ -72,6 +72,9 @@ func (t *trainer) choose(ctx context.Context) ([][]*fitted, error) {
 		for s := range t.Ensemble() {
 			label, part := t.label("choose", len(t.folds), k, s)
 			run := fitting{config: &t.Config, seed: t.Seed + uint64(s)}
+			if t.tuning != nil && s == 0 {
+				run.from = train.TrialPart(t.tuning.Trials[0].ID, k)
+			}
 			m, err := t.phase(ctx, part, label, "", &run, f.fit, f.valid, t.Config.Epochs, t.afterChoosing(k, s))
 			if err != nil {
 				return nil, err
@@ -208,7 +211,7 @@ func (t *trainer) phase(ctx context.Context, part, label, event string, f *fitti
 	f.backend, f.threads, f.log, f.explain = t.Backend, t.Threads, t.log, t.Explain
 	f.do = func(ctx context.Context, task *train.Task) (*train.Result, error) {
 		task.Identity, task.Budget = t.identity(&t.Config, f.seed), t.session.Within(later)
-		return t.session.Run(ctx, train.Part{Name: part, Label: label, Event: event, Towers: t.Config.Towers,
+		return t.session.Run(ctx, train.Part{Name: part, Label: label, From: f.from, Event: event, Towers: t.Config.Towers,
 			Figure: figureOf(valid), Words: figureWords}, task, t.Backend)
 	}
 	m, err := f.run(ctx, fit, valid, epochs)

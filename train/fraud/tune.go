@@ -69,7 +69,7 @@ func (t *trainer) trial(ctx context.Context, x tune.Trial, share float64) (tune.
 		run := fitting{config: &c, backend: backend, seed: t.Seed, threads: threads, log: t.logOf(&c)}
 		run.do = func(ctx context.Context, task *train.Task) (*train.Result, error) {
 			task.Identity, task.Budget = t.identity(&c, t.Seed), t.session.UntilTuned()
-			task.Stop = train.Epochs(share, c.Epochs)
+			task.Stop, task.Resume = train.Epochs(share, c.Epochs), x.Rung > 0
 			return t.session.Run(ctx, train.Part{
 				Name: train.TrialPart(x.ID, k), Label: fmt.Sprintf("trial %d", x.ID), Figure: figureOf(f.valid), Words: figureWords,
 				Towers: c.Towers, Quiet: true,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/score/model/recommender"
+	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/cpu"
 	"github.com/onmart/onmart/train/traintest"
 	"github.com/onmart/onmart/train/tune"
@@ -112,6 +113,28 @@ func TestTune(t *testing.T) {
 	// The blend of the winner is judged on the same fold.
 	if got := whole.Validation.Model["ndcg_at_10"]; got != best.Figure || best.Rung != 2 {
 		t.Errorf("the training comes to %v, the best trial to %v", got, best.Figure)
+	}
+	// The networks of its folds are taken up, and are what training them anew gives.
+	count := &traintest.Stopping{Backend: o.Backend}
+	anew := o
+	anew.Out, anew.Trials, anew.Backend = filepath.Join(t.TempDir(), "m"), 0, count
+	if err := anew.Config.Set(train.Pairs(best.Settings)); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := Train(t.Context(), anew); err != nil || !reflect.DeepEqual(p.Curves, whole.Curves) ||
+		!reflect.DeepEqual(p.Validation, whole.Validation) {
+		t.Errorf("trained anew: %v\n%+v\ntaken up\n%+v", err, p.Curves, whole.Curves)
+	}
+	searched, folds := 0, len(whole.Curves)-1
+	for _, x := range whole.Tuning.Trials {
+		searched += folds * x.Epochs
+	}
+	again := o
+	taken := &traintest.Stopping{Backend: o.Backend}
+	again.Out, again.Backend = filepath.Join(t.TempDir(), "m"), taken
+	if _, err := Train(t.Context(), again); err != nil || taken.Epochs != searched+count.Epochs-folds*best.Epochs {
+		t.Errorf("%d epochs were trained, want %d of the search and %d on all lines: %v", taken.Epochs, searched,
+			count.Epochs-folds*best.Epochs, err)
 	}
 	one, err := cpu.New(cpu.Options{Threads: 1})
 	if err != nil {

@@ -45,6 +45,7 @@ const figureKey = "ndcg_at_10"
 type trial struct {
 	id    int
 	share float64 // of the network's epochs
+	begun bool    // it has passed a rung, from whose end it goes on
 }
 
 // tune tries settings on the folds and goes on with the best.
@@ -86,7 +87,7 @@ func (t *trainer) tune(ctx context.Context) error {
 // try trains all that a trial is made of up to the latest fold, the network for a share of its epochs, and judges it there.
 func (t *trainer) try(ctx context.Context, x tune.Trial, share float64, folds []fold) (tune.Outcome, error) {
 	u := *t
-	u.folds, u.trial, u.Note = folds, &trial{x.ID, share}, func(string, ...any) {}
+	u.folds, u.trial, u.Note = folds, &trial{x.ID, share, x.Rung > 0}, func(string, ...any) {}
 	u.Seeds = 1
 	if err := u.Config.Set(train.Pairs(x.Settings)); err != nil {
 		return tune.Outcome{Failed: err.Error()}, nil // settings that do not go together
@@ -181,6 +182,9 @@ func (t *trainer) network(ctx context.Context, l *ranking.Log, now int64, name s
 		if n := t.Ensemble(); n > 1 {
 			p.Name, p.Label = fmt.Sprintf("%s-seed%d", name, s+1), fmt.Sprintf("network, %s, seed %d of %d", name, s+1, n)
 		}
+		if t.tuning != nil && s == 0 && t.Config.Model == string(ranking.Blended) { // whose trials have the same folds
+			p.From = fmt.Sprintf("tune/trial%03d-%s", t.tuning.Trials[0].ID, name)
+		}
 		if name == "all" && len(t.folds) > 0 {
 			p.Event = "refit"
 		}
@@ -192,6 +196,7 @@ func (t *trainer) network(ctx context.Context, l *ranking.Log, now int64, name s
 			task.Identity = t.identity(name, f.seed)
 			if t.trial != nil {
 				task.Stop, task.Budget = train.Epochs(t.trial.share, t.Config.Epochs), t.session.UntilTuned()
+				task.Resume = t.trial.begun
 			} else if task.Budget = t.session.Within(t.later(name, len(l.User), s)); task.Budget != nil {
 				task.Budget.Must = s > 0 || len(t.session.Curves()) > 0
 			}
