@@ -50,7 +50,8 @@ that stalls is charged for all that waited.
 
 With --in and --out it sends them to a topic instead, and measures until their lines can be read, committed, from the
 other: events that are due are sent whatever is unanswered. --backlog sends so many before the daemon starts and tells
-how fast it gets through them. Both topics must be there; the daemon must keep the events' keys, as onmart score does.
+how fast it gets through them. Both topics must be there, that of a backlog empty; the daemon must keep the events' keys,
+as onmart score does.
 
 Without --url or --attach it starts a daemon of its own, in a second process, with --model or, without, one that it trains on a
 made-up shop. With --url, --model tells what fields events need (default: trans_id, trans_datetime, user_id, store_id

@@ -19,22 +19,41 @@ import (
 	"github.com/onmart/onmart/score/kafka"
 )
 
-// topicLoad sends events to a topic and waits for their lines in another. An event's key is its number, which its line
-// carries too.
+// topicLoad sends events to a topic and waits for their lines in another. An event's key is the run and its number,
+// which its line carries too: topics may hold what other runs left, and a daemon may be behind with it.
 type topicLoad struct {
-	b        *benchScore
-	in, out  *kafka.Config
-	total    int
-	seen     []uint64     // by event, a bit: its line came; the reader's
-	hist     latencies    // of the reader
-	arrived  atomic.Int64 // events whose line came
-	doubles  int64
-	strange  int64
-	began    time.Time // of the schedule
-	from, to time.Time // first and last line
-	marks    []time.Time
-	behind   time.Duration // of the schedule, at worst
-	failed   atomic.Pointer[error]
+	b       *benchScore
+	in, out *kafka.Config
+	run     string // that keys begin with
+	total   int
+	warm    int          // so many events from the first are not measured
+	seen    []uint64     // by event, a bit: its line came; the reader's
+	hist    latencies    // of the reader
+	arrived atomic.Int64 // events whose line came
+	doubles int64
+	strange int64
+	errors  int64         // of arrived, lines that tell an error
+	began   time.Time     // of the schedule
+	first   arrivals      // after the first poll that had lines
+	fifth   arrivals      // after the poll that brought the first 20 %
+	last    arrivals      // after the last poll that had lines
+	behind  time.Duration // of the schedule, at worst, of what is measured
+	failed  atomic.Pointer[error]
+}
+
+// arrivals is how many lines had come, and when. Lines of one poll come at one moment, so that rates are taken between
+// polls.
+type arrivals struct {
+	n  int64
+	at time.Time
+}
+
+// rate is lines a second from a to b; 0 where all came at once.
+func (a arrivals) rate(b arrivals) float64 {
+	if b.n <= a.n || !b.at.After(a.at) {
+		return 0
+	}
+	return float64(b.n-a.n) / b.at.Sub(a.at).Seconds()
 }
 
 // benchTopicResult is the figures; latencies are in milliseconds, from due time to read-committed arrival.
@@ -42,7 +61,8 @@ type benchTopicResult struct {
 	Events   int64   `json:"events"`
 	Missing  int64   `json:"missing"`
 	Doubles  int64   `json:"doubles"`
-	Strange  int64   `json:"strange"` // lines of no event that was sent
+	Strange  int64   `json:"strange"` // lines of no event of this run
+	Errors   int64   `json:"errors"`  // lines that tell an error; they are measured like others
 	Asked    float64 `json:"rate_asked,omitempty"`
 	Achieved float64 `json:"rate_achieved,omitempty"` // lines a second
 	Steady   float64 `json:"rate_steady,omitempty"`   // over the last 80 % of a backlog
@@ -55,13 +75,15 @@ type benchTopicResult struct {
 }
 
 func (r *benchTopicResult) String() string {
+	counts := fmt.Sprintf("%d missing, %d double, %d errors, %d lines of other events", r.Missing, r.Doubles, r.Errors,
+		r.Strange)
 	if r.Asked == 0 {
-		return fmt.Sprintf("%d events of a backlog, %d missing, %d double: %.0f/s, the last 80 %% %.0f/s", r.Events, r.Missing, r.Doubles,
-			r.Achieved, r.Steady)
+		return fmt.Sprintf("%d events of a backlog, %s: %.0f/s, the last 80 %% %.0f/s", r.Events, counts, r.Achieved,
+			r.Steady)
 	}
-	return fmt.Sprintf("%d events, %.0f/s asked, %.0f/s came, %d missing, %d double; sent %.1f ms behind schedule at worst\n"+
+	return fmt.Sprintf("%d events, %.0f/s asked, %.0f/s came, %s; sent %.1f ms behind schedule at worst\n"+
 		"latency ms from due time: p50 %.3f  p90 %.3f  p99 %.3f  p99.9 %.3f  max %.3f",
-		r.Events, r.Asked, r.Achieved, r.Missing, r.Doubles, r.Behind, r.P50, r.P90, r.P99, r.P999, r.Max)
+		r.Events, r.Asked, r.Achieved, counts, r.Behind, r.P50, r.P90, r.P99, r.P999, r.Max)
 }
 
 func (b *benchScore) checkTopics() error {
@@ -98,14 +120,16 @@ func (b *benchScore) runTopics(ctx context.Context) error {
 	if err := b.shape(); err != nil {
 		return err
 	}
-	r, err := t.run(ctx, dir)
+	// Numbers of purchases are made of it: another run's would be duplicates.
+	b.first = max(b.first, time.Now().UnixMicro())
+	r, err := t.measure(ctx, dir)
 	if err != nil {
 		return err
 	}
 	return b.con.result(r, func(w io.Writer) error { _, err := fmt.Fprintln(w, r); return err })
 }
 
-func (t *topicLoad) run(ctx context.Context, dir string) (*benchTopicResult, error) {
+func (t *topicLoad) measure(ctx context.Context, dir string) (*benchTopicResult, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	b := t.b
@@ -113,7 +137,14 @@ func (t *topicLoad) run(ctx context.Context, dir string) (*benchTopicResult, err
 	if total == 0 {
 		total = int(float64(b.rate) * (b.warm + b.duration).Seconds())
 	}
+	if total == 0 {
+		return nil, usagef("--rate, --warm and --duration make no event")
+	}
 	t.total, t.seen = total, make([]uint64, (total+63)/64)
+	t.run = strconv.FormatInt(time.Now().UnixNano(), 36) + "-"
+	if b.backlog == 0 {
+		t.warm = int(float64(b.rate) * b.warm.Seconds())
+	}
 	lines, err := t.open(ctx)
 	if err != nil {
 		return nil, err
@@ -126,6 +157,9 @@ func (t *topicLoad) run(ctx context.Context, dir string) (*benchTopicResult, err
 	}
 	defer client.Close()
 	if b.backlog > 0 {
+		if err := t.emptyIn(ctx); err != nil {
+			return nil, err
+		}
 		b.con.notef("sending %d events", total)
 		if err := t.send(ctx, client, total); err != nil {
 			return nil, err
@@ -155,7 +189,23 @@ func (t *topicLoad) run(ctx context.Context, dir string) (*benchTopicResult, err
 	if err != nil {
 		return nil, err
 	}
-	return t.result(total), nil
+	return t.result(), nil
+}
+
+// emptyIn refuses a backlog on top of other events: the daemon would read those too, and the rate would be of both.
+func (t *topicLoad) emptyIn(ctx context.Context) error {
+	s, err := kafka.NewSource(ctx, t.in, "onmart-bench", nil)
+	if err != nil {
+		return fmt.Errorf("--in: %w", err)
+	}
+	defer s.Close()
+	for _, p := range s.Partitions() {
+		if p.End > p.Start {
+			return fmt.Errorf("--in: %s has %d events already, and a backlog has to be all that the daemon reads: create "+
+				"another topic, or delete its records (kafka-delete-records.sh)", p.Partition, p.End-p.Start)
+		}
+	}
+	return nil
 }
 
 // open begins to read the lines at the end of their topic.
@@ -207,16 +257,18 @@ func (t *topicLoad) daemon(ctx context.Context, dir string) (stop func(), err er
 		}
 	}()
 	if b.backlog == 0 { // else it reads from the start of the topic whenever it is ready
-		t.untilReady(said.Name(), ended)
+		t.untilReady(ctx, said.Name(), ended)
 	}
 	return func() { cmd.Process.Signal(os.Interrupt); <-ended; said.Close() }, nil
 }
 
 // untilReady waits until the daemon has said that it begins.
-func (t *topicLoad) untilReady(log string, ended chan struct{}) {
+func (t *topicLoad) untilReady(ctx context.Context, log string, ended chan struct{}) {
 	for {
 		select {
 		case <-ended:
+			return
+		case <-ctx.Done():
 			return
 		case <-time.After(20 * time.Millisecond):
 		}
@@ -248,13 +300,15 @@ func (t *topicLoad) send(ctx context.Context, client *kgo.Client, total int) err
 		if t.b.backlog == 0 {
 			due := t.due(start, i)
 			sleepUntil(due)
-			t.behind = max(t.behind, time.Since(due))
+			if i >= t.warm {
+				t.behind = max(t.behind, time.Since(due))
+			}
 		}
 		if cap(arena)-len(arena) < 4096 {
 			arena = make([]byte, 0, 1<<20)
 		}
 		at := len(arena)
-		arena = strconv.AppendInt(arena, int64(i), 10)
+		arena = strconv.AppendInt(append(arena, t.run...), int64(i), 10)
 		key := arena[at:len(arena):len(arena)]
 		at = len(arena)
 		arena = t.b.appendEvent(arena, i)
@@ -275,10 +329,6 @@ func (t *topicLoad) due(start time.Time, i int) time.Time {
 
 // read takes the lines until ctx ends.
 func (t *topicLoad) read(ctx context.Context, lines *kafka.Source) {
-	warm := int(float64(t.b.rate) * t.b.warm.Seconds())
-	if t.b.backlog > 0 {
-		warm = 0
-	}
 	for {
 		all, err := lines.Poll(ctx, 1<<16)
 		if err != nil {
@@ -291,18 +341,20 @@ func (t *topicLoad) read(ctx context.Context, lines *kafka.Source) {
 		now := time.Now()
 		for _, x := range all {
 			for _, r := range x.Records {
-				t.came(r.Key, now, warm)
+				t.came(r.Key, r.Value, now)
 			}
 		}
+		t.polled(now)
 		lines.Recycle(all)
 	}
 }
 
 // came notes a line.
-func (t *topicLoad) came(key []byte, now time.Time, warm int) {
-	i, err := strconv.Atoi(string(key))
+func (t *topicLoad) came(key, value []byte, now time.Time) {
+	number, ours := bytes.CutPrefix(key, []byte(t.run))
+	i, err := strconv.Atoi(string(number))
 	switch {
-	case err != nil || i < 0 || i >= t.total:
+	case !ours || err != nil || i < 0 || i >= t.total:
 		t.strange++
 		return
 	case t.seen[i/64]>>(i%64)&1 != 0:
@@ -310,16 +362,27 @@ func (t *topicLoad) came(key []byte, now time.Time, warm int) {
 		return
 	}
 	t.seen[i/64] |= 1 << (i % 64)
-	n := t.arrived.Add(1)
-	if t.from.IsZero() {
-		t.from = now
+	t.arrived.Add(1)
+	if bytes.HasPrefix(value, []byte(`{"error":`)) {
+		t.errors++
 	}
-	if len(t.marks) == 0 && n >= int64(t.total/5) {
-		t.marks = append(t.marks, now)
-	}
-	t.to = now
-	if t.b.backlog == 0 && i >= warm {
+	if t.b.backlog == 0 && i >= t.warm {
 		t.hist.record(now.Sub(t.due(t.began, i)))
+	}
+}
+
+// polled notes how many lines had come after a poll.
+func (t *topicLoad) polled(now time.Time) {
+	n := t.arrived.Load()
+	if n == t.last.n {
+		return
+	}
+	t.last = arrivals{n, now}
+	if t.first.n == 0 {
+		t.first = t.last
+	}
+	if t.fifth.n == 0 && n >= int64(t.total+4)/5 {
+		t.fifth = t.last
 	}
 }
 
@@ -349,17 +412,13 @@ func (t *topicLoad) wait(ctx context.Context, total int64) error {
 	return nil
 }
 
-func (t *topicLoad) result(total int) *benchTopicResult {
+func (t *topicLoad) result() *benchTopicResult {
 	n := t.arrived.Load()
-	r := &benchTopicResult{Events: int64(total), Missing: int64(total) - n, Doubles: t.doubles, Strange: t.strange}
-	rate := func(events int64, from, to time.Time) float64 {
-		return float64(events) / max(to.Sub(from).Seconds(), 1e-9)
-	}
-	r.Achieved = rate(n, t.from, t.to)
+	r := &benchTopicResult{Events: int64(t.total), Missing: int64(t.total) - n, Doubles: t.doubles, Strange: t.strange,
+		Errors: t.errors}
+	r.Achieved = t.first.rate(t.last)
 	if t.b.backlog > 0 {
-		if len(t.marks) > 0 {
-			r.Steady = rate(n-int64(total/5), t.marks[0], t.to)
-		}
+		r.Steady = t.fifth.rate(t.last)
 		return r
 	}
 	r.Asked, r.Behind = float64(t.b.rate), t.behind.Seconds()*1e3
