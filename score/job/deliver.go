@@ -230,7 +230,7 @@ func (j *Job) deliver(ctx context.Context) error {
 		if err := j.deliverLines(ctx, lines, of, next); err != nil {
 			return err
 		}
-		j.account(parcels, len(lines), start, arrived)
+		j.account(parcels, lines, of, start, arrived)
 		j.out.done(parcels)
 	}
 }
@@ -307,18 +307,16 @@ func (j *Job) replace(lines []Line, of []origin, refused *Refused) error {
 // shortLetter is more than a letter without its event has.
 const shortLetter = 1 << 10
 
-// account tells the metrics what was delivered.
-func (j *Job) account(parcels []*parcel, lines int, start, arrived time.Time) {
+// account tells the metrics what was delivered: the lines as the sink took them, letters in place of others among them.
+func (j *Job) account(parcels []*parcel, lines []Line, of []origin, start, arrived time.Time) {
 	now := time.Now()
 	j.monitor.Stage(monitor.Deliver, now.Sub(start))
-	if lines > 0 {
-		j.monitor.Delivered(lines, now.Sub(arrived))
+	if len(lines) > 0 {
+		j.monitor.Delivered(len(lines), now.Sub(arrived))
 	}
-	for _, p := range parcels {
-		for i := range p.out {
-			if p.out[i].Dead {
-				j.monitor.DeadLetter(p.of[i].cause)
-			}
+	for i := range lines {
+		if lines[i].Dead {
+			j.monitor.DeadLetter(of[i].cause)
 		}
 	}
 	for _, p := range parcels {

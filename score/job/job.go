@@ -245,7 +245,12 @@ func (j *Job) Run(ctx context.Context) (err error) {
 		}
 	)
 	if j.o.Source != nil {
-		all.Go(func() { failed(j.read(reading)) })
+		all.Go(func() {
+			// The end of the source is that of the job only where it does not stay: the folding knows when.
+			if err := j.read(reading); err != nil {
+				failed(err)
+			}
+		})
 		all.Go(func() { j.decodeAll(reading) })
 	} else {
 		j.reading.finish()
@@ -288,7 +293,6 @@ func (j *Job) read(ctx context.Context) error {
 		switch {
 		case err == io.EOF:
 			j.reading.finish()
-			j.reading.drained(ctx) // the end of the reading is not yet that of the job
 			return nil
 		case ctx.Err() != nil:
 			return nil

@@ -148,15 +148,6 @@ func (s *lanes) starved() bool {
 
 func (l *lane) empty() bool { return len(l.queue) == 0 && len(l.raw) == 0 && !l.busy }
 
-// drained waits until all that was read is folded.
-func (s *lanes) drained(ctx context.Context) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.held > 0 && ctx.Err() == nil {
-		s.cond.Wait()
-	}
-}
-
 // put adds what was read of a lane, and returns how far it is behind its log.
 func (s *lanes) put(l *lane, r Records) (lag int64) {
 	s.mu.Lock()
@@ -177,7 +168,7 @@ func (s *lanes) put(l *lane, r Records) (lag int64) {
 func bytesOf(events []Event) int64 {
 	n := int64(len(events)) * 100
 	for i := range events {
-		n += int64(len(events[i].Value))
+		n += int64(len(events[i].Key) + len(events[i].Value))
 	}
 	return n
 }
