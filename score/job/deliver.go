@@ -288,7 +288,7 @@ func (j *Job) replace(lines []Line, of []origin, refused *Refused) error {
 		}
 		reason := fmt.Sprintf("its line has %d bytes: %v", len(lines[i].Value), refused.Err)
 		if lines[i].Dead {
-			reason = fmt.Sprintf("%s; a letter of %d bytes: %v", of[i].cause, len(lines[i].Value), refused.Err)
+			reason = fmt.Sprintf("%s, and its letter of %d bytes is too large: %v", of[i].cause, len(lines[i].Value), refused.Err)
 		}
 		of[i].cause = monitor.TooLarge
 		key := lines[i].Key

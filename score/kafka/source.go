@@ -476,7 +476,7 @@ func (m *missing) judge(name, id string, now topicInfo) (problem string, gone er
 	case now.err != nil:
 		return fmt.Sprintf("topic %s: %v", name, now.err), nil
 	case id != "" && now.id != "" && now.id != id:
-		return "", fmt.Errorf("topic %s was deleted and made again (its id was %s and is %s): its offsets count from 0 again, so start with a new --state: %w", name, id, now.id, ErrTopicGone)
+		return "", fmt.Errorf("topic %s was deleted and made again (its id was %s and is %s): its offsets count from 0 again, so start with a new --state and --job: %w", name, id, now.id, ErrTopicGone)
 	}
 	return "", nil
 }

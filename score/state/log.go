@@ -21,7 +21,13 @@ func (l *databaseLog) Infof(format string, args ...any) {
 }
 
 func (l *databaseLog) Errorf(format string, args ...any) {
-	l.log.Error("state database", "error", fmt.Sprintf(format, args...))
+	l.log.Error("state database", "error", firstLine(fmt.Sprintf(format, args...)))
+}
+
+// firstLine leaves out what the database puts below its errors for programs.
+func firstLine(text string) string {
+	first, _, _ := strings.Cut(text, "\n")
+	return first
 }
 
 // Fatalf is what the database calls when it cannot go on. It does not expect it to return.

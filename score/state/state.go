@@ -238,7 +238,8 @@ func (s *Store) databaseOptions() *pebble.Options {
 // corrupt reports damage that the database met. Whoever reads the damaged place gets the error; by itself the database
 // would end the process.
 func (s *Store) corrupt(info pebble.DataCorruptionInfo) {
-	s.o.Log.Error("state database: damaged", "file", info.Path, "error", info.Details)
+	// As text: a log would print such an error with the stack of the database.
+	s.o.Log.Error("state database: damaged", "file", info.Path, "error", firstLine(info.Details.Error()))
 }
 
 func (s *Store) fatal(err error) {
