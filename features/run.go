@@ -190,7 +190,13 @@ func (b *backfill) finish() (*datasets.Manifest, error) {
 }
 
 // dataPosition is the name of a data set among the positions of a state.
-func dataPosition(id string) string { return "data:" + id }
+func dataPosition(id string) string { return dataPrefix + id }
+
+const dataPrefix = "data:"
+
+// IsDataPosition tells whether a name among the positions of a state is that of a data set that a backfill has folded: only a
+// backfill goes on from it.
+func IsDataPosition(name string) bool { return strings.HasPrefix(name, dataPrefix) }
 
 // StateAt folds everything in a data set before the instant `to` (microseconds) and returns the engine: with
 // its state the next event can be computed.

@@ -153,7 +153,7 @@ func runShape(ctx context.Context, o RunOptions) (*datasets.Manifest, error) {
 	}
 	// The state is taken before steps that the range leaves open are cut short: it goes on where the log does.
 	if o.StateOut != "" {
-		if err := SaveState(o.StateOut, r.state(), map[string]int64{"data:" + o.In.ID(): r.folded}, nil,
+		if err := SaveState(o.StateOut, r.state(), map[string]int64{dataPosition(o.In.ID()): r.folded}, nil,
 			o.Force); err != nil {
 			return nil, err
 		}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/internal/atomicdir"
@@ -127,6 +128,21 @@ func CopyState(dir string, w io.Writer) error {
 	return nil
 }
 
+// CopyBeside writes the state of a directory that SaveState wrote under a name to w, after a look at its checksum.
+func CopyBeside(dir, name string, w io.Writer) error { return LoadBeside(dir, name, copier{w}) }
+
+// Beside are the names of the states beside the engine's, sorted.
+func (m *StateManifest) Beside() []string {
+	var names []string
+	for file := range m.Files {
+		if name, ok := strings.CutPrefix(file, besidePrefix); ok {
+			names = append(names, strings.TrimSuffix(name, besideSuffix))
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // copier takes a snapshot as it is.
 type copier struct{ w io.Writer }
 
@@ -152,7 +168,9 @@ func SnapshotWatermark(r io.Reader) (int64, error) {
 	return w, nil
 }
 
-func besideFile(name string) string { return "beside-" + name + ".bin" }
+const besidePrefix, besideSuffix = "beside-", ".bin"
+
+func besideFile(name string) string { return besidePrefix + name + besideSuffix }
 
 // OpenState reads a state directory's manifest.
 func OpenState(dir string) (*StateManifest, error) {

@@ -50,8 +50,8 @@ func (s *Scorer) Capture(engine string, part func(name string) io.Writer) (featu
 	return s.engine.Counts(), nil
 }
 
-// Restore takes up what Capture wrote; part is nil for a name that was not captured. What is missing goes on from what there
-// is: the notes say so. Positions are where the sources go on.
+// Restore takes up what Capture wrote; part is nil for a name that was not captured. What is missing begins with what
+// comes: the notes say so. Positions are where the sources go on.
 func (s *Scorer) Restore(engine string, part func(name string) io.Reader, counts features.Counts, positions map[string]int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,7 +71,7 @@ func (s *Scorer) Restore(engine string, part func(name string) io.Reader, counts
 	for name, x := range s.states() {
 		r := part(name)
 		if r == nil {
-			s.live.notes = append(s.live.notes, fmt.Sprintf("the state has nothing of %s: it goes on from what there is", name))
+			s.live.notes = append(s.live.notes, fmt.Sprintf("the state has nothing of %s, which begins with what comes", name))
 			continue
 		}
 		err := x.Restore(r)

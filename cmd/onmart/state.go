@@ -24,8 +24,7 @@ func newStateCmd() *cobra.Command {
 		Use:   "state",
 		Short: "Look at a scoring job's state, take it out and put one in",
 		Long: `state works on the directory that a scoring job is to keep: its checkpoint and the journal since. Each command
-refuses a directory that another process holds. The scorer itself does not open such a directory yet: it starts from
-what export writes, with --warm-from.`,
+refuses a directory that another process holds. "onmart score --state" keeps such a directory.`,
 	}
 	cmd.AddCommand(newStateInspectCmd(), newStateExportCmd(), newStateImportCmd())
 	return cmd
@@ -258,6 +257,7 @@ func runStateImport(cmd *cobra.Command, from string, f *stateImportFlags) (err e
 		Next: map[string]int64{}, Partitions: manifest.Partitions, Counts: manifest.Counts, Parts: map[string]*state.Part{state.Engine: {}},
 	}
 	maps.Copy(c.Next, manifest.Positions)
+	maps.DeleteFunc(c.Next, func(name string, _ int64) bool { return features.IsDataPosition(name) })
 	if err := parsePositions(f.positions, c.Next); err != nil {
 		return err
 	}
@@ -285,6 +285,15 @@ func runStateImport(cmd *cobra.Command, from string, f *stateImportFlags) (err e
 		c.Parts[m.Task()] = p
 		id.Followers = append(id.Followers, m.Task())
 	}
+	for _, name := range manifest.Beside() {
+		if c.Parts[name] != nil {
+			continue // of a follower
+		}
+		c.Parts[name] = &state.Part{}
+		if err := features.CopyBeside(from, name, c.Parts[name]); err != nil {
+			return err
+		}
+	}
 	s, err := state.Open(f.state, id, state.Options{Context: cmd.Context(), OnSpace: func(x state.Space) {
 		if x.Short {
 			con.notef("%s: the disk is full: waiting for %d bytes, there are %d", f.state, x.Needs, x.Free)
@@ -309,7 +318,12 @@ func runStateImport(cmd *cobra.Command, from string, f *stateImportFlags) (err e
 		Job       string           `json:"job"`
 		Positions map[string]int64 `json:"positions"`
 	}{f.state, f.job, c.Next}, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s: the state of job %s, with the positions of %d sources\n", f.state, f.job, len(c.Next))
+		var b strings.Builder
+		fmt.Fprintf(&b, "%s: the state of job %s\n", f.state, f.job)
+		for _, source := range slices.Sorted(maps.Keys(c.Next)) {
+			fmt.Fprintf(&b, "  goes on in %s at %d\n", source, c.Next[source])
+		}
+		_, err := io.WriteString(w, b.String())
 		return err
 	})
 }

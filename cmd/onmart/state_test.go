@@ -83,6 +83,15 @@ func TestState(t *testing.T) {
 		t.Errorf("%+v, %v", m, err)
 	}
 	ok(t, nil, "state", "import", "out", "--state", "again", "--model", "model")
+	if code, _, stderr := cli(t, "score", "--model", "model", "--warm-from", "out", "--source", os.DevNull, "--format", "jsonl",
+		"--state-out", "beside"); code != 0 {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	ok(t, nil, "state", "import", "beside", "--state", "figures", "--model", "model")
+	if code, stdout, stderr := cli(t, "state", "inspect", "figures"); code != 0 || !strings.Contains(stdout, "  quality: ") ||
+		strings.Contains(stdout, "next of data:") {
+		t.Errorf("live figures are not taken along: exit %d: %s%s", code, stdout, stderr)
+	}
 	ok(t, nil, "score", "--model", "model", "--warm-from", "out", "--source", os.DevNull, "--format", "jsonl")
 
 	if s, err = state.Open("job", id, state.Options{}); err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/onmart/onmart/features"
 	"github.com/onmart/onmart/score"
 	"github.com/onmart/onmart/score/state"
 )
@@ -33,12 +34,20 @@ func (j *Job) recover(ctx context.Context) error {
 			return err
 		}
 	}
-	if c == nil {
-		if c, err = j.begin(partitions, committed); err != nil {
+	next, numbers := j.scorer.Positions(), j.o.Numbers
+	fresh := c == nil
+	if !fresh {
+		if err := j.restore(c); err != nil {
 			return err
 		}
-	} else if err := j.restore(c); err != nil {
-		return err
+		if j.imported(c, partitions) {
+			fresh, next, numbers = true, c.Next, c.Partitions
+		}
+	}
+	if fresh {
+		if c, err = j.begin(next, numbers, partitions, committed); err != nil {
+			return err
+		}
 	}
 	entries, dropped, err := j.sort(c, committed)
 	if err != nil {
@@ -72,9 +81,14 @@ func (j *Job) recover(ctx context.Context) error {
 	return nil
 }
 
+// imported tells a checkpoint that was put into the directory, which no job has gone on from yet, from one of a job.
+func (j *Job) imported(c *state.Checkpoint, partitions []Partition) bool {
+	return len(c.Logs) == 0 && j.store.Last() == 0 && len(partitions) > 0
+}
+
 // begin makes the first checkpoint of a new state, of the scorer as it is: it holds where each partition begins, for good.
-func (j *Job) begin(partitions []Partition, committed map[string]int64) (*state.Checkpoint, error) {
-	warm := j.scorer.Positions()
+// Warm are the positions, and numbers those of the partitions, in the state that the scorer has.
+func (j *Job) begin(warm map[string]int64, numbers map[string]int32, partitions []Partition, committed map[string]int64) (*state.Checkpoint, error) {
 	if j.file != nil && j.file.Length() > 0 {
 		return nil, errors.New("the sink is a file that has lines already, and the state is new: give the state that belongs to it " +
 			"(--state), or move the file away")
@@ -82,7 +96,8 @@ func (j *Job) begin(partitions []Partition, committed map[string]int64) (*state.
 	next := map[string]int64{}
 	maps.Copy(next, warm)
 	delete(next, fileSink) // of another job's file
-	maps.Copy(j.numbers, j.o.Numbers)
+	maps.DeleteFunc(next, func(name string, _ int64) bool { return features.IsDataPosition(name) })
+	maps.Copy(j.numbers, numbers)
 	for _, p := range partitions {
 		at, isWarm := warm[p.Name]
 		done, known := committed[p.Name]
