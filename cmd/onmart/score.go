@@ -42,21 +42,26 @@ type scoreFlags struct {
 func newScoreCmd() *cobra.Command {
 	var f scoreFlags
 	cmd := &cobra.Command{
-		Use:   "score --model DIR...|--spec S [--source FILE] [--sink FILE] [--listen ADDR]",
+		Use:   "score --model DIR...|--spec S [--source URL] [--sink URL] [--state DIR] [--listen ADDR]",
 		Short: "Score events as they come",
-		Long: `score computes the model's features for each event from a file, standard input or HTTP, with the same
-engine that made the training data, and writes one line of JSON for each transaction: score, decision,
+		Long: `score computes the model's features for each event from topics, a file, standard input or HTTP, with the
+same engine that made the training data, and writes one line of JSON for each transaction: score, decision,
 reasons. With --output event the line is the event's own object, byte for byte, and what is computed stands behind its
 fields: with --with-features the features, then score_id, scores, decision and model. With --spec instead of --model
-there is no model, and the features of that spec are all that is written. Labels are events too ("event":"label" with trans_id, is_fraud and known_at). An event that cannot be
-read gets an error object with its position, and the stream goes on.
+there is no model, and the features of that spec are all that is written. Labels are events too ("event":"label" with
+trans_id, is_fraud and known_at). An event that cannot be read gets an error object with its position, and the stream
+goes on.
+
+With --state the process may be killed at any moment: the next one with that directory goes on where its lines end. Topics
+need it: --source kafka://HOST:PORT/IN --sink kafka://HOST:PORT/OUT --state DIR. The URL of a topic may have parameters for
+TLS, passwords and limits (docs/GUIDE/10-kafka.md), and docs/GUIDE/11-live.md goes from a broker to alerts.
 
 Beside a fraud classifier it takes a forecaster and a recommender (--model again, one of each task): every
 transaction that is folded brings them up to date, and HTTP answers from what they know then. Without a
 classifier nothing is scored, and transactions go to the others alone.
 
 It starts with the purchases that the model's training had seen. --warm-from takes a state directory of
-"onmart features --state-out" or "onmart score --state-out" instead; --warm-from none starts from nothing, as a
+"onmart features --state-out", "onmart score --state-out" or "onmart state export" instead; --warm-from none starts from nothing, as a
 replay of a whole history must. A file goes on after the position that such a state has for it; it is known by
 its name and its first two lines, wherever it lies.
 
