@@ -60,8 +60,8 @@ for page in "${pages[@]}"; do
 	blocks "$page" "$dir/$name.sh"
 	mkdir "$dir/$name"
 	set +e
-	# A session of its own, so that servers which a page leaves running end with it.
-	(cd "$dir/$name" && PATH=$dir/bin:$PATH exec setsid bash -euo pipefail -x "$dir/$name.sh") </dev/null >"$dir/$name.log" 2>&1 &
+	# A session of its own, so that servers which a page leaves running end with it; a page that waits for ever fails.
+	(cd "$dir/$name" && PATH=$dir/bin:$PATH exec setsid timeout --foreground 20m bash -euo pipefail -x "$dir/$name.sh") </dev/null >"$dir/$name.log" 2>&1 &
 	pid=$!
 	wait "$pid"
 	rc=$?

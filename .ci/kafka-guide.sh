@@ -21,6 +21,7 @@ script() {
 script kafka-topics.sh org.apache.kafka.tools.TopicCommand
 script kafka-console-producer.sh org.apache.kafka.tools.ConsoleProducer
 script kafka-console-consumer.sh org.apache.kafka.tools.consumer.ConsoleConsumer
+script kafka-get-offsets.sh org.apache.kafka.tools.GetOffsetShell
 script kafka-consumer-groups.sh org.apache.kafka.tools.consumer.group.ConsumerGroupCommand
 script kafka-storage.sh kafka.tools.StorageTool
 cat >"$dir/kafka/server.properties" <<END
