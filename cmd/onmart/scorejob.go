@@ -317,26 +317,36 @@ func (f *scoreFlags) openJobSink(ctx context.Context, cmd *cobra.Command, topics
 	if err != nil {
 		return nil, fmt.Errorf("--sink: %w", err)
 	}
-	if exactly {
-		if err := sameClusters(ctx, topics, k); err != nil {
+	if topics != nil {
+		if err := f.kept.checkClusters(ctx, topics, k, append(o.Topics, c.Topics...), topicsOf(f.source), exactly); err != nil {
 			return nil, errors.Join(err, k.Close())
 		}
 	}
 	return job.Topic(k, f.kept.letters, exactly), nil
 }
 
-// sameClusters refuses two clusters, which have no transaction together.
-func sameClusters(ctx context.Context, s *kafka.Source, k *kafka.Sink) error {
-	from, err := s.ClusterID(ctx)
+// checkClusters refuses two clusters where exactly once is wanted, since they have no transaction together, and a job that would
+// read what it writes.
+func (f *jobFlags) checkClusters(ctx context.Context, source *kafka.Source, sink *kafka.Sink, writes, reads []string, exactly bool) error {
+	from, err := source.ClusterID(ctx)
 	if err != nil {
 		return fmt.Errorf("--source: %w", err)
 	}
-	to, err := k.ClusterID(ctx)
+	to, err := sink.ClusterID(ctx)
 	if err != nil {
 		return fmt.Errorf("--sink: %w", err)
 	}
-	if from != to {
+	switch {
+	case from != to && exactly:
 		return usagef("--source and --sink are different clusters (%s and %s), which have no transaction together: give --delivery %s", from, to, atLeastOnce)
+	case from != to:
+		return nil
+	}
+	for _, t := range writes {
+		if slices.Contains(reads, t) {
+			return usagef("topic %s is read and written: the job would read its own lines for ever; give lines and dead letters topics that "+
+				"--source has not", t)
+		}
 	}
 	return nil
 }

@@ -310,7 +310,9 @@ const pollLimit = 1 << 20
 // take puts records into the lanes.
 func (j *Job) take(all []Records) {
 	for _, r := range all {
-		j.monitor.Lag(r.Source, j.reading.put(j.lane(r.Source), r))
+		if lag := j.reading.put(j.lane(r.Source), r); r.End >= 0 {
+			j.monitor.Lag(r.Source, lag)
+		}
 	}
 }
 

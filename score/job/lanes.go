@@ -454,13 +454,15 @@ func (s *lanes) next() map[string]int64 {
 func (s *lanes) reached(l *lane, next int64, m *monitor.Monitor) {
 	s.mu.Lock()
 	l.reached = max(l.reached, next)
-	lag := l.lag()
+	lag, known := l.lag(), l.end >= 0
 	s.mu.Unlock()
 	m.Position(l.name, next)
-	m.Lag(l.name, lag)
+	if known {
+		m.Lag(l.name, lag)
+	}
 }
 
-// lag is how many positions of a lane's log are not delivered.
+// lag is how many positions of a lane's log are not delivered; of a file, whose end (-1) is not known, it says nothing.
 func (l *lane) lag() int64 { return max(0, l.end-l.reached) }
 
 // piece is events that are folded together, and what the journal says of them.

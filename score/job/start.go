@@ -455,6 +455,7 @@ func (j *Job) expect(committed map[string]int64) {
 			j.reading.catchup = true
 		}
 		l.handed = l.next
+		j.reading.reached(l, max(l.next, l.silent), j.monitor) // lag is told before the first event comes
 	}
 	if names != nil {
 		j.log.Warn("lines were delivered beyond what the state has: those events are folded without lines first",
