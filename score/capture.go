@@ -71,7 +71,7 @@ func (s *Scorer) Restore(engine string, part func(name string) io.Reader, counts
 	for name, x := range s.states() {
 		r := part(name)
 		if r == nil {
-			s.live.notes = append(s.live.notes, fmt.Sprintf("the state has nothing of %s, which begins with what comes", name))
+			s.noteWithout("the state", name)
 			continue
 		}
 		err := x.Restore(r)

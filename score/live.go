@@ -3,7 +3,6 @@ package score
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
 	"slices"
 
@@ -327,7 +326,7 @@ func (s *Scorer) judge(ev *Events, scores []float64, watermark int64) error {
 	var broken *mill
 	for _, g := range l.mills {
 		if err := g.fold(ev.Rows, watermark); err != nil {
-			slog.Error("the engine of a shadow is left out: it cannot fold", "spec", g.plan.Fingerprint(), "error", err)
+			s.o.Log.Error("the engine of a shadow is left out: it cannot fold", "spec", g.plan.Fingerprint(), "error", err)
 			s.leaveOut(g, err)
 			broken = g
 		}
@@ -412,7 +411,7 @@ func (s *Scorer) shadow(c *classifier, scores []float64) {
 	c.scores = slices.Grow(c.scores[:0], rows.N)[:rows.N]
 	if err := c.predictor.Predict(c.view(rows.Values), rows.N, c.scores); err != nil {
 		c.failed = err
-		slog.Error("a shadow is left out: it cannot score", "version", c.version, "dir", c.artifact.Dir(), "error", err)
+		s.o.Log.Error("a shadow is left out: it cannot score", "version", c.version, "dir", c.artifact.Dir(), "error", err)
 		return
 	}
 	c.aligned = slices.Grow(c.aligned[:0], s.rows.N)[:s.rows.N]
@@ -485,12 +484,12 @@ func (s *Scorer) takeOver() {
 	err := s.exchange(c)
 	s.live.listMills()
 	if err != nil {
-		slog.Error("a model that was warm is refused", "version", c.version, "dir", c.artifact.Dir(), "error", err)
+		s.o.Log.Error("a model that was warm is refused", "version", c.version, "dir", c.artifact.Dir(), "error", err)
 		s.monitor.Reload(targetModel, resultRefused)
 		return
 	}
 	s.monitor.Reload(targetModel, resultSwapped)
-	slog.Info("a model took over: its windows are full", "version", c.version, "before", old, "dir", c.artifact.Dir())
+	s.o.Log.Info("a model took over: its windows are full", "version", c.version, "before", old, "dir", c.artifact.Dir())
 }
 
 // exchange makes c the champion; where c has an engine of its own, that becomes the scorer's, between two batches.
@@ -564,13 +563,22 @@ func (s *Scorer) restoreStates(dir string) error {
 		err := features.LoadBeside(dir, name, x)
 		var other *quality.Other
 		switch {
-		case errors.Is(err, features.ErrNotBeside), errors.As(err, &other):
+		case errors.Is(err, features.ErrNotBeside):
+			s.noteWithout("the state "+dir, name)
+		case errors.As(err, &other):
 			s.live.notes = append(s.live.notes, fmt.Sprintf("%s: %v: it goes on from what there is", dir, err))
 		case err != nil:
 			return err
 		}
 	}
 	return nil
+}
+
+// noteWithout says that a state has no live figures. Of a shadow's engine the note of what it begins with says enough.
+func (s *Scorer) noteWithout(state, name string) {
+	if name == "quality" {
+		s.live.notes = append(s.live.notes, state+" has no live figures of quality: they begin with what comes")
+	}
 }
 
 // Notes is what the scorer has to say to who starts it, such as what a shadow begins with.

@@ -3,6 +3,7 @@ package score_test
 import (
 	"bytes"
 	"encoding/json"
+	"log/slog"
 
 	"math"
 	"net/http/httptest"
@@ -181,7 +182,8 @@ func TestReload(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "model")
 	first := put(t, dir, specOf(t, ""), 1, true)
 	lines := cards(10, 300, true)
-	s := newScorer(t, first, score.Options{Quality: &quality.Options{Delay: 7 * datasets.Day}})
+	var log strings.Builder
+	s := newScorer(t, first, score.Options{Quality: &quality.Options{Delay: 7 * datasets.Day}, Log: slog.New(slog.NewJSONHandler(&log, nil))})
 	r := score.NewReloader(s, false)
 	if x := r.Reload(); len(x) != 1 || x[0].Result != "unchanged" {
 		t.Fatalf("%+v", x)
@@ -237,6 +239,9 @@ func TestReload(t *testing.T) {
 	third := put(t, dir, specOf(t, ""), 6, false)
 	if x := r.Reload(); x[0].Result != "swapped" || version() != third.Manifest().Version {
 		t.Errorf("fewer features: %+v", x)
+	}
+	if !strings.Contains(log.String(), `"msg":"reload: swapped"`) || !strings.Contains(log.String(), `"level":"ERROR","msg":"reload refused`) {
+		t.Errorf("the log says\n%s", log.String())
 	}
 }
 

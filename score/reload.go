@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"math"
 	"net/http"
 	"os"
@@ -154,11 +153,11 @@ func (r *Reloader) say(x Reloaded) Reloaded {
 	}
 	if x.Result == resultRefused {
 		r.said[x.Path] = x.Reason
-		slog.Error("reload refused: the one before stays in service", attrs...)
+		r.s.o.Log.Error("reload refused: the one before stays in service", attrs...)
 		return x
 	}
 	delete(r.said, x.Path)
-	slog.Info("reload: "+x.Result, attrs...)
+	r.s.o.Log.Info("reload: "+x.Result, attrs...)
 	return x
 }
 

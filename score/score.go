@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"math"
 	"strconv"
 	"strings"
@@ -71,6 +72,8 @@ type Options struct {
 	Record *Recorder
 	// Monitor is told what happens; nil makes one.
 	Monitor *monitor.Monitor
+	// Log takes what models and rules in service came to: reloads, takeovers, shadows that are left out; nil is slog.Default.
+	Log *slog.Logger
 }
 
 // Events is a piece of the log: rows of the scorer's schema in the order in which they are to be folded, of one source or
@@ -199,6 +202,9 @@ func New(o Options) (*Scorer, error) {
 	}
 	if o.Monitor == nil {
 		o.Monitor = monitor.New(monitor.Build{})
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
 	}
 	plan, err := o.plan()
 	if err != nil {

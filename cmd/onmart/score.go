@@ -182,7 +182,7 @@ func runScore(cmd *cobra.Command, f *scoreFlags) error {
 		m := rec.Manifest()
 		m.Created.Command, m.Created.Version, m.Created.Args = "score", buildVersion(), os.Args[1:]
 	}
-	options.Record, options.Monitor = rec, d.monitor
+	options.Record, options.Monitor, options.Log = rec, d.monitor, con.log
 	if err := f.live(&options); err != nil {
 		return err
 	}

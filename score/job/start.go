@@ -116,7 +116,8 @@ func (j *Job) begin(warm map[string]int64, numbers map[string]int32, partitions 
 				p.Name, done, p.Start)
 		case known:
 			next[p.Name] = 0
-			j.log.Warn("the state is new, and lines were delivered before: it is made again from the log's start, without lines",
+			j.log.Warn("the state is new, and lines were delivered before: it is made again from the log's start, without lines; where the "+
+				"job began from a backfill, end it, move this state away and give the backfill again (--warm-from)",
 				"source", p.Name, "up_to", done)
 		case j.o.FromEnd:
 			next[p.Name] = p.End
