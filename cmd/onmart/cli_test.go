@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -344,6 +345,7 @@ func TestSecondCtrlCStopsAtOnce(t *testing.T) {
 			break
 		}
 	}
+	time.Sleep(2 * sameSignal) // sooner it would be the same request
 	cmd.Process.Signal(os.Interrupt)
 	cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != exitFailed {

@@ -352,6 +352,7 @@ func TestSecondSignalEndsADrain(t *testing.T) {
 			t.Fatal("it is ready while it drains")
 		}
 	}
+	time.Sleep(2 * sameSignal) // sooner it would be the same request
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case err := <-s.done:
