@@ -136,7 +136,7 @@ const fileSink = "sink:file"
 func (j *Job) saveNow() error {
 	j.fold.Lock()
 	defer j.fold.Unlock()
-	if j.last == j.checkpoints.entry && j.store.Last() == j.last {
+	if j.last == j.checkpoints.entry && j.store.Last() == j.last && j.scorer.Generation() == j.generation {
 		c, err := j.store.Checkpoint()
 		if err == nil && c != nil && c.Entry == j.last {
 			return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/score"
+	"github.com/onmart/onmart/score/monitor"
 	"github.com/onmart/onmart/score/state"
 )
 
@@ -28,7 +29,7 @@ func (j *Job) Direct(ev score.Events, labels bool, out *score.Lines) (score.Coun
 	if err != nil || ev.Rows.N == 0 {
 		return counts, err
 	}
-	return counts, j.store.Sync()
+	return counts, j.safe()
 }
 
 func (j *Job) foldDirect(ev score.Events, labels bool, out *score.Lines) (score.Counts, error) {
@@ -42,6 +43,7 @@ func (j *Job) foldDirect(ev score.Events, labels bool, out *score.Lines) (score.
 	j.last++
 	e := state.Entry{N: j.last, Inline: appendInline(nil, &ev, labels), Sink: j.length, Partitions: j.fresh}
 	if err := j.store.Append(&e); err != nil {
+		j.monitor.Error(monitor.StateFault)
 		return counts, err
 	}
 	clear(j.fresh)
