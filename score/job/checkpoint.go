@@ -116,13 +116,13 @@ func (j *Job) identity() state.Identity {
 	return state.Identity{Job: id.Job, Nodes: j.scorer.Nodes(), Followers: j.scorer.Tasks()}
 }
 
-// positions are where each source goes on.
+// positions are where each source goes on. Of a partition it is what the sink is told too, or a checkpoint would be ahead of it.
 func (j *Job) positions() map[string]int64 {
 	next := maps.Clone(j.elsewhere)
 	if at, ok := j.scorer.Positions()[score.HTTPSource]; ok {
 		next[score.HTTPSource] = at
 	}
-	maps.Copy(next, j.reading.next())
+	maps.Copy(next, j.reading.given())
 	if j.file != nil {
 		next[fileSink] = j.length
 	}

@@ -579,3 +579,31 @@ func TestTopicsWithFieldsOfTheirOwn(t *testing.T) {
 		t.Errorf("%s", last)
 	}
 }
+
+// TestMarkersBehindTheLastEvent: a checkpoint that was made when the position had moved over markers, and the sink had not been
+// told, is no state ahead of the sink.
+func TestMarkersBehindTheLastEvent(t *testing.T) {
+	b, dir := one(5), t.TempDir()
+	p, err := start(t, dir, func(o *Options) {
+		overTopics(b)(o)
+		o.Source = &memorySource{b: b, rng: rand.New(rand.NewPCG(3, 4))}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.j.Run(ctx) }()
+	until(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.lines) == 5 })
+	b.mark("kafka:in/0")
+	b.mark("kafka:in/0")
+	until(t, func() bool { return p.j.reading.next()["kafka:in/0"] == 7 })
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	p.close(t)
+	b.produce("kafka:in/0", 0, []byte("k5"), purchase(5, 300))
+	runs(t, dir, overTopics(b))
+	answered(t, b, 6, b.lines)
+}

@@ -450,6 +450,17 @@ func (s *lanes) next() map[string]int64 {
 	return out
 }
 
+// given are the positions that were handed on, by partition: behind next where that has moved over markers alone.
+func (s *lanes) given() map[string]int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string]int64{}
+	for _, l := range s.all {
+		out[l.name] = l.handed
+	}
+	return out
+}
+
 // reached notes how far a lane's lines are delivered.
 func (s *lanes) reached(l *lane, next int64, m *monitor.Monitor) {
 	s.mu.Lock()
