@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/internal/varint"
 	"github.com/onmart/onmart/score"
 	"github.com/onmart/onmart/score/monitor"
 	"github.com/onmart/onmart/score/state"
@@ -88,11 +89,11 @@ func (j *Job) directAgain(e *state.Entry) (int, error) {
 	}
 	d.rows.Reset()
 	ev := score.Events{Sources: []string{score.HTTPSource}, Rows: d.rows}
-	r := reader{e.Inline[1:], e.Inline[0] != inlineEvents && e.Inline[0] != inlineLabels}
-	for len(r.b) > 0 && !r.bad {
-		at := r.int()
-		raw := r.bytes()
-		if r.bad {
+	r := varint.Reader{B: e.Inline[1:], Bad: e.Inline[0] != inlineEvents && e.Inline[0] != inlineLabels}
+	for len(r.B) > 0 && !r.Bad {
+		at := r.Int()
+		raw := r.Bytes()
+		if r.Bad {
 			break
 		}
 		if reject := decoder.Append(d.rows, raw, at); reject != nil {
@@ -101,46 +102,10 @@ func (j *Job) directAgain(e *state.Entry) (int, error) {
 		}
 		ev.Positions, ev.Raw = append(ev.Positions, at), append(ev.Raw, raw)
 	}
-	if r.bad {
+	if r.Bad {
 		return 0, errors.New("it cannot be read: the state is damaged; move it away and start from a backfill")
 	}
 	score.Place(d.rows, j.number(score.HTTPSource), ev.Positions)
 	j.scratch.Reset()
 	return len(ev.Positions), j.scorer.Again(ev, &j.scratch)
-}
-
-// reader reads numbers and byte strings; after a fault everything is empty.
-type reader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *reader) uint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	return v * r.skip(n)
-}
-
-func (r *reader) int() int64 {
-	v, n := binary.Varint(r.b)
-	return v * int64(r.skip(n))
-}
-
-func (r *reader) skip(n int) uint64 {
-	if n <= 0 || r.bad {
-		r.b, r.bad = nil, true
-		return 0
-	}
-	r.b = r.b[n:]
-	return 1
-}
-
-func (r *reader) bytes() []byte {
-	n := r.uint()
-	if n > uint64(len(r.b)) {
-		r.b, r.bad = nil, true
-		return nil
-	}
-	b := r.b[:n:n]
-	r.b = r.b[n:]
-	return b
 }

@@ -7,6 +7,8 @@ import (
 	"math"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/onmart/onmart/internal/varint"
 )
 
 // Entry is one batch of events that was folded. Numbers ascend from 1. Events that their source can give again are named
@@ -173,70 +175,27 @@ func decodeEntry(key, value []byte) (*Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("entry %d of its journal: %w", e.N, err)
 	}
-	r := fields{b: b}
-	for range r.count() {
-		from := Span{Source: string(r.bytes()), From: r.int()}
-		from.To = from.From + r.int()
+	r := varint.Reader{B: b}
+	for range r.Count() {
+		from := Span{Source: string(r.Bytes()), From: r.Int()}
+		from.To = from.From + r.Int()
 		e.Spans = append(e.Spans, from)
 	}
-	e.Order = append(e.Order, r.bytes()...)
-	e.Inline = append(e.Inline, r.bytes()...)
-	e.Sink = r.int()
-	for range r.count() {
+	e.Order = append(e.Order, r.Bytes()...)
+	e.Inline = append(e.Inline, r.Bytes()...)
+	e.Sink = r.Int()
+	for range r.Count() {
 		if e.Partitions == nil {
 			e.Partitions = map[string]int32{}
 		}
-		name, n := string(r.bytes()), r.int()
+		name, n := string(r.Bytes()), r.Int()
 		if n < math.MinInt32 || n > math.MaxInt32 {
-			r.bad = true
+			r.Bad = true
 		}
 		e.Partitions[name] = int32(n)
 	}
-	if r.bad || len(r.b) > 0 {
+	if r.Bad || len(r.B) > 0 {
 		return nil, fmt.Errorf("entry %d of its journal cannot be read", e.N)
 	}
 	return e, nil
-}
-
-// fields reads numbers and byte strings; after a fault everything is empty.
-type fields struct {
-	b   []byte
-	bad bool
-}
-
-func (r *fields) uint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	return v * uint64(r.skip(n))
-}
-
-func (r *fields) int() int64 {
-	v, n := binary.Varint(r.b)
-	return v * int64(r.skip(n))
-}
-
-// skip goes on behind n bytes; it is 0 where they are not there, else 1.
-func (r *fields) skip(n int) int {
-	if n <= 0 || r.bad {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[n:]
-	return 1
-}
-
-// count reads how many of something follow: each takes a byte at least.
-func (r *fields) count() int {
-	n := r.uint()
-	if n > uint64(len(r.b)) {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	return int(n)
-}
-
-func (r *fields) bytes() []byte {
-	n := r.count()
-	b := r.b[:n:n]
-	r.b = r.b[n:]
-	return b
 }
