@@ -133,7 +133,7 @@ func (b *backfill) takeUp(dir string) error {
 	if err := b.engine.Restore(state); err != nil {
 		return err
 	}
-	b.engine.setTally(at.Counts)
+	b.engine.SetCounts(at.Counts)
 	b.skip, b.folded, b.rows = at.Folded, at.Folded, at.Rows
 	if at.Seq != nil {
 		b.seqs = ascending{last: *at.Seq, any: true}

@@ -332,7 +332,7 @@ func (r *shapeRun) describe(m *datasets.Manifest) error {
 	m.Extra = map[string]json.RawMessage{extraKey: raw}
 	m.Sources = []datasets.Source{{Path: r.In.Dir(), Rows: r.In.Manifest().Rows}}
 	m.Counts = map[string]int64{"folded": r.folded}
-	counts, err := json.Marshal(r.state().tally())
+	counts, err := json.Marshal(r.state().Counts())
 	if err != nil {
 		return err
 	}

@@ -48,25 +48,24 @@ type Snapshotter interface{ Snapshot(io.Writer) error }
 type saved interface {
 	State
 	Plan() *Plan
-	tally() Counts
-	setTally(Counts)
+	Counts() Counts
+	SetCounts(Counts)
 }
 
 // SetCounts goes on counting from those of a state that was restored.
 func (e *Engine) SetCounts(c Counts) { e.counts = c }
 
-func (e *Engine) tally() Counts           { return e.counts }
-func (e *Engine) setTally(c Counts)       { e.counts = c }
-func (q *Panel) tally() Counts            { return q.counts }
-func (q *Panel) setTally(c Counts)        { q.counts = c }
-func (e *Interactions) tally() Counts     { return e.counts }
-func (e *Interactions) setTally(c Counts) { e.counts = c }
+// SetCounts is Engine's.
+func (q *Panel) SetCounts(c Counts) { q.counts = c }
+
+// SetCounts is Engine's.
+func (e *Interactions) SetCounts(c Counts) { e.counts = c }
 
 // SaveState writes the state of an engine of any shape to a directory, complete or not at all. Positions are, by source, where
 // to go on reading. Beside are the states of what follows the same events, by a name of small letters; nil
 // for none.
 func SaveState(dir string, e saved, positions map[string]int64, beside map[string]Snapshotter, force bool) error {
-	c := StateContents{Nodes: e.Plan().nodes, Watermark: e.Watermark(), Positions: positions, Counts: e.tally(), State: e.Snapshot,
+	c := StateContents{Nodes: e.Plan().nodes, Watermark: e.Watermark(), Positions: positions, Counts: e.Counts(), State: e.Snapshot,
 		Beside: map[string]func(io.Writer) error{}}
 	for name, b := range beside {
 		c.Beside[name] = b.Snapshot
@@ -208,7 +207,7 @@ func LoadState(dir string, e saved) (map[string]int64, error) {
 	if err := loadFile(filepath.Join(dir, stateFile), m.Files[stateFile], e); err != nil {
 		return nil, fmt.Errorf("state %s: %w; make it again", dir, err)
 	}
-	e.setTally(m.Counts)
+	e.SetCounts(m.Counts)
 	return m.Positions, nil
 }
 
