@@ -9,7 +9,6 @@ import (
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
-	"github.com/onmart/onmart/score/monitor"
 	"github.com/onmart/onmart/score/quality"
 )
 
@@ -97,7 +96,7 @@ func (s *Scorer) Positions() map[string]int64 {
 	return maps.Clone(s.positions)
 }
 
-// Nodes are those of the features in service. Generation counts how often they were exchanged for others.
+// Nodes are those of the features in service.
 func (s *Scorer) Nodes() []features.Node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,23 +113,4 @@ func (s *Scorer) Tasks() []string {
 		tasks = append(tasks, f.Task())
 	}
 	return tasks
-}
-
-// Again folds events whose lines went out before the scorer was started: metrics and counts do not see them.
-func (s *Scorer) Again(ev Events, scratch *Lines) error {
-	s.mu.Lock()
-	told, counts := s.monitor, s.counts
-	if s.silent == nil {
-		s.silent = monitor.New(monitor.Build{})
-	}
-	s.monitor = s.silent
-	s.mu.Unlock()
-	_, err := s.ProcessLines(ev, scratch)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.monitor, s.counts = told, counts
-	if err != nil {
-		s.monitor.Health.Set("scorer", err)
-	}
-	return err
 }

@@ -165,8 +165,9 @@ type Scorer struct {
 	id, line  int // columns of the purchase and its line
 	label     int // column of the label; -1: none
 	monitor   *monitor.Monitor
-	silent    *monitor.Monitor // of Again
-	lenses    []*lens          // by follower
+	tell      *monitor.Monitor // what a batch tells: monitor, or in Again silent
+	silent    *monitor.Monitor
+	lenses    []*lens // by follower
 	fields    fields
 	added     []string // names that lines add to events
 
@@ -214,7 +215,7 @@ func New(o Options) (*Scorer, error) {
 		o: o, plan: plan, feats: plan.Features(),
 		id: o.Schema.Index(datasets.TransID), line: o.Schema.Index(datasets.Line), label: o.Schema.Index(datasets.IsFraud),
 		time: o.Schema.Index(datasets.TransDatetime), eventID: o.Schema.Index(datasets.EventID),
-		engine: plan.NewEngine(o.Threads), positions: map[string]int64{}, monitor: o.Monitor,
+		engine: plan.NewEngine(o.Threads), positions: map[string]int64{}, monitor: o.Monitor, tell: o.Monitor,
 	}
 	s.engine.DetectDuplicates = true
 	for i := range o.Followers {
@@ -375,19 +376,37 @@ func (s *Scorer) ProcessLines(ev Events, out *Lines) (Counts, error) {
 	asked := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tell.Stage(monitor.Queue, time.Since(asked))
+	return s.processLocked(ev, out)
+}
+
+// Again folds events whose lines went out before the scorer was started: metrics and counts do not see them.
+func (s *Scorer) Again(ev Events, scratch *Lines) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.silent == nil {
+		s.silent = monitor.New(monitor.Build{})
+	}
+	counts := s.counts
+	s.tell = s.silent
+	defer func() { s.tell, s.counts = s.monitor, counts }()
+	_, err := s.processLocked(ev, scratch)
+	return err
+}
+
+func (s *Scorer) processLocked(ev Events, out *Lines) (Counts, error) {
 	if s.failed != nil {
 		return Counts{}, s.failed
 	}
 	start, total := time.Now(), s.counts
-	s.monitor.Stage(monitor.Queue, start.Sub(asked))
 	s.counts = Counts{}
 	if err := s.process(ev, out); err != nil {
-		s.monitor.Error(monitor.Internal)
+		s.tell.Error(monitor.Internal)
 		s.failed = fmt.Errorf("%s: the scorer stopped: %w; restart it from its last saved state", ev.where(), err)
 		s.monitor.Health.Set("scorer", s.failed)
 		return Counts{}, s.failed
 	}
-	s.monitor.Batch(time.Since(start))
+	s.tell.Batch(time.Since(start))
 	piece := s.counts
 	s.counts = total.Plus(piece)
 	return piece, nil
@@ -404,7 +423,7 @@ func (s *Scorer) process(ev Events, out *Lines) error {
 		return err
 	}
 	computed := time.Now()
-	s.monitor.Stage(monitor.Features, computed.Sub(began))
+	s.tell.Stage(monitor.Features, computed.Sub(began))
 	if cap(s.scores) < s.rows.N {
 		s.scores = make([]float64, s.rows.N)
 	}
@@ -416,8 +435,8 @@ func (s *Scorer) process(ev Events, out *Lines) error {
 		}
 	}
 	predicted := time.Now()
-	s.monitor.Stage(monitor.Model, predicted.Sub(computed))
-	defer func() { s.monitor.Stage(monitor.Encode, time.Since(predicted)) }()
+	s.tell.Stage(monitor.Model, predicted.Sub(computed))
+	defer func() { s.tell.Stage(monitor.Encode, time.Since(predicted)) }()
 	if err := s.follow(rows); err != nil {
 		return err
 	}
@@ -440,10 +459,10 @@ func (s *Scorer) process(ev Events, out *Lines) error {
 			from, alerts := len(out.Bytes), s.counts.Alerts
 			out.Bytes = s.appendRow(out.Bytes, &ev, i, k, scores[k])
 			if s.predictor != nil && !math.IsNaN(scores[k]) { // else a rule decided before the model
-				s.monitor.Scored(scores[k])
+				s.tell.Scored(scores[k])
 			}
 			if s.counts.Alerts > alerts {
-				s.monitor.Alerts.Add(predicted, out.Bytes[from:])
+				s.tell.Alerts.Add(predicted, out.Bytes[from:])
 			}
 			out.row(&ev, i, nil)
 			k++
@@ -620,7 +639,7 @@ func (s *Scorer) appendID(dst []byte, ev *Events, row int) []byte {
 // reject is of an event that could not be decoded.
 func (s *Scorer) reject(out *Lines, ev *Events, r *Reject) {
 	s.counts.Rejected++
-	s.monitor.Error(r.cause())
+	s.tell.Error(r.cause())
 	source := ev.Sources[r.From]
 	out.Bytes = appendError(out.Bytes, source, r.Line, r.Column, r.Reason)
 	out.Lines = append(out.Lines, Line{End: len(out.Bytes), Source: source, Position: r.Line,
@@ -645,7 +664,7 @@ func (s *Scorer) refuse(out *Lines, ev *Events, row int, cause monitor.Cause, co
 
 // fault writes the line of a row that has no score.
 func (s *Scorer) fault(out *Lines, ev *Events, row int, cause monitor.Cause, column, reason string) {
-	s.monitor.Error(cause)
+	s.tell.Error(cause)
 	out.Bytes = appendError(out.Bytes, ev.source(row), ev.Positions[row], column, reason)
 	out.row(ev, row, &Fault{column, reason, cause})
 }
