@@ -25,6 +25,7 @@ import (
 type jobFlags struct {
 	state, delivery, letters, start string
 	labelTopics, topicMaps          []string
+	rebuild                         bool
 	every                           time.Duration
 }
 
@@ -38,6 +39,7 @@ func (f *jobFlags) bind(fl *pflag.FlagSet) {
 	fl.StringVar(&f.delivery, "delivery", "", "to a topic: exactly-once (default from a topic of the same cluster) or at-least-once")
 	fl.StringVar(&f.letters, "dead-letters", "", "`topic` of the sink's cluster for events that cannot be scored (default: lines that say so in the sink)")
 	fl.StringVar(&f.start, "start", "earliest", "where a topic begins that nothing is known of: earliest or latest")
+	fl.BoolVar(&f.rebuild, "rebuild", false, "make a state that was lost again from the first event of its topics, without lines; only for a job that began there without a backfill")
 	fl.StringSliceVar(&f.labelTopics, "label-topics", nil, "`topics` of the source that hold labels alone")
 	fl.StringArrayVar(&f.topicMaps, "topic-map", nil, "mapping `TOPIC=FILE` of a topic whose events have other fields than --map says; once for each")
 	fl.DurationVar(&f.every, "checkpoint-every", 10*time.Second, "least time between two checkpoints of the state; the larger the state, the rarer they are")
@@ -51,8 +53,8 @@ func (f *jobFlags) check(s *scoreFlags) error {
 		return usagef("--delivery %s: want %s or %s", f.delivery, exactlyOnce, atLeastOnce)
 	case f.start != "earliest" && f.start != "latest":
 		return usagef("--start %s: want earliest or latest", f.start)
-	case f.every < 0:
-		return usagef("--checkpoint-every %s: want 0 or more", f.every)
+	case f.every <= 0:
+		return usagef("--checkpoint-every %s: want more than 0", f.every)
 	case f.letters != "" && !isTopic(s.sink):
 		return usagef("--dead-letters %s is a topic of the sink's cluster, and the sink is none: without it, such events get a line in the sink", f.letters)
 	case f.delivery != "" && !isTopic(s.sink):
@@ -61,6 +63,8 @@ func (f *jobFlags) check(s *scoreFlags) error {
 		return usagef("--sink %s: lines and positions can be one transaction only where both are topics: give --delivery %s", hidden(s.sink), atLeastOnce)
 	case f.state == "" && (isTopic(s.source) || isTopic(s.sink)):
 		return usagef("topics need --state: name a directory that keeps the state from one start to the next")
+	case f.state == "" && (len(f.labelTopics) > 0 || len(f.topicMaps) > 0 || f.rebuild):
+		return usagef("--label-topics, --topic-map and --rebuild are for a --source of topics")
 	case f.state == "":
 		return nil
 	case s.source == "-" || s.source == "" && s.listen == "":
@@ -164,7 +168,7 @@ func (f *scoreFlags) runKept(cmd *cobra.Command, con *console, d *daemon, s *sco
 	defer func() { err = errors.Join(err, out.Close()) }()
 	j, err := job.Open(ctx, job.Options{
 		Scorer: s, Mapping: m, Store: store, Source: in, Sink: out, Monitor: d.monitor, Log: con.log,
-		Labels: f.kept.ofLabels, Mappings: mappings, Numbers: numbers, FromEnd: f.kept.start == "latest", Stay: f.listen != "", DeadLetters: f.kept.letters != "",
+		Labels: f.kept.ofLabels, Mappings: mappings, Numbers: numbers, FromEnd: f.kept.start == "latest", Rebuild: f.kept.rebuild, Stay: f.listen != "", DeadLetters: f.kept.letters != "",
 		Batch: max(f.batch, 1), CheckpointEvery: f.kept.every, Drain: f.daemon.drainTimeout,
 	})
 	if err != nil {

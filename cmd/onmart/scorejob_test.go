@@ -178,6 +178,28 @@ func TestRealDaemon(t *testing.T) {
 		j.answered()
 		j.stop(s)
 	})
+	t.Run("producer with transactions", func(t *testing.T) {
+		j := newLiveJob(t, b, "txn", 1)
+		plain := j.client
+		var err error
+		if j.client, err = kgo.NewClient(kgo.SeedBrokers(b.Addr), kgo.TransactionalID("txn")); err != nil {
+			t.Fatal(err)
+		}
+		defer j.client.Close()
+		for range 3 { // each time the log ends with the end of a transaction
+			s := j.start("--checkpoint-every", "20ms")
+			if err := j.client.BeginTransaction(); err != nil {
+				t.Fatal(err)
+			}
+			j.send(10)
+			if err := j.client.EndTransaction(context.Background(), kgo.TryCommit); err != nil {
+				t.Fatal(err)
+			}
+			j.answered()
+			j.stop(s)
+		}
+		j.client = plain
+	})
 	t.Run("terminated under load", func(t *testing.T) {
 		j := newLiveJob(t, b, "term", 4)
 		for range 4 {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +20,6 @@ type checkpoints struct {
 	entry  uint64        // that it ended with
 	jobs   chan captured
 	busy   atomic.Bool // one is captured and not saved yet: each is as large as the state
-	once   sync.Once
 }
 
 // captured is a checkpoint that is saved once what it holds is delivered.
@@ -35,7 +33,7 @@ func (c *checkpoints) init() {
 	c.jobs = make(chan captured, 1)
 }
 
-func (c *checkpoints) close() { c.once.Do(func() { close(c.jobs) }) }
+func (c *checkpoints) close() { close(c.jobs) }
 
 // run saves what is captured.
 func (c *checkpoints) run(ctx context.Context, j *Job) error {

@@ -239,6 +239,10 @@ func TestRefusals(t *testing.T) {
 			b.trim("kafka:in/0", 10)
 			return t.TempDir(), overTopics(b)
 		}, "start from a backfill with its positions (--warm-from)"},
+		{"state lost", func(t *testing.T) (string, func(*Options)) {
+			b, _ := fresh(t)
+			return t.TempDir(), overTopics(b)
+		}, "start once with --rebuild"},
 		{"file with lines and a new state", func(t *testing.T) (string, func(*Options)) {
 			b, path := one(5), filepath.Join(t.TempDir(), "out")
 			if err := os.WriteFile(path, []byte("{}\n"), 0o644); err != nil {
@@ -291,7 +295,10 @@ func TestALostStateIsMadeAgain(t *testing.T) {
 	for i := 40; i < 60; i++ {
 		b.produce("kafka:in/0", 0, fmt.Appendf(nil, "k%d", i), purchase(i, i*60))
 	}
-	p := runs(t, t.TempDir(), overTopics(b))
+	p := runs(t, t.TempDir(), func(o *Options) { overTopics(b)(o); o.Rebuild = true })
+	if _, checks := p.j.monitor.Health.Ready(); !slices.ContainsFunc(checks, func(c monitor.Check) bool { return c.Name == catchUp && c.OK }) {
+		t.Errorf("it never came to be ready: %v", checks)
+	}
 	answered(t, b, 60, b.lines)
 	want, wantState := again(t, b, b.lines, p.j.numbers)
 	for i := range want {
@@ -342,9 +349,7 @@ func TestDirectEventsOutliveTheProcess(t *testing.T) {
 		for i := range 5 {
 			direct(p, i, string(purchase(1000+10*life+i, 2000+100*life+i)))
 		}
-		for !p.j.Ended() {
-			time.Sleep(time.Millisecond)
-		}
+		until(t, p.hasRead)
 		// Killed: no checkpoint is saved.
 		p.j.checkpoints.entry = p.j.last
 		stop()
@@ -390,6 +395,13 @@ func TestNewPartitions(t *testing.T) {
 		t.Errorf("numbers %v, then %v", before, again.j.numbers)
 	}
 	answered(t, b, 11, b.lines)
+}
+
+// hasRead tells whether all of a source that ends was read and folded.
+func (p *process) hasRead() bool {
+	p.j.reading.mu.Lock()
+	defer p.j.reading.mu.Unlock()
+	return p.j.reading.end && p.j.reading.held == 0
 }
 
 func until(t *testing.T, f func() bool) {

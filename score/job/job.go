@@ -119,6 +119,9 @@ type Options struct {
 	// Mappings are those of partitions whose events have other fields than Mapping says; their columns are among its. It is
 	// nil for Mapping.
 	Mappings func(source string) *datasets.Mapping
+	// Rebuild lets a new state be made again from the start of a log whose lines were delivered, which is right only for a
+	// job that began there and with this state.
+	Rebuild bool
 	// FromEnd begins partitions that nothing is known of at their end instead of their start.
 	FromEnd bool
 	// DeadLetters: events that cannot be scored go to the sink as dead letters instead of as lines that say so.
@@ -145,7 +148,8 @@ type Job struct {
 	commits bool // the sink notes positions with lines
 	file    Length
 
-	reading lanes
+	reading  lanes
+	catching bool // of what was delivered before, by foldAll
 
 	// fold guards the scorer together with the journal: what is folded and what is written of it have one order.
 	fold        sync.Mutex
@@ -282,9 +286,6 @@ func (j *Job) Run(ctx context.Context) (err error) {
 	return j.saveNow()
 }
 
-// Ended tells whether all of the source was read.
-func (j *Job) Ended() bool { return j.reading.ended() }
-
 // read fills the lanes until ctx or the source ends.
 func (j *Job) read(ctx context.Context) error {
 	for {
@@ -396,6 +397,7 @@ func (j *Job) foldAll(ctx context.Context) error {
 		case cutNothing:
 		}
 		j.reading.release(p, j.o.Source)
+		j.caughtUp()
 		if time.Since(idle) >= time.Second {
 			idle = time.Now()
 			j.passMarkers()

@@ -118,12 +118,6 @@ func (s *lanes) finish() {
 	s.cond.Broadcast()
 }
 
-func (s *lanes) ended() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.end && s.held == 0
-}
-
 // room waits while too much is read and not folded.
 func (s *lanes) room(ctx context.Context) {
 	s.mu.Lock()
@@ -292,9 +286,7 @@ const (
 func (s *lanes) cut(ctx context.Context, p *piece, limit int) cutResult {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.catchup {
-		s.catchup = s.behind()
-	}
+	s.catchup = s.catchup && s.behind()
 	if ctx.Err() != nil {
 		return cutEnd
 	}
@@ -318,6 +310,14 @@ func (s *lanes) cut(ctx context.Context, p *piece, limit int) cutResult {
 	p.end()
 	s.cond.Broadcast() // there is room
 	return cutSome
+}
+
+// catchingUp tells whether lines are still kept back.
+func (s *lanes) catchingUp() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.catchup = s.catchup && s.behind()
+	return s.catchup
 }
 
 // behind tells whether a lane has not come to its silent position yet.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/onmart/onmart/features"
+	"github.com/onmart/onmart/internal/varint"
 	"github.com/onmart/onmart/score"
 	"github.com/onmart/onmart/score/state"
 )
@@ -53,7 +54,7 @@ func (j *Job) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := j.takeUp(c, partitions, committed); err != nil {
+	if err := j.takeUp(c, partitions); err != nil {
 		return err
 	}
 	if err := j.notBehind(len(entries)+len(dropped), committed); err != nil {
@@ -114,11 +115,14 @@ func (j *Job) begin(warm map[string]int64, numbers map[string]int32, partitions 
 				"so that the state cannot be made again from it: give the state that belongs to it (--state), start from a backfill "+
 				"with its positions (--warm-from), or begin anew under another group (group=NAME in the source) and --job",
 				p.Name, done, p.Start)
+		case known && !j.o.Rebuild:
+			return nil, fmt.Errorf("%s: lines were delivered up to position %d by a job whose state is not here: give the state that belongs "+
+				"to it (--state), or what it was begun from, a copy or a backfill with its positions (--warm-from); a job that began "+
+				"at the first event of its topics, without a backfill, can make its state again from them: start once with --rebuild",
+				p.Name, done)
 		case known:
 			next[p.Name] = 0
-			j.log.Warn("the state is new, and lines were delivered before: it is made again from the log's start, without lines; where the "+
-				"job began from a backfill, end it, move this state away and give the backfill again (--warm-from)",
-				"source", p.Name, "up_to", done)
+			j.log.Warn("the state is made again from the log's start, without lines", "source", p.Name, "up_to", done)
 		case j.o.FromEnd:
 			next[p.Name] = p.End
 		default:
@@ -172,7 +176,7 @@ func (j *Job) restore(c *state.Checkpoint) error {
 }
 
 // takeUp makes the lanes.
-func (j *Job) takeUp(c *state.Checkpoint, partitions []Partition, committed map[string]int64) error {
+func (j *Job) takeUp(c *state.Checkpoint, partitions []Partition) error {
 	maps.Copy(j.logs, c.Logs)
 	maps.Copy(j.elsewhere, c.Next)
 	for _, p := range partitions {
@@ -184,10 +188,6 @@ func (j *Job) takeUp(c *state.Checkpoint, partitions []Partition, committed map[
 		at, ok := c.Next[p.Name]
 		if !ok {
 			at = p.Start // it is new
-			if done, known := committed[p.Name]; known && done > at {
-				j.log.Warn("the state has nothing of a partition whose lines were delivered: it is folded from its start, without lines",
-					"source", p.Name, "up_to", done)
-			}
 		}
 		l := j.newLane(p.Name, at)
 		l.end = p.End
@@ -412,10 +412,10 @@ func orderOf(e *state.Entry) ([]run, error) {
 		return all, nil
 	}
 	var all []run
-	r := reader{e.Order, false}
-	for len(r.b) > 0 {
-		x := run{int(r.uint()), int(r.uint())}
-		if r.bad || x.span < 0 || x.span >= len(e.Spans) || x.events <= 0 {
+	r := varint.Reader{B: e.Order}
+	for len(r.B) > 0 {
+		x := run{int(r.Uint()), int(r.Uint())}
+		if r.Bad || x.span < 0 || x.span >= len(e.Spans) || x.events <= 0 {
 			return nil, fmt.Errorf("entry %d of the journal cannot be read: the state is damaged; move it away and start from a backfill", e.N)
 		}
 		all = append(all, x)
@@ -444,6 +444,18 @@ func (j *Job) more(ctx context.Context, l *lane, span state.Span) error {
 	return nil
 }
 
+// catchUp is the readiness check of a job that folds what was delivered beyond its state.
+const catchUp = "catch-up"
+
+// caughtUp notes that the lanes have come to where the sink's lines end.
+func (j *Job) caughtUp() {
+	if j.catching && !j.reading.catchingUp() {
+		j.catching = false
+		j.monitor.Health.Set(catchUp, nil)
+		j.log.Info("what was delivered before is in the state again")
+	}
+}
+
 // expect has the lanes fold without lines what was delivered beyond the journal.
 func (j *Job) expect(committed map[string]int64) {
 	var names []string
@@ -459,6 +471,9 @@ func (j *Job) expect(committed map[string]int64) {
 		j.reading.reached(l, max(l.next, l.silent), j.monitor) // lag is told before the first event comes
 	}
 	if names != nil {
+		j.catching = true
+		j.monitor.Health.Set(catchUp, errors.New("events whose lines were delivered before are folded first: what is scored until then "+
+			"does not know them"))
 		j.log.Warn("lines were delivered beyond what the state has: those events are folded without lines first",
 			"sources", strings.Join(names, ", "))
 	}

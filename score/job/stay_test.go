@@ -20,7 +20,7 @@ func TestStay(t *testing.T) {
 	defer stop()
 	done := make(chan error, 1)
 	go func() { done <- p.j.Run(ctx) }()
-	until(t, p.j.Ended)
+	until(t, p.hasRead)
 	select {
 	case err := <-done:
 		t.Errorf("it ended with its source: %v", err)
