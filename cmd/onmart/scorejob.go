@@ -160,17 +160,21 @@ func (f *scoreFlags) runKept(cmd *cobra.Command, con *console, d *daemon, s *sco
 	if in != nil {
 		defer func() { err = errors.Join(err, in.Close()) }()
 	}
-	// From here on no process before this one can deliver, and what is committed stays so.
-	out, err := f.openJobSink(ctx, cmd, topics, con, d)
-	if err != nil {
+	jobOptions := job.Options{
+		Scorer: s, Mapping: m, Store: store, Source: in, Monitor: d.monitor, Log: con.log,
+		Labels: f.kept.ofLabels, Mappings: mappings, Numbers: numbers, FromEnd: f.kept.start == "latest", Rebuild: f.kept.rebuild,
+		Stay: f.listen != "", DeadLetters: f.kept.letters != "", Batch: f.batch, CheckpointEvery: f.kept.every,
+		Drain: f.daemon.drainTimeout,
+	}
+	if err := job.Check(ctx, jobOptions); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, out.Close()) }()
-	j, err := job.Open(ctx, job.Options{
-		Scorer: s, Mapping: m, Store: store, Source: in, Sink: out, Monitor: d.monitor, Log: con.log,
-		Labels: f.kept.ofLabels, Mappings: mappings, Numbers: numbers, FromEnd: f.kept.start == "latest", Rebuild: f.kept.rebuild, Stay: f.listen != "", DeadLetters: f.kept.letters != "",
-		Batch: max(f.batch, 1), CheckpointEvery: f.kept.every, Drain: f.daemon.drainTimeout,
-	})
+	// From here on no process before this one can deliver, and what is committed stays so.
+	if jobOptions.Sink, err = f.openJobSink(ctx, cmd, topics, con, d); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, jobOptions.Sink.Close()) }()
+	j, err := job.Open(ctx, jobOptions)
 	if err != nil {
 		return err
 	}

@@ -220,7 +220,11 @@ func TestRealDaemon(t *testing.T) {
 		endsSaying(t, onOneState, "is in use by")
 		other := *j
 		other.t, other.state = t, filepath.Join(t.TempDir(), "state")
-		second := other.start()
+		// By mistake: it is refused before it has done anything to the first.
+		endsSaying(t, other.start(), "start once with --rebuild")
+		j.send(5)
+		j.answered()
+		second := other.start("--rebuild")
 		j.send(10)
 		endsSaying(t, first, "another daemon of the same job has taken over")
 		j.answered()

@@ -41,7 +41,7 @@ func (j *Job) recover(ctx context.Context) error {
 		if err := j.restore(c); err != nil {
 			return err
 		}
-		if j.imported(c, partitions) {
+		if imported(j.store, c, partitions) {
 			fresh, next, numbers = true, c.Next, c.Partitions
 		}
 	}
@@ -83,8 +83,69 @@ func (j *Job) recover(ctx context.Context) error {
 }
 
 // imported tells a checkpoint that was put into the directory, which no job has gone on from yet, from one of a job.
-func (j *Job) imported(c *state.Checkpoint, partitions []Partition) bool {
-	return len(c.Logs) == 0 && j.store.Last() == 0 && len(partitions) > 0
+func imported(s *state.Store, c *state.Checkpoint, partitions []Partition) bool {
+	return len(c.Logs) == 0 && s.Last() == 0 && len(partitions) > 0
+}
+
+// Check refuses a new state that Open would refuse, before the sink is opened: a job that is started by mistake should not
+// end the one that works. Of the options it needs Scorer, Store, Source, FromEnd and Rebuild.
+func Check(ctx context.Context, o Options) error {
+	c, err := o.Store.Checkpoint()
+	if err != nil || o.Source == nil {
+		return err
+	}
+	partitions, warm := o.Source.Partitions(), o.Scorer.Positions()
+	if c != nil {
+		if !imported(o.Store, c, partitions) {
+			return nil
+		}
+		warm = c.Next
+	}
+	committed, err := o.Source.Committed(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = o.beginnings(warm, partitions, committed)
+	return err
+}
+
+// beginnings are where a new state begins in each partition. Warm are the positions of what it is begun from.
+func (o *Options) beginnings(warm map[string]int64, partitions []Partition, committed map[string]int64) (map[string]int64, error) {
+	next := map[string]int64{}
+	maps.Copy(next, warm)
+	delete(next, fileSink) // of another job's file
+	maps.DeleteFunc(next, func(name string, _ int64) bool { return features.IsDataPosition(name) })
+	for _, p := range partitions {
+		at, isWarm := warm[p.Name]
+		done, known := committed[p.Name]
+		switch {
+		case isWarm && at < p.Start:
+			return nil, fmt.Errorf("%s begins at position %d, and the state that the job is to start from goes on at %d: what lies "+
+				"between has expired: make a state that reaches further (onmart features --state-out)", p.Name, p.Start, at)
+		case isWarm && known && done < at:
+			return nil, fmt.Errorf("%s: lines were delivered up to position %d, and the state that the job is to start from has the "+
+				"events up to %d: those between would get no line; start from an older state, or set the group's offset to %d",
+				p.Name, done, at, at)
+		case isWarm:
+		case known && p.Start > 0:
+			return nil, fmt.Errorf("%s: lines were delivered up to position %d by a job whose state is not here, and the log begins at %d, "+
+				"so that the state cannot be made again from it: give the state that belongs to it (--state), start from a backfill "+
+				"with its positions (--warm-from), or begin anew under another group (group=NAME in the source) and --job",
+				p.Name, done, p.Start)
+		case known && !o.Rebuild:
+			return nil, fmt.Errorf("%s: lines were delivered up to position %d by a job whose state is not here: give the state that belongs "+
+				"to it (--state), or what it was begun from, a copy or a backfill with its positions (--warm-from); a job that began "+
+				"at the first event of its topics, without a backfill, can make its state again from them: start once with --rebuild",
+				p.Name, done)
+		case known:
+			next[p.Name] = 0
+		case o.FromEnd:
+			next[p.Name] = p.End
+		default:
+			next[p.Name] = p.Start
+		}
+	}
+	return next, nil
 }
 
 // begin makes the first checkpoint of a new state, of the scorer as it is: it holds where each partition begins, for good.
@@ -94,40 +155,12 @@ func (j *Job) begin(warm map[string]int64, numbers map[string]int32, partitions 
 		return nil, errors.New("the sink is a file that has lines already, and the state is new: give the state that belongs to it " +
 			"(--state), or move the file away")
 	}
-	next := map[string]int64{}
-	maps.Copy(next, warm)
-	delete(next, fileSink) // of another job's file
-	maps.DeleteFunc(next, func(name string, _ int64) bool { return features.IsDataPosition(name) })
+	next, err := j.o.beginnings(warm, partitions, committed)
+	if err != nil {
+		return nil, err
+	}
 	maps.Copy(j.numbers, numbers)
 	for _, p := range partitions {
-		at, isWarm := warm[p.Name]
-		done, known := committed[p.Name]
-		switch {
-		case isWarm && at < p.Start:
-			return nil, fmt.Errorf("%s begins at position %d, and the state that the job is to start from goes on at %d: what lies "+
-				"between has expired: make a state that reaches further (onmart features --state-out)", p.Name, p.Start, at)
-		case isWarm && known && done < at:
-			return nil, fmt.Errorf("%s: lines were delivered up to position %d, and the state that the job is to start from has the events "+
-				"up to %d: those between would get no line; start from an older state, or set the group's offset to %d", p.Name, done, at, at)
-		case isWarm:
-		case known && p.Start > 0:
-			return nil, fmt.Errorf("%s: lines were delivered up to position %d by a job whose state is not here, and the log begins at %d, "+
-				"so that the state cannot be made again from it: give the state that belongs to it (--state), start from a backfill "+
-				"with its positions (--warm-from), or begin anew under another group (group=NAME in the source) and --job",
-				p.Name, done, p.Start)
-		case known && !j.o.Rebuild:
-			return nil, fmt.Errorf("%s: lines were delivered up to position %d by a job whose state is not here: give the state that belongs "+
-				"to it (--state), or what it was begun from, a copy or a backfill with its positions (--warm-from); a job that began "+
-				"at the first event of its topics, without a backfill, can make its state again from them: start once with --rebuild",
-				p.Name, done)
-		case known:
-			next[p.Name] = 0
-			j.log.Warn("the state is made again from the log's start, without lines", "source", p.Name, "up_to", done)
-		case j.o.FromEnd:
-			next[p.Name] = p.End
-		default:
-			next[p.Name] = p.Start
-		}
 		j.number(p.Name)
 		j.logs[p.Name] = p.Log
 	}
@@ -135,7 +168,6 @@ func (j *Job) begin(warm map[string]int64, numbers map[string]int32, partitions 
 	j.last = j.store.Last()
 	c := &state.Checkpoint{Entry: j.last, Next: next, Partitions: maps.Clone(j.numbers), Logs: maps.Clone(j.logs),
 		Parts: map[string]*state.Part{}}
-	var err error
 	start := time.Now()
 	c.Counts, err = j.scorer.Capture(state.Engine, func(name string) io.Writer {
 		c.Parts[name] = &state.Part{}
