@@ -158,9 +158,9 @@ func (s *lanes) put(l *lane, r Records) (lag int64) {
 	return l.lag()
 }
 
-// bytesOf is roughly what events take.
+// bytesOf is roughly what events take: a client's record and what points to it is more than most events are.
 func bytesOf(events []Event) int64 {
-	n := int64(len(events)) * 100
+	n := int64(len(events)) * 350
 	for i := range events {
 		n += int64(len(events[i].Key) + len(events[i].Value))
 	}
