@@ -218,6 +218,10 @@ func (f *scoreFlags) stateOptions(ctx context.Context, con *console, d *daemon) 
 			d.monitor.Health.Set("state", err)
 			con.log.Error(err.Error())
 		},
+		OnDamage: func(err error) {
+			d.monitor.Error(monitor.StateFault)
+			d.monitor.Health.Set("state-files", err) // no later checkpoint takes that back
+		},
 		OnFatal: func(err error) {
 			con.log.Error(err.Error())
 			os.Exit(exitFailed)

@@ -279,7 +279,8 @@ func TestDamagedDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s = mustOpen(t, dir, Options{})
+	told := make(chan error, 100)
+	s = mustOpen(t, dir, Options{OnDamage: func(err error) { told <- err }})
 	c, err := s.Checkpoint()
 	if err != nil {
 		t.Fatal(err)
@@ -287,6 +288,12 @@ func TestDamagedDisk(t *testing.T) {
 	_, err = io.ReadAll(c.Parts[Engine].Reader())
 	wantError(t, err, "damaged", "onmart state import")
 	mustClose(t, s)
+	select {
+	case err := <-told:
+		wantError(t, err, "damaged", "onmart state import")
+	default:
+		t.Error("OnDamage was not called")
+	}
 }
 
 func usage(mem *vfs.MemFS, free uint64) {

@@ -69,6 +69,9 @@ type Options struct {
 	// OnSpace is told when writing begins to wait for space, and when it goes on, from any goroutine. It may not call
 	// the store.
 	OnSpace func(Space)
+	// OnDamage is told of a file of the database that was found damaged, from any goroutine: what is in it is lost, and whoever
+	// asks for it gets an error. It may not call the store.
+	OnDamage func(error)
 	// OnFatal is told of a fault after which the database cannot go on, such as a write to its log that failed; it must
 	// not return. Nil panics. What was synced is safe: the process is to be started again.
 	OnFatal func(error)
@@ -99,6 +102,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.OnSpace == nil {
 		o.OnSpace = func(Space) {}
+	}
+	if o.OnDamage == nil {
+		o.OnDamage = func(error) {}
 	}
 	if o.OnFatal == nil {
 		o.OnFatal = func(err error) { panic(err) }
@@ -240,6 +246,7 @@ func (s *Store) databaseOptions() *pebble.Options {
 func (s *Store) corrupt(info pebble.DataCorruptionInfo) {
 	// As text: a log would print such an error with the stack of the database.
 	s.o.Log.Error("state database: damaged", "file", info.Path, "error", firstLine(info.Details.Error()))
+	s.o.OnDamage(s.damaged(errors.New(firstLine(info.Details.Error()))))
 }
 
 func (s *Store) fatal(err error) {
