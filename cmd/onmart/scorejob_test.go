@@ -136,25 +136,21 @@ func (j *liveJob) answered() {
 	}
 }
 
+// worked is one whole life of the daemon, with n purchases more.
+func (j *liveJob) worked(n int, more ...string) {
+	j.t.Helper()
+	s := j.start(more...)
+	j.send(n)
+	j.answered()
+	j.stop(s)
+}
+
 // stop ends the daemon in order.
 func (j *liveJob) stop(s *served) {
 	j.t.Helper()
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	if err := <-s.done; err != nil {
 		j.t.Errorf("after SIGTERM: %v: %s", err, s.text())
-	}
-}
-
-// endsSaying waits for a daemon that ends by itself.
-func endsSaying(t *testing.T, s *served, want string) {
-	t.Helper()
-	select {
-	case err := <-s.done:
-		if err == nil || !strings.Contains(s.text(), want) {
-			t.Errorf("%v, want %q: %s", err, want, s.text())
-		}
-	case <-time.After(60 * time.Second):
-		t.Errorf("it does not end: %s", s.text())
 	}
 }
 
@@ -217,36 +213,30 @@ func TestRealDaemon(t *testing.T) {
 		j.send(10)
 		j.answered()
 		onOneState := j.start()
-		endsSaying(t, onOneState, "is in use by")
+		endsWith(t, onOneState, "is in use by")
 		other := *j
 		other.t, other.state = t, filepath.Join(t.TempDir(), "state")
 		// By mistake: it is refused before it has done anything to the first.
-		endsSaying(t, other.start(), "start once with --rebuild")
+		endsWith(t, other.start(), "start once with --rebuild")
 		j.send(5)
 		j.answered()
 		second := other.start("--rebuild")
 		j.send(10)
-		endsSaying(t, first, "another daemon of the same job has taken over")
+		endsWith(t, first, "another daemon of the same job has taken over")
 		j.answered()
 		j.stop(second)
 	})
 	t.Run("offsets set back", func(t *testing.T) {
 		j := newLiveJob(t, b, "back", 1)
-		s := j.start()
-		j.send(30)
-		j.answered()
-		j.stop(s)
+		j.worked(30)
 		if err := j.admin.CommitAllOffsets(context.Background(), "onmart-back", kadm.Offsets{j.in(): {0: {Topic: j.in(), Partition: 0, At: 7}}}); err != nil {
 			t.Fatal(err)
 		}
-		endsSaying(t, j.start(), "set it to 30, or start with a new --state")
+		endsWith(t, j.start(), "set it to 30, or start with a new --state")
 	})
 	t.Run("topic made again while it was down", func(t *testing.T) {
 		j := newLiveJob(t, b, "again", 1)
-		s := j.start()
-		j.send(30)
-		j.answered()
-		j.stop(s)
+		j.worked(30)
 		if _, err := j.admin.DeleteTopics(context.Background(), j.in()); err != nil {
 			t.Fatal(err)
 		}
@@ -254,7 +244,7 @@ func TestRealDaemon(t *testing.T) {
 		j.create(j.in(), 1)
 		j.client.PurgeTopicsFromClient(j.in())
 		j.send(40)
-		endsSaying(t, j.start(), "was deleted and made again since the state was saved")
+		endsWith(t, j.start(), "was deleted and made again since the state was saved")
 	})
 	t.Run("topic deleted", func(t *testing.T) {
 		j := newLiveJob(t, b, "gone", 1)
@@ -264,19 +254,16 @@ func TestRealDaemon(t *testing.T) {
 		if _, err := j.admin.DeleteTopics(context.Background(), j.in()); err != nil {
 			t.Fatal(err)
 		}
-		endsSaying(t, s, "was deleted")
+		endsWith(t, s, "was deleted")
 	})
 	t.Run("log trimmed past the state", func(t *testing.T) {
 		j := newLiveJob(t, b, "trim", 1)
-		s := j.start()
-		j.send(30)
-		j.answered()
-		j.stop(s)
+		j.worked(30)
 		j.send(30)
 		if _, err := j.admin.DeleteRecords(context.Background(), kadm.Offsets{j.in(): {0: {Topic: j.in(), Partition: 0, At: 45}}}); err != nil {
 			t.Fatal(err)
 		}
-		endsSaying(t, j.start(), "the log no longer has")
+		endsWith(t, j.start(), "the log no longer has")
 	})
 	t.Run("dead letters and redrive", func(t *testing.T) {
 		j := newLiveJob(t, b, "bad", 2)
@@ -303,14 +290,11 @@ func TestRealDaemon(t *testing.T) {
 	})
 	t.Run("state of another version", func(t *testing.T) {
 		j := newLiveJob(t, b, "version", 1)
-		s := j.start()
-		j.send(30)
-		j.answered()
-		j.stop(s)
+		j.worked(30)
 		if err := os.WriteFile(filepath.Join(j.state, "format"), []byte("onmart score state 9\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		endsSaying(t, j.start(), "is of another version")
+		endsWith(t, j.start(), "is of another version")
 	})
 	t.Run("broker down and slow", func(t *testing.T) {
 		j := newLiveJob(t, b, "down", 2)
