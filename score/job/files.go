@@ -94,7 +94,6 @@ type textLines struct {
 	in         io.ReadCloser
 	r          *bufio.Reader
 	line       int64 // read so far
-	next       int64
 }
 
 // TextLines makes a Source of a file of JSON lines, which may be compressed.
@@ -105,6 +104,9 @@ func TextLines(path string) (Source, error) {
 	}
 	if format != datasets.JSONL {
 		return nil, fmt.Errorf("%s: a state that is kept goes on at any line of its source, and lines of CSV cannot be read alone: give JSON lines", path)
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s cannot be read again: with a state that is kept give a file, or a topic", path)
 	}
 	in, err := datasets.OpenInput(path)
 	if err != nil {
@@ -122,12 +124,12 @@ func (s *textLines) Committed(context.Context) (map[string]int64, error) {
 }
 
 func (s *textLines) Seek(ctx context.Context, next map[string]int64) error {
-	s.next = next[s.name]
-	for s.line < s.next-1 && ctx.Err() == nil {
-		switch err := s.skip(); {
+	at := next[s.name]
+	for s.line < at-1 && ctx.Err() == nil {
+		switch _, err := s.read(0); {
 		case err == io.EOF:
 			return fmt.Errorf("%s ends at line %d, and the state has gone through it up to line %d: it was cut off since; give the whole file",
-				s.path, s.line, s.next-1)
+				s.path, s.line, at-1)
 		case err != nil:
 			return err
 		}
@@ -135,20 +137,23 @@ func (s *textLines) Seek(ctx context.Context, next map[string]int64) error {
 	return ctx.Err()
 }
 
-// skip passes over a line of any length.
-func (s *textLines) skip() error {
-	any := false
-	for {
+// read reads a line and returns at most so many bytes of it, its end among them; io.EOF is where there is none.
+func (s *textLines) read(most int) ([]byte, error) {
+	var line []byte
+	for length := 0; ; {
 		part, err := s.r.ReadSlice('\n')
-		any = any || len(part) > 0
+		length += len(part)
+		line = append(line, part[:min(len(part), most-len(line))]...)
 		switch {
 		case err == bufio.ErrBufferFull:
-		case err == io.EOF && any, err == nil:
-			s.line++
-			return nil
-		default:
-			return err
+			continue
+		case err == io.EOF && length > 0:
+			err = nil
+		case err != nil:
+			return nil, err
 		}
+		s.line++
+		return line, nil
 	}
 }
 
@@ -157,25 +162,21 @@ func (s *textLines) Poll(ctx context.Context, limit int) ([]Records, error) {
 		return nil, err
 	}
 	r := Records{Source: s.name, End: -1}
+	var err error
 	for len(r.Events) < min(limit, defaultBatch) {
-		line, err := s.r.ReadBytes('\n')
-		if len(line) == 0 && err != nil {
-			r.Next = s.line + 1
-			if err == io.EOF && len(r.Events) > 0 {
-				err = nil // next time
-			}
-			return []Records{r}, err
-		}
-		s.line++
-		if err != nil && err != io.EOF {
-			return nil, err
+		var line []byte
+		if line, err = s.read(datasets.MaxEvent + 1); err != nil { // longer ones are refused, and need not be kept
+			break
 		}
 		if line = bytes.TrimSpace(line); len(line) > 0 {
 			r.Events = append(r.Events, Event{Position: s.line, Value: line})
 		}
 	}
+	if err == io.EOF && len(r.Events) > 0 {
+		err = nil // next time
+	}
 	r.Next = s.line + 1
-	return []Records{r}, nil
+	return []Records{r}, err
 }
 
 func (s *textLines) Recycle(Records, int, int)     {}
