@@ -400,6 +400,7 @@ type producer struct {
 	level   int16  // of the cluster's transactions
 	records []kgo.Record
 	promise func(*kgo.Record, error)
+	seen    map[string]bool // topics that the client's transactions are sure to end for
 	mu      sync.Mutex
 	failed  error
 }
@@ -428,7 +429,7 @@ func (k *Sink) newProducer(id string) (*producer, error) {
 	if id != "" {
 		opts = append(opts, kgo.TransactionalID(id), kgo.TransactionTimeout(k.c.transactionTimeout), kgo.ConcurrentTransactionsBackoff(time.Millisecond))
 	}
-	p := &producer{id: id}
+	p := &producer{id: id, seen: map[string]bool{}}
 	p.promise = func(_ *kgo.Record, err error) {
 		if err != nil {
 			p.mu.Lock()
