@@ -2,6 +2,22 @@
 
 package cuda
 
+/*
+#include <stdint.h>
+
+// Of the driver's library, which gorgonia.org/cu links to.
+extern int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+	unsigned shared, void *stream, void **params, void **extra);
+
+static int launch(uintptr_t f, const unsigned *sizes, unsigned shared, uintptr_t stream, int n, uint64_t *values) {
+	void *params[32];
+	for (int i = 0; i < n; i++) params[i] = &values[i];
+	return cuLaunchKernel((void *)f, sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5],
+		shared, (void *)stream, params, 0);
+}
+*/
+import "C"
+
 import (
 	"reflect"
 	"runtime"
@@ -226,10 +242,18 @@ func (gorgonia) ModuleFunction(m Module, name string) (Function, Result) {
 	return Function(out(f)), code(err)
 }
 
-// Launch relies on Args, whose parameters lie in 8 bytes each: cu copies so many of every one.
+var _ [32 - maxArgs]struct{} // launch has room for so many
+
+// Launch is not cu's, which writes Go pointers into fresh memory of C: while the collector marks, it takes what that
+// memory held before for a pointer too, and where that was an old address of the Go heap the process ends with
+// "found pointer to free object". Parameters lie in 8 bytes each, see Args.
 func (gorgonia) Launch(fn Function, grid, block Dim, shared uint32, s StreamID, params []unsafe.Pointer) Result {
-	return code(in[cu.Function](uintptr(fn)).Launch(int(grid.X), int(grid.Y), int(grid.Z),
-		int(block.X), int(block.Y), int(block.Z), int(shared), stream(s), params))
+	sizes := [6]C.uint{C.uint(grid.X), C.uint(grid.Y), C.uint(grid.Z), C.uint(block.X), C.uint(block.Y), C.uint(block.Z)}
+	var values [maxArgs]C.uint64_t
+	for i, p := range params {
+		values[i] = *(*C.uint64_t)(p)
+	}
+	return Result(C.launch(C.uintptr_t(fn), &sizes[0], C.uint(shared), C.uintptr_t(s), C.int(len(params)), &values[0]))
 }
 
 func (gorgonia) CaptureBegin(StreamID) Result                 { return NotSupported }
