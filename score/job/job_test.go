@@ -44,12 +44,17 @@ features:
 `
 
 func mappingOf(t testing.TB) (*datasets.Mapping, *features.Spec) {
+	return parsed(t, testMapping, testSpec)
+}
+
+// parsed is a mapping and a spec, and the mapping knows the fields that lines are given.
+func parsed(t testing.TB, mapping, text string) (*datasets.Mapping, *features.Spec) {
 	t.Helper()
-	spec, err := features.Parse("shared", []byte(testSpec))
+	spec, err := features.Parse("shared", []byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := datasets.ParseMapping("test", []byte(testMapping))
+	m, err := datasets.ParseMapping("test", []byte(mapping))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +89,11 @@ type process struct {
 func start(t testing.TB, dir string, change func(*Options)) (*process, error) {
 	t.Helper()
 	m, spec := mappingOf(t)
+	return startOf(t, dir, m, spec, change)
+}
+
+func startOf(t testing.TB, dir string, m *datasets.Mapping, spec *features.Spec, change func(*Options)) (*process, error) {
+	t.Helper()
 	s := scorerOf(t, m, spec)
 	store, err := state.Open(dir, state.Identity{Job: "test", Nodes: s.Nodes()}, state.Options{MinFree: 1, Ballast: -1})
 	if err != nil {
