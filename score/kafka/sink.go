@@ -148,6 +148,10 @@ func (k *Sink) open(start context.Context) error {
 		err, _ = k.c.explain(err)
 		return err
 	}
+	if err := k.endHanging(start); err != nil {
+		err, _ = k.c.explain(err)
+		return err
+	}
 	// Only now: nothing of a former process is open any more, and none can commit any more.
 	if k.last, err = k.committedNow(start); err != nil {
 		return err

@@ -245,23 +245,28 @@ func (k *Sink) retake(ctx context.Context) (map[Partition]int64, error) {
 	if err := k.alone.take(once); err != nil {
 		return nil, err
 	}
+	if err := k.endHanging(once); err != nil {
+		return nil, err
+	}
 	return k.committedNow(once)
 }
 
-// renew replaces the client of the id whose turn it is.
+// renew replaces the clients of both ids. That of the other one may have ended long ago, or wait for a marker that does
+// not come.
 func (k *Sink) renew(ctx context.Context) error {
-	old := k.txns[k.turn]
-	p, err := k.newProducer(old.id)
-	if err != nil {
-		return err
+	for i, old := range k.txns {
+		p, err := k.newProducer(old.id)
+		if err != nil {
+			return err
+		}
+		p.level, p.records = old.level, old.records
+		if err := p.take(ctx); err != nil {
+			p.cl.Close()
+			return err
+		}
+		old.cl.Close()
+		k.txns[i] = p
 	}
-	p.level, p.records = old.level, old.records
-	if err := p.take(ctx); err != nil {
-		p.cl.Close()
-		return err
-	}
-	old.cl.Close()
-	k.txns[k.turn] = p
 	return nil
 }
 
