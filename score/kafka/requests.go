@@ -136,8 +136,7 @@ func committed(ctx context.Context, cl *kgo.Client, group string, only func(topi
 		if sleep(ctx, wait) != nil {
 			if errors.Is(err, kerr.UnstableOffsetCommit) {
 				err = fmt.Errorf("%w: the broker does not end a transaction on them, as one that was killed while it was the only one may not: "+
-					"find it (kafka-transactions.sh find-hanging --broker-id N) and end it (abort --topic T --partition N --start-offset N), "+
-					"on the sink's topics and __consumer_offsets; its events are scored again", err)
+					"grant Read on the sink's topics and on %s, and ClusterAction, for one start, which ends it as it was decided", err, offsetsTopic)
 			}
 			return nil, fmt.Errorf("%w (%w)", err, ctx.Err())
 		}
