@@ -120,6 +120,7 @@ func (b *Broker) format(o Options) {
 	b.t.Helper()
 	var id [16]byte
 	rand.Read(id[:])
+	id[0] &= 0x7f // else one text in 64 begins with a dash, and is taken for an option
 	args := []string{"kafka.tools.StorageTool", "format", "-t", base64.RawURLEncoding.EncodeToString(id[:]), "-c", filepath.Join(b.dir, "server.properties")}
 	if o.Secure {
 		for _, mechanism := range []string{"SCRAM-SHA-256", "SCRAM-SHA-512"} {
