@@ -419,12 +419,12 @@ func (c *chaos) killBroker() {
 func (c *chaos) mended() {
 	c.t.Helper()
 	for start := time.Now(); ; c.v.sleep(200 * time.Millisecond) {
-		open := c.hanging()
-		if len(open) == 0 {
+		open, err := c.hanging()
+		if err == nil && len(open) == 0 {
 			return
 		}
 		if time.Since(start) > 40*time.Second {
-			c.t.Errorf("hanging transactions: %+v", open)
+			c.t.Errorf("hanging transactions: %+v, %v", open, err)
 			return
 		}
 	}
@@ -432,8 +432,7 @@ func (c *chaos) mended() {
 
 // hanging are partitions with an open transaction of the daemon's that its coordinator does not know of. One that runs may be
 // among them for a moment.
-func (c *chaos) hanging() (open []kadm.DescribedProducer) {
-	c.t.Helper()
+func (c *chaos) hanging() (open []kadm.DescribedProducer, err error) {
 	id := "onmart-" + c.c.topic
 	known, err := c.admin.DescribeTransactions(c.t.Context(), id+"-0", id+"-1", id+"-offsets")
 	var topics kadm.TopicsSet
@@ -442,7 +441,7 @@ func (c *chaos) hanging() (open []kadm.DescribedProducer) {
 	topics.Add("__consumer_offsets")
 	producers, err2 := c.admin.DescribeProducers(c.t.Context(), topics)
 	if err := errors.Join(err, err2); err != nil {
-		c.t.Fatal(err)
+		return nil, err
 	}
 	over := map[int64]bool{}
 	known.Each(func(x kadm.DescribedTransaction) {
@@ -454,7 +453,7 @@ func (c *chaos) hanging() (open []kadm.DescribedProducer) {
 			open = append(open, p)
 		}
 	})
-	return open
+	return open, nil
 }
 
 // halt has the broker answer nothing for a while.

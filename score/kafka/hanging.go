@@ -46,7 +46,11 @@ func (k *Sink) endHanging(ctx context.Context) error {
 		}
 		ids[id] = true
 	}
-	writers, err := k.writers(ctx, ids)
+	var writers []writer
+	err := whileRetriable(ctx, func() (err error) {
+		writers, err = k.writers(ctx, ids)
+		return err
+	})
 	if notAllowed(err) {
 		return nil
 	}
@@ -57,10 +61,13 @@ func (k *Sink) endHanging(ctx context.Context) error {
 		if !w.open {
 			continue
 		}
-		committed, err := k.wasCommitted(ctx, w, writers)
-		if err == nil {
-			err = mark(ctx, k.admin, w, committed)
-		}
+		committed := false
+		err := whileRetriable(ctx, func() (err error) {
+			if committed, err = k.wasCommitted(ctx, w, writers); err != nil {
+				return err
+			}
+			return mark(ctx, k.admin, w, committed)
+		})
 		did := map[bool]string{true: "commit", false: "abort"}[committed]
 		if notAllowed(err) {
 			k.note(Note{Text: fmt.Sprintf("%s: the broker left a transaction open on %s, and to %s it, as was decided, needs the right ClusterAction on "+
@@ -73,6 +80,19 @@ func (k *Sink) endHanging(ctx context.Context) error {
 		k.note(Note{Text: fmt.Sprintf("%s: the broker had left a transaction open on %s: ended it (%s, as was decided)", k.c.where(), w.at, did)})
 	}
 	return nil
+}
+
+// whileRetriable repeats f while a broker that has just come back knows no leaders yet.
+func whileRetriable(ctx context.Context, f func() error) error {
+	for {
+		err := f()
+		if !kerr.IsRetriable(err) {
+			return err
+		}
+		if sleep(ctx, 50*time.Millisecond) != nil {
+			return err
+		}
+	}
 }
 
 func notAllowed(err error) bool {
