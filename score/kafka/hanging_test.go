@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"errors"
-	"fmt"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -13,13 +12,17 @@ import (
 )
 
 // TestHangingTransactionsAreEnded leaves offsets behind that wait for a marker which the coordinator does not know of, as a broker
-// does that was killed at the wrong moment: once where the lines have the marker of their commit, once where nothing has.
+// does that was killed at the wrong moment: where the lines have the marker of their commit, also behind a transaction of
+// another process that keeps readers of committed lines from it, and where nothing has.
 func TestHangingTransactionsAreEnded(t *testing.T) {
 	b := broker.Start(t, broker.Options{Properties: []string{"transaction.partition.verification.enable=false"}})
 	url := scheme + b.Addr + "/"
 	createTopic(t, parse(t, url+"x"), "in", 1, nil)
-	for _, split := range []bool{true, false} {
-		topic := fmt.Sprint("out-", split)
+	for _, x := range []struct {
+		name           string
+		split, another bool
+	}{{"split", true, false}, {"behind", true, true}, {"whole", false, false}} {
+		topic := "out-" + x.name
 		createTopic(t, parse(t, url+"x"), topic, 1, nil)
 		out := parse(t, url+topic)
 		var n notes
@@ -27,6 +30,9 @@ func TestHangingTransactionsAreEnded(t *testing.T) {
 		k, err := NewSink(t.Context(), out, options)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if x.another {
+			leftOpen(t, out, topic)
 		}
 		if err := k.Deliver(t.Context(), []Line{{Value: []byte("v")}}, map[Partition]int64{{"in", 0}: 1}, nil); err != nil {
 			t.Fatal(err)
@@ -51,8 +57,10 @@ func TestHangingTransactionsAreEnded(t *testing.T) {
 		if err := commitInTransaction(t.Context(), cl, w.id, w.producer, w.epoch, 2, options.Group, map[Partition]int64{{"in", 0}: 2}); err != nil {
 			t.Fatal(err)
 		}
-		raisesTheEpoch(t, cl, topic)
-		if split {
+		if !x.another {
+			raisesTheEpoch(t, cl, topic)
+		}
+		if x.split {
 			if err := mark(t.Context(), cl, writer{at: Partition{topic, 0}, id: w.producer, epoch: int32(w.epoch) + 1}, true); err != nil {
 				t.Fatal(err)
 			}
@@ -65,16 +73,36 @@ func TestHangingTransactionsAreEnded(t *testing.T) {
 			t.Fatal(err, n.String())
 		}
 		want, did := int64(1), "abort"
-		if split {
+		if x.split {
 			want, did = 2, "commit"
 		}
 		if got := k.last[Partition{"in", 0}]; got != want || !n.find(0, "ended it ("+did) {
-			t.Errorf("split is %v: the offset is %d, want %d; %s", split, got, want, n.String())
+			t.Errorf("%s: the offset is %d, want %d; %s", x.name, got, want, n.String())
 		}
 		if err := k.Deliver(t.Context(), []Line{{Value: []byte("w")}}, map[Partition]int64{{"in", 0}: 3}, nil); err != nil {
 			t.Fatal(err)
 		}
 		k.Close()
+	}
+}
+
+// leftOpen begins a transaction on a topic that nobody ends.
+func leftOpen(t *testing.T, c *Config, topic string) {
+	t.Helper()
+	opts, err := c.options()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cl, err := kgo.NewClient(append(opts, kgo.TransactionalID("another"))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	if err := cl.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Value: []byte("open")}).FirstErr(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -83,15 +83,21 @@ func (c *Config) findTopics(ctx context.Context, cl *kgo.Client, names []string)
 	}
 }
 
-// offsets asks where the logs of partitions begin (at -2) or end (at -1).
+// offsets asks where the logs of partitions begin (at -2) or end (at -1) for readers of committed records.
 func offsets(ctx context.Context, cl *kgo.Client, partitions []Partition, at int64) (map[Partition]int64, error) {
+	return listOffsets(ctx, cl, partitions, at, 1)
+}
+
+// listOffsets is offsets with an isolation level, 0 for all that is written; at may be a time in milliseconds too, whose first
+// record it gives, or -1.
+func listOffsets(ctx context.Context, cl *kgo.Client, partitions []Partition, at int64, isolation int8) (map[Partition]int64, error) {
 	byTopic := map[string][]int32{}
 	for _, p := range partitions {
 		byTopic[p.Topic] = append(byTopic[p.Topic], p.Number)
 	}
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
-	req.IsolationLevel = 1
+	req.IsolationLevel = isolation
 	for _, topic := range slices.Sorted(maps.Keys(byTopic)) {
 		t := kmsg.NewListOffsetsRequestTopic()
 		t.Topic = topic
