@@ -31,12 +31,12 @@ const (
 	// Seq is an event's position in a recorded log, Int64, ascending by one. A data set of kind
 	// KindTransactions has none: its position is its row.
 	Seq = "seq"
-	// Event is EventTransaction or EventLabel, String; a batch without the column holds transactions.
+	// Event is EventTransaction, EventLabel or EventStock, String; a batch without the column holds transactions.
 	Event = "event"
 	// EventID is the caller's own id of a live event, String, optional: scores carry it, so that they
 	// have the same id after a replay.
 	EventID = "event_id"
-	// KnownAt is when a label could be used, Time, null for transactions. A transaction row that carries
+	// KnownAt is when a label could be used, or stock was counted, Time, null for transactions. A transaction row that carries
 	// its label has it known at event time plus the spec's delay.
 	KnownAt = "known_at"
 )
@@ -50,6 +50,7 @@ const (
 const (
 	EventTransaction = "transaction"
 	EventLabel       = "label"
+	EventStock       = "stock" // how much of a product, in a store or in all, there was at KnownAt
 )
 
 // AmountScale is the number of decimal places of amounts and prices: they are int64 in units of 1e-4.

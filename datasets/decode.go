@@ -81,7 +81,7 @@ type Decoder struct {
 	chunk   []byte // for texts
 	added   []int  // cells of m.added
 
-	labels bool // every event is a label
+	only eventKind // what every event is about; ofTransaction: events say it themselves
 
 	raw      [][]byte // of the rows of the last Next, where they are kept
 	rawBytes []byte
@@ -133,8 +133,8 @@ func (m *Mapping) newDecoder(file string, f Format) (*Decoder, error) {
 	return d, nil
 }
 
-// LabelsOnly makes the Decoder take every event for a label, named so or not; a transaction is a reject.
-func (d *Decoder) LabelsOnly() { d.labels = true }
+// LabelsOnly makes the Decoder take every event for a label, named so or not; another one is a reject.
+func (d *Decoder) LabelsOnly() { d.only = ofLabel }
 
 // Rejects returns the rows that were not usable since the last call. The slice is the caller's.
 func (d *Decoder) Rejects() []Reject {
@@ -231,19 +231,19 @@ func (d *Decoder) row(rec []byte, b *Batch, log bool) (column string, err error)
 	if err != nil {
 		return column, err
 	}
-	label, err := d.isLabel()
+	kind, err := d.kindOf()
 	if err != nil {
 		return Event, err
 	}
-	if label && !log {
-		return Event, errors.New("is a label, where only transactions are read")
+	if kind != ofTransaction && !log {
+		return Event, fmt.Errorf("is %s, where only %s are read", oneOf[kind], manyOf[ofTransaction])
 	}
 	n := len(d.m.columns)
 	if log {
 		n = len(d.columns)
 	}
 	rounded := int64(0)
-	quick := d.format == JSONL && !label && !d.whole
+	quick := d.format == JSONL && kind == ofTransaction && !d.whole
 	for i := range n {
 		if d.columns[i].products {
 			continue
@@ -251,7 +251,7 @@ func (d *Decoder) row(rec []byte, b *Batch, log bool) (column string, err error)
 		if quick && d.short(&d.columns[i], &b.Columns[i], b.N) {
 			continue
 		}
-		if column, err = d.append(i, b, log, label, &rounded); err != nil {
+		if column, err = d.append(i, b, kind, &rounded); err != nil {
 			truncate(b)
 			return column, err
 		}
@@ -260,7 +260,7 @@ func (d *Decoder) row(rec []byte, b *Batch, log bool) (column string, err error)
 		if !d.columns[i].products {
 			continue
 		}
-		if column, err = d.appendProduct(i, b, log, label, &rounded); err != nil {
+		if column, err = d.appendProduct(i, b, kind, &rounded); err != nil {
 			truncate(b)
 			return column, err
 		}
@@ -284,24 +284,44 @@ func truncate(b *Batch) {
 	}
 }
 
-// isLabel tells a label from a transaction by the cell of Event, which is the third column from the end.
-func (d *Decoder) isLabel() (bool, error) {
+// eventKind is what an event is about.
+type eventKind uint8
+
+const (
+	ofTransaction eventKind = iota
+	ofLabel
+	ofStock
+)
+
+func (k eventKind) String() string { return [...]string{EventTransaction, EventLabel, EventStock}[k] }
+
+// What an event is, and what many of them are, in a reason.
+var (
+	oneOf  = [...]string{"a transaction", "a label", "an event of stock"}
+	manyOf = [...]string{"transactions", "labels", "events of stock"}
+)
+
+// kindOf tells what an event is about by the cell of Event, which is the third column from the end.
+func (d *Decoder) kindOf() (eventKind, error) {
 	var x cell
 	if event := &d.columns[len(d.columns)-3]; event.src >= 0 {
 		x = d.cells[event.src]
 	}
-	switch {
-	case x.kind <= cellNull || x.kind == cellText && len(x.b) == 0:
-		return d.labels, nil
-	case x.kind == cellText && string(x.b) == EventLabel:
-		return true, nil
-	case x.kind == cellText && string(x.b) == EventTransaction:
-		if d.labels {
-			return false, errors.New("is a transaction, where only labels are read")
-		}
-		return false, nil
+	if x.kind <= cellNull || x.kind == cellText && len(x.b) == 0 {
+		return d.only, nil
 	}
-	return false, fmt.Errorf("%s is not %s or %s", quote(x), EventTransaction, EventLabel)
+	for k := ofTransaction; k <= ofStock && x.kind == cellText; k++ {
+		switch {
+		case string(x.b) != k.String():
+		case d.only != ofTransaction && k != d.only:
+			return k, fmt.Errorf("is %s, where only %s are read", oneOf[k], manyOf[d.only])
+		case k == ofStock && !d.m.HasStock():
+			return k, fmt.Errorf("is %s, and the mapping lacks a column for its %s or its %s", oneOf[k], ProductID, Quantity)
+		default:
+			return k, nil
+		}
+	}
+	return 0, fmt.Errorf("%s is not %s, %s or %s", quote(x), EventTransaction, EventLabel, EventStock)
 }
 
 // quote shows a value in a reason.
@@ -312,15 +332,17 @@ func quote(x cell) string {
 	return bounded(x.b, rejectValueLimit)
 }
 
-// Columns that a label event carries, and those of them that it must.
-func onLabel(name string) (allowed, required bool) {
-	switch name {
-	case TransID, IsFraud, KnownAt:
+// carries tells of events that are no transactions which columns they may have, and which they must.
+func (k eventKind) carries(name string) (allowed, required bool) {
+	switch {
+	case name == KnownAt:
 		return true, true
-	case Line, EventID:
+	case name == EventID:
 		return true, false
+	case k == ofLabel:
+		return name == TransID || name == IsFraud || name == Line, name != Line
 	}
-	return false, false
+	return name == ProductID || name == Quantity || name == StoreID, name != StoreID
 }
 
 var (
@@ -329,19 +351,15 @@ var (
 )
 
 // append appends the value of column i, which is no product.
-func (d *Decoder) append(i int, b *Batch, log, label bool, rounded *int64) (string, error) {
+func (d *Decoder) append(i int, b *Batch, kind eventKind, rounded *int64) (string, error) {
 	c, dst := &d.columns[i], &b.Columns[i]
 	if c.Name == Event {
-		if label {
-			dst.Strings = append(dst.Strings, EventLabel)
-		} else {
-			dst.Strings = append(dst.Strings, EventTransaction)
-		}
+		dst.Strings = append(dst.Strings, kind.String())
 		return "", nil
 	}
 	nullable := c.Nullable
-	if label {
-		allowed, required := onLabel(c.Name)
+	if kind != ofTransaction {
+		allowed, required := kind.carries(c.Name)
 		if !allowed {
 			dst.appendNull(c.Type, b.N)
 			return "", nil
@@ -352,7 +370,7 @@ func (d *Decoder) append(i int, b *Batch, log, label bool, rounded *int64) (stri
 	if err != nil {
 		return name, err
 	}
-	if !label && c.Name == KnownAt && !d.isNull(c, x) {
+	if kind == ofTransaction && c.Name == KnownAt && !d.isNull(c, x) {
 		return name, errors.New("is of a label, and this is a transaction")
 	}
 	if d.isNull(c, x) {
@@ -510,10 +528,10 @@ func oneOff(name string) bool { return name == TransID || name == EventID || nam
 func isInteger(b []byte) bool { return !bytes.ContainsAny(b, ".eE") }
 
 // appendProduct appends the product of two columns of the row that was just parsed.
-func (d *Decoder) appendProduct(i int, b *Batch, log, label bool, rounded *int64) (string, error) {
+func (d *Decoder) appendProduct(i int, b *Batch, kind eventKind, rounded *int64) (string, error) {
 	c, dst := &d.columns[i], &b.Columns[i]
-	if label || d.isOwn(c) {
-		return d.append(i, b, log, label, rounded)
+	if kind != ofTransaction || d.isOwn(c) {
+		return d.append(i, b, kind, rounded)
 	}
 	f, g := c.product[0], c.product[1]
 	x, y := &b.Columns[f], &b.Columns[g]

@@ -185,6 +185,62 @@ func TestLabelsOnly(t *testing.T) {
 	}
 }
 
+// TestStockEvents: an event of stock has its own columns, of which some must be there, and is read where it may come.
+func TestStockEvents(t *testing.T) {
+	m := preset(t, "canonical")
+	d, err := m.NewEventDecoder("in")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := NewBatch(m.LogSchema(), 0)
+	for i, x := range []struct{ event, column, reason string }{
+		{`{"event":"stock","product_id":"milk","store_id":"s","quantity":4,"known_at":"2026-01-01T00:00:00Z"}`, "", ""},
+		{`{"event":"stock","product_id":"milk","quantity":4,"known_at":"2026-01-01T00:00:00Z","event_id":"e","amount":3}`, "", ""},
+		{`{"event":"stock","product_id":"milk","known_at":"2026-01-01T00:00:00Z"}`, "quantity", "is missing"},
+		{`{"event":"stock","quantity":4,"known_at":"2026-01-01T00:00:00Z"}`, "product_id", "is missing"},
+		{`{"event":"stock","product_id":"milk","quantity":4}`, "known_at", "is missing"},
+		{`{"event":"stock","product_id":"milk","quantity":0.5,"known_at":"2026-01-01T00:00:00Z"}`, "quantity", `0.5 is not a whole number`},
+		{`{"event":"stocks","product_id":"milk","quantity":4,"known_at":"2026-01-01T00:00:00Z"}`, "event",
+			`"stocks" is not transaction, label or stock`},
+	} {
+		r := d.Append(b, []byte(x.event), int64(i))
+		switch {
+		case r == nil && x.reason != "":
+			t.Errorf("%s: was read", x.event)
+		case r != nil && (r.Column != x.column || r.Reason != x.reason):
+			t.Errorf("%s: %s %s, want %s %s", x.event, r.Column, r.Reason, x.column, x.reason)
+		}
+	}
+	if c := b.Column(Event).Strings; b.N != 2 || c[0] != EventStock || b.Column(ProductID).Strings[1] != "milk" || b.Column(Quantity).Ints[1] != 4 ||
+		!b.Column(StoreID).IsNull(1) || b.Column(StoreID).IsNull(0) || !b.Column(TransID).IsNull(0) || !b.Column(Amount).IsNull(1) {
+		t.Errorf("%d rows, %v", b.N, c)
+	}
+	d.StockOnly()
+	if r := d.Append(b, []byte(`{"product_id":"milk","quantity":1,"known_at":"2026-01-01T00:00:00Z"}`), 9); r != nil {
+		t.Error(r.Reason)
+	}
+	if r := d.Append(b, []byte(`{"event":"label","trans_id":"1","is_fraud":1,"known_at":"2026-01-01T00:00:00Z"}`), 10); r == nil ||
+		r.Reason != "is a label, where only events of stock are read" {
+		t.Errorf("%+v", r)
+	}
+	imported, err := m.NewDecoder(strings.NewReader(`{"event":"stock","product_id":"milk","quantity":1,"known_at":"2026-01-01T00:00:00Z"}`), "in", JSONL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	imported.Next(NewBatch(m.Schema(), 0), 1)
+	if r := imported.Rejects(); len(r) != 1 || r[0].Reason != "is an event of stock, where only transactions are read" {
+		t.Errorf("%+v", r)
+	}
+	small := preset(t, "fraud-handbook")
+	if d, err = small.NewEventDecoder("in"); err != nil {
+		t.Fatal(err)
+	}
+	if r := d.Append(NewBatch(small.LogSchema(), 0), []byte(`{"event":"stock","product_id":"milk","quantity":1}`), 0); r == nil ||
+		r.Reason != "is an event of stock, and the mapping lacks a column for its product_id or its quantity" || small.HasStock() {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestDecodeIntoForeignSchemaIsAnError(t *testing.T) {
 	m := preset(t, "canonical")
 	d, err := m.NewDecoder(strings.NewReader("{}"), "in", JSONL)

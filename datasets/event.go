@@ -21,8 +21,12 @@ func (m *Mapping) NewEventDecoder(source string) (*EventDecoder, error) {
 	return &EventDecoder{d}, nil
 }
 
-// LabelsOnly makes the decoder take every event for a label, named so or not; a transaction is a reject.
-func (e *EventDecoder) LabelsOnly() { e.d.labels = true }
+// LabelsOnly makes the decoder take every event for a label, named so or not; another one is a reject.
+func (e *EventDecoder) LabelsOnly() { e.d.LabelsOnly() }
+
+// StockOnly makes the decoder take every event for one of stock, named so or not; another one is a reject. The mapping
+// HasStock.
+func (e *EventDecoder) StockOnly() { e.d.only = ofStock }
 
 // Append appends one event to b, whose first columns are those of the mapping's LogSchema; the values of further columns
 // are the caller's to append. What cannot be read is returned instead, and b is as it was. Texts are copied: event may

@@ -117,7 +117,13 @@ func (m *Mapping) Schema() *Schema { return m.schema }
 // LogSchema is the columns that live events yield: Schema with every column but trans_id nullable, then
 // is_fraud where Schema has none, event, known_at and event_id. A label's row has no value but in trans_id,
 // is_fraud, event, known_at and, where the event gave them, line and event_id.
+// The row of an event of stock has product_id, quantity, event, known_at and, where the event gave them, store_id and event_id.
 func (m *Mapping) LogSchema() *Schema { return m.log }
+
+// HasStock tells whether events of stock can be read: they need product_id and quantity among the columns.
+func (m *Mapping) HasStock() bool {
+	return m.log.Index(ProductID) >= 0 && m.log.Index(Quantity) >= 0
+}
 
 // canonical gives the type of each canonical column and whether it names something or may be below zero.
 var canonical = []column{

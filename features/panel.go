@@ -578,6 +578,30 @@ func (q *Panel) textOf(s int32) string {
 	return b.String()
 }
 
+// SeriesKeys is the n keys of a series by its text, as panels and forecasts name it; nil where it does not have n.
+func SeriesKeys(text string, n int) []string {
+	if n == 1 {
+		return []string{text}
+	}
+	keys := []string{""}
+	for i := 0; i < len(text); i++ {
+		last := &keys[len(keys)-1]
+		switch {
+		case text[i] == '|':
+			keys = append(keys, "")
+		case text[i] == '\\' && i+1 < len(text):
+			i++
+			*last += text[i : i+1]
+		default:
+			*last += text[i : i+1]
+		}
+	}
+	if len(keys) != n {
+		return nil
+	}
+	return keys
+}
+
 var seriesEscape = strings.NewReplacer(`\`, `\\`, `|`, `\|`)
 
 // in tells whether a class of transactions is among the rows of a measure.

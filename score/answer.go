@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/forecast"
 	"github.com/onmart/onmart/score/model/forecaster"
 	"github.com/onmart/onmart/score/model/recommender"
 )
@@ -44,6 +45,10 @@ type SeriesForecast struct {
 	Method    string               `json:"method"`
 	Mean      []float64            `json:"mean"`
 	Quantiles map[string][]float64 `json:"quantiles"` // by level
+	// OnHand is how much there is, where events of stock told so, and StockOut the probability that the demand of all steps
+	// together, independent of each other, is more than that.
+	OnHand   *int64   `json:"on_hand,omitempty"`
+	StockOut *float64 `json:"stock_out_probability,omitempty"`
 }
 
 // forecast answers GET and POST /v1/forecast.
@@ -82,6 +87,10 @@ func (h *Server) ask(q ForecastRequest) (*ForecastAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
+	var keys []string
+	if p := f.Plan(); p != nil {
+		keys = p.Panel().Keys
+	}
 	out := &ForecastAnswer{Model: h.models.ForecastVersion, Step: m.Design.Step.String()}
 	for i, a := range answers {
 		if i == 0 {
@@ -93,6 +102,14 @@ func (h *Server) ask(q ForecastRequest) (*ForecastAnswer, error) {
 		s := SeriesForecast{Series: a.Key, Method: a.Method, Mean: a.Mean, Quantiles: map[string][]float64{}}
 		for l, level := range a.Levels {
 			s.Quantiles[strconv.FormatFloat(level, 'g', -1, 64)] = a.Quantiles[l]
+		}
+		if s.OnHand = h.scorer.stock.onHand(keys, a.Key); s.OnHand != nil && len(a.Levels) > 1 {
+			total, err := forecast.NewTotal(&a.Forecast, a.Levels, 0, q.Horizon, forecast.DefaultDependence)
+			if err != nil {
+				return nil, err
+			}
+			p := total.Exceeds(float64(*s.OnHand))
+			s.StockOut = &p
 		}
 		out.Forecasts = append(out.Forecasts, s)
 	}
@@ -107,8 +124,9 @@ type RecommendRequest struct {
 	Basket        []string `json:"basket"` // ask instead for what goes with these
 	K             int      `json:"k"`      // 0 is 10
 	ExcludeBought bool     `json:"exclude_bought"`
-	InStock       []string `json:"in_stock"`     // offer only these
+	InStock       []string `json:"in_stock"`     // offer only these; without it what events of stock say is gone is left out
 	NotForSale    []string `json:"not_for_sale"` // offer none of these
+	Store         string   `json:"store"`        // whose stock counts; empty: that of all together
 }
 
 // RecommendAnswer is the answer, best first.
@@ -129,6 +147,9 @@ func (h *Server) recommend(w http.ResponseWriter, r *http.Request) {
 	}
 	var list *recommender.List
 	err := h.scorer.Inspect(func() (err error) {
+		if q.InStock == nil {
+			q.NotForSale = append(q.NotForSale, h.scorer.stock.gone(q.Store)...)
+		}
 		list, err = h.models.Recommender.Recommend(recommender.Request{User: q.User, Recent: q.Recent, Basket: q.Basket, K: q.K,
 			Filter: recommender.Filter{ExcludeBought: q.ExcludeBought, InStock: q.InStock, NotForSale: q.NotForSale}})
 		return err

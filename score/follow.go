@@ -153,7 +153,9 @@ func (s *Scorer) beside() map[string]features.Snapshotter {
 		states[f.Task()] = f
 	}
 	for name, x := range s.states() {
-		states[name] = x
+		if x != s.stock || len(s.stock.levels) > 0 { // where no event told of stock, nothing need be kept
+			states[name] = x
+		}
 	}
 	return states
 }

@@ -23,8 +23,12 @@ func (h *Server) score(w http.ResponseWriter, r *http.Request) {
 		httpError(w, http.StatusInternalServerError, err.Error())
 		return
 	}
-	if h.scorer.o.Artifact == nil && len(out) == 0 {
-		writeJSON(w, map[string]int64{"followed": counts.Followed})
+	if len(out) == 0 && (h.scorer.o.Artifact == nil || counts.Stock > 0) {
+		answer := map[string]int64{"followed": counts.Followed}
+		if counts.Stock > 0 {
+			answer["stock"] = counts.Stock
+		}
+		writeJSON(w, answer)
 		return
 	}
 	status := http.StatusOK

@@ -536,7 +536,7 @@ func (s *Scorer) exchange(c *classifier) error {
 	return nil
 }
 
-// states are the snapshots of what follows the events beside the engine, the followers' apart: live figures, and
+// states are the snapshots of what follows the events beside the engine, the followers' apart: live figures, stock, and
 // engines of shadows by the first letters of their version.
 func (s *Scorer) states() map[string]interface {
 	features.Snapshotter
@@ -548,6 +548,9 @@ func (s *Scorer) states() map[string]interface {
 	}{}
 	if s.live.quality != nil {
 		out["quality"] = s.live.quality
+	}
+	if s.stock != nil {
+		out["stock"] = s.stock
 	}
 	for _, c := range s.live.shadows {
 		if c.mill != nil {

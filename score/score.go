@@ -168,6 +168,8 @@ type Scorer struct {
 	tell      *monitor.Monitor // what a batch tells: monitor, or in Again silent
 	silent    *monitor.Monitor
 	lenses    []*lens // by follower
+	stock     *stock  // nil: events of stock cannot come
+	stockIn   stockColumns
 	fields    fields
 	added     []string // names that lines add to events
 
@@ -218,6 +220,7 @@ func New(o Options) (*Scorer, error) {
 		engine: plan.NewEngine(o.Threads), positions: map[string]int64{}, monitor: o.Monitor, tell: o.Monitor,
 	}
 	s.engine.DetectDuplicates = true
+	s.stock, s.stockIn = stockOf(o.Schema)
 	for i := range o.Followers {
 		l, err := lensOf(&o.Followers[i], o.Schema)
 		if err != nil {
@@ -417,7 +420,7 @@ func (s *Scorer) process(ev Events, out *Lines) error {
 		s.takeOver()
 	}
 	s.advance(&ev)
-	ev = s.inRange(s.possible(ev))
+	ev = s.inRange(s.possible(s.takeStock(ev)))
 	rows, watermark, began := ev.Rows, s.engine.Watermark(), time.Now()
 	if err := s.engine.Process(rows, &s.rows); err != nil {
 		return err

@@ -141,6 +141,9 @@ func NewServer(s *Scorer, m *datasets.Mapping, o ServerOptions) *Server {
 		h.work("GET /v1/recommend", guard.Score, h.recommend)
 		h.work("POST /v1/recommend", guard.Score, h.recommend)
 	}
+	if s.stock != nil {
+		h.work("GET /v1/stock", guard.Score, h.stockLevels)
+	}
 	h.Handle("GET /v1/models", guard.Read, h.list)
 	h.Handle("GET /v1/quality", guard.Read, h.quality)
 	h.Handle("GET /v1/drift", guard.Read, h.drift)

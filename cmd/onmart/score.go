@@ -67,7 +67,7 @@ its name and its first two lines, wherever it lies.
 
 Without --source, standard input is read, unless --listen is given. With --listen, HTTP answers on
 POST /v1/score, POST /v1/labels, GET /v1/models, of the models that are there /v1/forecast and /v1/recommend,
-/healthz, /readyz and /metrics until Ctrl-C or SIGTERM; a page on / shows what happens. An address that other machines
+/v1/stock where events may tell of stock, /healthz, /readyz and /metrics until Ctrl-C or SIGTERM; a page on / shows what happens. An address that other machines
 reach needs --tokens (see "onmart token new"), --tls-cert and --tls-key.`,
 		Args: cobra.NoArgs,
 	}
@@ -373,6 +373,9 @@ func (f *scoreFlags) summary(con *console, c score.Counts, took time.Duration) e
 	con.notef("%d scored, %d alerts, %d late, %d labels (%d waiting, %d expired), %d duplicates, %d rejected, %d skipped in %.1f s (%.0f/s)",
 		c.Scored, c.Alerts, c.Late, c.Labels, c.LabelsWaiting, c.LabelsExpired, c.Duplicates, c.Rejected, c.Skipped,
 		took.Seconds(), float64(c.Scored)/took.Seconds())
+	if c.Stock > 0 {
+		con.notef("%d counts of stock", c.Stock)
+	}
 	if !con.json || f.sink == "-" { // standard output carries the scores
 		return nil
 	}

@@ -24,7 +24,8 @@ import (
 // jobFlags are those of a job whose state outlives the process.
 type jobFlags struct {
 	state, delivery, letters, start string
-	labelTopics, topicMaps          []string
+	labelTopics, stockTopics        []string
+	topicMaps                       []string
 	rebuild                         bool
 	every                           time.Duration
 }
@@ -41,6 +42,7 @@ func (f *jobFlags) bind(fl *pflag.FlagSet) {
 	fl.StringVar(&f.start, "start", "earliest", "where a topic begins that nothing is known of: earliest or latest")
 	fl.BoolVar(&f.rebuild, "rebuild", false, "make a state that was lost again from the first event of its topics, without lines; only for a job that began there without a backfill")
 	fl.StringSliceVar(&f.labelTopics, "label-topics", nil, "`topics` of the source that hold labels alone")
+	fl.StringSliceVar(&f.stockTopics, "stock-topics", nil, "`topics` of the source that hold counts of stock alone")
 	fl.StringArrayVar(&f.topicMaps, "topic-map", nil, "mapping `TOPIC=FILE` of a topic whose events have other fields than --map says; once for each")
 	fl.DurationVar(&f.every, "checkpoint-every", 10*time.Second, "least time between two checkpoints of the state; the larger the state, the rarer they are")
 }
@@ -63,8 +65,8 @@ func (f *jobFlags) check(s *scoreFlags) error {
 		return usagef("--sink %s: lines and positions can be one transaction only where both are topics: give --delivery %s", hidden(s.sink), atLeastOnce)
 	case f.state == "" && (isTopic(s.source) || isTopic(s.sink)):
 		return usagef("topics need --state: name a directory that keeps the state from one start to the next")
-	case f.state == "" && (len(f.labelTopics) > 0 || len(f.topicMaps) > 0 || f.rebuild):
-		return usagef("--label-topics, --topic-map and --rebuild are for a --source of topics")
+	case f.state == "" && (len(f.labelTopics) > 0 || len(f.stockTopics) > 0 || len(f.topicMaps) > 0 || f.rebuild):
+		return usagef("--label-topics, --stock-topics, --topic-map and --rebuild are for a --source of topics")
 	case f.state == "":
 		return nil
 	case s.source == "-" || s.source == "" && s.listen == "":
@@ -78,9 +80,20 @@ func (f *jobFlags) check(s *scoreFlags) error {
 	case s.source == "" && s.sink != "-":
 		return usagef("--sink without --source: answers to HTTP go to those who ask; leave it out")
 	}
-	for _, t := range f.labelTopics {
-		if !isTopic(s.source) || !slices.Contains(topicsOf(s.source), t) {
-			return usagef("--label-topics %s: it is not among the topics of --source", t)
+	for _, of := range []struct {
+		flag   string
+		topics []string
+	}{{"label", f.labelTopics}, {"stock", f.stockTopics}} {
+		for _, t := range of.topics {
+			if !isTopic(s.source) || !slices.Contains(topicsOf(s.source), t) {
+				return usagef("--%s-topics %s: it is not among the topics of --source", of.flag, t)
+			}
+		}
+	}
+	for _, t := range f.stockTopics {
+		if slices.Contains(f.labelTopics, t) {
+			return usagef("topic %s: it is given to --label-topics and to --stock-topics: a topic holds one of them, or events that say "+
+				"themselves what they are", t)
 		}
 	}
 	for _, m := range f.topicMaps {
@@ -113,6 +126,16 @@ func (f *jobFlags) mappings(main *datasets.Mapping, o *score.Options) (func(sour
 			return nil, usagef("--topic-map %s: %w", topic, err)
 		}
 		by[topic] = m
+	}
+	for _, topic := range f.stockTopics {
+		m := by[topic]
+		if m == nil {
+			m = main
+		}
+		if !m.HasStock() {
+			return nil, usagef("--stock-topics %s: the mapping of its events lacks %s or %s: give a --topic-map that has them, such as "+
+				"quantity: {from: on_hand}", topic, datasets.ProductID, datasets.Quantity)
+		}
 	}
 	return func(source string) *datasets.Mapping {
 		p, _ := kafka.ParsePartition(source)
@@ -162,7 +185,7 @@ func (f *scoreFlags) runKept(cmd *cobra.Command, con *console, d *daemon, s *sco
 	}
 	jobOptions := job.Options{
 		Scorer: s, Mapping: m, Store: store, Source: in, Monitor: d.monitor, Log: con.log,
-		Labels: f.kept.ofLabels, Mappings: mappings, Numbers: numbers, FromEnd: f.kept.start == "latest", Rebuild: f.kept.rebuild,
+		Labels: f.kept.ofLabels, Stock: f.kept.ofStock, Mappings: mappings, Numbers: numbers, FromEnd: f.kept.start == "latest", Rebuild: f.kept.rebuild,
 		Stay: f.listen != "", DeadLetters: f.kept.letters != "", Batch: f.batch, CheckpointEvery: f.kept.every,
 		Drain: f.daemon.drainTimeout,
 	}
@@ -254,6 +277,11 @@ func (f *scoreFlags) warmKept(store *state.Store, s *score.Scorer, classifier bo
 func (f *jobFlags) ofLabels(source string) bool {
 	p, ok := kafka.ParsePartition(source)
 	return ok && slices.Contains(f.labelTopics, p.Topic)
+}
+
+func (f *jobFlags) ofStock(source string) bool {
+	p, ok := kafka.ParsePartition(source)
+	return ok && slices.Contains(f.stockTopics, p.Topic)
 }
 
 // kafkaHealth has a connection's notes in the log and in readiness.

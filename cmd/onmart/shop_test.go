@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -238,6 +240,85 @@ func TestLiveRecommendations(t *testing.T) {
 	list, err := models.answering.Recommender.Recommend(recommender.Request{User: stranger, K: 5})
 	if err != nil || !reflect.DeepEqual(list.Items, after.Items) {
 		t.Errorf("after a restart %+v, before %+v (%v)", list, after.Items, err)
+	}
+}
+
+// What events of stock say is gone is not offered, a forecast says how long what is there will last, and a state that was saved
+// knows both.
+func TestLiveStock(t *testing.T) {
+	srv, s := liveShop(t)
+	offered := func(query string) map[string]bool {
+		t.Helper()
+		var a score.RecommendAnswer
+		if code, text := get(t, srv.URL+"/v1/recommend?user=999999&k=5"+query, &a); code != 200 || len(a.Items) == 0 {
+			t.Fatalf("%d %s", code, text)
+		}
+		items := map[string]bool{}
+		for _, x := range a.Items {
+			items[x.Item] = true
+		}
+		return items
+	}
+	count := func(product, store string, units int, minute int) string {
+		if store != "" {
+			store = `,"store_id":` + store
+		}
+		return fmt.Sprintf(`{"event":"stock","product_id":%q%s,"quantity":%d,"known_at":"2026-03-27T08:%02d:00Z"}`+"\n", product, store, units, minute)
+	}
+	before := slices.Sorted(maps.Keys(offered("")))
+	first, second := before[0], before[1]
+	var got struct{ Followed, Stock int }
+	body := count(first, "", 0, 1) + count(second, "3", 9, 1) + count(second, "3", 0, 2) + count("P0000", "", 1, 0) + count("P0003", "", 100000, 0)
+	if code, text := post(t, srv.URL+"/v1/score", body, &got); code != 200 || got.Stock != 5 || got.Followed != 0 {
+		t.Fatalf("%d %s", code, text)
+	}
+	for _, x := range []struct {
+		query         string
+		first, second bool
+	}{
+		{"", false, false}, {"&store=3", false, false}, {"&store=4", false, true},
+		{"&in_stock=" + strings.Join(before, ","), true, true},
+	} {
+		if items := offered(x.query); items[first] != x.first || items[second] != x.second {
+			t.Errorf("%q offers %v; %s %v, %s %v", x.query, items, first, x.first, second, x.second)
+		}
+	}
+	var a score.ForecastAnswer
+	if code, text := get(t, srv.URL+"/v1/forecast?series=P0000,P0001,P0003&horizon=5", &a); code != 200 {
+		t.Fatal(code, text)
+	}
+	if scarce, unknown, plenty := a.Forecasts[0], a.Forecasts[1], a.Forecasts[2]; *scarce.OnHand != 1 || !(*scarce.StockOut > .2) ||
+		*plenty.OnHand != 100000 || *plenty.StockOut > 1e-6 || !(unknown.OnHand == nil && unknown.StockOut == nil || unknown.Series == first || unknown.Series == second) {
+		t.Errorf("%+v", a.Forecasts)
+	}
+	var levels score.StockAnswer
+	if code, text := get(t, srv.URL+"/v1/stock?products=P0000,"+second, &levels); code != 200 || len(levels.Levels) != 2 {
+		t.Fatalf("%d %s", code, text)
+	}
+	if err := s.SaveState("state", false); err != nil {
+		t.Fatal(err)
+	}
+	models, err := openScored([]string{"demand", "recommend"}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema, _ := models.input()
+	m, err := datasets.MappingFor(schema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := score.New(score.Options{Followers: models.followers, Schema: m.LogSchema()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := again.Warm("state"); err != nil {
+		t.Fatal(err)
+	}
+	other := httptest.NewServer(score.NewServer(again, m, score.ServerOptions{Models: models.answering}).Handler())
+	defer other.Close()
+	var after score.StockAnswer
+	if code, text := get(t, other.URL+"/v1/stock?products=P0000,"+second, &after); code != 200 || !reflect.DeepEqual(after, levels) {
+		t.Errorf("%d %s, want %+v", code, text, levels)
 	}
 }
 

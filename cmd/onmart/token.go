@@ -26,7 +26,7 @@ func newTokenNewCmd() *cobra.Command {
 "onmart score --tokens" holds its name, its scopes and its SHA-256; with --out it is added to that file, which is made where it is missing, and
 without it is printed too. A scorer that runs takes the file up within seconds. To revoke a token, delete its line.
 
-Scopes: score (POST /v1/score, forecasts, recommendations), labels (POST /v1/labels), read (status page, models), admin
+Scopes: score (POST /v1/score, forecasts, recommendations, stock), labels (POST /v1/labels), read (status page, models), admin
 (change models, profiles), metrics (GET /metrics).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return newToken(consoleOf(cmd), name, scopes, out) },

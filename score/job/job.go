@@ -112,6 +112,8 @@ type Options struct {
 
 	// Labels tells which partitions hold labels alone.
 	Labels func(source string) bool
+	// Stock tells which partitions hold events of stock alone; the mappings of those have their columns.
+	Stock func(source string) bool
 	// Stay goes on for Direct after the source has ended.
 	Stay bool
 	// Numbers that sources have in the state that a new job starts from: features order events of one instant by them.
@@ -193,6 +195,9 @@ func Open(ctx context.Context, o Options) (*Job, error) {
 	}
 	if o.Labels == nil {
 		o.Labels = func(string) bool { return false }
+	}
+	if o.Stock == nil {
+		o.Stock = func(string) bool { return false }
 	}
 	schema := score.Placed(o.Mapping.LogSchema())
 	j := &Job{
@@ -362,8 +367,11 @@ func (j *Job) newLane(source string, next int64) *lane {
 	if l.decoder, err = m.NewEventDecoder(source); err != nil {
 		panic(err) // such a mapping is for files alone, and the one who gave it has looked
 	}
-	if j.o.Labels(source) {
+	switch {
+	case j.o.Labels(source):
 		l.decoder.LabelsOnly()
+	case j.o.Stock(source):
+		l.decoder.StockOnly()
 	}
 	return l
 }

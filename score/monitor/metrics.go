@@ -101,6 +101,7 @@ type Counts struct {
 	Rejected      int64 `json:"rejected"`
 	Followed      int64 `json:"followed,omitempty"` // transactions that went to forecasts and recommendations
 	Ruled         int64 `json:"ruled,omitempty"`    // transactions that a rule decided, before the model or after it
+	Stock         int64 `json:"stock,omitempty"`    // counts of stock
 }
 
 // Plus adds the totals of a further piece.
@@ -109,6 +110,7 @@ func (c Counts) Plus(d Counts) Counts {
 		c.Scored + d.Scored, c.Alerts + d.Alerts, c.Late + d.Late, c.Labels + d.Labels,
 		c.LabelsWaiting + d.LabelsWaiting, c.LabelsExpired + d.LabelsExpired, c.Duplicates + d.Duplicates,
 		c.Skipped + d.Skipped, c.Rejected + d.Rejected, c.Followed + d.Followed, c.Ruled + d.Ruled,
+		c.Stock + d.Stock,
 	}
 }
 
@@ -191,6 +193,7 @@ func (m *Metrics) ofEvents() {
 		{"onmart_score_skipped_total", "Transactions outside the range that is scored.", func(c Counts) int64 { return c.Skipped }},
 		{"onmart_score_followed_total", "Transactions handed to forecasts and recommendations.", func(c Counts) int64 { return c.Followed }},
 		{"onmart_score_ruled_total", "Transactions that a rule decided.", func(c Counts) int64 { return c.Ruled }},
+		{"onmart_score_stock_total", "Counts of stock folded.", func(c Counts) int64 { return c.Stock }},
 		{"onmart_score_rejected_total", "Events that could not be read.", func(c Counts) int64 { return c.Rejected }},
 	} {
 		m.list(c.name, "counter", c.help)

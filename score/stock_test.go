@@ -1,0 +1,185 @@
+package score
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/features"
+)
+
+const stockMapping = `
+timezone: UTC
+columns:
+  trans_id: {type: int64}
+  trans_datetime: {}
+  product_id: {}
+  store_id: {type: int64}
+  quantity: {}
+`
+
+// stockEvents are the events of a text, a line each, at positions from 0 on in one of several partitions.
+func stockEvents(t *testing.T, text string, partitions int) []Events {
+	t.Helper()
+	m, err := datasets.ParseMapping("stock", []byte(stockMapping))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := m.NewEventDecoder("in")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []Events
+	for i, line := range strings.Split(strings.TrimSpace(text), "\n") {
+		rows := datasets.NewBatch(Placed(m.LogSchema()), 1)
+		if r := d.Append(rows, []byte(line), int64(i)); r != nil {
+			t.Fatalf("%s: %s %s", line, r.Column, r.Reason)
+		}
+		Place(rows, int32(i%partitions), []int64{int64(i)})
+		all = append(all, Events{Sources: []string{fmt.Sprintf("in/%d", i%partitions)}, Rows: rows, Positions: []int64{int64(i)}})
+	}
+	return all
+}
+
+func stockScorer(t *testing.T) *Scorer {
+	t.Helper()
+	m, err := datasets.ParseMapping("stock", []byte(stockMapping))
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := features.Parse("count", []byte("name: count\ntimezone: UTC\nfeatures:\n  - {name: n, kind: count, key: store_id, windows: [ever]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Options{Spec: spec, Schema: Placed(m.LogSchema()), Now: func() time.Time { return time.Unix(1_772_000_000, 0) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+const someStock = `
+{"event":"stock","product_id":"milk","store_id":1,"quantity":7,"known_at":"2026-02-01T08:00:00Z"}
+{"event":"stock","product_id":"milk","store_id":2,"quantity":0,"known_at":"2026-02-01T08:00:00Z"}
+{"event":"stock","product_id":"milk","store_id":1,"quantity":0,"known_at":"2026-02-01T09:00:00Z"}
+{"trans_id":1,"trans_datetime":"2026-02-01T09:30:00Z","product_id":"milk","store_id":1,"quantity":2}
+{"event":"stock","product_id":"bread","quantity":3,"known_at":"2026-02-01T09:00:00Z"}
+{"event":"stock","product_id":"bread","store_id":2,"quantity":0,"known_at":"2026-02-01T07:00:00Z"}
+{"event":"stock","product_id":"salt","quantity":0,"known_at":"2026-02-01T09:00:00Z"}
+{"event":"stock","product_id":"salt","quantity":9,"known_at":"2026-02-01T09:00:00Z"}
+{"event":"stock","product_id":"salt","quantity":1,"known_at":"2026-02-01T06:00:00Z"}
+{"event":"stock","product_id":"oil","quantity":0,"known_at":"2026-02-01T06:00:00Z"}
+`
+
+// TestStockIsOfTheLatestCounts: of each shelf the latest count is known, whatever the order in which counts came, and features
+// and lines see none of them.
+func TestStockIsOfTheLatestCounts(t *testing.T) {
+	events := stockEvents(t, someStock, 1)
+	var first []byte
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 50 {
+		s := stockScorer(t)
+		var out []byte
+		for _, ev := range events {
+			var err error
+			if out, _, err = s.Process(ev, out); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if lines := bytes.Count(out, []byte("\n")); lines != 1 || !bytes.Contains(out, []byte(`"n":0`)) {
+			t.Fatalf("%d lines: %s", lines, out)
+		}
+		if c := s.Counts(); c.Stock != 9 || c.Rejected != 0 {
+			t.Fatalf("%+v", c)
+		}
+		for _, want := range []struct {
+			product, store string
+			units          int64
+			known          bool
+		}{
+			{"milk", "", 0, true}, {"milk", "1", 0, true}, {"milk", "3", 0, false},
+			{"bread", "", 3, true}, {"bread", "1", 3, true}, {"bread", "2", 0, true},
+			{"salt", "", 9, true}, {"oil", "9", 0, true}, {"tea", "", 0, false},
+		} {
+			if units, known := s.stock.unitsOf(want.product, want.store); units != want.units || known != want.known {
+				t.Fatalf("%s in store %q: %d, %v; want %d, %v", want.product, want.store, units, known, want.units, want.known)
+			}
+		}
+		for store, want := range map[string][]string{"": {"milk", "oil"}, "1": {"milk", "oil"}, "2": {"bread", "milk", "oil"}, "3": {"oil"}} {
+			if got := s.stock.gone(store); !slices.Equal(got, want) {
+				t.Fatalf("gone from store %q: %v, want %v", store, got, want)
+			}
+		}
+		var b bytes.Buffer
+		if err := s.stock.Snapshot(&b); err != nil {
+			t.Fatal(err)
+		}
+		if first == nil {
+			first = b.Bytes()
+		}
+		if !bytes.Equal(first, b.Bytes()) {
+			t.Fatal("another order of the events gives another state")
+		}
+		again := newStock()
+		if err := again.Restore(bytes.NewReader(first)); err != nil {
+			t.Fatal(err)
+		}
+		var c bytes.Buffer
+		if err := again.Snapshot(&c); err != nil || !bytes.Equal(c.Bytes(), first) || again.latest != s.stock.latest {
+			t.Fatalf("restored: %v", err)
+		}
+		rnd.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
+	}
+}
+
+// TestStockOfTheFuture: a count that cannot have been made is told, and does not stand.
+func TestStockOfTheFuture(t *testing.T) {
+	s := stockScorer(t)
+	for _, ev := range stockEvents(t, `
+{"event":"stock","product_id":"milk","quantity":7,"known_at":"2026-02-01T08:00:00Z"}
+{"event":"stock","product_id":"milk","quantity":9,"known_at":"2062-02-01T08:00:00Z"}`, 1) {
+		out, _, err := s.Process(ev, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if told := bytes.Contains(out, []byte("has not come yet")); told != (ev.Positions[0] == 1) {
+			t.Errorf("position %d: %s", ev.Positions[0], out)
+		}
+	}
+	if units, _ := s.stock.unitsOf("milk", ""); units != 7 || s.Counts().Rejected != 1 {
+		t.Errorf("%d units, %+v", units, s.Counts())
+	}
+}
+
+// TestDamagedStock: every cut and every other version is an error, and leaves what there is.
+func TestDamagedStock(t *testing.T) {
+	s := stockScorer(t)
+	for _, ev := range stockEvents(t, someStock, 3) {
+		if _, _, err := s.Process(ev, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var b bytes.Buffer
+	if err := s.stock.Snapshot(&b); err != nil {
+		t.Fatal(err)
+	}
+	for cut := range b.Len() {
+		other := newStock()
+		other.set(shelf{product: "tea"}, level{units: 4})
+		if err := other.Restore(bytes.NewReader(b.Bytes()[:cut])); err == nil {
+			t.Fatalf("the first %d of %d bytes are a stock", cut, b.Len())
+		}
+		if units, _ := other.unitsOf("tea", ""); units != 4 {
+			t.Fatal("what there was is gone")
+		}
+	}
+	text := strings.Replace(b.String(), "stock\x01", "stock\x02", 1)
+	if err := newStock().Restore(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), "no stock of this version") {
+		t.Error(err)
+	}
+}
