@@ -43,6 +43,10 @@ type scratch struct {
 	runs         [][]int32  // by key: where the rows of each number begin in that order, and their end
 	opsDone      [][]bool
 	tasks        []task
+
+	// Of the group at hand.
+	in  []int64   // packed rows, in the order of keys
+	res []float64 // the features of each
 }
 
 // task is the keys [from, to) of a group, in the order of their numbers.
@@ -186,8 +190,9 @@ func column(dst []float64, c *datasets.Column, float bool, scale float64, rows [
 	}
 }
 
-// aggregate computes the groups, key by key: rows are packed and sorted by key, visited in that order, and what comes
-// out is brought back into the order of the rows.
+// aggregate computes the groups, one after the other, so that what a batch brings to them and takes from them lies in the same
+// memory. In a group rows are packed and sorted by key, visited in that order, and what comes out is brought back into the
+// order of the rows.
 func (e *Engine) aggregate(out *Rows) {
 	shared := out.N >= e.parallel && e.threads > 1
 	if shared {
@@ -197,23 +202,29 @@ func (e *Engine) aggregate(out *Rows) {
 			e.sort(k)
 		}
 	}
-	e.plan(out.N, shared)
-	if shared {
-		e.aggregateShared(out)
-	} else {
-		if out.N < fetchFrom {
-			e.fetch()
-		}
-		e.pack(0, out.N)
-		e.watch.lap(stageOrder)
-		for i := range e.sc.tasks {
-			e.run(&e.sc.tasks[i], 0)
-			e.watch.group(e.sc.tasks[i].group)
-		}
-		e.unsort(out, 0, out.N)
+	for g := range e.st.groups {
+		gs := &e.st.groups[g]
+		gs.grow(e.st.keys[gs.key].cap())
+		e.prepare(gs)
+	}
+	if out.N < fetchFrom {
+		e.fetch()
 	}
 	for g := range e.st.groups {
-		e.leftOver(&e.st.groups[g])
+		gs := &e.st.groups[g]
+		e.plan(g, out.N, shared)
+		if shared {
+			e.groupShared(gs, out)
+		} else {
+			gs.pack(&e.sc, 0, out.N)
+			e.watch.lap(stageOrder)
+			for i := range e.sc.tasks {
+				e.run(&e.sc.tasks[i], 0)
+			}
+			e.watch.group(g)
+			gs.unsort(&e.sc, out, 0, out.N)
+		}
+		e.leftOver(gs)
 	}
 }
 
@@ -239,30 +250,25 @@ func (e *Engine) fetch() {
 	}
 }
 
-// plan makes room for a batch of n rows and cuts it into tasks.
-func (e *Engine) plan(n int, shared bool) {
-	sc, st := &e.sc, e.st
-	sc.tasks = sc.tasks[:0]
-	for g := range st.groups {
-		gs := &st.groups[g]
-		gs.grow(st.keys[gs.key].cap())
-		e.prepare(gs)
-		gs.in = slices.Grow(gs.in[:0], n*gs.packed)[:n*gs.packed]
-		gs.res = slices.Grow(gs.res[:0], n*len(gs.outs))[:n*len(gs.outs)]
-		pieces := 1
-		if shared {
-			pieces = 4 * e.threads
-		}
-		sc.tasks = cutTasks(sc.tasks, g, sc.runs[gs.key], pieces)
+// plan makes room for what a group has of a batch of n rows, and cuts it into tasks.
+func (e *Engine) plan(g, n int, shared bool) {
+	sc, gs := &e.sc, &e.st.groups[g]
+	words, outs := n*gs.packed, n*len(gs.outs)
+	sc.in, sc.res = slices.Grow(sc.in[:0], words), slices.Grow(sc.res[:0], outs)
+	gs.in, gs.res = sc.in[:words], sc.res[:outs]
+	pieces := 1
+	if shared {
+		pieces = 4 * e.threads
 	}
+	sc.tasks = cutTasks(sc.tasks[:0], g, sc.runs[gs.key], pieces)
 }
 
-func (e *Engine) aggregateShared(out *Rows) {
+func (e *Engine) groupShared(gs *groupState, out *Rows) {
 	pieces := 4 * e.threads
 	part := func(i int) (from, to int) { return out.N * i / pieces, out.N * (i + 1) / pieces }
-	e.share(pieces, func(i, _ int) { from, to := part(i); e.pack(from, to) })
+	e.share(pieces, func(i, _ int) { from, to := part(i); gs.pack(&e.sc, from, to) })
 	e.share(len(e.sc.tasks), func(i, thread int) { e.run(&e.sc.tasks[i], thread) })
-	e.share(pieces, func(i, _ int) { from, to := part(i); e.unsort(out, from, to) })
+	e.share(pieces, func(i, _ int) { from, to := part(i); gs.unsort(&e.sc, out, from, to) })
 }
 
 // share does n things on all threads.
@@ -279,13 +285,6 @@ func (e *Engine) share(n int, do func(i, thread int)) {
 	wg.Wait()
 }
 
-// pack writes what the groups read of the rows [from, to).
-func (e *Engine) pack(from, to int) {
-	for g := range e.st.groups {
-		e.st.groups[g].pack(&e.sc, from, to)
-	}
-}
-
 // stretchWords is how many words of rows are packed or unsorted at a time: so many stay in the nearest cache while one column
 // after the other goes through them, though each row begins and ends inside a line of memory.
 const stretchWords = 2048
@@ -293,6 +292,7 @@ const stretchWords = 2048
 // stretch is how many rows of so many words that is.
 func stretch(words int) int { return max(32, stretchWords/max(1, words)) }
 
+// pack writes what the group reads of the rows [from, to).
 func (gs *groupState) pack(sc *scratch, from, to int) {
 	for step := stretch(gs.packed); from < to; from += step {
 		end := min(to, from+step)
@@ -328,20 +328,17 @@ func (gs *groupState) put(word int, col []int64, place []int32) {
 	}
 }
 
-// unsort brings the features of the rows [from, to) into their columns.
-func (e *Engine) unsort(out *Rows, from, to int) {
-	for g := range e.st.groups {
-		gs := &e.st.groups[g]
-		n := len(gs.outs)
-		step := stretch(n)
-		for at := from; at < to; at += step {
-			end := min(to, at+step)
-			place := e.sc.place[gs.key][at:end]
-			for i := range gs.outs {
-				res, dst := gs.res[i:], out.Values[gs.outs[i].dest][at:end]
-				for r, p := range place {
-					dst[r] = res[int(p)*n]
-				}
+// unsort brings the group's features of the rows [from, to) into their columns.
+func (gs *groupState) unsort(sc *scratch, out *Rows, from, to int) {
+	n := len(gs.outs)
+	step := stretch(n)
+	for at := from; at < to; at += step {
+		end := min(to, at+step)
+		place := sc.place[gs.key][at:end]
+		for i := range gs.outs {
+			res, dst := gs.res[i:], out.Values[gs.outs[i].dest][at:end]
+			for r, p := range place {
+				dst[r] = res[int(p)*n]
 			}
 		}
 	}

@@ -296,6 +296,9 @@ func (e *Engine) resolve(in *datasets.Batch, out *Rows) {
 	if e.DetectDuplicates || p.spec.duplicates > 0 {
 		st.rec.index()
 	}
+	if e.plain(in, out) {
+		return
+	}
 	for i := range in.N {
 		ev := event{row: i, seq: st.position}
 		if p.seq >= 0 {
@@ -319,10 +322,69 @@ func (e *Engine) resolve(in *datasets.Batch, out *Rows) {
 		out.Status = append(out.Status, s)
 		e.count(s)
 	}
+	e.given(out)
+}
+
+// given makes room for the features of the rows that are given out.
+func (e *Engine) given(out *Rows) {
 	out.N = len(out.Input)
 	for f := range out.Values {
 		out.Values[f] = slices.Grow(out.Values[f][:0], out.N)[:out.N]
 	}
+}
+
+// plain is resolve for a batch of transactions in the order of their times of which nothing is to be remembered, as most of
+// a backfill is: columns are copied whole. It says no, and has done nothing, where a row asks for more.
+func (e *Engine) plain(in *datasets.Batch, out *Rows) bool {
+	p, st, sc := e.p, e.st, &e.sc
+	if st.rec != nil || p.event >= 0 || p.seq >= 0 || p.part >= 0 || in.N == 0 {
+		return false
+	}
+	for _, null := range sc.nullable {
+		if slices.Contains(null[:in.N], true) {
+			return false
+		}
+	}
+	times, far := in.Columns[p.time].Ints[:in.N], p.spec.future
+	if far == 0 {
+		far = 2 * maxTime
+	}
+	last := st.watermark
+	if last == beginning {
+		last = max(times[0], -maxTime)
+	}
+	for _, t := range times {
+		if t < last || t-last > far {
+			return false
+		}
+		last = t
+	}
+	if last > maxTime {
+		return false
+	}
+	labels := int64(0)
+	for i := range in.N {
+		y, ok := e.labelOf(in, i)
+		if !ok || p.line >= 0 && lineOf(&in.Columns[p.line], i) < 0 {
+			sc.y = sc.y[:0]
+			return false
+		}
+		labels += int64(btoi(y != none))
+		sc.y = append(sc.y, int64(max(y, 0)))
+	}
+	sc.t, sc.top, sc.mark = append(sc.t, times...), append(sc.top, times...), append(sc.mark, times...)
+	out.Status = out.Status[:in.N]
+	clear(out.Status) // Scored
+	for i := range in.N {
+		out.Input = append(out.Input, int32(i))
+		sc.order64 = append(sc.order64, st.position+int64(i))
+	}
+	st.watermark, st.candidate = last, beginning
+	st.position += int64(in.N)
+	e.counts.Scored += int64(in.N)
+	e.counts.RowLabels += labels
+	e.given(out)
+	return true
 }
 
 // reset makes room for a batch of n rows.

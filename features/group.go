@@ -23,6 +23,7 @@ type group struct {
 	span       int64 // the longest a window reaches back from max(t, W-lateness)
 	labels     int64 // the same of windows over labels
 	labelsEver bool  // labels are read without a beginning
+	reaches    int   // the window with the longest span that has a cursor, none without
 	keep       int   // how many entries at or before W-lateness are kept whatever their age
 
 	// What a row brings, packed: words.
@@ -215,7 +216,7 @@ func (g *group) layoutEntry() {
 }
 
 func (g *group) layoutHead() {
-	g.head = 0
+	g.head, g.reaches = 0, none
 	if g.ring {
 		g.head, g.cursors = headLo, headLo
 		n := 0
@@ -223,6 +224,9 @@ func (g *group) layoutHead() {
 			if f := g.wins[i].form; f == sliding || f == calendarUnit {
 				g.wins[i].cursor = n
 				n++
+				if g.reaches < 0 || g.wins[i].span > g.wins[g.reaches].span {
+					g.reaches = i
+				}
 			}
 		}
 		if g.pending() {

@@ -29,9 +29,9 @@ type groupState struct {
 	delta []delta
 	spare []int32 // deltas that are free
 
-	// A batch.
-	in  []int64   // packed rows, in the order of keys
-	res []float64 // the features of each
+	// The scratch's, while the group's turn lasts.
+	in  []int64
+	res []float64
 }
 
 func newGroupState(g *group, a *slab.Arena) groupState {
@@ -308,11 +308,19 @@ func (g *group) value(r *ring, i, c int) int64 {
 
 // forgettable is how many entries from the first can never be seen again.
 func (g *group) forgettable(r *ring, drop, settled int64) int {
-	gone := g.bisect(r, 0, r.n, drop)
+	gone := g.seek(r, g.longest(r), drop)
 	if g.keep > 0 {
 		gone = min(gone, g.bisect(r, 0, r.n, settled)-g.keep)
 	}
 	return max(0, gone)
+}
+
+// longest is where the longest window of the last row began: what can be forgotten ends near it.
+func (g *group) longest(r *ring) int {
+	if g.reaches < 0 {
+		return 0
+	}
+	return min(r.n, getCursor(r.h, g.cursors, g.wins[g.reaches].cursor))
 }
 
 // reserve makes room for m entries.
@@ -327,8 +335,21 @@ func (gs *groupState) reserve(r *ring, m int, drop, settled int64) {
 		gs.forget(r, gone)
 	}
 	if r.h[headRing] == 0 || r.n+m > high(r.h[headSize]) {
-		gs.resize(r, max(ringStart, r.n+max(m, r.n/2)))
+		gs.resize(r, max(ringStart, r.n+max(m, r.n/2), gs.expected(r)))
 	}
+}
+
+// expected is how many entries a ring will come to hold if the key goes on as it began, and a quarter more, so that it is not
+// moved at every half more; at most four times what there is, and 0 where too little time has passed to tell.
+func (g *group) expected(r *ring) int {
+	if r.n < 2 || g.span > maxTime/2 {
+		return 0
+	}
+	so, all := r.d[(r.n-1)*g.stride]-r.d[0], g.span+g.shift
+	if so < all/16 || so == 0 {
+		return 0
+	}
+	return int(min(float64(4*r.n), float64(r.n)*1.25*float64(all)/float64(so)))
 }
 
 // resize moves a ring to memory for at least n entries.

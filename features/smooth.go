@@ -21,6 +21,8 @@ type smoothRun struct {
 	hi   [smoothRows]int32 // entries with K <= t before the row
 	lo   [maxWindows][smoothRows]int32
 
+	slide [maxWindows + 1]slab.Sliding // of hi and of lo, while they are being made
+
 	// What Distance has computed, for Speed: of which columns, from which entry, and how far it is.
 	places [2]int
 	from   [smoothRows]int32
@@ -130,24 +132,32 @@ func (w *scanner) enter(r *ring) {
 
 // places finds the entries of each window of each row.
 func (w *scanner) places(r *ring) {
-	gs, run, s := w.gs, &w.run, w.gs.stride
+	gs, run := w.gs, &w.run
 	m := len(run.rows)
 	times := gs.in[run.at*gs.packed:]
+	slide := run.slide[:0]
 	if gs.shift > 0 {
-		hi := gs.seek(r, low(r.h[headHi]), times[packTime])
-		slab.Slide(run.hi[:m], r.d, s, r.n, times, gs.packed, 0, hi)
+		slide = append(slide, slab.NewSliding(run.hi[:m], 0, gs.seek(r, low(r.h[headHi]), times[packTime])))
 	}
+	first := len(slide)
+	for i := range gs.wins {
+		if win := &gs.wins[i]; win.form == sliding {
+			lo := gs.seek(r, getCursor(r.h, gs.cursors, win.cursor), times[packTime]-win.span)
+			slide = append(slide, slab.NewSliding(run.lo[i][:m], win.span, lo))
+		}
+	}
+	slab.Slide(slide, m, r.d, gs.stride, r.n, times, gs.packed)
 	r.h[headHi] = pair(int(run.hi[m-1]), high(r.h[headHi]))
+	slide = slide[first:]
 	for i := range gs.wins {
 		win, los := &gs.wins[i], run.lo[i][:m]
 		switch win.form {
 		case sliding:
-			lo := gs.seek(r, getCursor(r.h, gs.cursors, win.cursor), times[packTime]-win.span)
-			lo = slab.Slide(los, r.d, s, r.n, times, gs.packed, win.span, lo)
+			setCursor(r.h, gs.cursors, win.cursor, slide[0].Last())
+			slide = slide[1:]
 			for j, hi := range run.hi[:m] {
 				los[j] = min(los[j], hi)
 			}
-			setCursor(r.h, gs.cursors, win.cursor, lo)
 		case calendarUnit:
 			lo := getCursor(r.h, gs.cursors, win.cursor)
 			for j := range los {

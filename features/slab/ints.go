@@ -7,10 +7,15 @@ import "fmt"
 //
 // For one goroutine, or for several while all only call Find, Value, Live, Len and Cap.
 type Ints struct {
-	x    index
-	keys pages
-	ids  numbers
+	x      index
+	keys   pages
+	ids    numbers
+	direct []uint32 // by key, of small ones: the number plus one, 0 without one
 }
+
+// directKeys is below which keys are also found without a hash: ids that a system has numbered itself are mostly small. Such a
+// table has 256 KiB at most.
+const directKeys = 1 << 16
 
 // NewInts makes an empty table in an arena.
 func NewInts(a *Arena) *Ints {
@@ -88,6 +93,12 @@ func (t *Ints) add(h uint64, v int64) uint32 {
 	t.ids.n++
 	*t.value(id) = v
 	t.x.insert(h, id, t)
+	if uint64(v) < directKeys {
+		if n := int(v) + 1; n > len(t.direct) {
+			t.direct = append(t.direct, make([]uint32, max(n, 2*len(t.direct))-len(t.direct))...)
+		}
+		t.direct[v] = id + 1
+	}
 	return id
 }
 
@@ -114,6 +125,9 @@ func (t *Ints) Live(id uint32) bool {
 // Delete takes a key out; its number is free. It panics where the number is not in use.
 func (t *Ints) Delete(id uint32) {
 	t.x.remove(t.hashOf(id), id, t)
+	if v := uint64(*t.value(id)); v < uint64(len(t.direct)) {
+		t.direct[v] = 0
+	}
 	*t.value(id) = int64(t.ids.free)
 	t.ids.free = id + 1
 	t.ids.n--
@@ -147,6 +161,9 @@ func (t *Ints) IDs(vals []int64, null []bool, out []int32) {
 const block = 64
 
 func (t *Ints) ids64(vals []int64, null []bool, out []int32, hashes *[block]uint64, found *[block]uint32) {
+	if null == nil && t.small(vals, out) {
+		return
+	}
 	for i, v := range vals {
 		hashes[i] = mix(uint64(v))
 	}
@@ -162,6 +179,19 @@ func (t *Ints) ids64(vals []int64, null []bool, out []int32, hashes *[block]uint
 		}
 		out[i] = int32(id)
 	}
+}
+
+// small looks up keys that are all small and known; it says no where one is not.
+func (t *Ints) small(vals []int64, out []int32) bool {
+	direct := t.direct
+	out = out[:len(vals)]
+	for i, v := range vals {
+		if uint64(v) >= uint64(len(direct)) || direct[v] == 0 {
+			return false
+		}
+		out[i] = int32(direct[v] - 1)
+	}
+	return true
 }
 
 // Free gives the table's memory back. The table may not be used afterwards.

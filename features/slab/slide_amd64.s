@@ -1,66 +1,73 @@
 #include "textflag.h"
 
-// func slide(dst *int32, rows int, d *int64, stride, last int, times *int64, step int, span int64, lo int) int
+// func slide(windows *Sliding, n, rows int, d *int64, stride, last int, times *int64, step int)
 //
-// DI dst, CX rows left, SI d, DX stride, R8 last, R9 times, R10 step, R11 span, R12 lo, AX offset of the entry at lo,
-// BX three strides, R13 bound.
-TEXT ·slide(SB), NOSPLIT, $0-80
-	MOVQ dst+0(FP), DI
-	MOVQ rows+8(FP), CX
-	MOVQ d+16(FP), SI
-	MOVQ stride+24(FP), DX
-	MOVQ last+32(FP), R8
-	MOVQ times+40(FP), R9
-	MOVQ step+48(FP), R10
-	MOVQ span+56(FP), R11
-	MOVQ lo+64(FP), R12
+// DI first window, R8 end of the windows, CX rows left, SI d, DX stride, BX three strides, R9 times, R10 place in dst; of a row
+// R11 t; of a window R12 itself, R13 bound, AX lo, R14 the entry at lo, R15 whether an entry is not greater.
+TEXT ·slide(SB), NOSPLIT, $0-64
+	MOVQ windows+0(FP), DI
+	MOVQ n+8(FP), AX
+	LEAQ (AX)(AX*2), AX
+	LEAQ (DI)(AX*8), R8
+	MOVQ rows+16(FP), CX
+	MOVQ d+24(FP), SI
+	MOVQ stride+32(FP), DX
 	LEAQ (DX)(DX*2), BX
-	MOVQ R12, AX
-	IMULQ DX, AX
+	MOVQ times+48(FP), R9
+	XORL R10, R10
 
 row:
-	MOVQ (R9), R13
-	ADDQ R10, R9
-	SUBQ R11, R13
+	MOVQ (R9), R11
+	MOVQ DI, R12
+
+window:
+	MOVQ R11, R13
+	SUBQ 8(R12), R13
+	MOVQ 16(R12), AX
 
 compare:
-	CMPQ AX, R8
+	MOVQ AX, R14
+	IMULQ DX, R14
+	CMPQ R14, last+40(FP)
 	JGT  single
-	LEAQ (SI)(AX*1), R14
+	ADDQ SI, R14
 	PREFETCHT0 128(R14)
 	XORL R15, R15
 	CMPQ R13, (R14)
 	SETGE R15
-	XORL AX, AX
+	ADDQ R15, AX
+	XORL R15, R15
 	CMPQ R13, (R14)(DX*1)
-	SETGE AX
-	ADDQ AX, R15
-	XORL AX, AX
+	SETGE R15
+	ADDQ R15, AX
+	XORL R15, R15
 	CMPQ R13, (R14)(DX*2)
-	SETGE AX
-	ADDQ AX, R15
-	XORL AX, AX
+	SETGE R15
+	ADDQ R15, AX
+	XORL R15, R15
 	CMPQ R13, (R14)(BX*1)
-	SETGE AX
-	ADDQ AX, R15
-	ADDQ R15, R12
-	MOVQ R12, AX
-	IMULQ DX, AX
-	CMPQ R15, $4
-	JEQ  compare
+	SETGE R15
+	ADDQ R15, AX
+	TESTQ R15, R15
+	JNE  compare
 
 next:
-	MOVL R12, (DI)
-	ADDQ $4, DI
+	MOVQ AX, 16(R12)
+	MOVQ (R12), R14
+	MOVL AX, (R14)(R10*1)
+	ADDQ $24, R12
+	CMPQ R12, R8
+	JNE  window
+	ADDQ $4, R10
+	ADDQ step+56(FP), R9
 	DECQ CX
 	JNZ  row
-	MOVQ R12, ret+72(FP)
 	RET
 
 // Near the end entries are compared one by one.
 single:
-	CMPQ R13, (SI)(AX*1)
+	CMPQ R13, (SI)(R14*1)
 	JLT  next
-	INCQ R12
-	ADDQ DX, AX
+	INCQ AX
+	ADDQ DX, R14
 	JMP  single

@@ -22,7 +22,6 @@ func TestSlide(t *testing.T) {
 			d[i*stride] = k
 		}
 		d[n*stride] = math.MaxInt64
-		span := rnd.Int64N(40)
 		times := make([]int64, step*(1+rnd.IntN(30)))
 		at := rnd.Int64N(60) - 30
 		for i := range times {
@@ -31,30 +30,39 @@ func TestSlide(t *testing.T) {
 				times[i] = at
 			}
 		}
-		want := make([]int32, len(times)/step)
-		for j := range want {
-			for want[j] < int32(n) && d[int(want[j])*stride] <= times[j*step]-span {
-				want[j]++
+		rows := len(times) / step
+		spans := make([]int64, 1+rnd.IntN(5))
+		want := make([][]int32, len(spans))
+		los := make([]int, len(spans))
+		for i := range spans {
+			spans[i] = rnd.Int64N(40)
+			want[i] = make([]int32, rows)
+			for j := range want[i] {
+				for want[i][j] < int32(n) && d[int(want[i][j])*stride] <= times[j*step]-spans[i] {
+					want[i][j]++
+				}
 			}
+			los[i] = rnd.IntN(int(want[i][0]) + 1)
 		}
-		lo := rnd.IntN(int(want[0]) + 1)
-		for name, f := range map[string]func(*int32, int, *int64, int, int, *int64, int, int64, int) int{
-			"Slide": nil, "portable": slidePortable} {
-			got := make([]int32, len(want))
-			last := 0
-			if f == nil {
-				last = Slide(got, d, stride, n, times, step, span, lo)
+		for _, portable := range []bool{false, true} {
+			got, windows := make([][]int32, len(spans)), make([]Sliding, len(spans))
+			for i := range spans {
+				got[i] = make([]int32, rows)
+				windows[i] = NewSliding(got[i], spans[i], los[i])
+			}
+			if portable {
+				slidePortable(&windows[0], len(windows), rows, &d[0], stride*wordBytes, 0, &times[0], step*wordBytes)
 			} else {
-				last = f(&got[0], len(got), &d[0], stride*wordBytes, (n+1-ahead)*stride*wordBytes, &times[0], step*wordBytes,
-					span, lo)
+				Slide(windows, rows, d, stride, n, times, step)
 			}
-			if !slices.Equal(got, want) || last != int(want[len(want)-1]) {
-				t.Fatalf("%s of stride %d, %d entries, span %d from %d: %v, last %d; want %v", name, stride, n, span, lo, got,
-					last, want)
+			for i := range spans {
+				if !slices.Equal(got[i], want[i]) || windows[i].Last() != int(want[i][rows-1]) {
+					t.Fatalf("portable %v, stride %d, %d entries, span %d from %d: %v, last %d; want %v", portable, stride, n, spans[i],
+						los[i], got[i], windows[i].Last(), want[i])
+				}
 			}
 		}
 	}
-	if got := Slide(nil, []int64{math.MaxInt64}, 1, 0, nil, 1, 0, 0); got != 0 {
-		t.Errorf("without rows: %d", got)
-	}
+	Slide(nil, 3, []int64{math.MaxInt64}, 1, 0, []int64{1, 2, 3}, 1)
+	Slide([]Sliding{NewSliding(nil, 1, 0)}, 0, []int64{math.MaxInt64}, 1, 0, nil, 1)
 }
