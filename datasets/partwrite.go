@@ -117,7 +117,7 @@ func (p *partWriter) add(b *Batch, threads int) error {
 
 // finish writes the part as a file and returns its length. Pages may be added after it, for another finish.
 func (p *partWriter) finish(w io.Writer) (int64, error) {
-	at, err := io.WriteString(w, parquetMagic)
+	at, err := w.Write([]byte(parquetMagic))
 	if err != nil {
 		return 0, err
 	}

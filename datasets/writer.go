@@ -265,9 +265,9 @@ func (w *Writer) writePart(p *partWriter, name string) (Part, error) {
 	part := Part{File: name, Rows: int64(p.rows), From: p.from, To: p.to}
 	f, err := w.dir.Create(name)
 	if err == nil {
-		sum := sha256.New()
+		sum := summing()
 		part.Bytes, err = p.finish(io.MultiWriter(f, sum))
-		part.SHA256 = hex.EncodeToString(sum.Sum(nil))
+		part.SHA256 = sum.end()
 	}
 	w.writers.put(p)
 	if f == nil {
@@ -277,6 +277,36 @@ func (w *Writer) writePart(p *partWriter, name string) (Part, error) {
 		err = f.Sync()
 	}
 	return part, errors.Join(err, f.Close())
+}
+
+// summer makes the checksum of what is written to it on another core. It reads what it was given until end, so that this must
+// stay as it is.
+type summer struct {
+	pieces chan []byte
+	sum    chan string
+}
+
+func summing() *summer {
+	s := &summer{make(chan []byte, 2*partRows/pageRows), make(chan string, 1)}
+	go func() {
+		h := sha256.New()
+		for b := range s.pieces {
+			h.Write(b)
+		}
+		s.sum <- hex.EncodeToString(h.Sum(nil))
+	}()
+	return s
+}
+
+func (s *summer) Write(b []byte) (int, error) {
+	s.pieces <- b
+	return len(b), nil
+}
+
+// end is the checksum in hexadecimal.
+func (s *summer) end() string {
+	close(s.pieces)
+	return <-s.sum
 }
 
 func (w *Writer) giveBack(b *Batch) {

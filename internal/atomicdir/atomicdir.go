@@ -28,7 +28,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -406,13 +409,30 @@ func (p *place) swap() error {
 	}
 	err := exchange(p.temp, p.final)
 	if err == nil {
-		os.RemoveAll(p.temp) // now the old directory; what resists is a leftover for the next Create
+		removeOld(p.temp) // what resists is a leftover for the next Create
 		return nil
 	}
 	if !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
 	return p.moveAside()
+}
+
+// removeOld removes a directory of an earlier output. The system takes some 2 ms to let go of 10 MB, so that several files
+// are removed at a time.
+func removeOld(dir string) {
+	entries, _ := os.ReadDir(dir)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(len(entries), runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(entries); i = int(next.Add(1)) - 1 {
+				os.RemoveAll(filepath.Join(dir, entries[i].Name()))
+			}
+		})
+	}
+	wg.Wait()
+	os.RemoveAll(dir)
 }
 
 // moveAside is the swap without an atomic exchange: recoverSwap undoes the half of it. The old directory
