@@ -269,6 +269,9 @@ func pick[T any](v []T, rows []int32) []T {
 	return out
 }
 
+// HasTime tells whether rows can be chosen by time.
+func (s *Schema) HasTime() bool { return s.timeColumn() >= 0 }
+
 // timeColumn is the place of the column that a schema's rows are ordered and chosen by, or -1.
 func (s *Schema) timeColumn() int {
 	for _, name := range []string{TransDatetime, StepTime, InteractionTime} {

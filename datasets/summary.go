@@ -56,7 +56,7 @@ func Summarize(ctx context.Context, d *Dataset, progress func(rows int64)) (*Sum
 	for _, p := range m.Parts {
 		s.Bytes += p.Bytes
 	}
-	timed := m.Schema.timeColumn() >= 0 && m.Rows > 0
+	timed := m.Schema.HasTime() && m.Rows > 0
 	if timed {
 		s.From, s.To = FormatTime(m.From), FormatTime(m.To)
 	}

@@ -305,7 +305,7 @@ func runFeatures(cmd *cobra.Command, o features.RunOptions) error {
 	if p := made.Panel; p != nil {
 		r.Series, r.Steps, r.Step, r.Partial = p.Series, p.Steps, p.Step, p.Partial
 	}
-	if m.Rows > 0 && o.Out != "" {
+	if m.Rows > 0 && o.Out != "" && m.Schema.HasTime() {
 		r.From, r.To = datasets.FormatTime(m.From), datasets.FormatTime(m.To)
 	}
 	return con.result(r, func(w io.Writer) error {
@@ -333,6 +333,9 @@ func (r *featuresReport) text() string {
 	}
 	if r.StateOut != "" {
 		s += fmt.Sprintf("%s: the state after the last of them\n", r.StateOut)
+	}
+	if r.Out != "" && r.Rows > 0 && r.From == "" {
+		s += fmt.Sprintf("  without %s: what is to be trained on or cut by time needs it among the spec's keep\n", datasets.TransDatetime)
 	}
 	s += fmt.Sprintf("  %s rows folded at %s rows/s\n", progress.Count(r.folded), progress.Short(r.RowsPerSecond))
 	if r.SpilledBytes > 0 {

@@ -182,6 +182,20 @@ func TestFeaturesExplainAndVerify(t *testing.T) {
 	}
 }
 
+// Of features without times no period is told, but what that means.
+func TestFeaturesWithoutTimes(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	testkit.WriteFile(t, dir, "s.yaml", "name: s\nkeep: [trans_id]\nfeatures: [{name: x, kind: value, of: amount}]\n")
+	if err := fraudtest.Write("cards", 5, 20); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := cli(t, "features", "--spec", "s.yaml", "--in", "cards", "--out", "f")
+	if want := "f: 1 features of s for 100 transactions\n  without trans_datetime: what is to be trained on or cut by time needs it among the spec's keep\n"; code != 0 || !strings.HasPrefix(stdout, want) {
+		t.Errorf("exit %d\n%s%s\nwant %s", code, stdout, stderr, want)
+	}
+}
+
 // A row without an amount is listed, and too many end the run.
 func TestFeaturesRejects(t *testing.T) {
 	dir := t.TempDir()
