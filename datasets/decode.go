@@ -386,6 +386,12 @@ func (d *Decoder) append(i int, b *Batch, kind eventKind, rounded *int64) (strin
 		dst.appendNull(c.Type, b.N)
 		return "", nil
 	}
+	if kind == ofStock && c.Name == Quantity && !c.signed { // less than nothing is there where more is promised
+		below := *c.column
+		below.signed = true
+		signed := *c
+		signed.column, c = &below, &signed
+	}
 	wasRounded, err := d.value(c, x, dst)
 	if err != nil {
 		return name, fmt.Errorf("%s %w", quote(x), err)

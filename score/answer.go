@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/features"
 	"github.com/onmart/onmart/forecast"
 	"github.com/onmart/onmart/score/model/forecaster"
 	"github.com/onmart/onmart/score/model/recommender"
@@ -37,6 +38,9 @@ type ForecastAnswer struct {
 	Step      string           `json:"step"`
 	Steps     []string         `json:"steps"` // start of each step, RFC 3339
 	Forecasts []SeriesForecast `json:"forecasts"`
+
+	levels []float64
+	units  bool // demand is counted as stock is
 }
 
 // SeriesForecast is the forecast of one series, by step.
@@ -45,10 +49,12 @@ type SeriesForecast struct {
 	Method    string               `json:"method"`
 	Mean      []float64            `json:"mean"`
 	Quantiles map[string][]float64 `json:"quantiles"` // by level
-	// OnHand is how much there is, where events of stock told so, and StockOut the probability that the demand of all steps
-	// together, independent of each other, is more than that.
-	OnHand   *int64   `json:"on_hand,omitempty"`
+	// OnHand is how much there is, where events of stock told so, and StockOut, where demand is the sum of quantity, the
+	// probability that the demand of all steps together, independent of each other, is more than that.
+	OnHand   *float64 `json:"on_hand,omitempty"`
 	StockOut *float64 `json:"stock_out_probability,omitempty"`
+
+	whole *forecast.Forecast
 }
 
 // forecast answers GET and POST /v1/forecast.
@@ -73,7 +79,22 @@ func (h *Server) forecast(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		httpError(w, http.StatusBadRequest, err.Error())
 	default:
+		answer.runOut()
 		writeJSON(w, answer)
+	}
+}
+
+// runOut computes the probabilities of running out, while events go on. A series whose quantiles do not give one has none.
+func (a *ForecastAnswer) runOut() {
+	for i := range a.Forecasts {
+		s := &a.Forecasts[i]
+		if s.OnHand == nil || !a.units {
+			continue
+		}
+		if total, err := forecast.NewTotal(s.whole, a.levels, 0, len(a.Steps), forecast.DefaultDependence); err == nil {
+			p := total.Exceeds(*s.OnHand)
+			s.StockOut = &p
+		}
 	}
 }
 
@@ -87,9 +108,9 @@ func (h *Server) ask(q ForecastRequest) (*ForecastAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var keys []string
+	var panel features.MadePanel
 	if p := f.Plan(); p != nil {
-		keys = p.Panel().Keys
+		panel = *p.Panel()
 	}
 	out := &ForecastAnswer{Model: h.models.ForecastVersion, Step: m.Design.Step.String()}
 	for i, a := range answers {
@@ -103,15 +124,12 @@ func (h *Server) ask(q ForecastRequest) (*ForecastAnswer, error) {
 		for l, level := range a.Levels {
 			s.Quantiles[strconv.FormatFloat(level, 'g', -1, 64)] = a.Quantiles[l]
 		}
-		if s.OnHand = h.scorer.stock.onHand(keys, a.Key); s.OnHand != nil && len(a.Levels) > 1 {
-			total, err := forecast.NewTotal(&a.Forecast, a.Levels, 0, q.Horizon, forecast.DefaultDependence)
-			if err != nil {
-				return nil, err
-			}
-			p := total.Exceeds(float64(*s.OnHand))
-			s.StockOut = &p
-		}
+		s.OnHand, s.whole = h.scorer.stock.onHand(panel.Keys, a.Key), &a.Forecast
+		out.levels = a.Levels
 		out.Forecasts = append(out.Forecasts, s)
+	}
+	for _, c := range panel.Columns {
+		out.units = out.units || c.Role == features.RoleTarget && c.Kind == string(features.Sum) && c.Of == datasets.Quantity
 	}
 	return out, nil
 }
@@ -147,8 +165,8 @@ func (h *Server) recommend(w http.ResponseWriter, r *http.Request) {
 	}
 	var list *recommender.List
 	err := h.scorer.Inspect(func() (err error) {
-		if q.InStock == nil {
-			q.NotForSale = append(q.NotForSale, h.scorer.stock.gone(q.Store)...)
+		if q.InStock == nil && h.models.Recommender.Item() == datasets.ProductID {
+			q.NotForSale = h.scorer.stock.goneFrom(q.Store, q.NotForSale)
 		}
 		list, err = h.models.Recommender.Recommend(recommender.Request{User: q.User, Recent: q.Recent, Basket: q.Basket, K: q.K,
 			Filter: recommender.Filter{ExcludeBought: q.ExcludeBought, InStock: q.InStock, NotForSale: q.NotForSale}})

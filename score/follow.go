@@ -153,7 +153,7 @@ func (s *Scorer) beside() map[string]features.Snapshotter {
 		states[f.Task()] = f
 	}
 	for name, x := range s.states() {
-		if x != s.stock || len(s.stock.levels) > 0 { // where no event told of stock, nothing need be kept
+		if x != s.stock || s.stock.count > 0 { // where no event told of stock, nothing need be kept
 			states[name] = x
 		}
 	}

@@ -528,23 +528,33 @@ const (
 	maxGap     = 30 * datasets.Day
 )
 
-// possible turns transactions of an impossible future into rejects.
-func (s *Scorer) possible(ev Events) Events {
-	watermark := s.engine.Watermark()
-	now := s.o.Now().UnixMicro() + clockError
-	times := ev.Rows.Columns[s.time]
-	bad := func(i int) bool {
-		t := times.Ints[i]
-		switch {
-		case times.IsNull(i): // a label
-		case t > now && watermark != math.MinInt64 && t-maxGap > watermark:
-			return true
-		default:
-			watermark = max(watermark, t)
-		}
+// horizon tells, event after event, which times are impossible.
+type horizon struct{ watermark, now int64 }
+
+func (s *Scorer) horizonOf() horizon {
+	return horizon{s.engine.Watermark(), s.o.Now().UnixMicro() + clockError}
+}
+
+func (h *horizon) impossible(t int64) bool {
+	return t > h.now && h.watermark != math.MinInt64 && t-maxGap > h.watermark
+}
+
+// pass takes the time of a transaction and tells whether it is possible.
+func (h *horizon) pass(t int64) bool {
+	if h.impossible(t) {
 		return false
 	}
-	return ev.without(bad, func(i int) *Reject {
+	h.watermark = max(h.watermark, t)
+	return true
+}
+
+// possible turns transactions of an impossible future into rejects.
+func (s *Scorer) possible(ev Events) Events {
+	when := s.horizonOf()
+	times := ev.Rows.Columns[s.time]
+	return ev.without(func(i int) bool {
+		return !times.IsNull(i) && !when.pass(times.Ints[i]) // a label has no time of its own
+	}, func(i int) *Reject {
 		return &Reject{early: true, Reject: datasets.Reject{File: ev.source(i), Line: ev.Positions[i], Column: datasets.TransDatetime,
 			Reason: fmt.Sprintf("%s has not come yet, and no event so far is within 30 days of it; it would end every window",
 				datasets.FormatTime(times.Ints[i]))}}

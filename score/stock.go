@@ -20,73 +20,105 @@ import (
 // in each store. It is a function of the set of the events, not of their order. Features never read it: a forecast is of what
 // could be sold, and recommendations leave out what is not there.
 type stock struct {
-	levels map[shelf]level
-	totals map[string]int64 // by product, over its shelves
-	latest int64            // time of the latest count, math.MinInt64 before the first
-	come   int64            // counts so far: their order where events have no place of their own
-}
+	scale  int                         // decimals of counts
+	levels map[string]map[string]level // by product, then by store; "": of the product as a whole
+	count  int                         // of levels
+	latest int64                       // time of the latest count, math.MinInt64 before the first
+	come   int64                       // counts so far: their order where events have no place of their own
 
-// shelf is where a product lies.
-type shelf struct{ product, store string } // without a store: of no particular one
+	// Products of which there is nothing: in a store, and in all.
+	goneIn map[string]map[string]struct{}
+	gone   map[string]struct{}
+}
 
 // level is one count.
 type level struct {
-	units              int64
+	units              int64 // of 10^-scale
 	at, partition, seq int64 // when it was made, and the event's place in the log
 }
 
-func newStock() *stock {
-	return &stock{levels: map[shelf]level{}, totals: map[string]int64{}, latest: math.MinInt64}
+func newStock(scale int) *stock {
+	return &stock{scale: scale, levels: map[string]map[string]level{}, latest: math.MinInt64,
+		goneIn: map[string]map[string]struct{}{}, gone: map[string]struct{}{}}
 }
 
-// set takes a count. Of two of one shelf that with the later time counts, of equal times the later in the log.
-func (s *stock) set(on shelf, l level) {
-	old, known := s.levels[on]
+// set takes a count. Of two of one product and store that with the later time counts, of equal times the later in the log.
+func (s *stock) set(product, store string, l level) {
+	stores := s.levels[product]
+	if stores == nil {
+		stores = map[string]level{}
+		s.levels[product] = stores
+	}
+	old, known := stores[store]
 	if known && cmp.Or(cmp.Compare(old.at, l.at), cmp.Compare(old.partition, l.partition), cmp.Compare(old.seq, l.seq)) > 0 {
 		return
 	}
-	s.levels[on] = l
-	s.totals[on.product] += l.units - old.units
+	if !known {
+		s.count++
+	}
+	stores[store] = l
 	s.latest = max(s.latest, l.at)
+	if s.goneIn[store] == nil {
+		s.goneIn[store] = map[string]struct{}{}
+	}
+	put(s.goneIn[store], product, l.units <= 0)
+	total, _ := s.total(product)
+	put(s.gone, product, total <= 0)
 }
 
-// unitsOf is how much there is of a product in a store, or with store "" in all. Where only counts without a store are known,
-// these are of every store. known is false where no event told of it.
-func (s *stock) unitsOf(product, store string) (units int64, known bool) {
+// put makes a name one of a set, or not.
+func put(set map[string]struct{}, name string, is bool) {
+	if is {
+		set[name] = struct{}{}
+	} else {
+		delete(set, name)
+	}
+}
+
+// total is how much there is of a product in all: its count as a whole, or without one the sum of its stores.
+func (s *stock) total(product string) (units int64, known bool) {
+	stores := s.levels[product]
+	if l, known := stores[""]; known {
+		return l.units, true
+	}
+	for _, l := range stores {
+		units += l.units
+	}
+	return units, len(stores) > 0
+}
+
+// unitsOf is how much there is of a product in a store, by its own count or else by that of the product as a whole, or with
+// store "" in all. known is false where no event told of it.
+func (s *stock) unitsOf(product, store string) (units float64, known bool) {
 	if s == nil {
 		return 0, false
 	}
-	if store == "" {
-		units, known = s.totals[product]
-		return units, known
+	n, known := s.total(product)
+	if store != "" {
+		var l level
+		if l, known = s.levels[product][store]; !known {
+			l, known = s.levels[product][""]
+		}
+		n = l.units
 	}
-	l, known := s.levels[shelf{product, store}]
-	if !known {
-		l, known = s.levels[shelf{product: product}]
-	}
-	return l.units, known
+	return float64(n) / math.Pow10(s.scale), known
 }
 
-// gone are the products of which there is nothing, in a store or with store "" in all, in ascending order.
-func (s *stock) gone(store string) []string {
-	if s == nil {
-		return nil
+// goneFrom appends the products of which there is nothing, in a store or with store "" in all.
+func (s *stock) goneFrom(store string, to []string) []string {
+	switch {
+	case s == nil:
+		return to
+	case store == "":
+		return slices.AppendSeq(to, maps.Keys(s.gone))
 	}
-	var gone []string
-	for product := range s.totals {
-		if units, known := s.unitsOf(product, store); known && units <= 0 {
-			gone = append(gone, product)
+	to = slices.AppendSeq(to, maps.Keys(s.goneIn[store]))
+	for product := range s.goneIn[""] {
+		if _, own := s.levels[product][store]; !own {
+			to = append(to, product)
 		}
 	}
-	slices.Sort(gone)
-	return gone
-}
-
-// shelves are all places in ascending order.
-func (s *stock) shelves() []shelf {
-	return slices.SortedFunc(maps.Keys(s.levels), func(a, b shelf) int {
-		return cmp.Or(cmp.Compare(a.product, b.product), cmp.Compare(a.store, b.store))
-	})
+	return to
 }
 
 // stockMagic begins a snapshot; its last byte is the version of the format.
@@ -97,18 +129,22 @@ func (s *stock) Snapshot(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	b.WriteString(stockMagic)
 	var buf []byte
+	buf = binary.AppendVarint(buf, int64(s.scale))
 	buf = binary.AppendVarint(buf, s.come)
-	buf = binary.AppendUvarint(buf, uint64(len(s.levels)))
-	for _, on := range s.shelves() {
-		l := s.levels[on]
-		for _, text := range []string{on.product, on.store} {
-			buf = append(binary.AppendUvarint(buf, uint64(len(text))), text...)
+	buf = binary.AppendUvarint(buf, uint64(s.count))
+	for _, product := range slices.Sorted(maps.Keys(s.levels)) {
+		stores := s.levels[product]
+		for _, store := range slices.Sorted(maps.Keys(stores)) {
+			l := stores[store]
+			for _, text := range []string{product, store} {
+				buf = append(binary.AppendUvarint(buf, uint64(len(text))), text...)
+			}
+			for _, x := range []int64{l.units, l.at, l.partition, l.seq} {
+				buf = binary.AppendVarint(buf, x)
+			}
+			b.Write(buf)
+			buf = buf[:0]
 		}
-		for _, x := range []int64{l.units, l.at, l.partition, l.seq} {
-			buf = binary.AppendVarint(buf, x)
-		}
-		b.Write(buf)
-		buf = buf[:0]
 	}
 	b.Write(buf)
 	return b.Flush()
@@ -138,15 +174,18 @@ func (s *stock) Restore(r io.Reader) error {
 		bad = errors.Join(bad, err)
 		return string(name)
 	}
-	now := newStock()
+	now := newStock(s.scale)
+	if scale := number(); bad == nil && scale != int64(s.scale) {
+		return fmt.Errorf("its counts of stock have %d decimals, and the mapping's quantity has %d: start with the mapping that it had", scale, s.scale)
+	}
 	now.come = number()
 	n, err := binary.ReadUvarint(b)
 	bad = errors.Join(bad, err)
 	for ; n > 0 && bad == nil; n-- {
-		on := shelf{text(), text()}
+		product, store := text(), text()
 		l := level{number(), number(), number(), number()}
 		if bad == nil {
-			now.set(on, l)
+			now.set(product, store, l)
 		}
 	}
 	if bad != nil {
@@ -169,11 +208,11 @@ func stockOf(events *datasets.Schema) (*stock, stockColumns) {
 	if c.event < 0 || c.product < 0 || c.units < 0 || c.at < 0 {
 		return nil, c
 	}
-	return newStock(), c
+	return newStock(events.Fields[c.units].Scale), c
 }
 
 // takeStock folds the events of stock and returns the others, which the features see. A count that lies in the impossible
-// future is a reject, as a transaction is: it would stand for good.
+// future is a reject, as a transaction is, by the events before it in the log: it would stand for good.
 func (s *Scorer) takeStock(ev Events) Events {
 	c := &s.stockIn
 	if s.stock == nil {
@@ -183,30 +222,35 @@ func (s *Scorer) takeStock(ev Events) Events {
 	if !slices.Contains(kinds, datasets.EventStock) {
 		return ev
 	}
-	watermark, now := s.engine.Watermark(), s.o.Now().UnixMicro()+clockError
-	early := func(i int) bool {
-		t := ev.Rows.Columns[c.at].Ints[i]
-		return kinds[i] == datasets.EventStock && t > now && (watermark == math.MinInt64 || t-maxGap > watermark)
-	}
-	ev = ev.without(early, func(i int) *Reject {
+	when := s.horizonOf()
+	known, times := ev.Rows.Columns[c.at], ev.Rows.Columns[s.time]
+	ev = ev.without(func(i int) bool {
+		switch {
+		case kinds[i] == datasets.EventStock:
+			return when.impossible(known.Ints[i])
+		case !times.IsNull(i):
+			when.pass(times.Ints[i])
+		}
+		return false
+	}, func(i int) *Reject {
 		return &Reject{early: true, Reject: datasets.Reject{File: ev.source(i), Line: ev.Positions[i], Column: datasets.KnownAt,
-			Reason: datasets.FormatTime(ev.Rows.Columns[c.at].Ints[i]) + " has not come yet: the count would stand for good"}}
+			Reason: datasets.FormatTime(known.Ints[i]) + " has not come yet, and no event so far is within 30 days of it: the count would stand for good"}}
 	})
 	rows := ev.Rows
 	for i := range rows.N {
 		if rows.Columns[c.event].Strings[i] != datasets.EventStock {
 			continue
 		}
-		on := shelf{product: idText(&rows.Columns[c.product], i)}
+		store := ""
 		if c.store >= 0 && !rows.Columns[c.store].IsNull(i) {
-			on.store = idText(&rows.Columns[c.store], i)
+			store = idText(&rows.Columns[c.store], i)
 		}
 		s.stock.come++
 		l := level{units: rows.Columns[c.units].Ints[i], at: rows.Columns[c.at].Ints[i], seq: s.stock.come}
 		if c.partition >= 0 && c.seq >= 0 {
 			l.partition, l.seq = rows.Columns[c.partition].Ints[i], rows.Columns[c.seq].Ints[i]
 		}
-		s.stock.set(on, l)
+		s.stock.set(idText(&rows.Columns[c.product], i), store, l)
 		s.counts.Stock++
 	}
 	return ev.without(func(i int) bool { return rows.Columns[c.event].Strings[i] == datasets.EventStock }, nil)
@@ -214,7 +258,7 @@ func (s *Scorer) takeStock(ev Events) Events {
 
 // onHand is how much there is of what a series is of, by the names of its keys and its own: nil where it is not of a product, or
 // of one in a store, or no event told of it.
-func (s *stock) onHand(keys []string, series string) *int64 {
+func (s *stock) onHand(keys []string, series string) *float64 {
 	product, store := slices.Index(keys, datasets.ProductID), slices.Index(keys, datasets.StoreID)
 	values := features.SeriesKeys(series, len(keys))
 	if product < 0 || values == nil || len(keys) > 2 || len(keys) == 2 && store < 0 {
@@ -241,9 +285,12 @@ func idText(c *datasets.Column, row int) string {
 
 // StockRequest asks for how much there is. Over GET its fields are query parameters, lists separated by commas.
 type StockRequest struct {
-	Products []string `json:"products"` // empty: all that events told of
+	Products []string `json:"products"` // empty: all that events told of, if they have no more than 10,000 counts
 	Store    string   `json:"store"`    // empty: each store by itself
 }
+
+// maxLevels bounds the counts that are told unasked: events wait while they are looked up.
+const maxLevels = 10_000
 
 // StockAnswer is the answer, by product and store.
 type StockAnswer struct {
@@ -253,10 +300,10 @@ type StockAnswer struct {
 
 // StockLevel is one count.
 type StockLevel struct {
-	Product string `json:"product_id"`
-	Store   string `json:"store_id,omitempty"` // none: of no particular one
-	OnHand  int64  `json:"on_hand"`
-	KnownAt string `json:"known_at"`
+	Product string  `json:"product_id"`
+	Store   string  `json:"store_id,omitempty"` // none: of the product as a whole
+	OnHand  float64 `json:"on_hand"`
+	KnownAt string  `json:"known_at"`
 }
 
 // stockLevels answers GET /v1/stock.
@@ -265,20 +312,41 @@ func (h *Server) stockLevels(w http.ResponseWriter, r *http.Request) {
 	if !ask(w, r, &q) || !h.enter(w) {
 		return
 	}
-	answer := StockAnswer{Levels: []StockLevel{}}
-	_ = h.scorer.Inspect(func() error {
+	answer, err := h.levelsOf(q)
+	if err != nil {
+		httpError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	slices.SortFunc(answer.Levels, func(a, b StockLevel) int {
+		return cmp.Or(cmp.Compare(a.Product, b.Product), cmp.Compare(a.Store, b.Store))
+	})
+	writeJSON(w, answer)
+}
+
+func (h *Server) levelsOf(q StockRequest) (*StockAnswer, error) {
+	if len(q.Products) > maxSeries {
+		return nil, fmt.Errorf("products: %d names, want at most %d", len(q.Products), maxSeries)
+	}
+	answer := &StockAnswer{Levels: []StockLevel{}}
+	return answer, h.scorer.Inspect(func() error {
 		s := h.scorer.stock
 		if s.latest != math.MinInt64 {
 			answer.Until = datasets.FormatTime(s.latest)
 		}
-		for _, on := range s.shelves() {
-			if q.Store != "" && on.store != q.Store || len(q.Products) > 0 && !slices.Contains(q.Products, on.product) {
-				continue
+		products := q.Products
+		if len(products) == 0 {
+			if s.count > maxLevels {
+				return fmt.Errorf("products: there are %d counts: name up to %d products", s.count, maxSeries)
 			}
-			l := s.levels[on]
-			answer.Levels = append(answer.Levels, StockLevel{on.product, on.store, l.units, datasets.FormatTime(l.at)})
+			products = slices.Collect(maps.Keys(s.levels))
+		}
+		for _, product := range products {
+			for store, l := range s.levels[product] {
+				if q.Store == "" || q.Store == store {
+					answer.Levels = append(answer.Levels, StockLevel{product, store, float64(l.units) / math.Pow10(s.scale), datasets.FormatTime(l.at)})
+				}
+			}
 		}
 		return nil
 	})
-	writeJSON(w, answer)
 }

@@ -95,7 +95,7 @@ func (t *Ints) add(h uint64, v int64) uint32 {
 	t.x.insert(h, id, t)
 	if uint64(v) < directKeys {
 		if n := int(v) + 1; n > len(t.direct) {
-			t.direct = append(t.direct, make([]uint32, max(n, 2*len(t.direct))-len(t.direct))...)
+			t.direct = append(t.direct, make([]uint32, min(directKeys, max(n, 2*len(t.direct)))-len(t.direct))...)
 		}
 		t.direct[v] = id + 1
 	}

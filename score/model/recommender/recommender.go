@@ -77,6 +77,14 @@ func newRecommender(f *Fitted, threads int) *Recommender {
 // Model is not to be changed.
 func (r *Recommender) Model() *Model { return r.fitted.Model }
 
+// Item is the column whose values are recommended, "" where the artifact does not say how its interactions are made.
+func (r *Recommender) Item() string {
+	if r.plan == nil {
+		return ""
+	}
+	return r.plan.Interactions().Item
+}
+
 // Ranking is the model as of its instant. It is not changed by purchases that come later.
 func (r *Recommender) Ranking() *ranking.Model { return r.model }
 
