@@ -152,12 +152,9 @@ func (w *scanner) places(r *ring) {
 	for i := range gs.wins {
 		win, los := &gs.wins[i], run.lo[i][:m]
 		switch win.form {
-		case sliding:
+		case sliding: // what is a span older than a row stands before it: lo is not greater than hi
 			setCursor(r.h, gs.cursors, win.cursor, slide[0].Last())
 			slide = slide[1:]
-			for j, hi := range run.hi[:m] {
-				los[j] = min(los[j], hi)
-			}
 		case calendarUnit:
 			lo := getCursor(r.h, gs.cursors, win.cursor)
 			for j := range los {
