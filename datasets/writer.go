@@ -287,7 +287,7 @@ type summer struct {
 }
 
 func summing() *summer {
-	s := &summer{make(chan []byte, 2*partRows/pageRows), make(chan string, 1)}
+	s := &summer{make(chan []byte, 8), make(chan string, 1)} // a few pieces, so that neither waits for each of the other's
 	go func() {
 		h := sha256.New()
 		for b := range s.pieces {

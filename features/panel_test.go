@@ -487,3 +487,24 @@ func TestShapeSnapshotDamage(t *testing.T) {
 		}
 	}
 }
+
+// SeriesKeys takes apart what panels put together.
+func TestSeriesKeys(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		keys := rapid.SliceOfN(rapid.StringOf(rapid.RuneFrom([]rune(`a|\`+"`é"))), 2, 4).Draw(t, "keys")
+		var escaped []string
+		for _, k := range keys {
+			escaped = append(escaped, seriesEscape.Replace(k))
+		}
+		text := strings.Join(escaped, "|")
+		if got := SeriesKeys(text, len(keys)); !slices.Equal(got, keys) {
+			t.Fatalf("%q is %q, want %q", text, got, keys)
+		}
+		if got := SeriesKeys(text, len(keys)+1); got != nil {
+			t.Fatalf("%q has %d keys: %q", text, len(keys)+1, got)
+		}
+		if got := SeriesKeys(text, 1); len(got) != 1 || got[0] != text {
+			t.Fatalf("%q as one key is %q", text, got)
+		}
+	})
+}

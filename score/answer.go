@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -128,10 +129,15 @@ func (h *Server) ask(q ForecastRequest) (*ForecastAnswer, error) {
 		out.levels = a.Levels
 		out.Forecasts = append(out.Forecasts, s)
 	}
-	for _, c := range panel.Columns {
-		out.units = out.units || c.Role == features.RoleTarget && c.Kind == string(features.Sum) && c.Of == datasets.Quantity
-	}
+	out.units = ofUnits(panel.Columns)
 	return out, nil
+}
+
+// ofUnits tells whether the demand of a panel is counted as stock is.
+func ofUnits(columns []features.PanelColumn) bool {
+	return slices.ContainsFunc(columns, func(c features.PanelColumn) bool {
+		return c.Role == features.RoleTarget && c.Kind == string(features.Sum) && c.Of == datasets.Quantity
+	})
 }
 
 // RecommendRequest asks for what a user may want next, or for what goes with a basket. Over GET its fields are

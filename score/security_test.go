@@ -129,7 +129,7 @@ func TestNoPathLeadsToAFile(t *testing.T) {
 		"?file=../secret.txt",
 		"?series=" + dir + "/secret.txt",
 	}
-	for _, route := range []string{"", "v1", "v1/score", "v1/labels", "v1/forecast", "v1/recommend", "v1/models", "v1/status", "status", "healthz",
+	for _, route := range []string{"", "v1", "v1/score", "v1/labels", "v1/forecast", "v1/recommend", "v1/stock", "v1/models", "v1/status", "status", "healthz",
 		"readyz", "metrics", "debug/pprof", "debug/pprof/heap", "static", "docs"} {
 		for _, way := range ways {
 			target := srv.URL + "/" + route

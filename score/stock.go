@@ -20,15 +20,21 @@ import (
 // in each store. It is a function of the set of the events, not of their order. Features never read it: a forecast is of what
 // could be sold, and recommendations leave out what is not there.
 type stock struct {
-	scale  int                         // decimals of counts
-	levels map[string]map[string]level // by product, then by store; "": of the product as a whole
-	count  int                         // of levels
-	latest int64                       // time of the latest count, math.MinInt64 before the first
-	come   int64                       // counts so far: their order where events have no place of their own
+	scale  int                 // decimals of counts
+	levels map[string]*shelves // by product
+	count  int                 // of levels
+	latest int64               // time of the latest count, math.MinInt64 before the first
+	come   int64               // counts so far: their order where events have no place of their own
 
 	// Products of which there is nothing: in a store, and in all.
 	goneIn map[string]map[string]struct{}
 	gone   map[string]struct{}
+}
+
+// shelves are the counts of a product.
+type shelves struct {
+	in  map[string]level // by store; "": of the product as a whole
+	sum int64            // of the stores
 }
 
 // level is one count.
@@ -38,32 +44,34 @@ type level struct {
 }
 
 func newStock(scale int) *stock {
-	return &stock{scale: scale, levels: map[string]map[string]level{}, latest: math.MinInt64,
+	return &stock{scale: scale, levels: map[string]*shelves{}, latest: math.MinInt64,
 		goneIn: map[string]map[string]struct{}{}, gone: map[string]struct{}{}}
 }
 
 // set takes a count. Of two of one product and store that with the later time counts, of equal times the later in the log.
 func (s *stock) set(product, store string, l level) {
-	stores := s.levels[product]
-	if stores == nil {
-		stores = map[string]level{}
-		s.levels[product] = stores
+	of := s.levels[product]
+	if of == nil {
+		of = &shelves{in: map[string]level{}}
+		s.levels[product] = of
 	}
-	old, known := stores[store]
+	old, known := of.in[store]
 	if known && cmp.Or(cmp.Compare(old.at, l.at), cmp.Compare(old.partition, l.partition), cmp.Compare(old.seq, l.seq)) > 0 {
 		return
 	}
 	if !known {
 		s.count++
 	}
-	stores[store] = l
+	of.in[store] = l
+	if store != "" {
+		of.sum += l.units - old.units
+	}
 	s.latest = max(s.latest, l.at)
 	if s.goneIn[store] == nil {
 		s.goneIn[store] = map[string]struct{}{}
 	}
 	put(s.goneIn[store], product, l.units <= 0)
-	total, _ := s.total(product)
-	put(s.gone, product, total <= 0)
+	put(s.gone, product, of.total() <= 0)
 }
 
 // put makes a name one of a set, or not.
@@ -75,16 +83,12 @@ func put(set map[string]struct{}, name string, is bool) {
 	}
 }
 
-// total is how much there is of a product in all: its count as a whole, or without one the sum of its stores.
-func (s *stock) total(product string) (units int64, known bool) {
-	stores := s.levels[product]
-	if l, known := stores[""]; known {
-		return l.units, true
+// total is how much there is in all: the count of the product as a whole, or without one the sum of its stores.
+func (of *shelves) total() int64 {
+	if whole, known := of.in[""]; known {
+		return whole.units
 	}
-	for _, l := range stores {
-		units += l.units
-	}
-	return units, len(stores) > 0
+	return of.sum
 }
 
 // unitsOf is how much there is of a product in a store, by its own count or else by that of the product as a whole, or with
@@ -93,16 +97,22 @@ func (s *stock) unitsOf(product, store string) (units float64, known bool) {
 	if s == nil {
 		return 0, false
 	}
-	n, known := s.total(product)
-	if store != "" {
-		var l level
-		if l, known = s.levels[product][store]; !known {
-			l, known = s.levels[product][""]
-		}
-		n = l.units
+	of, known := s.levels[product]
+	if !known {
+		return 0, false
 	}
-	return float64(n) / math.Pow10(s.scale), known
+	if store == "" {
+		return s.number(of.total()), true
+	}
+	l, known := of.in[store]
+	if !known {
+		l, known = of.in[""]
+	}
+	return s.number(l.units), known
 }
+
+// number is a count in units.
+func (s *stock) number(units int64) float64 { return float64(units) / math.Pow10(s.scale) }
 
 // goneFrom appends the products of which there is nothing, in a store or with store "" in all.
 func (s *stock) goneFrom(store string, to []string) []string {
@@ -114,7 +124,7 @@ func (s *stock) goneFrom(store string, to []string) []string {
 	}
 	to = slices.AppendSeq(to, maps.Keys(s.goneIn[store]))
 	for product := range s.goneIn[""] {
-		if _, own := s.levels[product][store]; !own {
+		if _, own := s.levels[product].in[store]; !own {
 			to = append(to, product)
 		}
 	}
@@ -133,7 +143,7 @@ func (s *stock) Snapshot(w io.Writer) error {
 	buf = binary.AppendVarint(buf, s.come)
 	buf = binary.AppendUvarint(buf, uint64(s.count))
 	for _, product := range slices.Sorted(maps.Keys(s.levels)) {
-		stores := s.levels[product]
+		stores := s.levels[product].in
 		for _, store := range slices.Sorted(maps.Keys(stores)) {
 			l := stores[store]
 			for _, text := range []string{product, store} {
@@ -320,9 +330,11 @@ func (h *Server) stockLevels(w http.ResponseWriter, r *http.Request) {
 	slices.SortFunc(answer.Levels, func(a, b StockLevel) int {
 		return cmp.Or(cmp.Compare(a.Product, b.Product), cmp.Compare(a.Store, b.Store))
 	})
+	answer.Levels = slices.Compact(answer.Levels) // a product may be named twice
 	writeJSON(w, answer)
 }
 
+// levelsOf looks up what is asked for, in no order.
 func (h *Server) levelsOf(q StockRequest) (*StockAnswer, error) {
 	if len(q.Products) > maxSeries {
 		return nil, fmt.Errorf("products: %d names, want at most %d", len(q.Products), maxSeries)
@@ -341,9 +353,13 @@ func (h *Server) levelsOf(q StockRequest) (*StockAnswer, error) {
 			products = slices.Collect(maps.Keys(s.levels))
 		}
 		for _, product := range products {
-			for store, l := range s.levels[product] {
+			of, known := s.levels[product]
+			if !known {
+				continue
+			}
+			for store, l := range of.in {
 				if q.Store == "" || q.Store == store {
-					answer.Levels = append(answer.Levels, StockLevel{product, store, float64(l.units) / math.Pow10(s.scale), datasets.FormatTime(l.at)})
+					answer.Levels = append(answer.Levels, StockLevel{product, store, s.number(l.units), datasets.FormatTime(l.at)})
 				}
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/onmart/onmart/datasets"
 	"github.com/onmart/onmart/features"
+	"github.com/onmart/onmart/forecast"
 )
 
 const stockMapping = `
@@ -46,7 +48,8 @@ func stockEvents(t *testing.T, text string, partitions int) []Events {
 	return all
 }
 
-func stockScorer(t *testing.T) *Scorer {
+// stockFolded is a scorer that has folded events, and its lines.
+func stockFolded(t *testing.T, events []Events) (s *Scorer, out []byte) {
 	t.Helper()
 	m, err := datasets.ParseMapping("stock", []byte(stockMapping))
 	if err != nil {
@@ -56,11 +59,16 @@ func stockScorer(t *testing.T) *Scorer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(Options{Spec: spec, Schema: Placed(m.LogSchema()), Now: func() time.Time { return time.Unix(1_772_000_000, 0) }})
+	s, err = New(Options{Spec: spec, Schema: Placed(m.LogSchema()), Now: func() time.Time { return time.Unix(1_772_000_000, 0) }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	for _, ev := range events {
+		if out, _, err = s.Process(ev, out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s, out
 }
 
 const someStock = `
@@ -83,14 +91,7 @@ func TestStockIsOfTheLatestCounts(t *testing.T) {
 	var first []byte
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 50 {
-		s := stockScorer(t)
-		var out []byte
-		for _, ev := range events {
-			var err error
-			if out, _, err = s.Process(ev, out); err != nil {
-				t.Fatal(err)
-			}
-		}
+		s, out := stockFolded(t, events)
 		if lines := bytes.Count(out, []byte("\n")); lines != 1 || !bytes.Contains(out, []byte(`"n":0`)) {
 			t.Fatalf("%d lines: %s", lines, out)
 		}
@@ -161,14 +162,7 @@ func TestStockOfTheFuture(t *testing.T) {
 			whole.Positions = append(whole.Positions, int64(i))
 		}
 		for _, pieces := range [][]Events{events, {whole}} {
-			s := stockScorer(t)
-			var out []byte
-			for _, ev := range pieces {
-				var err error
-				if out, _, err = s.Process(ev, out); err != nil {
-					t.Fatal(err)
-				}
-			}
+			s, out := stockFolded(t, pieces)
 			if told := int64(bytes.Count(out, []byte("has not come yet"))); told != x.rejected || s.Counts().Rejected != x.rejected {
 				t.Errorf("%d pieces: %+v, %s", len(pieces), s.Counts(), out)
 			}
@@ -198,14 +192,65 @@ func TestStockWithDecimals(t *testing.T) {
 	}
 }
 
+// TestStockOverHTTP: products are told once however often they are named, in one store where one is asked for, and neither a
+// long list nor all of many are.
+func TestStockOverHTTP(t *testing.T) {
+	s, _ := stockFolded(t, stockEvents(t, someStock, 1))
+	m, err := datasets.ParseMapping("stock", []byte(stockMapping))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := NewServer(s, m, ServerOptions{}).Handler()
+	get := func(query string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/v1/stock"+query, nil))
+		return w.Code, w.Body.String()
+	}
+	const milk = `{"product_id":"milk","store_id":"2","on_hand":0,"known_at":"2026-02-01T08:00:00Z"}`
+	if code, text := get("?products=milk,tea,milk&store=2"); code != 200 || strings.TrimSpace(text) != `{"until":"2026-02-01T09:00:00Z","levels":[`+milk+`]}` {
+		t.Errorf("%d %s", code, text)
+	}
+	if code, text := get("?products=" + strings.Repeat("milk,", maxSeries) + "milk"); code != 400 || !strings.Contains(text, "1001 names, want at most 1000") {
+		t.Errorf("%d %s", code, text)
+	}
+	for i := range maxLevels {
+		s.stock.set(fmt.Sprint(i), "", level{units: 1})
+	}
+	if code, text := get(""); code != 400 || !strings.Contains(text, "there are 10006 counts: name up to 1000 products") {
+		t.Errorf("%d %.200s", code, text)
+	}
+	if code, _ := get("?products=milk"); code != 200 {
+		t.Error("a product cannot be asked for where there are many")
+	}
+}
+
+// TestStockOutIsOfUnits: demand in money, or of the last quantity, says nothing of when units run out.
+func TestStockOutIsOfUnits(t *testing.T) {
+	target := func(kind features.Kind, of string) []features.PanelColumn {
+		return []features.PanelColumn{{Name: "series", Role: features.RoleSeries}, {Name: "y", Role: features.RoleTarget, Kind: string(kind), Of: of}}
+	}
+	if !ofUnits(target(features.Sum, datasets.Quantity)) || ofUnits(target(features.Sum, datasets.Amount)) ||
+		ofUnits(target(features.Last, datasets.Quantity)) || ofUnits(nil) {
+		t.Error("which demand is of units")
+	}
+	answer := func(units bool) *float64 {
+		two := 2.0
+		a := ForecastAnswer{Steps: []string{"", ""}, levels: []float64{.1, .5, .9}, units: units, Forecasts: []SeriesForecast{{OnHand: &two,
+			whole: &forecast.Forecast{Mean: []float64{1, 1}, Quantiles: [][]float64{{.5, .5}, {1, 1}, {1.5, 1.5}}}}}}
+		a.runOut()
+		return a.Forecasts[0].StockOut
+	}
+	if p := answer(true); p == nil || !(*p > .3 && *p < .7) {
+		t.Errorf("two expected and two there: %v", p)
+	}
+	if p := answer(false); p != nil {
+		t.Errorf("of a demand that is not of units: %v", *p)
+	}
+}
+
 // TestDamagedStock: every cut and every other version is an error, and leaves what there is.
 func TestDamagedStock(t *testing.T) {
-	s := stockScorer(t)
-	for _, ev := range stockEvents(t, someStock, 3) {
-		if _, _, err := s.Process(ev, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s, _ := stockFolded(t, stockEvents(t, someStock, 3))
 	var b bytes.Buffer
 	if err := s.stock.Snapshot(&b); err != nil {
 		t.Fatal(err)

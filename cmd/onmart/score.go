@@ -67,8 +67,8 @@ its name and its first two lines, wherever it lies.
 
 Without --source, standard input is read, unless --listen is given. With --listen, HTTP answers on
 POST /v1/score, POST /v1/labels, GET /v1/models, of the models that are there /v1/forecast and /v1/recommend,
-/v1/stock where events may tell of stock, /healthz, /readyz and /metrics until Ctrl-C or SIGTERM; a page on / shows what happens. An address that other machines
-reach needs --tokens (see "onmart token new"), --tls-cert and --tls-key.`,
+/v1/stock where events may tell of stock, /healthz, /readyz and /metrics until Ctrl-C or SIGTERM; a page on / shows what
+happens. An address that other machines reach needs --tokens (see "onmart token new"), --tls-cert and --tls-key.`,
 		Args: cobra.NoArgs,
 	}
 	fl := cmd.Flags()

@@ -34,6 +34,27 @@ func TestAJobThatReadsItsOwnLinesIsRefused(t *testing.T) {
 	}
 }
 
+// TestStockTopicsThatCannotBe: each wrong use of --stock-topics says what to do.
+func TestStockTopicsThatCannotBe(t *testing.T) {
+	t.Chdir(t.TempDir())
+	const in = "kafka://127.0.0.1:1/tx+stock"
+	topics := []string{"--source", in, "--sink", "kafka://127.0.0.1:1/out", "--state", "state"}
+	for _, x := range []struct {
+		args []string
+		want string
+	}{
+		{append([]string{"--stock-topics", "stocks"}, topics...), "--stock-topics stocks: it is not among the topics of --source"},
+		{append([]string{"--stock-topics", "stock", "--label-topics", "stock"}, topics...), "topic stock: it is given to --label-topics and to --stock-topics"},
+		{append([]string{"--stock-topics", "stock"}, topics...), "--stock-topics stock: the mapping of its events lacks product_id or quantity: give a --topic-map"},
+		{[]string{"--stock-topics", "stock"}, "--stock-topics, --topic-map and --rebuild are for a --source of topics"},
+	} {
+		args := append([]string{"score", "--spec", "fraud-handbook", "--preset", "fraud-handbook"}, x.args...)
+		if code, _, stderr := cli(t, args...); code != 2 || !strings.Contains(stderr, x.want) {
+			t.Errorf("%q: exit %d: %s", args, code, stderr)
+		}
+	}
+}
+
 // TestLagIsToldBeforeTheFirstEvent starts a job from the end of a topic, and from a topic without events.
 func TestLagIsToldBeforeTheFirstEvent(t *testing.T) {
 	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "in"), kfake.SeedTopics(1, "out"))

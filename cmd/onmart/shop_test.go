@@ -51,6 +51,15 @@ func liveShop(t *testing.T) (*httptest.Server, *score.Scorer) {
 	ok(t, nil, "train", "demand", "--data", "shop", "--spec", "shop-daily", "--out", "demand", "--train", "2025-12-06.."+shopCut, "--set", "network=false", "--horizon", "7")
 	ok(t, nil, "train", "recommend", "--data", "shop", "--spec", "shop-interactions", "--out", "recommend", "--train", "2025-12-06.."+shopCut,
 		"--set", "epochs=1", "--set", "folds=1", "--set", "horizon=14", "--set", "als_iterations=2")
+	s, models, m := shopScorer(t)
+	srv := httptest.NewServer(score.NewServer(s, m, score.ServerOptions{Models: models.answering}).Handler())
+	t.Cleanup(srv.Close)
+	return srv, s
+}
+
+// shopScorer follows the events of the shop with both models.
+func shopScorer(t *testing.T) (*score.Scorer, *scored, *datasets.Mapping) {
+	t.Helper()
 	models, err := openScored([]string{"demand", "recommend"}, 2)
 	if err != nil {
 		t.Fatal(err)
@@ -67,9 +76,7 @@ func liveShop(t *testing.T) (*httptest.Server, *score.Scorer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := httptest.NewServer(score.NewServer(s, m, score.ServerOptions{Models: models.answering}).Handler())
-	t.Cleanup(srv.Close)
-	return srv, s
+	return s, models, m
 }
 
 // get asks a server and returns the status, with the answer decoded into v where that is not nil.
@@ -221,19 +228,7 @@ func TestLiveRecommendations(t *testing.T) {
 	if err := s.SaveState("state", false); err != nil {
 		t.Fatal(err)
 	}
-	models, err := openScored([]string{"demand", "recommend"}, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	schema, _ := models.input()
-	m, err := datasets.MappingFor(schema)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := score.New(score.Options{Followers: models.followers, Schema: m.LogSchema()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	again, models, _ := shopScorer(t)
 	if without, err := again.Warm("state"); err != nil || len(without) > 0 {
 		t.Fatal(without, err)
 	}
@@ -298,19 +293,7 @@ func TestLiveStock(t *testing.T) {
 	if err := s.SaveState("state", false); err != nil {
 		t.Fatal(err)
 	}
-	models, err := openScored([]string{"demand", "recommend"}, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	schema, _ := models.input()
-	m, err := datasets.MappingFor(schema)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := score.New(score.Options{Followers: models.followers, Schema: m.LogSchema()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	again, models, m := shopScorer(t)
 	if _, err := again.Warm("state"); err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,7 @@ const ahead = 4
 
 // Sliding is a window that moves over a ring, row by row.
 type Sliding struct {
-	dst  *int32
+	dst  []int32
 	span int64
 	lo   int
 }
@@ -15,7 +15,7 @@ type Sliding struct {
 // NewSliding is a window of a span for as many rows as dst has: Slide sets it to the number of entries with K <= t-span. lo is
 // that number for the first row, or less.
 func NewSliding(dst []int32, span int64, lo int) Sliding {
-	return Sliding{unsafe.SliceData(dst), span, lo}
+	return Sliding{dst, span, lo}
 }
 
 // Last is the number for the last row.
@@ -35,6 +35,7 @@ func Slide(windows []Sliding, rows int, d []int64, stride, n int, times []int64,
 	last := times[(rows-1)*step]
 	for i := range windows {
 		w := &windows[i]
+		_ = w.dst[rows-1]
 		_ = d[w.lo*stride : n*stride+1 : len(d)] // the sentinel ends every search
 		if d[n*stride] <= last-w.span {
 			panic("slab: the entries have no end")
@@ -55,7 +56,7 @@ func slidePortable(windows *Sliding, n, rows int, d *int64, stride, last int, ti
 			for k(w.lo*stride) <= t-w.span {
 				w.lo++
 			}
-			unsafe.Slice(w.dst, rows)[j] = int32(w.lo)
+			w.dst[j] = int32(w.lo)
 		}
 	}
 }

@@ -7,7 +7,7 @@
 TEXT ·slide(SB), NOSPLIT, $0-64
 	MOVQ windows+0(FP), DI
 	MOVQ n+8(FP), AX
-	LEAQ (AX)(AX*2), AX
+	LEAQ (AX)(AX*4), AX
 	LEAQ (DI)(AX*8), R8
 	MOVQ rows+16(FP), CX
 	MOVQ d+24(FP), SI
@@ -22,8 +22,8 @@ row:
 
 window:
 	MOVQ R11, R13
-	SUBQ 8(R12), R13
-	MOVQ 16(R12), AX
+	SUBQ 24(R12), R13
+	MOVQ 32(R12), AX
 
 compare:
 	MOVQ AX, R14
@@ -52,10 +52,10 @@ compare:
 	JNE  compare
 
 next:
-	MOVQ AX, 16(R12)
+	MOVQ AX, 32(R12)
 	MOVQ (R12), R14
 	MOVL AX, (R14)(R10*1)
-	ADDQ $24, R12
+	ADDQ $40, R12
 	CMPQ R12, R8
 	JNE  window
 	ADDQ $4, R10
