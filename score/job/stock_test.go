@@ -90,7 +90,11 @@ func TestStockOnATopicOfItsOwn(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- p.j.Run(ctx) }()
 		if killed {
-			until(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.lines) == lines && p.scorer.Counts().Stock == 4 })
+			until(t, func() bool {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				return len(b.lines) == lines && p.scorer.Counts().Stock == 4
+			})
 			p.j.fold.Lock()
 			p.j.checkpoints.entry = p.j.last // no checkpoint
 			p.j.fold.Unlock()
@@ -108,11 +112,11 @@ func TestStockOnATopicOfItsOwn(t *testing.T) {
 		}
 		p.close(t)
 	}
-	life(true, 5, `{"until":"AT30:40Z","levels":[{"product_id":"milk","store_id":"1","on_hand":11,"known_at":"AT29:40Z"},` +
+	life(true, 5, `{"until":"AT30:40Z","levels":[{"product_id":"milk","store_id":"1","on_hand":11,"known_at":"AT29:40Z"},`+
 		`{"product_id":"milk","store_id":"2","on_hand":8,"known_at":"AT28:40Z"},{"product_id":"salt","on_hand":5,"known_at":"AT30:40Z"}]}`)
 	b.produce("kafka:stock/0", 0, nil, count("milk", 2, 0, 9))
 	b.produce("kafka:in/0", 0, nil, buy(9))
-	life(false, 6, `{"until":"AT35:40Z","levels":[{"product_id":"milk","store_id":"1","on_hand":11,"known_at":"AT29:40Z"},` +
+	life(false, 6, `{"until":"AT35:40Z","levels":[{"product_id":"milk","store_id":"1","on_hand":11,"known_at":"AT29:40Z"},`+
 		`{"product_id":"milk","store_id":"2","on_hand":0,"known_at":"AT35:40Z"},{"product_id":"salt","on_hand":5,"known_at":"AT30:40Z"}]}`)
 	b.produce("kafka:in/0", 0, nil, buy(10))
 	life(false, 7, `{"until":"AT35:40Z","levels":[{"product_id":"milk","store_id":"1","on_hand":11,"known_at":"AT29:40Z"},`+
