@@ -18,7 +18,8 @@ func hasAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasFMA }
 func avx2Kernels() *kernels {
 	tiles := avx2Tiles()
 	return &kernels{
-		name: "cpu-avx2", tile: tiles.run, tileCols: avx2TileCols(), panelRows: tileRows, columnDot: tiles.columnDot, peak: peakAVX2,
+		name: "cpu-avx2", tile: tiles.run, tileCols: avx2TileCols(), panelRows: tileRows, abreast: 1, panelBlock: mostPanels,
+		columnDot: tiles.columnDot, peak: peakAVX2,
 		gatherTiles: gatherTilesAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
 		optimKernels: avx2Optim(), dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
 		prefetch: prefetchAVX2, add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
@@ -31,15 +32,17 @@ func avx2Kernels() *kernels {
 
 // tileFunc is a micro-kernel in assembly: kernels.tile for one number of rows and of vectors. Strides are in bytes;
 // tail is the number of columns in the last vector, for those that can have less than a full one.
-type tileFunc func(a *float32, rs, cs, next int, b *float32, ldb int, c *float32, ldc int, bias *float32,
+type tileFunc func(a *float32, rs, cs, next int, b *float32, ldb, step int, c *float32, ldc int, bias *float32,
 	k, tiles, tail int, load, relu bool)
 
-// tileTable holds the micro-kernels: full by rows, as wide as they come, and tail by rows and vectors.
+// tileTable holds the micro-kernels: full by rows, as wide as they come, and tail by rows and vectors. Those of pairs of
+// panels are by rows too.
 type tileTable struct {
-	lanes int
-	cols  []int
-	full  [13]tileFunc
-	tail  [13][9]tileFunc
+	lanes              int
+	cols               []int
+	full               [13]tileFunc
+	tail               [13][9]tileFunc
+	fullPair, tailPair [13]tileFunc
 }
 
 func avx2Tiles() *tileTable {
@@ -67,7 +70,11 @@ func avx2Tiles() *tileTable {
 func (table *tileTable) run(t *tile) {
 	// The assembly trusts its arguments: these panic where the last element is out of reach.
 	_ = t.a[(t.tiles-1)*t.next+(t.rows-1)*t.rs+(t.k-1)*t.cs]
-	_ = t.b[(t.k-1)*t.ldb+t.cols-1]
+	if t.step > 0 {
+		_ = t.b[t.step+(t.k-1)*t.ldb+t.cols-tileCols-1]
+	} else {
+		_ = t.b[(t.k-1)*t.ldb+t.cols-1]
+	}
 	_ = t.c[(t.tiles*t.rows-1)*t.ldc+t.cols-1]
 	var bias *float32
 	if t.bias != nil {
@@ -76,10 +83,16 @@ func (table *tileTable) run(t *tile) {
 	vecs := (t.cols + table.lanes - 1) / table.lanes
 	tail := t.cols - (vecs-1)*table.lanes
 	f := table.tail[t.rows][vecs]
-	if full := table.full[t.rows]; full != nil && t.cols == table.cols[t.rows] {
+	switch full := table.full[t.rows]; {
+	case t.step > 0 && t.cols == 2*tileCols:
+		f = table.fullPair[t.rows]
+	case t.step > 0:
+		f = table.tailPair[t.rows]
+	case full != nil && t.cols == table.cols[t.rows]:
 		f = full
 	}
-	f(&t.a[0], 4*t.rs, 4*t.cs, 4*t.next, &t.b[0], 4*t.ldb, &t.c[0], 4*t.ldc, bias, t.k, t.tiles, tail, t.load, t.relu)
+	f(&t.a[0], 4*t.rs, 4*t.cs, 4*t.next, &t.b[0], 4*t.ldb, 4*t.step, &t.c[0], 4*t.ldc, bias, t.k, t.tiles, tail, t.load,
+		t.relu)
 }
 
 func peakAVX2(n int) int {
@@ -95,17 +108,22 @@ func reaches(x []float32, n int) {
 	}
 }
 
-// gatherTilesAVX2 leaves the last rows to the portable kernel where a whole vector would reach beyond src.
 func gatherTilesAVX2(dst, src []float32, rows, tiles, k, next, ld int) {
-	const slack = 8
+	gatherTilesBy(gatherTiles, 8, dst, src, rows, tiles, k, next, ld)
+}
+
+// gatherTilesBy copies by vectors of so many lanes, and leaves the last rows to the portable kernel where a whole vector
+// would reach beyond src.
+func gatherTilesBy(by func(dst, src *float32, rows, tiles, k, next, ld int), lanes int, dst, src []float32,
+	rows, tiles, k, next, ld int) {
 	whole := 0
-	if room := len(src) - (tiles-1)*rows - slack; room >= 0 {
+	if room := len(src) - (tiles-1)*rows - lanes; room >= 0 {
 		whole = min(k, room/ld+1)
 	}
 	if whole > 0 {
-		reaches(src, (whole-1)*ld+(tiles-1)*rows+slack)
-		reaches(dst, (tiles-1)*next+(whole-1)*rows+slack)
-		gatherTiles(&dst[0], &src[0], 4*rows, tiles, whole, 4*next, 4*ld)
+		reaches(src, (whole-1)*ld+(tiles-1)*rows+lanes)
+		reaches(dst, (tiles-1)*next+(whole-1)*rows+lanes)
+		by(&dst[0], &src[0], 4*rows, tiles, whole, 4*next, 4*ld)
 	}
 	if whole < k {
 		gatherTilesPortable(dst[whole*rows:], src[whole*ld:], rows, tiles, k-whole, next, ld)

@@ -16,7 +16,8 @@ func avx512TileCols() []int {
 func avx512Kernels() *kernels {
 	k := avx2Kernels()
 	k.name, k.peak = "cpu-avx512", peakAVX512
-	k.tile, k.tileCols, k.panelRows, k.gatherTiles = avx512Tiles().run, avx512TileCols(), 12, gatherTilesAVX512
+	k.tile, k.tileCols, k.panelRows, k.abreast = avx512Tiles().run, avx512TileCols(), 12, 2
+	k.panelBlock, k.gatherTiles = 32, gatherTilesAVX512
 	return k
 }
 
@@ -41,6 +42,34 @@ func avx512Tiles() *tileTable {
 			11: {1: widetile11x16tail},
 			12: {1: widetile12x16tail},
 		},
+		fullPair: [13]tileFunc{
+			1:  widepairtile1x32,
+			2:  widepairtile2x32,
+			3:  widepairtile3x32,
+			4:  widepairtile4x32,
+			5:  widepairtile5x32,
+			6:  widepairtile6x32,
+			7:  widepairtile7x32,
+			8:  widepairtile8x32,
+			9:  widepairtile9x32,
+			10: widepairtile10x32,
+			11: widepairtile11x32,
+			12: widepairtile12x32,
+		},
+		tailPair: [13]tileFunc{
+			1:  widepairtile1x32tail,
+			2:  widepairtile2x32tail,
+			3:  widepairtile3x32tail,
+			4:  widepairtile4x32tail,
+			5:  widepairtile5x32tail,
+			6:  widepairtile6x32tail,
+			7:  widepairtile7x32tail,
+			8:  widepairtile8x32tail,
+			9:  widepairtile9x32tail,
+			10: widepairtile10x32tail,
+			11: widepairtile11x32tail,
+			12: widepairtile12x32tail,
+		},
 	}
 }
 
@@ -49,25 +78,11 @@ func peakAVX512(n int) int {
 	return 2 * 16 * 12 * n
 }
 
-// gatherTilesAVX512 copies tiles of more than eight rows in two vectors: the second half first, what it has too much is
-// written over by the first halves of the rows that follow.
+// gatherTilesAVX512 copies tiles of more than eight rows, which are too many for a vector of AVX2.
 func gatherTilesAVX512(dst, src []float32, rows, tiles, k, next, ld int) {
 	if rows <= 8 {
 		gatherTilesAVX2(dst, src, rows, tiles, k, next, ld)
 		return
 	}
-	const slack = 16
-	whole := 0
-	if room := len(src) - (tiles-1)*rows - slack; room >= 0 {
-		whole = min(k, room/ld+1)
-	}
-	if whole > 0 {
-		reaches(src, (whole-1)*ld+(tiles-1)*rows+slack)
-		reaches(dst, (tiles-1)*next+(whole-1)*rows+slack)
-		gatherTiles(&dst[8], &src[8], 4*rows, tiles, whole, 4*next, 4*ld)
-		gatherTiles(&dst[0], &src[0], 4*rows, tiles, whole, 4*next, 4*ld)
-	}
-	if whole < k {
-		gatherTilesPortable(dst[whole*rows:], src[whole*ld:], rows, tiles, k-whole, next, ld)
-	}
+	gatherTilesBy(gatherTiles512, 16, dst, src, rows, tiles, k, next, ld)
 }

@@ -702,7 +702,7 @@ func BenchmarkParts(b *testing.B) {
 	}
 	b.Run("matmul", func(b *testing.B) {
 		mm := matmul{a: x.f32, b: y.f32, y: out, m: m, n: k, k: d, transB: true}
-		w := newWorker(kern, 0, 1, min(d, kBlock)*min(mm.panels(), panelBlock)*tileCols)
+		w := newWorker(kern, 0, 1, min(d, kBlock)*min(mm.panels(), mostPanels)*tileCols)
 		for b.Loop() {
 			mm.run(w, 0, m, 0, mm.panels())
 		}

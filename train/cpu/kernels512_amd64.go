@@ -7,252 +7,378 @@ package cpu
 // widetile1x128 is kernels.tile for blocks of 1 rows and 128 columns.
 //
 //go:noescape
-func widetile1x128(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile1x128(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile1x16tail is kernels.tile for blocks of 1 rows and 0+tail columns.
 //
 //go:noescape
-func widetile1x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile1x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile1x32tail is kernels.tile for blocks of 1 rows and 16+tail columns.
 //
 //go:noescape
-func widetile1x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile1x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile1x48tail is kernels.tile for blocks of 1 rows and 32+tail columns.
 //
 //go:noescape
-func widetile1x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile1x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile1x64tail is kernels.tile for blocks of 1 rows and 48+tail columns.
 //
 //go:noescape
-func widetile1x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile1x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile1x80tail is kernels.tile for blocks of 1 rows and 64+tail columns.
 //
 //go:noescape
-func widetile1x80tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile1x80tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile1x96tail is kernels.tile for blocks of 1 rows and 80+tail columns.
 //
 //go:noescape
-func widetile1x96tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile1x96tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile1x112tail is kernels.tile for blocks of 1 rows and 96+tail columns.
 //
 //go:noescape
-func widetile1x112tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile1x112tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile1x128tail is kernels.tile for blocks of 1 rows and 112+tail columns.
 //
 //go:noescape
-func widetile1x128tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile1x128tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile1x32 is kernels.tile for blocks of 1 rows and 32 columns.
+//
+//go:noescape
+func widepairtile1x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile1x32tail is kernels.tile for blocks of 1 rows and 16+tail columns.
+//
+//go:noescape
+func widepairtile1x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile2x96 is kernels.tile for blocks of 2 rows and 96 columns.
 //
 //go:noescape
-func widetile2x96(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile2x96(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile2x16tail is kernels.tile for blocks of 2 rows and 0+tail columns.
 //
 //go:noescape
-func widetile2x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile2x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile2x32tail is kernels.tile for blocks of 2 rows and 16+tail columns.
 //
 //go:noescape
-func widetile2x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile2x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile2x48tail is kernels.tile for blocks of 2 rows and 32+tail columns.
 //
 //go:noescape
-func widetile2x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile2x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile2x64tail is kernels.tile for blocks of 2 rows and 48+tail columns.
 //
 //go:noescape
-func widetile2x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile2x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile2x80tail is kernels.tile for blocks of 2 rows and 64+tail columns.
 //
 //go:noescape
-func widetile2x80tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile2x80tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile2x96tail is kernels.tile for blocks of 2 rows and 80+tail columns.
 //
 //go:noescape
-func widetile2x96tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile2x96tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile2x32 is kernels.tile for blocks of 2 rows and 32 columns.
+//
+//go:noescape
+func widepairtile2x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile2x32tail is kernels.tile for blocks of 2 rows and 16+tail columns.
+//
+//go:noescape
+func widepairtile2x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile3x96 is kernels.tile for blocks of 3 rows and 96 columns.
 //
 //go:noescape
-func widetile3x96(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile3x96(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile3x16tail is kernels.tile for blocks of 3 rows and 0+tail columns.
 //
 //go:noescape
-func widetile3x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile3x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile3x32tail is kernels.tile for blocks of 3 rows and 16+tail columns.
 //
 //go:noescape
-func widetile3x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile3x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile3x48tail is kernels.tile for blocks of 3 rows and 32+tail columns.
 //
 //go:noescape
-func widetile3x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile3x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile3x64tail is kernels.tile for blocks of 3 rows and 48+tail columns.
 //
 //go:noescape
-func widetile3x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile3x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile3x80tail is kernels.tile for blocks of 3 rows and 64+tail columns.
 //
 //go:noescape
-func widetile3x80tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile3x80tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile3x96tail is kernels.tile for blocks of 3 rows and 80+tail columns.
 //
 //go:noescape
-func widetile3x96tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile3x96tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile3x32 is kernels.tile for blocks of 3 rows and 32 columns.
+//
+//go:noescape
+func widepairtile3x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile3x32tail is kernels.tile for blocks of 3 rows and 16+tail columns.
+//
+//go:noescape
+func widepairtile3x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile4x64 is kernels.tile for blocks of 4 rows and 64 columns.
 //
 //go:noescape
-func widetile4x64(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile4x64(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile4x16tail is kernels.tile for blocks of 4 rows and 0+tail columns.
 //
 //go:noescape
-func widetile4x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile4x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile4x32tail is kernels.tile for blocks of 4 rows and 16+tail columns.
 //
 //go:noescape
-func widetile4x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile4x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile4x48tail is kernels.tile for blocks of 4 rows and 32+tail columns.
 //
 //go:noescape
-func widetile4x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile4x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile4x64tail is kernels.tile for blocks of 4 rows and 48+tail columns.
 //
 //go:noescape
-func widetile4x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile4x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile4x32 is kernels.tile for blocks of 4 rows and 32 columns.
+//
+//go:noescape
+func widepairtile4x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile4x32tail is kernels.tile for blocks of 4 rows and 16+tail columns.
+//
+//go:noescape
+func widepairtile4x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile5x64 is kernels.tile for blocks of 5 rows and 64 columns.
 //
 //go:noescape
-func widetile5x64(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile5x64(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile5x16tail is kernels.tile for blocks of 5 rows and 0+tail columns.
 //
 //go:noescape
-func widetile5x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile5x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile5x32tail is kernels.tile for blocks of 5 rows and 16+tail columns.
 //
 //go:noescape
-func widetile5x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile5x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile5x48tail is kernels.tile for blocks of 5 rows and 32+tail columns.
 //
 //go:noescape
-func widetile5x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile5x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile5x64tail is kernels.tile for blocks of 5 rows and 48+tail columns.
 //
 //go:noescape
-func widetile5x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile5x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile5x32 is kernels.tile for blocks of 5 rows and 32 columns.
+//
+//go:noescape
+func widepairtile5x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile5x32tail is kernels.tile for blocks of 5 rows and 16+tail columns.
+//
+//go:noescape
+func widepairtile5x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile6x64 is kernels.tile for blocks of 6 rows and 64 columns.
 //
 //go:noescape
-func widetile6x64(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile6x64(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile6x16tail is kernels.tile for blocks of 6 rows and 0+tail columns.
 //
 //go:noescape
-func widetile6x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile6x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile6x32tail is kernels.tile for blocks of 6 rows and 16+tail columns.
 //
 //go:noescape
-func widetile6x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile6x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile6x48tail is kernels.tile for blocks of 6 rows and 32+tail columns.
 //
 //go:noescape
-func widetile6x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile6x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile6x64tail is kernels.tile for blocks of 6 rows and 48+tail columns.
 //
 //go:noescape
-func widetile6x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile6x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile6x32 is kernels.tile for blocks of 6 rows and 32 columns.
+//
+//go:noescape
+func widepairtile6x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile6x32tail is kernels.tile for blocks of 6 rows and 16+tail columns.
+//
+//go:noescape
+func widepairtile6x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile7x16 is kernels.tile for blocks of 7 rows and 16 columns.
 //
 //go:noescape
-func widetile7x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile7x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile7x16tail is kernels.tile for blocks of 7 rows and 0+tail columns.
 //
 //go:noescape
-func widetile7x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile7x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile7x32 is kernels.tile for blocks of 7 rows and 32 columns.
+//
+//go:noescape
+func widepairtile7x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile7x32tail is kernels.tile for blocks of 7 rows and 16+tail columns.
+//
+//go:noescape
+func widepairtile7x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile8x16 is kernels.tile for blocks of 8 rows and 16 columns.
 //
 //go:noescape
-func widetile8x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile8x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile8x16tail is kernels.tile for blocks of 8 rows and 0+tail columns.
 //
 //go:noescape
-func widetile8x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile8x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile8x32 is kernels.tile for blocks of 8 rows and 32 columns.
+//
+//go:noescape
+func widepairtile8x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile8x32tail is kernels.tile for blocks of 8 rows and 16+tail columns.
+//
+//go:noescape
+func widepairtile8x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile9x16 is kernels.tile for blocks of 9 rows and 16 columns.
 //
 //go:noescape
-func widetile9x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile9x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile9x16tail is kernels.tile for blocks of 9 rows and 0+tail columns.
 //
 //go:noescape
-func widetile9x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile9x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile9x32 is kernels.tile for blocks of 9 rows and 32 columns.
+//
+//go:noescape
+func widepairtile9x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile9x32tail is kernels.tile for blocks of 9 rows and 16+tail columns.
+//
+//go:noescape
+func widepairtile9x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile10x16 is kernels.tile for blocks of 10 rows and 16 columns.
 //
 //go:noescape
-func widetile10x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile10x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile10x16tail is kernels.tile for blocks of 10 rows and 0+tail columns.
 //
 //go:noescape
-func widetile10x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile10x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile10x32 is kernels.tile for blocks of 10 rows and 32 columns.
+//
+//go:noescape
+func widepairtile10x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile10x32tail is kernels.tile for blocks of 10 rows and 16+tail columns.
+//
+//go:noescape
+func widepairtile10x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile11x16 is kernels.tile for blocks of 11 rows and 16 columns.
 //
 //go:noescape
-func widetile11x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile11x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile11x16tail is kernels.tile for blocks of 11 rows and 0+tail columns.
 //
 //go:noescape
-func widetile11x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile11x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile11x32 is kernels.tile for blocks of 11 rows and 32 columns.
+//
+//go:noescape
+func widepairtile11x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile11x32tail is kernels.tile for blocks of 11 rows and 16+tail columns.
+//
+//go:noescape
+func widepairtile11x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile12x16 is kernels.tile for blocks of 12 rows and 16 columns.
 //
 //go:noescape
-func widetile12x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile12x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // widetile12x16tail is kernels.tile for blocks of 12 rows and 0+tail columns.
 //
 //go:noescape
-func widetile12x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func widetile12x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile12x32 is kernels.tile for blocks of 12 rows and 32 columns.
+//
+//go:noescape
+func widepairtile12x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// widepairtile12x32tail is kernels.tile for blocks of 12 rows and 16+tail columns.
+//
+//go:noescape
+func widepairtile12x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+
+// gatherTiles512 copies k rows of src, ld apart, into tiles of rows columns each, next apart. All strides are in
+// bytes, rows too. It reads up to 15 elements past the last column and writes as many past the last tile.
+//
+//go:noescape
+func gatherTiles512(dst *float32, src *float32, rows int, tiles int, k int, next int, ld int)
 
 // fmaPeak512 does n times 12 multiply-adds of 16 lanes, n above 0.
 func fmaPeak512(n int)

@@ -38,20 +38,20 @@ DATA tileMask512<>+120(SB)/4, $0x00000000
 DATA tileMask512<>+124(SB)/4, $0x00000000
 GLOBL tileMask512<>(SB), RODATA|NOPTR, $128
 
-// func widetile1x128(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile1x128(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·widetile1x128(SB), NOSPLIT, $0-98
+TEXT ·widetile1x128(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), AX
 	MOVQ ldb+40(FP), CX
-	MOVQ ldc+56(FP), DX
+	MOVQ ldc+64(FP), DX
 
 tiles:
 	MOVQ    a+0(FP), BX
 	MOVQ    b+32(FP), SI
-	MOVQ    k+72(FP), R8
-	MOVQ    c+48(FP), DI
-	CMPB    load+96(FP), $0x00
+	MOVQ    k+80(FP), R8
+	MOVQ    c+56(FP), DI
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (DI), Z0
 	VMOVUPS 64(DI), Z1
@@ -61,7 +61,7 @@ tiles:
 	VMOVUPS 320(DI), Z5
 	VMOVUPS 384(DI), Z6
 	VMOVUPS 448(DI), Z7
-	MOVQ    c+48(FP), DI
+	MOVQ    c+56(FP), DI
 	JMP     loop
 
 zero:
@@ -96,7 +96,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Z8
@@ -117,7 +117,7 @@ loop:
 	VADDPS       Z8, Z7, Z7
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z8, Z8, Z8
 	VMAXPS Z0, Z8, Z0
@@ -139,38 +139,37 @@ store:
 	VMOVUPS Z6, 384(DI)
 	VMOVUPS Z7, 448(DI)
 	ADDQ    DX, DI
-	MOVQ    DI, c+48(FP)
+	MOVQ    DI, c+56(FP)
 	MOVQ    next+24(FP), BX
 	ADDQ    BX, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile1x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile1x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile1x16tail(SB), NOSPLIT, $0-98
+TEXT ·widetile1x16tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), AX
 	MOVQ     ldb+40(FP), CX
-	MOVQ     ldc+56(FP), DX
-	MOVQ     tail+88(FP), BX
+	MOVQ     ldc+64(FP), DX
+	MOVQ     tail+96(FP), BX
 	LEAQ     tileMask512<>+0(SB), SI
 	SHLQ     $0x02, BX
 	SUBQ     BX, SI
 	VMOVUPS  64(SI), Z0
-	MOVQ     tail+88(FP), BX
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ      a+0(FP), BX
 	MOVQ      b+32(FP), SI
-	MOVQ      k+72(FP), R8
-	MOVQ      c+48(FP), DI
-	CMPB      load+96(FP), $0x00
+	MOVQ      k+80(FP), R8
+	MOVQ      c+56(FP), DI
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS.Z (DI), K1, Z1
-	MOVQ      c+48(FP), DI
+	MOVQ      c+56(FP), DI
 	JMP       loop
 
 zero:
@@ -185,14 +184,14 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS.Z    (BX), K1, Z2
 	VADDPS       Z2, Z1, Z1
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z2, Z2, Z2
 	VMAXPS Z1, Z2, Z1
@@ -200,39 +199,38 @@ activate:
 store:
 	VMOVUPS Z1, K1, (DI)
 	ADDQ    DX, DI
-	MOVQ    DI, c+48(FP)
+	MOVQ    DI, c+56(FP)
 	MOVQ    next+24(FP), BX
 	ADDQ    BX, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile1x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile1x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile1x32tail(SB), NOSPLIT, $0-98
+TEXT ·widetile1x32tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), AX
 	MOVQ     ldb+40(FP), CX
-	MOVQ     ldc+56(FP), DX
-	MOVQ     tail+88(FP), BX
+	MOVQ     ldc+64(FP), DX
+	MOVQ     tail+96(FP), BX
 	LEAQ     tileMask512<>+0(SB), SI
 	SHLQ     $0x02, BX
 	SUBQ     BX, SI
 	VMOVUPS  64(SI), Z0
-	MOVQ     tail+88(FP), BX
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ      a+0(FP), BX
 	MOVQ      b+32(FP), SI
-	MOVQ      k+72(FP), R8
-	MOVQ      c+48(FP), DI
-	CMPB      load+96(FP), $0x00
+	MOVQ      k+80(FP), R8
+	MOVQ      c+56(FP), DI
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (DI), Z1
 	VMOVUPS.Z 64(DI), K1, Z2
-	MOVQ      c+48(FP), DI
+	MOVQ      c+56(FP), DI
 	JMP       loop
 
 zero:
@@ -250,7 +248,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Z3
@@ -259,7 +257,7 @@ loop:
 	VADDPS       Z3, Z2, Z2
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z3, Z3, Z3
 	VMAXPS Z1, Z3, Z1
@@ -269,40 +267,39 @@ store:
 	VMOVUPS Z1, (DI)
 	VMOVUPS Z2, K1, 64(DI)
 	ADDQ    DX, DI
-	MOVQ    DI, c+48(FP)
+	MOVQ    DI, c+56(FP)
 	MOVQ    next+24(FP), BX
 	ADDQ    BX, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile1x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile1x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile1x48tail(SB), NOSPLIT, $0-98
+TEXT ·widetile1x48tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), AX
 	MOVQ     ldb+40(FP), CX
-	MOVQ     ldc+56(FP), DX
-	MOVQ     tail+88(FP), BX
+	MOVQ     ldc+64(FP), DX
+	MOVQ     tail+96(FP), BX
 	LEAQ     tileMask512<>+0(SB), SI
 	SHLQ     $0x02, BX
 	SUBQ     BX, SI
 	VMOVUPS  64(SI), Z0
-	MOVQ     tail+88(FP), BX
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ      a+0(FP), BX
 	MOVQ      b+32(FP), SI
-	MOVQ      k+72(FP), R8
-	MOVQ      c+48(FP), DI
-	CMPB      load+96(FP), $0x00
+	MOVQ      k+80(FP), R8
+	MOVQ      c+56(FP), DI
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (DI), Z1
 	VMOVUPS   64(DI), Z2
 	VMOVUPS.Z 128(DI), K1, Z3
-	MOVQ      c+48(FP), DI
+	MOVQ      c+56(FP), DI
 	JMP       loop
 
 zero:
@@ -323,7 +320,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Z4
@@ -334,7 +331,7 @@ loop:
 	VADDPS       Z4, Z3, Z3
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z4, Z4, Z4
 	VMAXPS Z1, Z4, Z1
@@ -346,41 +343,40 @@ store:
 	VMOVUPS Z2, 64(DI)
 	VMOVUPS Z3, K1, 128(DI)
 	ADDQ    DX, DI
-	MOVQ    DI, c+48(FP)
+	MOVQ    DI, c+56(FP)
 	MOVQ    next+24(FP), BX
 	ADDQ    BX, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile1x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile1x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile1x64tail(SB), NOSPLIT, $0-98
+TEXT ·widetile1x64tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), AX
 	MOVQ     ldb+40(FP), CX
-	MOVQ     ldc+56(FP), DX
-	MOVQ     tail+88(FP), BX
+	MOVQ     ldc+64(FP), DX
+	MOVQ     tail+96(FP), BX
 	LEAQ     tileMask512<>+0(SB), SI
 	SHLQ     $0x02, BX
 	SUBQ     BX, SI
 	VMOVUPS  64(SI), Z0
-	MOVQ     tail+88(FP), BX
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ      a+0(FP), BX
 	MOVQ      b+32(FP), SI
-	MOVQ      k+72(FP), R8
-	MOVQ      c+48(FP), DI
-	CMPB      load+96(FP), $0x00
+	MOVQ      k+80(FP), R8
+	MOVQ      c+56(FP), DI
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (DI), Z1
 	VMOVUPS   64(DI), Z2
 	VMOVUPS   128(DI), Z3
 	VMOVUPS.Z 192(DI), K1, Z4
-	MOVQ      c+48(FP), DI
+	MOVQ      c+56(FP), DI
 	JMP       loop
 
 zero:
@@ -404,7 +400,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Z5
@@ -417,7 +413,7 @@ loop:
 	VADDPS       Z5, Z4, Z4
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z5, Z5, Z5
 	VMAXPS Z1, Z5, Z1
@@ -431,42 +427,41 @@ store:
 	VMOVUPS Z3, 128(DI)
 	VMOVUPS Z4, K1, 192(DI)
 	ADDQ    DX, DI
-	MOVQ    DI, c+48(FP)
+	MOVQ    DI, c+56(FP)
 	MOVQ    next+24(FP), BX
 	ADDQ    BX, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile1x80tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile1x80tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile1x80tail(SB), NOSPLIT, $0-98
+TEXT ·widetile1x80tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), AX
 	MOVQ     ldb+40(FP), CX
-	MOVQ     ldc+56(FP), DX
-	MOVQ     tail+88(FP), BX
+	MOVQ     ldc+64(FP), DX
+	MOVQ     tail+96(FP), BX
 	LEAQ     tileMask512<>+0(SB), SI
 	SHLQ     $0x02, BX
 	SUBQ     BX, SI
 	VMOVUPS  64(SI), Z0
-	MOVQ     tail+88(FP), BX
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ      a+0(FP), BX
 	MOVQ      b+32(FP), SI
-	MOVQ      k+72(FP), R8
-	MOVQ      c+48(FP), DI
-	CMPB      load+96(FP), $0x00
+	MOVQ      k+80(FP), R8
+	MOVQ      c+56(FP), DI
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (DI), Z1
 	VMOVUPS   64(DI), Z2
 	VMOVUPS   128(DI), Z3
 	VMOVUPS   192(DI), Z4
 	VMOVUPS.Z 256(DI), K1, Z5
-	MOVQ      c+48(FP), DI
+	MOVQ      c+56(FP), DI
 	JMP       loop
 
 zero:
@@ -493,7 +488,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Z6
@@ -508,7 +503,7 @@ loop:
 	VADDPS       Z6, Z5, Z5
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z6, Z6, Z6
 	VMAXPS Z1, Z6, Z1
@@ -524,35 +519,34 @@ store:
 	VMOVUPS Z4, 192(DI)
 	VMOVUPS Z5, K1, 256(DI)
 	ADDQ    DX, DI
-	MOVQ    DI, c+48(FP)
+	MOVQ    DI, c+56(FP)
 	MOVQ    next+24(FP), BX
 	ADDQ    BX, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile1x96tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile1x96tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile1x96tail(SB), NOSPLIT, $0-98
+TEXT ·widetile1x96tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), AX
 	MOVQ     ldb+40(FP), CX
-	MOVQ     ldc+56(FP), DX
-	MOVQ     tail+88(FP), BX
+	MOVQ     ldc+64(FP), DX
+	MOVQ     tail+96(FP), BX
 	LEAQ     tileMask512<>+0(SB), SI
 	SHLQ     $0x02, BX
 	SUBQ     BX, SI
 	VMOVUPS  64(SI), Z0
-	MOVQ     tail+88(FP), BX
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ      a+0(FP), BX
 	MOVQ      b+32(FP), SI
-	MOVQ      k+72(FP), R8
-	MOVQ      c+48(FP), DI
-	CMPB      load+96(FP), $0x00
+	MOVQ      k+80(FP), R8
+	MOVQ      c+56(FP), DI
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (DI), Z1
 	VMOVUPS   64(DI), Z2
@@ -560,7 +554,7 @@ tiles:
 	VMOVUPS   192(DI), Z4
 	VMOVUPS   256(DI), Z5
 	VMOVUPS.Z 320(DI), K1, Z6
-	MOVQ      c+48(FP), DI
+	MOVQ      c+56(FP), DI
 	JMP       loop
 
 zero:
@@ -590,7 +584,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Z7
@@ -607,7 +601,7 @@ loop:
 	VADDPS       Z7, Z6, Z6
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z7, Z7, Z7
 	VMAXPS Z1, Z7, Z1
@@ -625,35 +619,34 @@ store:
 	VMOVUPS Z5, 256(DI)
 	VMOVUPS Z6, K1, 320(DI)
 	ADDQ    DX, DI
-	MOVQ    DI, c+48(FP)
+	MOVQ    DI, c+56(FP)
 	MOVQ    next+24(FP), BX
 	ADDQ    BX, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile1x112tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile1x112tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile1x112tail(SB), NOSPLIT, $0-98
+TEXT ·widetile1x112tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), AX
 	MOVQ     ldb+40(FP), CX
-	MOVQ     ldc+56(FP), DX
-	MOVQ     tail+88(FP), BX
+	MOVQ     ldc+64(FP), DX
+	MOVQ     tail+96(FP), BX
 	LEAQ     tileMask512<>+0(SB), SI
 	SHLQ     $0x02, BX
 	SUBQ     BX, SI
 	VMOVUPS  64(SI), Z0
-	MOVQ     tail+88(FP), BX
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ      a+0(FP), BX
 	MOVQ      b+32(FP), SI
-	MOVQ      k+72(FP), R8
-	MOVQ      c+48(FP), DI
-	CMPB      load+96(FP), $0x00
+	MOVQ      k+80(FP), R8
+	MOVQ      c+56(FP), DI
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (DI), Z1
 	VMOVUPS   64(DI), Z2
@@ -662,7 +655,7 @@ tiles:
 	VMOVUPS   256(DI), Z5
 	VMOVUPS   320(DI), Z6
 	VMOVUPS.Z 384(DI), K1, Z7
-	MOVQ      c+48(FP), DI
+	MOVQ      c+56(FP), DI
 	JMP       loop
 
 zero:
@@ -695,7 +688,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Z8
@@ -714,7 +707,7 @@ loop:
 	VADDPS       Z8, Z7, Z7
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z8, Z8, Z8
 	VMAXPS Z1, Z8, Z1
@@ -734,35 +727,34 @@ store:
 	VMOVUPS Z6, 320(DI)
 	VMOVUPS Z7, K1, 384(DI)
 	ADDQ    DX, DI
-	MOVQ    DI, c+48(FP)
+	MOVQ    DI, c+56(FP)
 	MOVQ    next+24(FP), BX
 	ADDQ    BX, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile1x128tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile1x128tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile1x128tail(SB), NOSPLIT, $0-98
+TEXT ·widetile1x128tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), AX
 	MOVQ     ldb+40(FP), CX
-	MOVQ     ldc+56(FP), DX
-	MOVQ     tail+88(FP), BX
+	MOVQ     ldc+64(FP), DX
+	MOVQ     tail+96(FP), BX
 	LEAQ     tileMask512<>+0(SB), SI
 	SHLQ     $0x02, BX
 	SUBQ     BX, SI
 	VMOVUPS  64(SI), Z0
-	MOVQ     tail+88(FP), BX
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ      a+0(FP), BX
 	MOVQ      b+32(FP), SI
-	MOVQ      k+72(FP), R8
-	MOVQ      c+48(FP), DI
-	CMPB      load+96(FP), $0x00
+	MOVQ      k+80(FP), R8
+	MOVQ      c+56(FP), DI
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (DI), Z1
 	VMOVUPS   64(DI), Z2
@@ -772,7 +764,7 @@ tiles:
 	VMOVUPS   320(DI), Z6
 	VMOVUPS   384(DI), Z7
 	VMOVUPS.Z 448(DI), K1, Z8
-	MOVQ      c+48(FP), DI
+	MOVQ      c+56(FP), DI
 	JMP       loop
 
 zero:
@@ -808,7 +800,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Z9
@@ -829,7 +821,7 @@ loop:
 	VADDPS       Z9, Z8, Z8
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z9, Z9, Z9
 	VMAXPS Z1, Z9, Z1
@@ -851,28 +843,163 @@ store:
 	VMOVUPS Z7, 384(DI)
 	VMOVUPS Z8, K1, 448(DI)
 	ADDQ    DX, DI
-	MOVQ    DI, c+48(FP)
+	MOVQ    DI, c+56(FP)
 	MOVQ    next+24(FP), BX
 	ADDQ    BX, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile2x96(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widepairtile1x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·widetile2x96(SB), NOSPLIT, $0-98
+TEXT ·widepairtile1x32(SB), NOSPLIT, $0-106
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), AX
+	MOVQ ldb+40(FP), CX
+	MOVQ ldc+64(FP), DX
+
+tiles:
+	MOVQ    a+0(FP), BX
+	MOVQ    b+32(FP), SI
+	MOVQ    k+80(FP), R8
+	MOVQ    c+56(FP), DI
+	MOVQ    SI, R9
+	ADDQ    step+48(FP), R9
+	CMPB    load+104(FP), $0x00
+	JEQ     zero
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	MOVQ    c+56(FP), DI
+	JMP     loop
+
+zero:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+
+loop:
+	PREFETCHT0   (SI)(CX*8)
+	PREFETCHT0   (R9)(CX*8)
+	VBROADCASTSS (BX), Z2
+	VFMADD231PS  (SI), Z2, Z0
+	VFMADD231PS  (R9), Z2, Z1
+	ADDQ         AX, BX
+	ADDQ         CX, SI
+	ADDQ         CX, R9
+	DECQ         R8
+	JNZ          loop
+	MOVQ         bias+72(FP), BX
+	TESTQ        BX, BX
+	JZ           activate
+	VMOVUPS      (BX), Z2
+	VADDPS       Z2, Z0, Z0
+	VMOVUPS      64(BX), Z2
+	VADDPS       Z2, Z1, Z1
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z2, Z2, Z2
+	VMAXPS Z0, Z2, Z0
+	VMAXPS Z1, Z2, Z1
+
+store:
+	VMOVUPS Z0, (DI)
+	VMOVUPS Z1, 64(DI)
+	ADDQ    DX, DI
+	MOVQ    DI, c+56(FP)
+	MOVQ    next+24(FP), BX
+	ADDQ    BX, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widepairtile1x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·widepairtile1x32tail(SB), NOSPLIT, $0-106
+	MOVQ     rs+8(FP), AX
+	MOVQ     cs+16(FP), AX
+	MOVQ     ldb+40(FP), CX
+	MOVQ     ldc+64(FP), DX
+	MOVQ     tail+96(FP), BX
+	LEAQ     tileMask512<>+0(SB), SI
+	SHLQ     $0x02, BX
+	SUBQ     BX, SI
+	VMOVUPS  64(SI), Z0
+	VPMOVD2M Z0, K1
+
+tiles:
+	MOVQ      a+0(FP), BX
+	MOVQ      b+32(FP), SI
+	MOVQ      k+80(FP), R8
+	MOVQ      c+56(FP), DI
+	MOVQ      SI, R9
+	ADDQ      step+48(FP), R9
+	CMPB      load+104(FP), $0x00
+	JEQ       zero
+	VMOVUPS   (DI), Z1
+	VMOVUPS.Z 64(DI), K1, Z2
+	MOVQ      c+56(FP), DI
+	JMP       loop
+
+zero:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+
+loop:
+	PREFETCHT0   (SI)(CX*8)
+	PREFETCHT0   (R9)(CX*8)
+	VBROADCASTSS (BX), Z3
+	VFMADD231PS  (SI), Z3, Z1
+	VMOVUPS.Z    (R9), K1, Z0
+	VFMADD231PS  Z0, Z3, Z2
+	ADDQ         AX, BX
+	ADDQ         CX, SI
+	ADDQ         CX, R9
+	DECQ         R8
+	JNZ          loop
+	MOVQ         bias+72(FP), BX
+	TESTQ        BX, BX
+	JZ           activate
+	VMOVUPS      (BX), Z3
+	VADDPS       Z3, Z1, Z1
+	VMOVUPS.Z    64(BX), K1, Z3
+	VADDPS       Z3, Z2, Z2
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z3, Z3, Z3
+	VMAXPS Z1, Z3, Z1
+	VMAXPS Z2, Z3, Z2
+
+store:
+	VMOVUPS Z1, (DI)
+	VMOVUPS Z2, K1, 64(DI)
+	ADDQ    DX, DI
+	MOVQ    DI, c+56(FP)
+	MOVQ    next+24(FP), BX
+	ADDQ    BX, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widetile2x96(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·widetile2x96(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -882,7 +1009,7 @@ tiles:
 	PREFETCHT0 380(R10)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
 	VMOVUPS 64(R8), Z1
@@ -897,7 +1024,7 @@ last:
 	VMOVUPS 192(R8), Z9
 	VMOVUPS 256(R8), Z10
 	VMOVUPS 320(R8), Z11
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -945,7 +1072,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z18
@@ -968,7 +1095,7 @@ loop:
 	VADDPS       Z18, Z11, Z11
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z18, Z18, Z18
 	VMAXPS Z0, Z18, Z0
@@ -999,35 +1126,34 @@ store:
 	VMOVUPS Z10, 256(R8)
 	VMOVUPS Z11, 320(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile2x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile2x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile2x16tail(SB), NOSPLIT, $0-98
+TEXT ·widetile2x16tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -1037,12 +1163,12 @@ tiles:
 	PREFETCHT0 60(R10)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS.Z (R8), K1, Z1
 	ADDQ      BX, R8
 	VMOVUPS.Z (R8), K1, Z2
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -1060,7 +1186,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS.Z    (SI), K1, Z3
@@ -1068,7 +1194,7 @@ loop:
 	VADDPS       Z3, Z2, Z2
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z3, Z3, Z3
 	VMAXPS Z1, Z3, Z1
@@ -1079,35 +1205,34 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z2, K1, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile2x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile2x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile2x32tail(SB), NOSPLIT, $0-98
+TEXT ·widetile2x32tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -1117,14 +1242,14 @@ tiles:
 	PREFETCHT0 124(R10)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS.Z 64(R8), K1, Z2
 	ADDQ      BX, R8
 	VMOVUPS   (R8), Z3
 	VMOVUPS.Z 64(R8), K1, Z4
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -1148,7 +1273,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z6
@@ -1159,7 +1284,7 @@ loop:
 	VADDPS       Z6, Z4, Z4
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z6, Z6, Z6
 	VMAXPS Z1, Z6, Z1
@@ -1174,35 +1299,34 @@ store:
 	VMOVUPS Z3, (R8)
 	VMOVUPS Z4, K1, 64(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile2x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile2x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile2x48tail(SB), NOSPLIT, $0-98
+TEXT ·widetile2x48tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -1212,7 +1336,7 @@ tiles:
 	PREFETCHT0 188(R10)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -1221,7 +1345,7 @@ last:
 	VMOVUPS   (R8), Z4
 	VMOVUPS   64(R8), Z5
 	VMOVUPS.Z 128(R8), K1, Z6
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -1251,7 +1375,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z9
@@ -1265,7 +1389,7 @@ loop:
 	VADDPS       Z9, Z6, Z6
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z9, Z9, Z9
 	VMAXPS Z1, Z9, Z1
@@ -1284,35 +1408,34 @@ store:
 	VMOVUPS Z5, 64(R8)
 	VMOVUPS Z6, K1, 128(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile2x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile2x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile2x64tail(SB), NOSPLIT, $0-98
+TEXT ·widetile2x64tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -1322,7 +1445,7 @@ tiles:
 	PREFETCHT0 252(R10)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -1333,7 +1456,7 @@ last:
 	VMOVUPS   64(R8), Z6
 	VMOVUPS   128(R8), Z7
 	VMOVUPS.Z 192(R8), K1, Z8
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -1369,7 +1492,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z12
@@ -1386,7 +1509,7 @@ loop:
 	VADDPS       Z12, Z8, Z8
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z12, Z12, Z12
 	VMAXPS Z1, Z12, Z1
@@ -1409,35 +1532,34 @@ store:
 	VMOVUPS Z7, 128(R8)
 	VMOVUPS Z8, K1, 192(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile2x80tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile2x80tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile2x80tail(SB), NOSPLIT, $0-98
+TEXT ·widetile2x80tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -1447,7 +1569,7 @@ tiles:
 	PREFETCHT0 316(R10)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -1460,7 +1582,7 @@ last:
 	VMOVUPS   128(R8), Z8
 	VMOVUPS   192(R8), Z9
 	VMOVUPS.Z 256(R8), K1, Z10
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -1502,7 +1624,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z15
@@ -1522,7 +1644,7 @@ loop:
 	VADDPS       Z15, Z10, Z10
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z15, Z15, Z15
 	VMAXPS Z1, Z15, Z1
@@ -1549,35 +1671,34 @@ store:
 	VMOVUPS Z9, 192(R8)
 	VMOVUPS Z10, K1, 256(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile2x96tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile2x96tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile2x96tail(SB), NOSPLIT, $0-98
+TEXT ·widetile2x96tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -1587,7 +1708,7 @@ tiles:
 	PREFETCHT0 380(R10)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -1602,7 +1723,7 @@ last:
 	VMOVUPS   192(R8), Z10
 	VMOVUPS   256(R8), Z11
 	VMOVUPS.Z 320(R8), K1, Z12
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -1650,7 +1771,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z18
@@ -1673,7 +1794,7 @@ loop:
 	VADDPS       Z18, Z12, Z12
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z18, Z18, Z18
 	VMAXPS Z1, Z18, Z1
@@ -1704,28 +1825,216 @@ store:
 	VMOVUPS Z11, 256(R8)
 	VMOVUPS Z12, K1, 320(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile3x96(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widepairtile2x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·widetile3x96(SB), NOSPLIT, $0-98
+TEXT ·widepairtile2x32(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	MOVQ       DI, R10
+	ADDQ       step+48(FP), R10
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+
+last:
+	CMPB    load+104(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	MOVQ    c+56(FP), R8
+	JMP     loop
+
+zero:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R10)(DX*4)
+	VMOVUPS      (DI), Z4
+	VMOVUPS      (R10), Z5
+	VBROADCASTSS (SI), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS (SI)(AX*1), Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         CX, SI
+	ADDQ         DX, DI
+	ADDQ         DX, R10
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z6
+	VADDPS       Z6, Z0, Z0
+	VADDPS       Z6, Z2, Z2
+	VMOVUPS      64(SI), Z6
+	VADDPS       Z6, Z1, Z1
+	VADDPS       Z6, Z3, Z3
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z6, Z6, Z6
+	VMAXPS Z0, Z6, Z0
+	VMAXPS Z1, Z6, Z1
+	VMAXPS Z2, Z6, Z2
+	VMAXPS Z3, Z6, Z3
+
+store:
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z2, (R8)
+	VMOVUPS Z3, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widepairtile2x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·widepairtile2x32tail(SB), NOSPLIT, $0-106
+	MOVQ     rs+8(FP), AX
+	MOVQ     cs+16(FP), CX
+	MOVQ     ldb+40(FP), DX
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
+	LEAQ     tileMask512<>+0(SB), DI
+	SHLQ     $0x02, SI
+	SUBQ     SI, DI
+	VMOVUPS  64(DI), Z0
+	VPMOVD2M Z0, K1
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	MOVQ       DI, R10
+	ADDQ       step+48(FP), R10
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+
+last:
+	CMPB      load+104(FP), $0x00
+	JEQ       zero
+	VMOVUPS   (R8), Z1
+	VMOVUPS.Z 64(R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z3
+	VMOVUPS.Z 64(R8), K1, Z4
+	MOVQ      c+56(FP), R8
+	JMP       loop
+
+zero:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R10)(DX*4)
+	VMOVUPS      (DI), Z0
+	VMOVUPS.Z    (R10), K1, Z5
+	VBROADCASTSS (SI), Z6
+	VFMADD231PS  Z0, Z6, Z1
+	VFMADD231PS  Z5, Z6, Z2
+	VBROADCASTSS (SI)(AX*1), Z6
+	VFMADD231PS  Z0, Z6, Z3
+	VFMADD231PS  Z5, Z6, Z4
+	ADDQ         CX, SI
+	ADDQ         DX, DI
+	ADDQ         DX, R10
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z6
+	VADDPS       Z6, Z1, Z1
+	VADDPS       Z6, Z3, Z3
+	VMOVUPS.Z    64(SI), K1, Z6
+	VADDPS       Z6, Z2, Z2
+	VADDPS       Z6, Z4, Z4
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z6, Z6, Z6
+	VMAXPS Z1, Z6, Z1
+	VMAXPS Z2, Z6, Z2
+	VMAXPS Z3, Z6, Z3
+	VMAXPS Z4, Z6, Z4
+
+store:
+	VMOVUPS Z1, (R8)
+	VMOVUPS Z2, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z3, (R8)
+	VMOVUPS Z4, K1, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widetile3x96(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·widetile3x96(SB), NOSPLIT, $0-106
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+64(FP), BX
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -1738,7 +2047,7 @@ tiles:
 	PREFETCHT0 380(R10)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
 	VMOVUPS 64(R8), Z1
@@ -1760,7 +2069,7 @@ last:
 	VMOVUPS 192(R8), Z15
 	VMOVUPS 256(R8), Z16
 	VMOVUPS 320(R8), Z17
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -1821,7 +2130,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z24
@@ -1850,7 +2159,7 @@ loop:
 	VADDPS       Z24, Z17, Z17
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z24, Z24, Z24
 	VMAXPS Z0, Z24, Z0
@@ -1894,35 +2203,34 @@ store:
 	VMOVUPS Z16, 256(R8)
 	VMOVUPS Z17, 320(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile3x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile3x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile3x16tail(SB), NOSPLIT, $0-98
+TEXT ·widetile3x16tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -1935,14 +2243,14 @@ tiles:
 	PREFETCHT0 60(R10)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS.Z (R8), K1, Z1
 	ADDQ      BX, R8
 	VMOVUPS.Z (R8), K1, Z2
 	ADDQ      BX, R8
 	VMOVUPS.Z (R8), K1, Z3
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -1963,7 +2271,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS.Z    (SI), K1, Z4
@@ -1972,7 +2280,7 @@ loop:
 	VADDPS       Z4, Z3, Z3
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z4, Z4, Z4
 	VMAXPS Z1, Z4, Z1
@@ -1986,35 +2294,34 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z3, K1, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile3x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile3x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile3x32tail(SB), NOSPLIT, $0-98
+TEXT ·widetile3x32tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -2027,7 +2334,7 @@ tiles:
 	PREFETCHT0 124(R10)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS.Z 64(R8), K1, Z2
@@ -2037,7 +2344,7 @@ last:
 	ADDQ      BX, R8
 	VMOVUPS   (R8), Z5
 	VMOVUPS.Z 64(R8), K1, Z6
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -2066,7 +2373,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z8
@@ -2079,7 +2386,7 @@ loop:
 	VADDPS       Z8, Z6, Z6
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z8, Z8, Z8
 	VMAXPS Z1, Z8, Z1
@@ -2099,35 +2406,34 @@ store:
 	VMOVUPS Z5, (R8)
 	VMOVUPS Z6, K1, 64(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile3x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile3x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile3x48tail(SB), NOSPLIT, $0-98
+TEXT ·widetile3x48tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -2140,7 +2446,7 @@ tiles:
 	PREFETCHT0 188(R10)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -2153,7 +2459,7 @@ last:
 	VMOVUPS   (R8), Z7
 	VMOVUPS   64(R8), Z8
 	VMOVUPS.Z 128(R8), K1, Z9
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -2190,7 +2496,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z12
@@ -2207,7 +2513,7 @@ loop:
 	VADDPS       Z12, Z9, Z9
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z12, Z12, Z12
 	VMAXPS Z1, Z12, Z1
@@ -2233,35 +2539,34 @@ store:
 	VMOVUPS Z8, 64(R8)
 	VMOVUPS Z9, K1, 128(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile3x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile3x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile3x64tail(SB), NOSPLIT, $0-98
+TEXT ·widetile3x64tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -2274,7 +2579,7 @@ tiles:
 	PREFETCHT0 252(R10)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -2290,7 +2595,7 @@ last:
 	VMOVUPS   64(R8), Z10
 	VMOVUPS   128(R8), Z11
 	VMOVUPS.Z 192(R8), K1, Z12
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -2335,7 +2640,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z16
@@ -2356,7 +2661,7 @@ loop:
 	VADDPS       Z16, Z12, Z12
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z16, Z16, Z16
 	VMAXPS Z1, Z16, Z1
@@ -2388,35 +2693,34 @@ store:
 	VMOVUPS Z11, 128(R8)
 	VMOVUPS Z12, K1, 192(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile3x80tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile3x80tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile3x80tail(SB), NOSPLIT, $0-98
+TEXT ·widetile3x80tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -2429,7 +2733,7 @@ tiles:
 	PREFETCHT0 316(R10)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -2448,7 +2752,7 @@ last:
 	VMOVUPS   128(R8), Z13
 	VMOVUPS   192(R8), Z14
 	VMOVUPS.Z 256(R8), K1, Z15
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -2501,7 +2805,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z20
@@ -2526,7 +2830,7 @@ loop:
 	VADDPS       Z20, Z15, Z15
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z20, Z20, Z20
 	VMAXPS Z1, Z20, Z1
@@ -2564,35 +2868,34 @@ store:
 	VMOVUPS Z14, 192(R8)
 	VMOVUPS Z15, K1, 256(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile3x96tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile3x96tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile3x96tail(SB), NOSPLIT, $0-98
+TEXT ·widetile3x96tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R10
 	ADDQ       BX, R10
@@ -2605,7 +2908,7 @@ tiles:
 	PREFETCHT0 380(R10)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -2627,7 +2930,7 @@ last:
 	VMOVUPS   192(R8), Z16
 	VMOVUPS   256(R8), Z17
 	VMOVUPS.Z 320(R8), K1, Z18
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -2688,7 +2991,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z24
@@ -2717,7 +3020,7 @@ loop:
 	VADDPS       Z24, Z18, Z18
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z24, Z24, Z24
 	VMAXPS Z1, Z24, Z1
@@ -2761,30 +3064,254 @@ store:
 	VMOVUPS Z17, 256(R8)
 	VMOVUPS Z18, K1, 320(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile4x64(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widepairtile3x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·widetile4x64(SB), NOSPLIT, $0-98
+TEXT ·widepairtile3x32(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	MOVQ       DI, R10
+	ADDQ       step+48(FP), R10
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+
+last:
+	CMPB    load+104(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	MOVQ    c+56(FP), R8
+	JMP     loop
+
+zero:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R10)(DX*4)
+	VMOVUPS      (DI), Z6
+	VMOVUPS      (R10), Z7
+	VBROADCASTSS (SI), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS (SI)(AX*1), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS (SI)(AX*2), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	ADDQ         CX, SI
+	ADDQ         DX, DI
+	ADDQ         DX, R10
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z8
+	VADDPS       Z8, Z0, Z0
+	VADDPS       Z8, Z2, Z2
+	VADDPS       Z8, Z4, Z4
+	VMOVUPS      64(SI), Z8
+	VADDPS       Z8, Z1, Z1
+	VADDPS       Z8, Z3, Z3
+	VADDPS       Z8, Z5, Z5
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z8, Z8, Z8
+	VMAXPS Z0, Z8, Z0
+	VMAXPS Z1, Z8, Z1
+	VMAXPS Z2, Z8, Z2
+	VMAXPS Z3, Z8, Z3
+	VMAXPS Z4, Z8, Z4
+	VMAXPS Z5, Z8, Z5
+
+store:
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z2, (R8)
+	VMOVUPS Z3, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z4, (R8)
+	VMOVUPS Z5, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widepairtile3x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·widepairtile3x32tail(SB), NOSPLIT, $0-106
+	MOVQ     rs+8(FP), AX
+	MOVQ     cs+16(FP), CX
+	MOVQ     ldb+40(FP), DX
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
+	LEAQ     tileMask512<>+0(SB), DI
+	SHLQ     $0x02, SI
+	SUBQ     SI, DI
+	VMOVUPS  64(DI), Z0
+	VPMOVD2M Z0, K1
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	MOVQ       DI, R10
+	ADDQ       step+48(FP), R10
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+	ADDQ       BX, R11
+	PREFETCHT0 124(R11)
+
+last:
+	CMPB      load+104(FP), $0x00
+	JEQ       zero
+	VMOVUPS   (R8), Z1
+	VMOVUPS.Z 64(R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z3
+	VMOVUPS.Z 64(R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z5
+	VMOVUPS.Z 64(R8), K1, Z6
+	MOVQ      c+56(FP), R8
+	JMP       loop
+
+zero:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R10)(DX*4)
+	VMOVUPS      (DI), Z0
+	VMOVUPS.Z    (R10), K1, Z7
+	VBROADCASTSS (SI), Z8
+	VFMADD231PS  Z0, Z8, Z1
+	VFMADD231PS  Z7, Z8, Z2
+	VBROADCASTSS (SI)(AX*1), Z8
+	VFMADD231PS  Z0, Z8, Z3
+	VFMADD231PS  Z7, Z8, Z4
+	VBROADCASTSS (SI)(AX*2), Z8
+	VFMADD231PS  Z0, Z8, Z5
+	VFMADD231PS  Z7, Z8, Z6
+	ADDQ         CX, SI
+	ADDQ         DX, DI
+	ADDQ         DX, R10
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z8
+	VADDPS       Z8, Z1, Z1
+	VADDPS       Z8, Z3, Z3
+	VADDPS       Z8, Z5, Z5
+	VMOVUPS.Z    64(SI), K1, Z8
+	VADDPS       Z8, Z2, Z2
+	VADDPS       Z8, Z4, Z4
+	VADDPS       Z8, Z6, Z6
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z8, Z8, Z8
+	VMAXPS Z1, Z8, Z1
+	VMAXPS Z2, Z8, Z2
+	VMAXPS Z3, Z8, Z3
+	VMAXPS Z4, Z8, Z4
+	VMAXPS Z5, Z8, Z5
+	VMAXPS Z6, Z8, Z6
+
+store:
+	VMOVUPS Z1, (R8)
+	VMOVUPS Z2, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z3, (R8)
+	VMOVUPS Z4, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z5, (R8)
+	VMOVUPS Z6, K1, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widetile4x64(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·widetile4x64(SB), NOSPLIT, $0-106
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+64(FP), BX
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -2800,7 +3327,7 @@ tiles:
 	PREFETCHT0 252(R11)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
 	VMOVUPS 64(R8), Z1
@@ -2821,7 +3348,7 @@ last:
 	VMOVUPS 64(R8), Z13
 	VMOVUPS 128(R8), Z14
 	VMOVUPS 192(R8), Z15
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -2876,7 +3403,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z20
@@ -2901,7 +3428,7 @@ loop:
 	VADDPS       Z20, Z15, Z15
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z20, Z20, Z20
 	VMAXPS Z0, Z20, Z0
@@ -2942,37 +3469,36 @@ store:
 	VMOVUPS Z14, 128(R8)
 	VMOVUPS Z15, 192(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile4x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile4x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile4x16tail(SB), NOSPLIT, $0-98
+TEXT ·widetile4x16tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -2988,7 +3514,7 @@ tiles:
 	PREFETCHT0 60(R11)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS.Z (R8), K1, Z1
 	ADDQ      BX, R8
@@ -2997,7 +3523,7 @@ last:
 	VMOVUPS.Z (R8), K1, Z3
 	ADDQ      BX, R8
 	VMOVUPS.Z (R8), K1, Z4
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -3022,7 +3548,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS.Z    (SI), K1, Z5
@@ -3032,7 +3558,7 @@ loop:
 	VADDPS       Z5, Z4, Z4
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z5, Z5, Z5
 	VMAXPS Z1, Z5, Z1
@@ -3049,37 +3575,36 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z4, K1, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile4x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile4x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile4x32tail(SB), NOSPLIT, $0-98
+TEXT ·widetile4x32tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -3095,7 +3620,7 @@ tiles:
 	PREFETCHT0 124(R11)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS.Z 64(R8), K1, Z2
@@ -3108,7 +3633,7 @@ last:
 	ADDQ      BX, R8
 	VMOVUPS   (R8), Z7
 	VMOVUPS.Z 64(R8), K1, Z8
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -3143,7 +3668,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z10
@@ -3158,7 +3683,7 @@ loop:
 	VADDPS       Z10, Z8, Z8
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z10, Z10, Z10
 	VMAXPS Z1, Z10, Z1
@@ -3183,37 +3708,36 @@ store:
 	VMOVUPS Z7, (R8)
 	VMOVUPS Z8, K1, 64(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile4x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile4x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile4x48tail(SB), NOSPLIT, $0-98
+TEXT ·widetile4x48tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -3229,7 +3753,7 @@ tiles:
 	PREFETCHT0 188(R11)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -3246,7 +3770,7 @@ last:
 	VMOVUPS   (R8), Z10
 	VMOVUPS   64(R8), Z11
 	VMOVUPS.Z 128(R8), K1, Z12
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -3291,7 +3815,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z15
@@ -3311,7 +3835,7 @@ loop:
 	VADDPS       Z15, Z12, Z12
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z15, Z15, Z15
 	VMAXPS Z1, Z15, Z1
@@ -3344,37 +3868,36 @@ store:
 	VMOVUPS Z11, 64(R8)
 	VMOVUPS Z12, K1, 128(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile4x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile4x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile4x64tail(SB), NOSPLIT, $0-98
+TEXT ·widetile4x64tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -3390,7 +3913,7 @@ tiles:
 	PREFETCHT0 252(R11)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -3411,7 +3934,7 @@ last:
 	VMOVUPS   64(R8), Z14
 	VMOVUPS   128(R8), Z15
 	VMOVUPS.Z 192(R8), K1, Z16
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -3466,7 +3989,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z20
@@ -3491,7 +4014,7 @@ loop:
 	VADDPS       Z20, Z16, Z16
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z20, Z20, Z20
 	VMAXPS Z1, Z20, Z1
@@ -3532,30 +4055,296 @@ store:
 	VMOVUPS Z15, 128(R8)
 	VMOVUPS Z16, K1, 192(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile5x64(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widepairtile4x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·widetile5x64(SB), NOSPLIT, $0-98
+TEXT ·widepairtile4x32(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       DI, R11
+	ADDQ       step+48(FP), R11
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+
+last:
+	CMPB    load+104(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	MOVQ    c+56(FP), R8
+	JMP     loop
+
+zero:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R11)(DX*4)
+	VMOVUPS      (DI), Z8
+	VMOVUPS      (R11), Z9
+	VBROADCASTSS (SI), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS (SI)(AX*1), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS (SI)(AX*2), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS (R10), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         DX, DI
+	ADDQ         DX, R11
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z10
+	VADDPS       Z10, Z0, Z0
+	VADDPS       Z10, Z2, Z2
+	VADDPS       Z10, Z4, Z4
+	VADDPS       Z10, Z6, Z6
+	VMOVUPS      64(SI), Z10
+	VADDPS       Z10, Z1, Z1
+	VADDPS       Z10, Z3, Z3
+	VADDPS       Z10, Z5, Z5
+	VADDPS       Z10, Z7, Z7
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z10, Z10, Z10
+	VMAXPS Z0, Z10, Z0
+	VMAXPS Z1, Z10, Z1
+	VMAXPS Z2, Z10, Z2
+	VMAXPS Z3, Z10, Z3
+	VMAXPS Z4, Z10, Z4
+	VMAXPS Z5, Z10, Z5
+	VMAXPS Z6, Z10, Z6
+	VMAXPS Z7, Z10, Z7
+
+store:
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z2, (R8)
+	VMOVUPS Z3, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z4, (R8)
+	VMOVUPS Z5, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z6, (R8)
+	VMOVUPS Z7, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widepairtile4x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·widepairtile4x32tail(SB), NOSPLIT, $0-106
+	MOVQ     rs+8(FP), AX
+	MOVQ     cs+16(FP), CX
+	MOVQ     ldb+40(FP), DX
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
+	LEAQ     tileMask512<>+0(SB), DI
+	SHLQ     $0x02, SI
+	SUBQ     SI, DI
+	VMOVUPS  64(DI), Z0
+	VPMOVD2M Z0, K1
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	MOVQ       DI, R11
+	ADDQ       step+48(FP), R11
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+
+last:
+	CMPB      load+104(FP), $0x00
+	JEQ       zero
+	VMOVUPS   (R8), Z1
+	VMOVUPS.Z 64(R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z3
+	VMOVUPS.Z 64(R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z5
+	VMOVUPS.Z 64(R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z7
+	VMOVUPS.Z 64(R8), K1, Z8
+	MOVQ      c+56(FP), R8
+	JMP       loop
+
+zero:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R11)(DX*4)
+	VMOVUPS      (DI), Z0
+	VMOVUPS.Z    (R11), K1, Z9
+	VBROADCASTSS (SI), Z10
+	VFMADD231PS  Z0, Z10, Z1
+	VFMADD231PS  Z9, Z10, Z2
+	VBROADCASTSS (SI)(AX*1), Z10
+	VFMADD231PS  Z0, Z10, Z3
+	VFMADD231PS  Z9, Z10, Z4
+	VBROADCASTSS (SI)(AX*2), Z10
+	VFMADD231PS  Z0, Z10, Z5
+	VFMADD231PS  Z9, Z10, Z6
+	VBROADCASTSS (R10), Z10
+	VFMADD231PS  Z0, Z10, Z7
+	VFMADD231PS  Z9, Z10, Z8
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         DX, DI
+	ADDQ         DX, R11
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z10
+	VADDPS       Z10, Z1, Z1
+	VADDPS       Z10, Z3, Z3
+	VADDPS       Z10, Z5, Z5
+	VADDPS       Z10, Z7, Z7
+	VMOVUPS.Z    64(SI), K1, Z10
+	VADDPS       Z10, Z2, Z2
+	VADDPS       Z10, Z4, Z4
+	VADDPS       Z10, Z6, Z6
+	VADDPS       Z10, Z8, Z8
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z10, Z10, Z10
+	VMAXPS Z1, Z10, Z1
+	VMAXPS Z2, Z10, Z2
+	VMAXPS Z3, Z10, Z3
+	VMAXPS Z4, Z10, Z4
+	VMAXPS Z5, Z10, Z5
+	VMAXPS Z6, Z10, Z6
+	VMAXPS Z7, Z10, Z7
+	VMAXPS Z8, Z10, Z8
+
+store:
+	VMOVUPS Z1, (R8)
+	VMOVUPS Z2, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z3, (R8)
+	VMOVUPS Z4, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z5, (R8)
+	VMOVUPS Z6, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z7, (R8)
+	VMOVUPS Z8, K1, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widetile5x64(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·widetile5x64(SB), NOSPLIT, $0-106
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+64(FP), BX
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -3574,7 +4363,7 @@ tiles:
 	PREFETCHT0 252(R11)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
 	VMOVUPS 64(R8), Z1
@@ -3600,7 +4389,7 @@ last:
 	VMOVUPS 64(R8), Z17
 	VMOVUPS 128(R8), Z18
 	VMOVUPS 192(R8), Z19
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -3664,7 +4453,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z24
@@ -3693,7 +4482,7 @@ loop:
 	VADDPS       Z24, Z19, Z19
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z24, Z24, Z24
 	VMAXPS Z0, Z24, Z0
@@ -3743,37 +4532,36 @@ store:
 	VMOVUPS Z18, 128(R8)
 	VMOVUPS Z19, 192(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile5x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile5x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile5x16tail(SB), NOSPLIT, $0-98
+TEXT ·widetile5x16tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -3792,7 +4580,7 @@ tiles:
 	PREFETCHT0 60(R11)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS.Z (R8), K1, Z1
 	ADDQ      BX, R8
@@ -3803,7 +4591,7 @@ last:
 	VMOVUPS.Z (R8), K1, Z4
 	ADDQ      BX, R8
 	VMOVUPS.Z (R8), K1, Z5
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -3831,7 +4619,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS.Z    (SI), K1, Z6
@@ -3842,7 +4630,7 @@ loop:
 	VADDPS       Z6, Z5, Z5
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z6, Z6, Z6
 	VMAXPS Z1, Z6, Z1
@@ -3862,37 +4650,36 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z5, K1, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile5x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile5x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile5x32tail(SB), NOSPLIT, $0-98
+TEXT ·widetile5x32tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -3911,7 +4698,7 @@ tiles:
 	PREFETCHT0 124(R11)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS.Z 64(R8), K1, Z2
@@ -3927,7 +4714,7 @@ last:
 	ADDQ      BX, R8
 	VMOVUPS   (R8), Z9
 	VMOVUPS.Z 64(R8), K1, Z10
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -3967,7 +4754,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z12
@@ -3984,7 +4771,7 @@ loop:
 	VADDPS       Z12, Z10, Z10
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z12, Z12, Z12
 	VMAXPS Z1, Z12, Z1
@@ -4014,37 +4801,36 @@ store:
 	VMOVUPS Z9, (R8)
 	VMOVUPS Z10, K1, 64(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile5x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile5x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile5x48tail(SB), NOSPLIT, $0-98
+TEXT ·widetile5x48tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -4063,7 +4849,7 @@ tiles:
 	PREFETCHT0 188(R11)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -4084,7 +4870,7 @@ last:
 	VMOVUPS   (R8), Z13
 	VMOVUPS   64(R8), Z14
 	VMOVUPS.Z 128(R8), K1, Z15
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -4136,7 +4922,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z18
@@ -4159,7 +4945,7 @@ loop:
 	VADDPS       Z18, Z15, Z15
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z18, Z18, Z18
 	VMAXPS Z1, Z18, Z1
@@ -4199,37 +4985,36 @@ store:
 	VMOVUPS Z14, 64(R8)
 	VMOVUPS Z15, K1, 128(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile5x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile5x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile5x64tail(SB), NOSPLIT, $0-98
+TEXT ·widetile5x64tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -4248,7 +5033,7 @@ tiles:
 	PREFETCHT0 252(R11)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -4274,7 +5059,7 @@ last:
 	VMOVUPS   64(R8), Z18
 	VMOVUPS   128(R8), Z19
 	VMOVUPS.Z 192(R8), K1, Z20
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -4338,7 +5123,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z24
@@ -4367,7 +5152,7 @@ loop:
 	VADDPS       Z24, Z20, Z20
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z24, Z24, Z24
 	VMAXPS Z1, Z24, Z1
@@ -4417,30 +5202,332 @@ store:
 	VMOVUPS Z19, 128(R8)
 	VMOVUPS Z20, K1, 192(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile6x64(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widepairtile5x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·widetile6x64(SB), NOSPLIT, $0-98
+TEXT ·widepairtile5x32(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       DI, R11
+	ADDQ       step+48(FP), R11
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+
+last:
+	CMPB    load+104(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	MOVQ    c+56(FP), R8
+	JMP     loop
+
+zero:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R11)(DX*4)
+	VMOVUPS      (DI), Z10
+	VMOVUPS      (R11), Z11
+	VBROADCASTSS (SI), Z12
+	VFMADD231PS  Z10, Z12, Z0
+	VFMADD231PS  Z11, Z12, Z1
+	VBROADCASTSS (SI)(AX*1), Z12
+	VFMADD231PS  Z10, Z12, Z2
+	VFMADD231PS  Z11, Z12, Z3
+	VBROADCASTSS (SI)(AX*2), Z12
+	VFMADD231PS  Z10, Z12, Z4
+	VFMADD231PS  Z11, Z12, Z5
+	VBROADCASTSS (R10), Z12
+	VFMADD231PS  Z10, Z12, Z6
+	VFMADD231PS  Z11, Z12, Z7
+	VBROADCASTSS (R10)(AX*1), Z12
+	VFMADD231PS  Z10, Z12, Z8
+	VFMADD231PS  Z11, Z12, Z9
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         DX, DI
+	ADDQ         DX, R11
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z12
+	VADDPS       Z12, Z0, Z0
+	VADDPS       Z12, Z2, Z2
+	VADDPS       Z12, Z4, Z4
+	VADDPS       Z12, Z6, Z6
+	VADDPS       Z12, Z8, Z8
+	VMOVUPS      64(SI), Z12
+	VADDPS       Z12, Z1, Z1
+	VADDPS       Z12, Z3, Z3
+	VADDPS       Z12, Z5, Z5
+	VADDPS       Z12, Z7, Z7
+	VADDPS       Z12, Z9, Z9
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z12, Z12, Z12
+	VMAXPS Z0, Z12, Z0
+	VMAXPS Z1, Z12, Z1
+	VMAXPS Z2, Z12, Z2
+	VMAXPS Z3, Z12, Z3
+	VMAXPS Z4, Z12, Z4
+	VMAXPS Z5, Z12, Z5
+	VMAXPS Z6, Z12, Z6
+	VMAXPS Z7, Z12, Z7
+	VMAXPS Z8, Z12, Z8
+	VMAXPS Z9, Z12, Z9
+
+store:
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z2, (R8)
+	VMOVUPS Z3, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z4, (R8)
+	VMOVUPS Z5, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z6, (R8)
+	VMOVUPS Z7, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z8, (R8)
+	VMOVUPS Z9, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widepairtile5x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·widepairtile5x32tail(SB), NOSPLIT, $0-106
+	MOVQ     rs+8(FP), AX
+	MOVQ     cs+16(FP), CX
+	MOVQ     ldb+40(FP), DX
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
+	LEAQ     tileMask512<>+0(SB), DI
+	SHLQ     $0x02, SI
+	SUBQ     SI, DI
+	VMOVUPS  64(DI), Z0
+	VPMOVD2M Z0, K1
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	MOVQ       DI, R11
+	ADDQ       step+48(FP), R11
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+
+last:
+	CMPB      load+104(FP), $0x00
+	JEQ       zero
+	VMOVUPS   (R8), Z1
+	VMOVUPS.Z 64(R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z3
+	VMOVUPS.Z 64(R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z5
+	VMOVUPS.Z 64(R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z7
+	VMOVUPS.Z 64(R8), K1, Z8
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z9
+	VMOVUPS.Z 64(R8), K1, Z10
+	MOVQ      c+56(FP), R8
+	JMP       loop
+
+zero:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R11)(DX*4)
+	VMOVUPS      (DI), Z0
+	VMOVUPS.Z    (R11), K1, Z11
+	VBROADCASTSS (SI), Z12
+	VFMADD231PS  Z0, Z12, Z1
+	VFMADD231PS  Z11, Z12, Z2
+	VBROADCASTSS (SI)(AX*1), Z12
+	VFMADD231PS  Z0, Z12, Z3
+	VFMADD231PS  Z11, Z12, Z4
+	VBROADCASTSS (SI)(AX*2), Z12
+	VFMADD231PS  Z0, Z12, Z5
+	VFMADD231PS  Z11, Z12, Z6
+	VBROADCASTSS (R10), Z12
+	VFMADD231PS  Z0, Z12, Z7
+	VFMADD231PS  Z11, Z12, Z8
+	VBROADCASTSS (R10)(AX*1), Z12
+	VFMADD231PS  Z0, Z12, Z9
+	VFMADD231PS  Z11, Z12, Z10
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         DX, DI
+	ADDQ         DX, R11
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z12
+	VADDPS       Z12, Z1, Z1
+	VADDPS       Z12, Z3, Z3
+	VADDPS       Z12, Z5, Z5
+	VADDPS       Z12, Z7, Z7
+	VADDPS       Z12, Z9, Z9
+	VMOVUPS.Z    64(SI), K1, Z12
+	VADDPS       Z12, Z2, Z2
+	VADDPS       Z12, Z4, Z4
+	VADDPS       Z12, Z6, Z6
+	VADDPS       Z12, Z8, Z8
+	VADDPS       Z12, Z10, Z10
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z12, Z12, Z12
+	VMAXPS Z1, Z12, Z1
+	VMAXPS Z2, Z12, Z2
+	VMAXPS Z3, Z12, Z3
+	VMAXPS Z4, Z12, Z4
+	VMAXPS Z5, Z12, Z5
+	VMAXPS Z6, Z12, Z6
+	VMAXPS Z7, Z12, Z7
+	VMAXPS Z8, Z12, Z8
+	VMAXPS Z9, Z12, Z9
+	VMAXPS Z10, Z12, Z10
+
+store:
+	VMOVUPS Z1, (R8)
+	VMOVUPS Z2, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z3, (R8)
+	VMOVUPS Z4, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z5, (R8)
+	VMOVUPS Z6, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z7, (R8)
+	VMOVUPS Z8, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z9, (R8)
+	VMOVUPS Z10, K1, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widetile6x64(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·widetile6x64(SB), NOSPLIT, $0-106
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+64(FP), BX
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -4462,7 +5549,7 @@ tiles:
 	PREFETCHT0 252(R11)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
 	VMOVUPS 64(R8), Z1
@@ -4493,7 +5580,7 @@ last:
 	VMOVUPS 64(R8), Z21
 	VMOVUPS 128(R8), Z22
 	VMOVUPS 192(R8), Z23
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -4566,7 +5653,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z28
@@ -4599,7 +5686,7 @@ loop:
 	VADDPS       Z28, Z23, Z23
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z28, Z28, Z28
 	VMAXPS Z0, Z28, Z0
@@ -4658,37 +5745,36 @@ store:
 	VMOVUPS Z22, 128(R8)
 	VMOVUPS Z23, 192(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile6x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile6x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile6x16tail(SB), NOSPLIT, $0-98
+TEXT ·widetile6x16tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -4710,7 +5796,7 @@ tiles:
 	PREFETCHT0 60(R11)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS.Z (R8), K1, Z1
 	ADDQ      BX, R8
@@ -4723,7 +5809,7 @@ last:
 	VMOVUPS.Z (R8), K1, Z5
 	ADDQ      BX, R8
 	VMOVUPS.Z (R8), K1, Z6
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -4754,7 +5840,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS.Z    (SI), K1, Z7
@@ -4766,7 +5852,7 @@ loop:
 	VADDPS       Z7, Z6, Z6
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z7, Z7, Z7
 	VMAXPS Z1, Z7, Z1
@@ -4789,37 +5875,36 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z6, K1, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile6x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile6x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile6x32tail(SB), NOSPLIT, $0-98
+TEXT ·widetile6x32tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -4841,7 +5926,7 @@ tiles:
 	PREFETCHT0 124(R11)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS.Z 64(R8), K1, Z2
@@ -4860,7 +5945,7 @@ last:
 	ADDQ      BX, R8
 	VMOVUPS   (R8), Z11
 	VMOVUPS.Z 64(R8), K1, Z12
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -4905,7 +5990,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z14
@@ -4924,7 +6009,7 @@ loop:
 	VADDPS       Z14, Z12, Z12
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z14, Z14, Z14
 	VMAXPS Z1, Z14, Z1
@@ -4959,37 +6044,36 @@ store:
 	VMOVUPS Z11, (R8)
 	VMOVUPS Z12, K1, 64(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile6x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile6x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile6x48tail(SB), NOSPLIT, $0-98
+TEXT ·widetile6x48tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -5011,7 +6095,7 @@ tiles:
 	PREFETCHT0 188(R11)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -5036,7 +6120,7 @@ last:
 	VMOVUPS   (R8), Z16
 	VMOVUPS   64(R8), Z17
 	VMOVUPS.Z 128(R8), K1, Z18
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -5095,7 +6179,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z21
@@ -5121,7 +6205,7 @@ loop:
 	VADDPS       Z21, Z18, Z18
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z21, Z21, Z21
 	VMAXPS Z1, Z21, Z1
@@ -5168,37 +6252,36 @@ store:
 	VMOVUPS Z17, 64(R8)
 	VMOVUPS Z18, K1, 128(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile6x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile6x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile6x64tail(SB), NOSPLIT, $0-98
+TEXT ·widetile6x64tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -5220,7 +6303,7 @@ tiles:
 	PREFETCHT0 252(R11)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS   (R8), Z1
 	VMOVUPS   64(R8), Z2
@@ -5251,7 +6334,7 @@ last:
 	VMOVUPS   64(R8), Z22
 	VMOVUPS   128(R8), Z23
 	VMOVUPS.Z 192(R8), K1, Z24
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -5324,7 +6407,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z28
@@ -5357,7 +6440,7 @@ loop:
 	VADDPS       Z28, Z24, Z24
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z28, Z28, Z28
 	VMAXPS Z1, Z28, Z1
@@ -5416,32 +6499,370 @@ store:
 	VMOVUPS Z23, 128(R8)
 	VMOVUPS Z24, K1, 192(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile7x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widepairtile6x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·widetile7x16(SB), NOSPLIT, $0-98
+TEXT ·widepairtile6x32(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	MOVQ       DI, R11
+	ADDQ       step+48(FP), R11
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+
+last:
+	CMPB    load+104(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	MOVQ    c+56(FP), R8
+	JMP     loop
+
+zero:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R11)(DX*4)
+	VMOVUPS      (DI), Z12
+	VMOVUPS      (R11), Z13
+	VBROADCASTSS (SI), Z14
+	VFMADD231PS  Z12, Z14, Z0
+	VFMADD231PS  Z13, Z14, Z1
+	VBROADCASTSS (SI)(AX*1), Z14
+	VFMADD231PS  Z12, Z14, Z2
+	VFMADD231PS  Z13, Z14, Z3
+	VBROADCASTSS (SI)(AX*2), Z14
+	VFMADD231PS  Z12, Z14, Z4
+	VFMADD231PS  Z13, Z14, Z5
+	VBROADCASTSS (R10), Z14
+	VFMADD231PS  Z12, Z14, Z6
+	VFMADD231PS  Z13, Z14, Z7
+	VBROADCASTSS (R10)(AX*1), Z14
+	VFMADD231PS  Z12, Z14, Z8
+	VFMADD231PS  Z13, Z14, Z9
+	VBROADCASTSS (R10)(AX*2), Z14
+	VFMADD231PS  Z12, Z14, Z10
+	VFMADD231PS  Z13, Z14, Z11
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         DX, DI
+	ADDQ         DX, R11
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z14
+	VADDPS       Z14, Z0, Z0
+	VADDPS       Z14, Z2, Z2
+	VADDPS       Z14, Z4, Z4
+	VADDPS       Z14, Z6, Z6
+	VADDPS       Z14, Z8, Z8
+	VADDPS       Z14, Z10, Z10
+	VMOVUPS      64(SI), Z14
+	VADDPS       Z14, Z1, Z1
+	VADDPS       Z14, Z3, Z3
+	VADDPS       Z14, Z5, Z5
+	VADDPS       Z14, Z7, Z7
+	VADDPS       Z14, Z9, Z9
+	VADDPS       Z14, Z11, Z11
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z14, Z14, Z14
+	VMAXPS Z0, Z14, Z0
+	VMAXPS Z1, Z14, Z1
+	VMAXPS Z2, Z14, Z2
+	VMAXPS Z3, Z14, Z3
+	VMAXPS Z4, Z14, Z4
+	VMAXPS Z5, Z14, Z5
+	VMAXPS Z6, Z14, Z6
+	VMAXPS Z7, Z14, Z7
+	VMAXPS Z8, Z14, Z8
+	VMAXPS Z9, Z14, Z9
+	VMAXPS Z10, Z14, Z10
+	VMAXPS Z11, Z14, Z11
+
+store:
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z2, (R8)
+	VMOVUPS Z3, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z4, (R8)
+	VMOVUPS Z5, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z6, (R8)
+	VMOVUPS Z7, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z8, (R8)
+	VMOVUPS Z9, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z10, (R8)
+	VMOVUPS Z11, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widepairtile6x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·widepairtile6x32tail(SB), NOSPLIT, $0-106
+	MOVQ     rs+8(FP), AX
+	MOVQ     cs+16(FP), CX
+	MOVQ     ldb+40(FP), DX
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
+	LEAQ     tileMask512<>+0(SB), DI
+	SHLQ     $0x02, SI
+	SUBQ     SI, DI
+	VMOVUPS  64(DI), Z0
+	VPMOVD2M Z0, K1
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	MOVQ       DI, R11
+	ADDQ       step+48(FP), R11
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+	ADDQ       BX, R12
+	PREFETCHT0 124(R12)
+
+last:
+	CMPB      load+104(FP), $0x00
+	JEQ       zero
+	VMOVUPS   (R8), Z1
+	VMOVUPS.Z 64(R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z3
+	VMOVUPS.Z 64(R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z5
+	VMOVUPS.Z 64(R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z7
+	VMOVUPS.Z 64(R8), K1, Z8
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z9
+	VMOVUPS.Z 64(R8), K1, Z10
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z11
+	VMOVUPS.Z 64(R8), K1, Z12
+	MOVQ      c+56(FP), R8
+	JMP       loop
+
+zero:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R11)(DX*4)
+	VMOVUPS      (DI), Z0
+	VMOVUPS.Z    (R11), K1, Z13
+	VBROADCASTSS (SI), Z14
+	VFMADD231PS  Z0, Z14, Z1
+	VFMADD231PS  Z13, Z14, Z2
+	VBROADCASTSS (SI)(AX*1), Z14
+	VFMADD231PS  Z0, Z14, Z3
+	VFMADD231PS  Z13, Z14, Z4
+	VBROADCASTSS (SI)(AX*2), Z14
+	VFMADD231PS  Z0, Z14, Z5
+	VFMADD231PS  Z13, Z14, Z6
+	VBROADCASTSS (R10), Z14
+	VFMADD231PS  Z0, Z14, Z7
+	VFMADD231PS  Z13, Z14, Z8
+	VBROADCASTSS (R10)(AX*1), Z14
+	VFMADD231PS  Z0, Z14, Z9
+	VFMADD231PS  Z13, Z14, Z10
+	VBROADCASTSS (R10)(AX*2), Z14
+	VFMADD231PS  Z0, Z14, Z11
+	VFMADD231PS  Z13, Z14, Z12
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         DX, DI
+	ADDQ         DX, R11
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z14
+	VADDPS       Z14, Z1, Z1
+	VADDPS       Z14, Z3, Z3
+	VADDPS       Z14, Z5, Z5
+	VADDPS       Z14, Z7, Z7
+	VADDPS       Z14, Z9, Z9
+	VADDPS       Z14, Z11, Z11
+	VMOVUPS.Z    64(SI), K1, Z14
+	VADDPS       Z14, Z2, Z2
+	VADDPS       Z14, Z4, Z4
+	VADDPS       Z14, Z6, Z6
+	VADDPS       Z14, Z8, Z8
+	VADDPS       Z14, Z10, Z10
+	VADDPS       Z14, Z12, Z12
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z14, Z14, Z14
+	VMAXPS Z1, Z14, Z1
+	VMAXPS Z2, Z14, Z2
+	VMAXPS Z3, Z14, Z3
+	VMAXPS Z4, Z14, Z4
+	VMAXPS Z5, Z14, Z5
+	VMAXPS Z6, Z14, Z6
+	VMAXPS Z7, Z14, Z7
+	VMAXPS Z8, Z14, Z8
+	VMAXPS Z9, Z14, Z9
+	VMAXPS Z10, Z14, Z10
+	VMAXPS Z11, Z14, Z11
+	VMAXPS Z12, Z14, Z12
+
+store:
+	VMOVUPS Z1, (R8)
+	VMOVUPS Z2, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z3, (R8)
+	VMOVUPS Z4, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z5, (R8)
+	VMOVUPS Z6, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z7, (R8)
+	VMOVUPS Z8, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z9, (R8)
+	VMOVUPS Z10, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z11, (R8)
+	VMOVUPS Z12, K1, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widetile7x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·widetile7x16(SB), NOSPLIT, $0-106
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+64(FP), BX
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
 	LEAQ       (R10)(AX*2), R11
 	ADDQ       AX, R11
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
@@ -5466,7 +6887,7 @@ tiles:
 	PREFETCHT0 60(R12)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
 	ADDQ    BX, R8
@@ -5481,7 +6902,7 @@ last:
 	VMOVUPS (R8), Z5
 	ADDQ    BX, R8
 	VMOVUPS (R8), Z6
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -5516,7 +6937,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z8
@@ -5529,7 +6950,7 @@ loop:
 	VADDPS       Z8, Z6, Z6
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z8, Z8, Z8
 	VMAXPS Z0, Z8, Z0
@@ -5555,39 +6976,38 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z6, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile7x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile7x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile7x16tail(SB), NOSPLIT, $0-98
+TEXT ·widetile7x16tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
 	LEAQ       (R10)(AX*2), R11
 	ADDQ       AX, R11
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
@@ -5612,7 +7032,7 @@ tiles:
 	PREFETCHT0 60(R12)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS.Z (R8), K1, Z1
 	ADDQ      BX, R8
@@ -5627,7 +7047,7 @@ last:
 	VMOVUPS.Z (R8), K1, Z6
 	ADDQ      BX, R8
 	VMOVUPS.Z (R8), K1, Z7
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -5662,7 +7082,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS.Z    (SI), K1, Z8
@@ -5675,7 +7095,7 @@ loop:
 	VADDPS       Z8, Z7, Z7
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z8, Z8, Z8
 	VMAXPS Z1, Z8, Z1
@@ -5701,32 +7121,412 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z7, K1, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile8x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widepairtile7x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·widetile8x16(SB), NOSPLIT, $0-98
+TEXT ·widepairtile7x32(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
 	LEAQ       (R10)(AX*2), R11
 	ADDQ       AX, R11
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       DI, R12
+	ADDQ       step+48(FP), R12
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+
+last:
+	CMPB    load+104(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	MOVQ    c+56(FP), R8
+	JMP     loop
+
+zero:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R12)(DX*4)
+	VMOVUPS      (DI), Z14
+	VMOVUPS      (R12), Z15
+	VBROADCASTSS (SI), Z16
+	VFMADD231PS  Z14, Z16, Z0
+	VFMADD231PS  Z15, Z16, Z1
+	VBROADCASTSS (SI)(AX*1), Z16
+	VFMADD231PS  Z14, Z16, Z2
+	VFMADD231PS  Z15, Z16, Z3
+	VBROADCASTSS (SI)(AX*2), Z16
+	VFMADD231PS  Z14, Z16, Z4
+	VFMADD231PS  Z15, Z16, Z5
+	VBROADCASTSS (R10), Z16
+	VFMADD231PS  Z14, Z16, Z6
+	VFMADD231PS  Z15, Z16, Z7
+	VBROADCASTSS (R10)(AX*1), Z16
+	VFMADD231PS  Z14, Z16, Z8
+	VFMADD231PS  Z15, Z16, Z9
+	VBROADCASTSS (R10)(AX*2), Z16
+	VFMADD231PS  Z14, Z16, Z10
+	VFMADD231PS  Z15, Z16, Z11
+	VBROADCASTSS (R11), Z16
+	VFMADD231PS  Z14, Z16, Z12
+	VFMADD231PS  Z15, Z16, Z13
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         DX, DI
+	ADDQ         DX, R12
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z16
+	VADDPS       Z16, Z0, Z0
+	VADDPS       Z16, Z2, Z2
+	VADDPS       Z16, Z4, Z4
+	VADDPS       Z16, Z6, Z6
+	VADDPS       Z16, Z8, Z8
+	VADDPS       Z16, Z10, Z10
+	VADDPS       Z16, Z12, Z12
+	VMOVUPS      64(SI), Z16
+	VADDPS       Z16, Z1, Z1
+	VADDPS       Z16, Z3, Z3
+	VADDPS       Z16, Z5, Z5
+	VADDPS       Z16, Z7, Z7
+	VADDPS       Z16, Z9, Z9
+	VADDPS       Z16, Z11, Z11
+	VADDPS       Z16, Z13, Z13
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z16, Z16, Z16
+	VMAXPS Z0, Z16, Z0
+	VMAXPS Z1, Z16, Z1
+	VMAXPS Z2, Z16, Z2
+	VMAXPS Z3, Z16, Z3
+	VMAXPS Z4, Z16, Z4
+	VMAXPS Z5, Z16, Z5
+	VMAXPS Z6, Z16, Z6
+	VMAXPS Z7, Z16, Z7
+	VMAXPS Z8, Z16, Z8
+	VMAXPS Z9, Z16, Z9
+	VMAXPS Z10, Z16, Z10
+	VMAXPS Z11, Z16, Z11
+	VMAXPS Z12, Z16, Z12
+	VMAXPS Z13, Z16, Z13
+
+store:
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z2, (R8)
+	VMOVUPS Z3, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z4, (R8)
+	VMOVUPS Z5, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z6, (R8)
+	VMOVUPS Z7, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z8, (R8)
+	VMOVUPS Z9, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z10, (R8)
+	VMOVUPS Z11, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z12, (R8)
+	VMOVUPS Z13, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widepairtile7x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·widepairtile7x32tail(SB), NOSPLIT, $0-106
+	MOVQ     rs+8(FP), AX
+	MOVQ     cs+16(FP), CX
+	MOVQ     ldb+40(FP), DX
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
+	LEAQ     tileMask512<>+0(SB), DI
+	SHLQ     $0x02, SI
+	SUBQ     SI, DI
+	VMOVUPS  64(DI), Z0
+	VPMOVD2M Z0, K1
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	MOVQ       DI, R12
+	ADDQ       step+48(FP), R12
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+
+last:
+	CMPB      load+104(FP), $0x00
+	JEQ       zero
+	VMOVUPS   (R8), Z1
+	VMOVUPS.Z 64(R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z3
+	VMOVUPS.Z 64(R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z5
+	VMOVUPS.Z 64(R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z7
+	VMOVUPS.Z 64(R8), K1, Z8
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z9
+	VMOVUPS.Z 64(R8), K1, Z10
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z11
+	VMOVUPS.Z 64(R8), K1, Z12
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z13
+	VMOVUPS.Z 64(R8), K1, Z14
+	MOVQ      c+56(FP), R8
+	JMP       loop
+
+zero:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R12)(DX*4)
+	VMOVUPS      (DI), Z0
+	VMOVUPS.Z    (R12), K1, Z15
+	VBROADCASTSS (SI), Z16
+	VFMADD231PS  Z0, Z16, Z1
+	VFMADD231PS  Z15, Z16, Z2
+	VBROADCASTSS (SI)(AX*1), Z16
+	VFMADD231PS  Z0, Z16, Z3
+	VFMADD231PS  Z15, Z16, Z4
+	VBROADCASTSS (SI)(AX*2), Z16
+	VFMADD231PS  Z0, Z16, Z5
+	VFMADD231PS  Z15, Z16, Z6
+	VBROADCASTSS (R10), Z16
+	VFMADD231PS  Z0, Z16, Z7
+	VFMADD231PS  Z15, Z16, Z8
+	VBROADCASTSS (R10)(AX*1), Z16
+	VFMADD231PS  Z0, Z16, Z9
+	VFMADD231PS  Z15, Z16, Z10
+	VBROADCASTSS (R10)(AX*2), Z16
+	VFMADD231PS  Z0, Z16, Z11
+	VFMADD231PS  Z15, Z16, Z12
+	VBROADCASTSS (R11), Z16
+	VFMADD231PS  Z0, Z16, Z13
+	VFMADD231PS  Z15, Z16, Z14
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         DX, DI
+	ADDQ         DX, R12
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z16
+	VADDPS       Z16, Z1, Z1
+	VADDPS       Z16, Z3, Z3
+	VADDPS       Z16, Z5, Z5
+	VADDPS       Z16, Z7, Z7
+	VADDPS       Z16, Z9, Z9
+	VADDPS       Z16, Z11, Z11
+	VADDPS       Z16, Z13, Z13
+	VMOVUPS.Z    64(SI), K1, Z16
+	VADDPS       Z16, Z2, Z2
+	VADDPS       Z16, Z4, Z4
+	VADDPS       Z16, Z6, Z6
+	VADDPS       Z16, Z8, Z8
+	VADDPS       Z16, Z10, Z10
+	VADDPS       Z16, Z12, Z12
+	VADDPS       Z16, Z14, Z14
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z16, Z16, Z16
+	VMAXPS Z1, Z16, Z1
+	VMAXPS Z2, Z16, Z2
+	VMAXPS Z3, Z16, Z3
+	VMAXPS Z4, Z16, Z4
+	VMAXPS Z5, Z16, Z5
+	VMAXPS Z6, Z16, Z6
+	VMAXPS Z7, Z16, Z7
+	VMAXPS Z8, Z16, Z8
+	VMAXPS Z9, Z16, Z9
+	VMAXPS Z10, Z16, Z10
+	VMAXPS Z11, Z16, Z11
+	VMAXPS Z12, Z16, Z12
+	VMAXPS Z13, Z16, Z13
+	VMAXPS Z14, Z16, Z14
+
+store:
+	VMOVUPS Z1, (R8)
+	VMOVUPS Z2, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z3, (R8)
+	VMOVUPS Z4, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z5, (R8)
+	VMOVUPS Z6, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z7, (R8)
+	VMOVUPS Z8, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z9, (R8)
+	VMOVUPS Z10, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z11, (R8)
+	VMOVUPS Z12, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z13, (R8)
+	VMOVUPS Z14, K1, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widetile8x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·widetile8x16(SB), NOSPLIT, $0-106
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+64(FP), BX
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
@@ -5754,7 +7554,7 @@ tiles:
 	PREFETCHT0 60(R12)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
 	ADDQ    BX, R8
@@ -5771,7 +7571,7 @@ last:
 	VMOVUPS (R8), Z6
 	ADDQ    BX, R8
 	VMOVUPS (R8), Z7
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -5809,7 +7609,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z9
@@ -5823,7 +7623,7 @@ loop:
 	VADDPS       Z9, Z7, Z7
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z9, Z9, Z9
 	VMAXPS Z0, Z9, Z0
@@ -5852,39 +7652,38 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z7, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile8x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile8x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile8x16tail(SB), NOSPLIT, $0-98
+TEXT ·widetile8x16tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
 	LEAQ       (R10)(AX*2), R11
 	ADDQ       AX, R11
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
@@ -5912,7 +7711,7 @@ tiles:
 	PREFETCHT0 60(R12)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS.Z (R8), K1, Z1
 	ADDQ      BX, R8
@@ -5929,7 +7728,7 @@ last:
 	VMOVUPS.Z (R8), K1, Z7
 	ADDQ      BX, R8
 	VMOVUPS.Z (R8), K1, Z8
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -5967,7 +7766,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS.Z    (SI), K1, Z9
@@ -5981,7 +7780,7 @@ loop:
 	VADDPS       Z9, Z8, Z8
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z9, Z9, Z9
 	VMAXPS Z1, Z9, Z1
@@ -6010,32 +7809,448 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z8, K1, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile9x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widepairtile8x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·widetile9x16(SB), NOSPLIT, $0-98
+TEXT ·widepairtile8x32(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
 	LEAQ       (R10)(AX*2), R11
 	ADDQ       AX, R11
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       DI, R12
+	ADDQ       step+48(FP), R12
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+
+last:
+	CMPB    load+104(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	MOVQ    c+56(FP), R8
+	JMP     loop
+
+zero:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R12)(DX*4)
+	VMOVUPS      (DI), Z16
+	VMOVUPS      (R12), Z17
+	VBROADCASTSS (SI), Z18
+	VFMADD231PS  Z16, Z18, Z0
+	VFMADD231PS  Z17, Z18, Z1
+	VBROADCASTSS (SI)(AX*1), Z18
+	VFMADD231PS  Z16, Z18, Z2
+	VFMADD231PS  Z17, Z18, Z3
+	VBROADCASTSS (SI)(AX*2), Z18
+	VFMADD231PS  Z16, Z18, Z4
+	VFMADD231PS  Z17, Z18, Z5
+	VBROADCASTSS (R10), Z18
+	VFMADD231PS  Z16, Z18, Z6
+	VFMADD231PS  Z17, Z18, Z7
+	VBROADCASTSS (R10)(AX*1), Z18
+	VFMADD231PS  Z16, Z18, Z8
+	VFMADD231PS  Z17, Z18, Z9
+	VBROADCASTSS (R10)(AX*2), Z18
+	VFMADD231PS  Z16, Z18, Z10
+	VFMADD231PS  Z17, Z18, Z11
+	VBROADCASTSS (R11), Z18
+	VFMADD231PS  Z16, Z18, Z12
+	VFMADD231PS  Z17, Z18, Z13
+	VBROADCASTSS (R11)(AX*1), Z18
+	VFMADD231PS  Z16, Z18, Z14
+	VFMADD231PS  Z17, Z18, Z15
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         DX, DI
+	ADDQ         DX, R12
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z18
+	VADDPS       Z18, Z0, Z0
+	VADDPS       Z18, Z2, Z2
+	VADDPS       Z18, Z4, Z4
+	VADDPS       Z18, Z6, Z6
+	VADDPS       Z18, Z8, Z8
+	VADDPS       Z18, Z10, Z10
+	VADDPS       Z18, Z12, Z12
+	VADDPS       Z18, Z14, Z14
+	VMOVUPS      64(SI), Z18
+	VADDPS       Z18, Z1, Z1
+	VADDPS       Z18, Z3, Z3
+	VADDPS       Z18, Z5, Z5
+	VADDPS       Z18, Z7, Z7
+	VADDPS       Z18, Z9, Z9
+	VADDPS       Z18, Z11, Z11
+	VADDPS       Z18, Z13, Z13
+	VADDPS       Z18, Z15, Z15
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z18, Z18, Z18
+	VMAXPS Z0, Z18, Z0
+	VMAXPS Z1, Z18, Z1
+	VMAXPS Z2, Z18, Z2
+	VMAXPS Z3, Z18, Z3
+	VMAXPS Z4, Z18, Z4
+	VMAXPS Z5, Z18, Z5
+	VMAXPS Z6, Z18, Z6
+	VMAXPS Z7, Z18, Z7
+	VMAXPS Z8, Z18, Z8
+	VMAXPS Z9, Z18, Z9
+	VMAXPS Z10, Z18, Z10
+	VMAXPS Z11, Z18, Z11
+	VMAXPS Z12, Z18, Z12
+	VMAXPS Z13, Z18, Z13
+	VMAXPS Z14, Z18, Z14
+	VMAXPS Z15, Z18, Z15
+
+store:
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z2, (R8)
+	VMOVUPS Z3, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z4, (R8)
+	VMOVUPS Z5, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z6, (R8)
+	VMOVUPS Z7, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z8, (R8)
+	VMOVUPS Z9, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z10, (R8)
+	VMOVUPS Z11, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z12, (R8)
+	VMOVUPS Z13, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z14, (R8)
+	VMOVUPS Z15, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widepairtile8x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·widepairtile8x32tail(SB), NOSPLIT, $0-106
+	MOVQ     rs+8(FP), AX
+	MOVQ     cs+16(FP), CX
+	MOVQ     ldb+40(FP), DX
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
+	LEAQ     tileMask512<>+0(SB), DI
+	SHLQ     $0x02, SI
+	SUBQ     SI, DI
+	VMOVUPS  64(DI), Z0
+	VPMOVD2M Z0, K1
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	MOVQ       DI, R12
+	ADDQ       step+48(FP), R12
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+
+last:
+	CMPB      load+104(FP), $0x00
+	JEQ       zero
+	VMOVUPS   (R8), Z1
+	VMOVUPS.Z 64(R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z3
+	VMOVUPS.Z 64(R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z5
+	VMOVUPS.Z 64(R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z7
+	VMOVUPS.Z 64(R8), K1, Z8
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z9
+	VMOVUPS.Z 64(R8), K1, Z10
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z11
+	VMOVUPS.Z 64(R8), K1, Z12
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z13
+	VMOVUPS.Z 64(R8), K1, Z14
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z15
+	VMOVUPS.Z 64(R8), K1, Z16
+	MOVQ      c+56(FP), R8
+	JMP       loop
+
+zero:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R12)(DX*4)
+	VMOVUPS      (DI), Z0
+	VMOVUPS.Z    (R12), K1, Z17
+	VBROADCASTSS (SI), Z18
+	VFMADD231PS  Z0, Z18, Z1
+	VFMADD231PS  Z17, Z18, Z2
+	VBROADCASTSS (SI)(AX*1), Z18
+	VFMADD231PS  Z0, Z18, Z3
+	VFMADD231PS  Z17, Z18, Z4
+	VBROADCASTSS (SI)(AX*2), Z18
+	VFMADD231PS  Z0, Z18, Z5
+	VFMADD231PS  Z17, Z18, Z6
+	VBROADCASTSS (R10), Z18
+	VFMADD231PS  Z0, Z18, Z7
+	VFMADD231PS  Z17, Z18, Z8
+	VBROADCASTSS (R10)(AX*1), Z18
+	VFMADD231PS  Z0, Z18, Z9
+	VFMADD231PS  Z17, Z18, Z10
+	VBROADCASTSS (R10)(AX*2), Z18
+	VFMADD231PS  Z0, Z18, Z11
+	VFMADD231PS  Z17, Z18, Z12
+	VBROADCASTSS (R11), Z18
+	VFMADD231PS  Z0, Z18, Z13
+	VFMADD231PS  Z17, Z18, Z14
+	VBROADCASTSS (R11)(AX*1), Z18
+	VFMADD231PS  Z0, Z18, Z15
+	VFMADD231PS  Z17, Z18, Z16
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         DX, DI
+	ADDQ         DX, R12
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z18
+	VADDPS       Z18, Z1, Z1
+	VADDPS       Z18, Z3, Z3
+	VADDPS       Z18, Z5, Z5
+	VADDPS       Z18, Z7, Z7
+	VADDPS       Z18, Z9, Z9
+	VADDPS       Z18, Z11, Z11
+	VADDPS       Z18, Z13, Z13
+	VADDPS       Z18, Z15, Z15
+	VMOVUPS.Z    64(SI), K1, Z18
+	VADDPS       Z18, Z2, Z2
+	VADDPS       Z18, Z4, Z4
+	VADDPS       Z18, Z6, Z6
+	VADDPS       Z18, Z8, Z8
+	VADDPS       Z18, Z10, Z10
+	VADDPS       Z18, Z12, Z12
+	VADDPS       Z18, Z14, Z14
+	VADDPS       Z18, Z16, Z16
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z18, Z18, Z18
+	VMAXPS Z1, Z18, Z1
+	VMAXPS Z2, Z18, Z2
+	VMAXPS Z3, Z18, Z3
+	VMAXPS Z4, Z18, Z4
+	VMAXPS Z5, Z18, Z5
+	VMAXPS Z6, Z18, Z6
+	VMAXPS Z7, Z18, Z7
+	VMAXPS Z8, Z18, Z8
+	VMAXPS Z9, Z18, Z9
+	VMAXPS Z10, Z18, Z10
+	VMAXPS Z11, Z18, Z11
+	VMAXPS Z12, Z18, Z12
+	VMAXPS Z13, Z18, Z13
+	VMAXPS Z14, Z18, Z14
+	VMAXPS Z15, Z18, Z15
+	VMAXPS Z16, Z18, Z16
+
+store:
+	VMOVUPS Z1, (R8)
+	VMOVUPS Z2, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z3, (R8)
+	VMOVUPS Z4, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z5, (R8)
+	VMOVUPS Z6, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z7, (R8)
+	VMOVUPS Z8, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z9, (R8)
+	VMOVUPS Z10, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z11, (R8)
+	VMOVUPS Z12, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z13, (R8)
+	VMOVUPS Z14, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z15, (R8)
+	VMOVUPS Z16, K1, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widetile9x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·widetile9x16(SB), NOSPLIT, $0-106
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+64(FP), BX
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
@@ -6066,7 +8281,7 @@ tiles:
 	PREFETCHT0 60(R12)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
 	ADDQ    BX, R8
@@ -6085,7 +8300,7 @@ last:
 	VMOVUPS (R8), Z7
 	ADDQ    BX, R8
 	VMOVUPS (R8), Z8
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -6126,7 +8341,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z10
@@ -6141,7 +8356,7 @@ loop:
 	VADDPS       Z10, Z8, Z8
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z10, Z10, Z10
 	VMAXPS Z0, Z10, Z0
@@ -6173,39 +8388,38 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z8, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile9x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile9x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile9x16tail(SB), NOSPLIT, $0-98
+TEXT ·widetile9x16tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
 	LEAQ       (R10)(AX*2), R11
 	ADDQ       AX, R11
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
@@ -6236,7 +8450,7 @@ tiles:
 	PREFETCHT0 60(R12)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS.Z (R8), K1, Z1
 	ADDQ      BX, R8
@@ -6255,7 +8469,7 @@ last:
 	VMOVUPS.Z (R8), K1, Z8
 	ADDQ      BX, R8
 	VMOVUPS.Z (R8), K1, Z9
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -6296,7 +8510,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS.Z    (SI), K1, Z10
@@ -6311,7 +8525,7 @@ loop:
 	VADDPS       Z10, Z9, Z9
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z10, Z10, Z10
 	VMAXPS Z1, Z10, Z1
@@ -6343,34 +8557,486 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z9, K1, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile10x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widepairtile9x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·widetile10x16(SB), NOSPLIT, $0-98
+TEXT ·widepairtile9x32(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	MOVQ       DI, R12
+	ADDQ       step+48(FP), R12
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+
+last:
+	CMPB    load+104(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z16
+	VMOVUPS 64(R8), Z17
+	MOVQ    c+56(FP), R8
+	JMP     loop
+
+zero:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R12)(DX*4)
+	VMOVUPS      (DI), Z18
+	VMOVUPS      (R12), Z19
+	VBROADCASTSS (SI), Z20
+	VFMADD231PS  Z18, Z20, Z0
+	VFMADD231PS  Z19, Z20, Z1
+	VBROADCASTSS (SI)(AX*1), Z20
+	VFMADD231PS  Z18, Z20, Z2
+	VFMADD231PS  Z19, Z20, Z3
+	VBROADCASTSS (SI)(AX*2), Z20
+	VFMADD231PS  Z18, Z20, Z4
+	VFMADD231PS  Z19, Z20, Z5
+	VBROADCASTSS (R10), Z20
+	VFMADD231PS  Z18, Z20, Z6
+	VFMADD231PS  Z19, Z20, Z7
+	VBROADCASTSS (R10)(AX*1), Z20
+	VFMADD231PS  Z18, Z20, Z8
+	VFMADD231PS  Z19, Z20, Z9
+	VBROADCASTSS (R10)(AX*2), Z20
+	VFMADD231PS  Z18, Z20, Z10
+	VFMADD231PS  Z19, Z20, Z11
+	VBROADCASTSS (R11), Z20
+	VFMADD231PS  Z18, Z20, Z12
+	VFMADD231PS  Z19, Z20, Z13
+	VBROADCASTSS (R11)(AX*1), Z20
+	VFMADD231PS  Z18, Z20, Z14
+	VFMADD231PS  Z19, Z20, Z15
+	VBROADCASTSS (R11)(AX*2), Z20
+	VFMADD231PS  Z18, Z20, Z16
+	VFMADD231PS  Z19, Z20, Z17
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         DX, DI
+	ADDQ         DX, R12
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z20
+	VADDPS       Z20, Z0, Z0
+	VADDPS       Z20, Z2, Z2
+	VADDPS       Z20, Z4, Z4
+	VADDPS       Z20, Z6, Z6
+	VADDPS       Z20, Z8, Z8
+	VADDPS       Z20, Z10, Z10
+	VADDPS       Z20, Z12, Z12
+	VADDPS       Z20, Z14, Z14
+	VADDPS       Z20, Z16, Z16
+	VMOVUPS      64(SI), Z20
+	VADDPS       Z20, Z1, Z1
+	VADDPS       Z20, Z3, Z3
+	VADDPS       Z20, Z5, Z5
+	VADDPS       Z20, Z7, Z7
+	VADDPS       Z20, Z9, Z9
+	VADDPS       Z20, Z11, Z11
+	VADDPS       Z20, Z13, Z13
+	VADDPS       Z20, Z15, Z15
+	VADDPS       Z20, Z17, Z17
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z20, Z20, Z20
+	VMAXPS Z0, Z20, Z0
+	VMAXPS Z1, Z20, Z1
+	VMAXPS Z2, Z20, Z2
+	VMAXPS Z3, Z20, Z3
+	VMAXPS Z4, Z20, Z4
+	VMAXPS Z5, Z20, Z5
+	VMAXPS Z6, Z20, Z6
+	VMAXPS Z7, Z20, Z7
+	VMAXPS Z8, Z20, Z8
+	VMAXPS Z9, Z20, Z9
+	VMAXPS Z10, Z20, Z10
+	VMAXPS Z11, Z20, Z11
+	VMAXPS Z12, Z20, Z12
+	VMAXPS Z13, Z20, Z13
+	VMAXPS Z14, Z20, Z14
+	VMAXPS Z15, Z20, Z15
+	VMAXPS Z16, Z20, Z16
+	VMAXPS Z17, Z20, Z17
+
+store:
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z2, (R8)
+	VMOVUPS Z3, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z4, (R8)
+	VMOVUPS Z5, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z6, (R8)
+	VMOVUPS Z7, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z8, (R8)
+	VMOVUPS Z9, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z10, (R8)
+	VMOVUPS Z11, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z12, (R8)
+	VMOVUPS Z13, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z14, (R8)
+	VMOVUPS Z15, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z16, (R8)
+	VMOVUPS Z17, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widepairtile9x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·widepairtile9x32tail(SB), NOSPLIT, $0-106
+	MOVQ     rs+8(FP), AX
+	MOVQ     cs+16(FP), CX
+	MOVQ     ldb+40(FP), DX
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
+	LEAQ     tileMask512<>+0(SB), DI
+	SHLQ     $0x02, SI
+	SUBQ     SI, DI
+	VMOVUPS  64(DI), Z0
+	VPMOVD2M Z0, K1
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	MOVQ       DI, R12
+	ADDQ       step+48(FP), R12
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+	ADDQ       BX, R13
+	PREFETCHT0 124(R13)
+
+last:
+	CMPB      load+104(FP), $0x00
+	JEQ       zero
+	VMOVUPS   (R8), Z1
+	VMOVUPS.Z 64(R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z3
+	VMOVUPS.Z 64(R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z5
+	VMOVUPS.Z 64(R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z7
+	VMOVUPS.Z 64(R8), K1, Z8
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z9
+	VMOVUPS.Z 64(R8), K1, Z10
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z11
+	VMOVUPS.Z 64(R8), K1, Z12
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z13
+	VMOVUPS.Z 64(R8), K1, Z14
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z15
+	VMOVUPS.Z 64(R8), K1, Z16
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z17
+	VMOVUPS.Z 64(R8), K1, Z18
+	MOVQ      c+56(FP), R8
+	JMP       loop
+
+zero:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R12)(DX*4)
+	VMOVUPS      (DI), Z0
+	VMOVUPS.Z    (R12), K1, Z19
+	VBROADCASTSS (SI), Z20
+	VFMADD231PS  Z0, Z20, Z1
+	VFMADD231PS  Z19, Z20, Z2
+	VBROADCASTSS (SI)(AX*1), Z20
+	VFMADD231PS  Z0, Z20, Z3
+	VFMADD231PS  Z19, Z20, Z4
+	VBROADCASTSS (SI)(AX*2), Z20
+	VFMADD231PS  Z0, Z20, Z5
+	VFMADD231PS  Z19, Z20, Z6
+	VBROADCASTSS (R10), Z20
+	VFMADD231PS  Z0, Z20, Z7
+	VFMADD231PS  Z19, Z20, Z8
+	VBROADCASTSS (R10)(AX*1), Z20
+	VFMADD231PS  Z0, Z20, Z9
+	VFMADD231PS  Z19, Z20, Z10
+	VBROADCASTSS (R10)(AX*2), Z20
+	VFMADD231PS  Z0, Z20, Z11
+	VFMADD231PS  Z19, Z20, Z12
+	VBROADCASTSS (R11), Z20
+	VFMADD231PS  Z0, Z20, Z13
+	VFMADD231PS  Z19, Z20, Z14
+	VBROADCASTSS (R11)(AX*1), Z20
+	VFMADD231PS  Z0, Z20, Z15
+	VFMADD231PS  Z19, Z20, Z16
+	VBROADCASTSS (R11)(AX*2), Z20
+	VFMADD231PS  Z0, Z20, Z17
+	VFMADD231PS  Z19, Z20, Z18
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         DX, DI
+	ADDQ         DX, R12
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z20
+	VADDPS       Z20, Z1, Z1
+	VADDPS       Z20, Z3, Z3
+	VADDPS       Z20, Z5, Z5
+	VADDPS       Z20, Z7, Z7
+	VADDPS       Z20, Z9, Z9
+	VADDPS       Z20, Z11, Z11
+	VADDPS       Z20, Z13, Z13
+	VADDPS       Z20, Z15, Z15
+	VADDPS       Z20, Z17, Z17
+	VMOVUPS.Z    64(SI), K1, Z20
+	VADDPS       Z20, Z2, Z2
+	VADDPS       Z20, Z4, Z4
+	VADDPS       Z20, Z6, Z6
+	VADDPS       Z20, Z8, Z8
+	VADDPS       Z20, Z10, Z10
+	VADDPS       Z20, Z12, Z12
+	VADDPS       Z20, Z14, Z14
+	VADDPS       Z20, Z16, Z16
+	VADDPS       Z20, Z18, Z18
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z20, Z20, Z20
+	VMAXPS Z1, Z20, Z1
+	VMAXPS Z2, Z20, Z2
+	VMAXPS Z3, Z20, Z3
+	VMAXPS Z4, Z20, Z4
+	VMAXPS Z5, Z20, Z5
+	VMAXPS Z6, Z20, Z6
+	VMAXPS Z7, Z20, Z7
+	VMAXPS Z8, Z20, Z8
+	VMAXPS Z9, Z20, Z9
+	VMAXPS Z10, Z20, Z10
+	VMAXPS Z11, Z20, Z11
+	VMAXPS Z12, Z20, Z12
+	VMAXPS Z13, Z20, Z13
+	VMAXPS Z14, Z20, Z14
+	VMAXPS Z15, Z20, Z15
+	VMAXPS Z16, Z20, Z16
+	VMAXPS Z17, Z20, Z17
+	VMAXPS Z18, Z20, Z18
+
+store:
+	VMOVUPS Z1, (R8)
+	VMOVUPS Z2, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z3, (R8)
+	VMOVUPS Z4, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z5, (R8)
+	VMOVUPS Z6, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z7, (R8)
+	VMOVUPS Z8, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z9, (R8)
+	VMOVUPS Z10, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z11, (R8)
+	VMOVUPS Z12, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z13, (R8)
+	VMOVUPS Z14, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z15, (R8)
+	VMOVUPS Z16, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z17, (R8)
+	VMOVUPS Z18, K1, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widetile10x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·widetile10x16(SB), NOSPLIT, $0-106
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+64(FP), BX
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
 	LEAQ       (R10)(AX*2), R11
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
 	ADDQ       BX, R13
@@ -6404,7 +9070,7 @@ tiles:
 	PREFETCHT0 60(R13)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
 	ADDQ    BX, R8
@@ -6425,7 +9091,7 @@ last:
 	VMOVUPS (R8), Z8
 	ADDQ    BX, R8
 	VMOVUPS (R8), Z9
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -6470,7 +9136,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z11
@@ -6486,7 +9152,7 @@ loop:
 	VADDPS       Z11, Z9, Z9
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z11, Z11, Z11
 	VMAXPS Z0, Z11, Z0
@@ -6521,41 +9187,40 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z9, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile10x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile10x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile10x16tail(SB), NOSPLIT, $0-98
+TEXT ·widetile10x16tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
 	LEAQ       (R10)(AX*2), R11
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
 	ADDQ       BX, R13
@@ -6589,7 +9254,7 @@ tiles:
 	PREFETCHT0 60(R13)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS.Z (R8), K1, Z1
 	ADDQ      BX, R8
@@ -6610,7 +9275,7 @@ last:
 	VMOVUPS.Z (R8), K1, Z9
 	ADDQ      BX, R8
 	VMOVUPS.Z (R8), K1, Z10
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -6655,7 +9320,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS.Z    (SI), K1, Z11
@@ -6671,7 +9336,7 @@ loop:
 	VADDPS       Z11, Z10, Z10
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z11, Z11, Z11
 	VMAXPS Z1, Z11, Z1
@@ -6706,34 +9371,528 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z10, K1, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile11x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widepairtile10x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·widetile11x16(SB), NOSPLIT, $0-98
+TEXT ·widepairtile10x32(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
 	LEAQ       (R10)(AX*2), R11
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       DI, R13
+	ADDQ       step+48(FP), R13
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+
+last:
+	CMPB    load+104(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z16
+	VMOVUPS 64(R8), Z17
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z18
+	VMOVUPS 64(R8), Z19
+	MOVQ    c+56(FP), R8
+	JMP     loop
+
+zero:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R13)(DX*4)
+	VMOVUPS      (DI), Z20
+	VMOVUPS      (R13), Z21
+	VBROADCASTSS (SI), Z22
+	VFMADD231PS  Z20, Z22, Z0
+	VFMADD231PS  Z21, Z22, Z1
+	VBROADCASTSS (SI)(AX*1), Z22
+	VFMADD231PS  Z20, Z22, Z2
+	VFMADD231PS  Z21, Z22, Z3
+	VBROADCASTSS (SI)(AX*2), Z22
+	VFMADD231PS  Z20, Z22, Z4
+	VFMADD231PS  Z21, Z22, Z5
+	VBROADCASTSS (R10), Z22
+	VFMADD231PS  Z20, Z22, Z6
+	VFMADD231PS  Z21, Z22, Z7
+	VBROADCASTSS (R10)(AX*1), Z22
+	VFMADD231PS  Z20, Z22, Z8
+	VFMADD231PS  Z21, Z22, Z9
+	VBROADCASTSS (R10)(AX*2), Z22
+	VFMADD231PS  Z20, Z22, Z10
+	VFMADD231PS  Z21, Z22, Z11
+	VBROADCASTSS (R11), Z22
+	VFMADD231PS  Z20, Z22, Z12
+	VFMADD231PS  Z21, Z22, Z13
+	VBROADCASTSS (R11)(AX*1), Z22
+	VFMADD231PS  Z20, Z22, Z14
+	VFMADD231PS  Z21, Z22, Z15
+	VBROADCASTSS (R11)(AX*2), Z22
+	VFMADD231PS  Z20, Z22, Z16
+	VFMADD231PS  Z21, Z22, Z17
+	VBROADCASTSS (R12), Z22
+	VFMADD231PS  Z20, Z22, Z18
+	VFMADD231PS  Z21, Z22, Z19
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         CX, R12
+	ADDQ         DX, DI
+	ADDQ         DX, R13
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z22
+	VADDPS       Z22, Z0, Z0
+	VADDPS       Z22, Z2, Z2
+	VADDPS       Z22, Z4, Z4
+	VADDPS       Z22, Z6, Z6
+	VADDPS       Z22, Z8, Z8
+	VADDPS       Z22, Z10, Z10
+	VADDPS       Z22, Z12, Z12
+	VADDPS       Z22, Z14, Z14
+	VADDPS       Z22, Z16, Z16
+	VADDPS       Z22, Z18, Z18
+	VMOVUPS      64(SI), Z22
+	VADDPS       Z22, Z1, Z1
+	VADDPS       Z22, Z3, Z3
+	VADDPS       Z22, Z5, Z5
+	VADDPS       Z22, Z7, Z7
+	VADDPS       Z22, Z9, Z9
+	VADDPS       Z22, Z11, Z11
+	VADDPS       Z22, Z13, Z13
+	VADDPS       Z22, Z15, Z15
+	VADDPS       Z22, Z17, Z17
+	VADDPS       Z22, Z19, Z19
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z22, Z22, Z22
+	VMAXPS Z0, Z22, Z0
+	VMAXPS Z1, Z22, Z1
+	VMAXPS Z2, Z22, Z2
+	VMAXPS Z3, Z22, Z3
+	VMAXPS Z4, Z22, Z4
+	VMAXPS Z5, Z22, Z5
+	VMAXPS Z6, Z22, Z6
+	VMAXPS Z7, Z22, Z7
+	VMAXPS Z8, Z22, Z8
+	VMAXPS Z9, Z22, Z9
+	VMAXPS Z10, Z22, Z10
+	VMAXPS Z11, Z22, Z11
+	VMAXPS Z12, Z22, Z12
+	VMAXPS Z13, Z22, Z13
+	VMAXPS Z14, Z22, Z14
+	VMAXPS Z15, Z22, Z15
+	VMAXPS Z16, Z22, Z16
+	VMAXPS Z17, Z22, Z17
+	VMAXPS Z18, Z22, Z18
+	VMAXPS Z19, Z22, Z19
+
+store:
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z2, (R8)
+	VMOVUPS Z3, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z4, (R8)
+	VMOVUPS Z5, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z6, (R8)
+	VMOVUPS Z7, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z8, (R8)
+	VMOVUPS Z9, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z10, (R8)
+	VMOVUPS Z11, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z12, (R8)
+	VMOVUPS Z13, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z14, (R8)
+	VMOVUPS Z15, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z16, (R8)
+	VMOVUPS Z17, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z18, (R8)
+	VMOVUPS Z19, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widepairtile10x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·widepairtile10x32tail(SB), NOSPLIT, $0-106
+	MOVQ     rs+8(FP), AX
+	MOVQ     cs+16(FP), CX
+	MOVQ     ldb+40(FP), DX
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
+	LEAQ     tileMask512<>+0(SB), DI
+	SHLQ     $0x02, SI
+	SUBQ     SI, DI
+	VMOVUPS  64(DI), Z0
+	VPMOVD2M Z0, K1
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
+	MOVQ       DI, R13
+	ADDQ       step+48(FP), R13
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+
+last:
+	CMPB      load+104(FP), $0x00
+	JEQ       zero
+	VMOVUPS   (R8), Z1
+	VMOVUPS.Z 64(R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z3
+	VMOVUPS.Z 64(R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z5
+	VMOVUPS.Z 64(R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z7
+	VMOVUPS.Z 64(R8), K1, Z8
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z9
+	VMOVUPS.Z 64(R8), K1, Z10
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z11
+	VMOVUPS.Z 64(R8), K1, Z12
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z13
+	VMOVUPS.Z 64(R8), K1, Z14
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z15
+	VMOVUPS.Z 64(R8), K1, Z16
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z17
+	VMOVUPS.Z 64(R8), K1, Z18
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z19
+	VMOVUPS.Z 64(R8), K1, Z20
+	MOVQ      c+56(FP), R8
+	JMP       loop
+
+zero:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R13)(DX*4)
+	VMOVUPS      (DI), Z0
+	VMOVUPS.Z    (R13), K1, Z21
+	VBROADCASTSS (SI), Z22
+	VFMADD231PS  Z0, Z22, Z1
+	VFMADD231PS  Z21, Z22, Z2
+	VBROADCASTSS (SI)(AX*1), Z22
+	VFMADD231PS  Z0, Z22, Z3
+	VFMADD231PS  Z21, Z22, Z4
+	VBROADCASTSS (SI)(AX*2), Z22
+	VFMADD231PS  Z0, Z22, Z5
+	VFMADD231PS  Z21, Z22, Z6
+	VBROADCASTSS (R10), Z22
+	VFMADD231PS  Z0, Z22, Z7
+	VFMADD231PS  Z21, Z22, Z8
+	VBROADCASTSS (R10)(AX*1), Z22
+	VFMADD231PS  Z0, Z22, Z9
+	VFMADD231PS  Z21, Z22, Z10
+	VBROADCASTSS (R10)(AX*2), Z22
+	VFMADD231PS  Z0, Z22, Z11
+	VFMADD231PS  Z21, Z22, Z12
+	VBROADCASTSS (R11), Z22
+	VFMADD231PS  Z0, Z22, Z13
+	VFMADD231PS  Z21, Z22, Z14
+	VBROADCASTSS (R11)(AX*1), Z22
+	VFMADD231PS  Z0, Z22, Z15
+	VFMADD231PS  Z21, Z22, Z16
+	VBROADCASTSS (R11)(AX*2), Z22
+	VFMADD231PS  Z0, Z22, Z17
+	VFMADD231PS  Z21, Z22, Z18
+	VBROADCASTSS (R12), Z22
+	VFMADD231PS  Z0, Z22, Z19
+	VFMADD231PS  Z21, Z22, Z20
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         CX, R12
+	ADDQ         DX, DI
+	ADDQ         DX, R13
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z22
+	VADDPS       Z22, Z1, Z1
+	VADDPS       Z22, Z3, Z3
+	VADDPS       Z22, Z5, Z5
+	VADDPS       Z22, Z7, Z7
+	VADDPS       Z22, Z9, Z9
+	VADDPS       Z22, Z11, Z11
+	VADDPS       Z22, Z13, Z13
+	VADDPS       Z22, Z15, Z15
+	VADDPS       Z22, Z17, Z17
+	VADDPS       Z22, Z19, Z19
+	VMOVUPS.Z    64(SI), K1, Z22
+	VADDPS       Z22, Z2, Z2
+	VADDPS       Z22, Z4, Z4
+	VADDPS       Z22, Z6, Z6
+	VADDPS       Z22, Z8, Z8
+	VADDPS       Z22, Z10, Z10
+	VADDPS       Z22, Z12, Z12
+	VADDPS       Z22, Z14, Z14
+	VADDPS       Z22, Z16, Z16
+	VADDPS       Z22, Z18, Z18
+	VADDPS       Z22, Z20, Z20
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z22, Z22, Z22
+	VMAXPS Z1, Z22, Z1
+	VMAXPS Z2, Z22, Z2
+	VMAXPS Z3, Z22, Z3
+	VMAXPS Z4, Z22, Z4
+	VMAXPS Z5, Z22, Z5
+	VMAXPS Z6, Z22, Z6
+	VMAXPS Z7, Z22, Z7
+	VMAXPS Z8, Z22, Z8
+	VMAXPS Z9, Z22, Z9
+	VMAXPS Z10, Z22, Z10
+	VMAXPS Z11, Z22, Z11
+	VMAXPS Z12, Z22, Z12
+	VMAXPS Z13, Z22, Z13
+	VMAXPS Z14, Z22, Z14
+	VMAXPS Z15, Z22, Z15
+	VMAXPS Z16, Z22, Z16
+	VMAXPS Z17, Z22, Z17
+	VMAXPS Z18, Z22, Z18
+	VMAXPS Z19, Z22, Z19
+	VMAXPS Z20, Z22, Z20
+
+store:
+	VMOVUPS Z1, (R8)
+	VMOVUPS Z2, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z3, (R8)
+	VMOVUPS Z4, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z5, (R8)
+	VMOVUPS Z6, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z7, (R8)
+	VMOVUPS Z8, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z9, (R8)
+	VMOVUPS Z10, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z11, (R8)
+	VMOVUPS Z12, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z13, (R8)
+	VMOVUPS Z14, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z15, (R8)
+	VMOVUPS Z16, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z17, (R8)
+	VMOVUPS Z18, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z19, (R8)
+	VMOVUPS Z20, K1, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widetile11x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·widetile11x16(SB), NOSPLIT, $0-106
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+64(FP), BX
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
 	ADDQ       BX, R13
@@ -6770,7 +9929,7 @@ tiles:
 	PREFETCHT0 60(R13)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
 	ADDQ    BX, R8
@@ -6793,7 +9952,7 @@ last:
 	VMOVUPS (R8), Z9
 	ADDQ    BX, R8
 	VMOVUPS (R8), Z10
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -6841,7 +10000,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z12
@@ -6858,7 +10017,7 @@ loop:
 	VADDPS       Z12, Z10, Z10
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z12, Z12, Z12
 	VMAXPS Z0, Z12, Z0
@@ -6896,41 +10055,40 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z10, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile11x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile11x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile11x16tail(SB), NOSPLIT, $0-98
+TEXT ·widetile11x16tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
 	LEAQ       (R10)(AX*2), R11
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
 	ADDQ       BX, R13
@@ -6967,7 +10125,7 @@ tiles:
 	PREFETCHT0 60(R13)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS.Z (R8), K1, Z1
 	ADDQ      BX, R8
@@ -6990,7 +10148,7 @@ last:
 	VMOVUPS.Z (R8), K1, Z10
 	ADDQ      BX, R8
 	VMOVUPS.Z (R8), K1, Z11
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -7038,7 +10196,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS.Z    (SI), K1, Z12
@@ -7055,7 +10213,7 @@ loop:
 	VADDPS       Z12, Z11, Z11
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z12, Z12, Z12
 	VMAXPS Z1, Z12, Z1
@@ -7093,34 +10251,564 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z11, K1, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile12x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widepairtile11x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·widetile12x16(SB), NOSPLIT, $0-98
+TEXT ·widepairtile11x32(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
 	LEAQ       (R10)(AX*2), R11
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       DI, R13
+	ADDQ       step+48(FP), R13
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+
+last:
+	CMPB    load+104(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z16
+	VMOVUPS 64(R8), Z17
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z18
+	VMOVUPS 64(R8), Z19
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z20
+	VMOVUPS 64(R8), Z21
+	MOVQ    c+56(FP), R8
+	JMP     loop
+
+zero:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R13)(DX*4)
+	VMOVUPS      (DI), Z22
+	VMOVUPS      (R13), Z23
+	VBROADCASTSS (SI), Z24
+	VFMADD231PS  Z22, Z24, Z0
+	VFMADD231PS  Z23, Z24, Z1
+	VBROADCASTSS (SI)(AX*1), Z24
+	VFMADD231PS  Z22, Z24, Z2
+	VFMADD231PS  Z23, Z24, Z3
+	VBROADCASTSS (SI)(AX*2), Z24
+	VFMADD231PS  Z22, Z24, Z4
+	VFMADD231PS  Z23, Z24, Z5
+	VBROADCASTSS (R10), Z24
+	VFMADD231PS  Z22, Z24, Z6
+	VFMADD231PS  Z23, Z24, Z7
+	VBROADCASTSS (R10)(AX*1), Z24
+	VFMADD231PS  Z22, Z24, Z8
+	VFMADD231PS  Z23, Z24, Z9
+	VBROADCASTSS (R10)(AX*2), Z24
+	VFMADD231PS  Z22, Z24, Z10
+	VFMADD231PS  Z23, Z24, Z11
+	VBROADCASTSS (R11), Z24
+	VFMADD231PS  Z22, Z24, Z12
+	VFMADD231PS  Z23, Z24, Z13
+	VBROADCASTSS (R11)(AX*1), Z24
+	VFMADD231PS  Z22, Z24, Z14
+	VFMADD231PS  Z23, Z24, Z15
+	VBROADCASTSS (R11)(AX*2), Z24
+	VFMADD231PS  Z22, Z24, Z16
+	VFMADD231PS  Z23, Z24, Z17
+	VBROADCASTSS (R12), Z24
+	VFMADD231PS  Z22, Z24, Z18
+	VFMADD231PS  Z23, Z24, Z19
+	VBROADCASTSS (R12)(AX*1), Z24
+	VFMADD231PS  Z22, Z24, Z20
+	VFMADD231PS  Z23, Z24, Z21
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         CX, R12
+	ADDQ         DX, DI
+	ADDQ         DX, R13
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z24
+	VADDPS       Z24, Z0, Z0
+	VADDPS       Z24, Z2, Z2
+	VADDPS       Z24, Z4, Z4
+	VADDPS       Z24, Z6, Z6
+	VADDPS       Z24, Z8, Z8
+	VADDPS       Z24, Z10, Z10
+	VADDPS       Z24, Z12, Z12
+	VADDPS       Z24, Z14, Z14
+	VADDPS       Z24, Z16, Z16
+	VADDPS       Z24, Z18, Z18
+	VADDPS       Z24, Z20, Z20
+	VMOVUPS      64(SI), Z24
+	VADDPS       Z24, Z1, Z1
+	VADDPS       Z24, Z3, Z3
+	VADDPS       Z24, Z5, Z5
+	VADDPS       Z24, Z7, Z7
+	VADDPS       Z24, Z9, Z9
+	VADDPS       Z24, Z11, Z11
+	VADDPS       Z24, Z13, Z13
+	VADDPS       Z24, Z15, Z15
+	VADDPS       Z24, Z17, Z17
+	VADDPS       Z24, Z19, Z19
+	VADDPS       Z24, Z21, Z21
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z24, Z24, Z24
+	VMAXPS Z0, Z24, Z0
+	VMAXPS Z1, Z24, Z1
+	VMAXPS Z2, Z24, Z2
+	VMAXPS Z3, Z24, Z3
+	VMAXPS Z4, Z24, Z4
+	VMAXPS Z5, Z24, Z5
+	VMAXPS Z6, Z24, Z6
+	VMAXPS Z7, Z24, Z7
+	VMAXPS Z8, Z24, Z8
+	VMAXPS Z9, Z24, Z9
+	VMAXPS Z10, Z24, Z10
+	VMAXPS Z11, Z24, Z11
+	VMAXPS Z12, Z24, Z12
+	VMAXPS Z13, Z24, Z13
+	VMAXPS Z14, Z24, Z14
+	VMAXPS Z15, Z24, Z15
+	VMAXPS Z16, Z24, Z16
+	VMAXPS Z17, Z24, Z17
+	VMAXPS Z18, Z24, Z18
+	VMAXPS Z19, Z24, Z19
+	VMAXPS Z20, Z24, Z20
+	VMAXPS Z21, Z24, Z21
+
+store:
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z2, (R8)
+	VMOVUPS Z3, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z4, (R8)
+	VMOVUPS Z5, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z6, (R8)
+	VMOVUPS Z7, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z8, (R8)
+	VMOVUPS Z9, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z10, (R8)
+	VMOVUPS Z11, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z12, (R8)
+	VMOVUPS Z13, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z14, (R8)
+	VMOVUPS Z15, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z16, (R8)
+	VMOVUPS Z17, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z18, (R8)
+	VMOVUPS Z19, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z20, (R8)
+	VMOVUPS Z21, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widepairtile11x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·widepairtile11x32tail(SB), NOSPLIT, $0-106
+	MOVQ     rs+8(FP), AX
+	MOVQ     cs+16(FP), CX
+	MOVQ     ldb+40(FP), DX
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
+	LEAQ     tileMask512<>+0(SB), DI
+	SHLQ     $0x02, SI
+	SUBQ     SI, DI
+	VMOVUPS  64(DI), Z0
+	VPMOVD2M Z0, K1
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
+	MOVQ       DI, R13
+	ADDQ       step+48(FP), R13
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+
+last:
+	CMPB      load+104(FP), $0x00
+	JEQ       zero
+	VMOVUPS   (R8), Z1
+	VMOVUPS.Z 64(R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z3
+	VMOVUPS.Z 64(R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z5
+	VMOVUPS.Z 64(R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z7
+	VMOVUPS.Z 64(R8), K1, Z8
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z9
+	VMOVUPS.Z 64(R8), K1, Z10
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z11
+	VMOVUPS.Z 64(R8), K1, Z12
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z13
+	VMOVUPS.Z 64(R8), K1, Z14
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z15
+	VMOVUPS.Z 64(R8), K1, Z16
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z17
+	VMOVUPS.Z 64(R8), K1, Z18
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z19
+	VMOVUPS.Z 64(R8), K1, Z20
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z21
+	VMOVUPS.Z 64(R8), K1, Z22
+	MOVQ      c+56(FP), R8
+	JMP       loop
+
+zero:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R13)(DX*4)
+	VMOVUPS      (DI), Z0
+	VMOVUPS.Z    (R13), K1, Z23
+	VBROADCASTSS (SI), Z24
+	VFMADD231PS  Z0, Z24, Z1
+	VFMADD231PS  Z23, Z24, Z2
+	VBROADCASTSS (SI)(AX*1), Z24
+	VFMADD231PS  Z0, Z24, Z3
+	VFMADD231PS  Z23, Z24, Z4
+	VBROADCASTSS (SI)(AX*2), Z24
+	VFMADD231PS  Z0, Z24, Z5
+	VFMADD231PS  Z23, Z24, Z6
+	VBROADCASTSS (R10), Z24
+	VFMADD231PS  Z0, Z24, Z7
+	VFMADD231PS  Z23, Z24, Z8
+	VBROADCASTSS (R10)(AX*1), Z24
+	VFMADD231PS  Z0, Z24, Z9
+	VFMADD231PS  Z23, Z24, Z10
+	VBROADCASTSS (R10)(AX*2), Z24
+	VFMADD231PS  Z0, Z24, Z11
+	VFMADD231PS  Z23, Z24, Z12
+	VBROADCASTSS (R11), Z24
+	VFMADD231PS  Z0, Z24, Z13
+	VFMADD231PS  Z23, Z24, Z14
+	VBROADCASTSS (R11)(AX*1), Z24
+	VFMADD231PS  Z0, Z24, Z15
+	VFMADD231PS  Z23, Z24, Z16
+	VBROADCASTSS (R11)(AX*2), Z24
+	VFMADD231PS  Z0, Z24, Z17
+	VFMADD231PS  Z23, Z24, Z18
+	VBROADCASTSS (R12), Z24
+	VFMADD231PS  Z0, Z24, Z19
+	VFMADD231PS  Z23, Z24, Z20
+	VBROADCASTSS (R12)(AX*1), Z24
+	VFMADD231PS  Z0, Z24, Z21
+	VFMADD231PS  Z23, Z24, Z22
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         CX, R12
+	ADDQ         DX, DI
+	ADDQ         DX, R13
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z24
+	VADDPS       Z24, Z1, Z1
+	VADDPS       Z24, Z3, Z3
+	VADDPS       Z24, Z5, Z5
+	VADDPS       Z24, Z7, Z7
+	VADDPS       Z24, Z9, Z9
+	VADDPS       Z24, Z11, Z11
+	VADDPS       Z24, Z13, Z13
+	VADDPS       Z24, Z15, Z15
+	VADDPS       Z24, Z17, Z17
+	VADDPS       Z24, Z19, Z19
+	VADDPS       Z24, Z21, Z21
+	VMOVUPS.Z    64(SI), K1, Z24
+	VADDPS       Z24, Z2, Z2
+	VADDPS       Z24, Z4, Z4
+	VADDPS       Z24, Z6, Z6
+	VADDPS       Z24, Z8, Z8
+	VADDPS       Z24, Z10, Z10
+	VADDPS       Z24, Z12, Z12
+	VADDPS       Z24, Z14, Z14
+	VADDPS       Z24, Z16, Z16
+	VADDPS       Z24, Z18, Z18
+	VADDPS       Z24, Z20, Z20
+	VADDPS       Z24, Z22, Z22
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z24, Z24, Z24
+	VMAXPS Z1, Z24, Z1
+	VMAXPS Z2, Z24, Z2
+	VMAXPS Z3, Z24, Z3
+	VMAXPS Z4, Z24, Z4
+	VMAXPS Z5, Z24, Z5
+	VMAXPS Z6, Z24, Z6
+	VMAXPS Z7, Z24, Z7
+	VMAXPS Z8, Z24, Z8
+	VMAXPS Z9, Z24, Z9
+	VMAXPS Z10, Z24, Z10
+	VMAXPS Z11, Z24, Z11
+	VMAXPS Z12, Z24, Z12
+	VMAXPS Z13, Z24, Z13
+	VMAXPS Z14, Z24, Z14
+	VMAXPS Z15, Z24, Z15
+	VMAXPS Z16, Z24, Z16
+	VMAXPS Z17, Z24, Z17
+	VMAXPS Z18, Z24, Z18
+	VMAXPS Z19, Z24, Z19
+	VMAXPS Z20, Z24, Z20
+	VMAXPS Z21, Z24, Z21
+	VMAXPS Z22, Z24, Z22
+
+store:
+	VMOVUPS Z1, (R8)
+	VMOVUPS Z2, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z3, (R8)
+	VMOVUPS Z4, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z5, (R8)
+	VMOVUPS Z6, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z7, (R8)
+	VMOVUPS Z8, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z9, (R8)
+	VMOVUPS Z10, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z11, (R8)
+	VMOVUPS Z12, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z13, (R8)
+	VMOVUPS Z14, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z15, (R8)
+	VMOVUPS Z16, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z17, (R8)
+	VMOVUPS Z18, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z19, (R8)
+	VMOVUPS Z20, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z21, (R8)
+	VMOVUPS Z22, K1, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widetile12x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·widetile12x16(SB), NOSPLIT, $0-106
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+64(FP), BX
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
 	ADDQ       BX, R13
@@ -7160,7 +10848,7 @@ tiles:
 	PREFETCHT0 60(R13)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Z0
 	ADDQ    BX, R8
@@ -7185,7 +10873,7 @@ last:
 	VMOVUPS (R8), Z10
 	ADDQ    BX, R8
 	VMOVUPS (R8), Z11
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -7236,7 +10924,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Z13
@@ -7254,7 +10942,7 @@ loop:
 	VADDPS       Z13, Z11, Z11
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z13, Z13, Z13
 	VMAXPS Z0, Z13, Z0
@@ -7295,41 +10983,40 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z11, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func widetile12x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func widetile12x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·widetile12x16tail(SB), NOSPLIT, $0-98
+TEXT ·widetile12x16tail(SB), NOSPLIT, $0-106
 	MOVQ     rs+8(FP), AX
 	MOVQ     cs+16(FP), CX
 	MOVQ     ldb+40(FP), DX
-	MOVQ     ldc+56(FP), BX
-	MOVQ     tail+88(FP), SI
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
 	LEAQ     tileMask512<>+0(SB), DI
 	SHLQ     $0x02, SI
 	SUBQ     SI, DI
 	VMOVUPS  64(DI), Z0
-	MOVQ     tail+88(FP), SI
 	VPMOVD2M Z0, K1
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
 	LEAQ       (R10)(AX*2), R11
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
 	ADDQ       BX, R13
@@ -7369,7 +11056,7 @@ tiles:
 	PREFETCHT0 60(R13)
 
 last:
-	CMPB      load+96(FP), $0x00
+	CMPB      load+104(FP), $0x00
 	JEQ       zero
 	VMOVUPS.Z (R8), K1, Z1
 	ADDQ      BX, R8
@@ -7394,7 +11081,7 @@ last:
 	VMOVUPS.Z (R8), K1, Z11
 	ADDQ      BX, R8
 	VMOVUPS.Z (R8), K1, Z12
-	MOVQ      c+48(FP), R8
+	MOVQ      c+56(FP), R8
 	JMP       loop
 
 zero:
@@ -7445,7 +11132,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS.Z    (SI), K1, Z13
@@ -7463,7 +11150,7 @@ loop:
 	VADDPS       Z13, Z12, Z12
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VPXORD Z13, Z13, Z13
 	VMAXPS Z1, Z13, Z1
@@ -7504,11 +11191,608 @@ store:
 	ADDQ    BX, R8
 	VMOVUPS Z12, K1, (R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widepairtile12x32(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·widepairtile12x32(SB), NOSPLIT, $0-106
+	MOVQ rs+8(FP), AX
+	MOVQ cs+16(FP), CX
+	MOVQ ldb+40(FP), DX
+	MOVQ ldc+64(FP), BX
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
+	MOVQ       DI, R13
+	ADDQ       step+48(FP), R13
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+
+last:
+	CMPB    load+104(FP), $0x00
+	JEQ     zero
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z16
+	VMOVUPS 64(R8), Z17
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z18
+	VMOVUPS 64(R8), Z19
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z20
+	VMOVUPS 64(R8), Z21
+	ADDQ    BX, R8
+	VMOVUPS (R8), Z22
+	VMOVUPS 64(R8), Z23
+	MOVQ    c+56(FP), R8
+	JMP     loop
+
+zero:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R13)(DX*4)
+	VMOVUPS      (DI), Z24
+	VMOVUPS      (R13), Z25
+	VBROADCASTSS (SI), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (SI)(AX*1), Z26
+	VFMADD231PS  Z24, Z26, Z2
+	VFMADD231PS  Z25, Z26, Z3
+	VBROADCASTSS (SI)(AX*2), Z26
+	VFMADD231PS  Z24, Z26, Z4
+	VFMADD231PS  Z25, Z26, Z5
+	VBROADCASTSS (R10), Z26
+	VFMADD231PS  Z24, Z26, Z6
+	VFMADD231PS  Z25, Z26, Z7
+	VBROADCASTSS (R10)(AX*1), Z26
+	VFMADD231PS  Z24, Z26, Z8
+	VFMADD231PS  Z25, Z26, Z9
+	VBROADCASTSS (R10)(AX*2), Z26
+	VFMADD231PS  Z24, Z26, Z10
+	VFMADD231PS  Z25, Z26, Z11
+	VBROADCASTSS (R11), Z26
+	VFMADD231PS  Z24, Z26, Z12
+	VFMADD231PS  Z25, Z26, Z13
+	VBROADCASTSS (R11)(AX*1), Z26
+	VFMADD231PS  Z24, Z26, Z14
+	VFMADD231PS  Z25, Z26, Z15
+	VBROADCASTSS (R11)(AX*2), Z26
+	VFMADD231PS  Z24, Z26, Z16
+	VFMADD231PS  Z25, Z26, Z17
+	VBROADCASTSS (R12), Z26
+	VFMADD231PS  Z24, Z26, Z18
+	VFMADD231PS  Z25, Z26, Z19
+	VBROADCASTSS (R12)(AX*1), Z26
+	VFMADD231PS  Z24, Z26, Z20
+	VFMADD231PS  Z25, Z26, Z21
+	VBROADCASTSS (R12)(AX*2), Z26
+	VFMADD231PS  Z24, Z26, Z22
+	VFMADD231PS  Z25, Z26, Z23
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         CX, R12
+	ADDQ         DX, DI
+	ADDQ         DX, R13
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z26
+	VADDPS       Z26, Z0, Z0
+	VADDPS       Z26, Z2, Z2
+	VADDPS       Z26, Z4, Z4
+	VADDPS       Z26, Z6, Z6
+	VADDPS       Z26, Z8, Z8
+	VADDPS       Z26, Z10, Z10
+	VADDPS       Z26, Z12, Z12
+	VADDPS       Z26, Z14, Z14
+	VADDPS       Z26, Z16, Z16
+	VADDPS       Z26, Z18, Z18
+	VADDPS       Z26, Z20, Z20
+	VADDPS       Z26, Z22, Z22
+	VMOVUPS      64(SI), Z26
+	VADDPS       Z26, Z1, Z1
+	VADDPS       Z26, Z3, Z3
+	VADDPS       Z26, Z5, Z5
+	VADDPS       Z26, Z7, Z7
+	VADDPS       Z26, Z9, Z9
+	VADDPS       Z26, Z11, Z11
+	VADDPS       Z26, Z13, Z13
+	VADDPS       Z26, Z15, Z15
+	VADDPS       Z26, Z17, Z17
+	VADDPS       Z26, Z19, Z19
+	VADDPS       Z26, Z21, Z21
+	VADDPS       Z26, Z23, Z23
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z26, Z26, Z26
+	VMAXPS Z0, Z26, Z0
+	VMAXPS Z1, Z26, Z1
+	VMAXPS Z2, Z26, Z2
+	VMAXPS Z3, Z26, Z3
+	VMAXPS Z4, Z26, Z4
+	VMAXPS Z5, Z26, Z5
+	VMAXPS Z6, Z26, Z6
+	VMAXPS Z7, Z26, Z7
+	VMAXPS Z8, Z26, Z8
+	VMAXPS Z9, Z26, Z9
+	VMAXPS Z10, Z26, Z10
+	VMAXPS Z11, Z26, Z11
+	VMAXPS Z12, Z26, Z12
+	VMAXPS Z13, Z26, Z13
+	VMAXPS Z14, Z26, Z14
+	VMAXPS Z15, Z26, Z15
+	VMAXPS Z16, Z26, Z16
+	VMAXPS Z17, Z26, Z17
+	VMAXPS Z18, Z26, Z18
+	VMAXPS Z19, Z26, Z19
+	VMAXPS Z20, Z26, Z20
+	VMAXPS Z21, Z26, Z21
+	VMAXPS Z22, Z26, Z22
+	VMAXPS Z23, Z26, Z23
+
+store:
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z2, (R8)
+	VMOVUPS Z3, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z4, (R8)
+	VMOVUPS Z5, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z6, (R8)
+	VMOVUPS Z7, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z8, (R8)
+	VMOVUPS Z9, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z10, (R8)
+	VMOVUPS Z11, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z12, (R8)
+	VMOVUPS Z13, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z14, (R8)
+	VMOVUPS Z15, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z16, (R8)
+	VMOVUPS Z17, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z18, (R8)
+	VMOVUPS Z19, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z20, (R8)
+	VMOVUPS Z21, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z22, (R8)
+	VMOVUPS Z23, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func widepairtile12x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·widepairtile12x32tail(SB), NOSPLIT, $0-106
+	MOVQ     rs+8(FP), AX
+	MOVQ     cs+16(FP), CX
+	MOVQ     ldb+40(FP), DX
+	MOVQ     ldc+64(FP), BX
+	MOVQ     tail+96(FP), SI
+	LEAQ     tileMask512<>+0(SB), DI
+	SHLQ     $0x02, SI
+	SUBQ     SI, DI
+	VMOVUPS  64(DI), Z0
+	VPMOVD2M Z0, K1
+
+tiles:
+	MOVQ       a+0(FP), SI
+	MOVQ       b+32(FP), DI
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	LEAQ       (SI)(AX*2), R10
+	ADDQ       AX, R10
+	LEAQ       (R10)(AX*2), R11
+	ADDQ       AX, R11
+	LEAQ       (R11)(AX*2), R12
+	ADDQ       AX, R12
+	MOVQ       DI, R13
+	ADDQ       step+48(FP), R13
+	CMPQ       tiles+88(FP), $0x01
+	JEQ        last
+	MOVQ       R8, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+	ADDQ       BX, R14
+	PREFETCHT0 124(R14)
+
+last:
+	CMPB      load+104(FP), $0x00
+	JEQ       zero
+	VMOVUPS   (R8), Z1
+	VMOVUPS.Z 64(R8), K1, Z2
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z3
+	VMOVUPS.Z 64(R8), K1, Z4
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z5
+	VMOVUPS.Z 64(R8), K1, Z6
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z7
+	VMOVUPS.Z 64(R8), K1, Z8
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z9
+	VMOVUPS.Z 64(R8), K1, Z10
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z11
+	VMOVUPS.Z 64(R8), K1, Z12
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z13
+	VMOVUPS.Z 64(R8), K1, Z14
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z15
+	VMOVUPS.Z 64(R8), K1, Z16
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z17
+	VMOVUPS.Z 64(R8), K1, Z18
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z19
+	VMOVUPS.Z 64(R8), K1, Z20
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z21
+	VMOVUPS.Z 64(R8), K1, Z22
+	ADDQ      BX, R8
+	VMOVUPS   (R8), Z23
+	VMOVUPS.Z 64(R8), K1, Z24
+	MOVQ      c+56(FP), R8
+	JMP       loop
+
+zero:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+	VPXORD Z24, Z24, Z24
+
+loop:
+	PREFETCHT0   (DI)(DX*4)
+	PREFETCHT0   (R13)(DX*4)
+	VMOVUPS      (DI), Z0
+	VMOVUPS.Z    (R13), K1, Z25
+	VBROADCASTSS (SI), Z26
+	VFMADD231PS  Z0, Z26, Z1
+	VFMADD231PS  Z25, Z26, Z2
+	VBROADCASTSS (SI)(AX*1), Z26
+	VFMADD231PS  Z0, Z26, Z3
+	VFMADD231PS  Z25, Z26, Z4
+	VBROADCASTSS (SI)(AX*2), Z26
+	VFMADD231PS  Z0, Z26, Z5
+	VFMADD231PS  Z25, Z26, Z6
+	VBROADCASTSS (R10), Z26
+	VFMADD231PS  Z0, Z26, Z7
+	VFMADD231PS  Z25, Z26, Z8
+	VBROADCASTSS (R10)(AX*1), Z26
+	VFMADD231PS  Z0, Z26, Z9
+	VFMADD231PS  Z25, Z26, Z10
+	VBROADCASTSS (R10)(AX*2), Z26
+	VFMADD231PS  Z0, Z26, Z11
+	VFMADD231PS  Z25, Z26, Z12
+	VBROADCASTSS (R11), Z26
+	VFMADD231PS  Z0, Z26, Z13
+	VFMADD231PS  Z25, Z26, Z14
+	VBROADCASTSS (R11)(AX*1), Z26
+	VFMADD231PS  Z0, Z26, Z15
+	VFMADD231PS  Z25, Z26, Z16
+	VBROADCASTSS (R11)(AX*2), Z26
+	VFMADD231PS  Z0, Z26, Z17
+	VFMADD231PS  Z25, Z26, Z18
+	VBROADCASTSS (R12), Z26
+	VFMADD231PS  Z0, Z26, Z19
+	VFMADD231PS  Z25, Z26, Z20
+	VBROADCASTSS (R12)(AX*1), Z26
+	VFMADD231PS  Z0, Z26, Z21
+	VFMADD231PS  Z25, Z26, Z22
+	VBROADCASTSS (R12)(AX*2), Z26
+	VFMADD231PS  Z0, Z26, Z23
+	VFMADD231PS  Z25, Z26, Z24
+	ADDQ         CX, SI
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         CX, R12
+	ADDQ         DX, DI
+	ADDQ         DX, R13
+	DECQ         R9
+	JNZ          loop
+	MOVQ         bias+72(FP), SI
+	TESTQ        SI, SI
+	JZ           activate
+	VMOVUPS      (SI), Z26
+	VADDPS       Z26, Z1, Z1
+	VADDPS       Z26, Z3, Z3
+	VADDPS       Z26, Z5, Z5
+	VADDPS       Z26, Z7, Z7
+	VADDPS       Z26, Z9, Z9
+	VADDPS       Z26, Z11, Z11
+	VADDPS       Z26, Z13, Z13
+	VADDPS       Z26, Z15, Z15
+	VADDPS       Z26, Z17, Z17
+	VADDPS       Z26, Z19, Z19
+	VADDPS       Z26, Z21, Z21
+	VADDPS       Z26, Z23, Z23
+	VMOVUPS.Z    64(SI), K1, Z26
+	VADDPS       Z26, Z2, Z2
+	VADDPS       Z26, Z4, Z4
+	VADDPS       Z26, Z6, Z6
+	VADDPS       Z26, Z8, Z8
+	VADDPS       Z26, Z10, Z10
+	VADDPS       Z26, Z12, Z12
+	VADDPS       Z26, Z14, Z14
+	VADDPS       Z26, Z16, Z16
+	VADDPS       Z26, Z18, Z18
+	VADDPS       Z26, Z20, Z20
+	VADDPS       Z26, Z22, Z22
+	VADDPS       Z26, Z24, Z24
+
+activate:
+	CMPB   relu+105(FP), $0x00
+	JEQ    store
+	VPXORD Z26, Z26, Z26
+	VMAXPS Z1, Z26, Z1
+	VMAXPS Z2, Z26, Z2
+	VMAXPS Z3, Z26, Z3
+	VMAXPS Z4, Z26, Z4
+	VMAXPS Z5, Z26, Z5
+	VMAXPS Z6, Z26, Z6
+	VMAXPS Z7, Z26, Z7
+	VMAXPS Z8, Z26, Z8
+	VMAXPS Z9, Z26, Z9
+	VMAXPS Z10, Z26, Z10
+	VMAXPS Z11, Z26, Z11
+	VMAXPS Z12, Z26, Z12
+	VMAXPS Z13, Z26, Z13
+	VMAXPS Z14, Z26, Z14
+	VMAXPS Z15, Z26, Z15
+	VMAXPS Z16, Z26, Z16
+	VMAXPS Z17, Z26, Z17
+	VMAXPS Z18, Z26, Z18
+	VMAXPS Z19, Z26, Z19
+	VMAXPS Z20, Z26, Z20
+	VMAXPS Z21, Z26, Z21
+	VMAXPS Z22, Z26, Z22
+	VMAXPS Z23, Z26, Z23
+	VMAXPS Z24, Z26, Z24
+
+store:
+	VMOVUPS Z1, (R8)
+	VMOVUPS Z2, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z3, (R8)
+	VMOVUPS Z4, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z5, (R8)
+	VMOVUPS Z6, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z7, (R8)
+	VMOVUPS Z8, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z9, (R8)
+	VMOVUPS Z10, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z11, (R8)
+	VMOVUPS Z12, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z13, (R8)
+	VMOVUPS Z14, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z15, (R8)
+	VMOVUPS Z16, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z17, (R8)
+	VMOVUPS Z18, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z19, (R8)
+	VMOVUPS Z20, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z21, (R8)
+	VMOVUPS Z22, K1, 64(R8)
+	ADDQ    BX, R8
+	VMOVUPS Z23, (R8)
+	VMOVUPS Z24, K1, 64(R8)
+	ADDQ    BX, R8
+	MOVQ    R8, c+56(FP)
+	MOVQ    next+24(FP), SI
+	ADDQ    SI, a+0(FP)
+	DECQ    tiles+88(FP)
+	JNZ     tiles
+	VZEROUPPER
+	RET
+
+// func gatherTiles512(dst *float32, src *float32, rows int, tiles int, k int, next int, ld int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gatherTiles512(SB), NOSPLIT, $0-56
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ tiles+24(FP), BX
+	MOVQ k+32(FP), SI
+	MOVQ next+40(FP), DI
+	MOVQ ld+48(FP), R8
+
+row:
+	MOVQ CX, R9
+	MOVQ AX, R10
+	MOVQ BX, R11
+
+tile:
+	PREFETCHT0 (R9)(R8*8)
+	VMOVUPS    (R9), Z0
+	VMOVUPS    Z0, (R10)
+	ADDQ       DX, R9
+	ADDQ       DI, R10
+	DECQ       R11
+	JNZ        tile
+	ADDQ       R8, CX
+	ADDQ       DX, AX
+	DECQ       SI
+	JNZ        row
 	VZEROUPPER
 	RET
 

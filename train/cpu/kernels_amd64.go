@@ -7,157 +7,157 @@ package cpu
 // tile1x64 is kernels.tile for blocks of 1 rows and 64 columns.
 //
 //go:noescape
-func tile1x64(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile1x64(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile4x16 is kernels.tile for blocks of 4 rows and 16 columns.
 //
 //go:noescape
-func tile4x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile4x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile5x16 is kernels.tile for blocks of 5 rows and 16 columns.
 //
 //go:noescape
-func tile5x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile5x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile6x16 is kernels.tile for blocks of 6 rows and 16 columns.
 //
 //go:noescape
-func tile6x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile6x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile1x8tail is kernels.tile for blocks of 1 rows and 0+tail columns.
 //
 //go:noescape
-func tile1x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile1x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile1x16tail is kernels.tile for blocks of 1 rows and 8+tail columns.
 //
 //go:noescape
-func tile1x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile1x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile1x24tail is kernels.tile for blocks of 1 rows and 16+tail columns.
 //
 //go:noescape
-func tile1x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile1x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile1x32tail is kernels.tile for blocks of 1 rows and 24+tail columns.
 //
 //go:noescape
-func tile1x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile1x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile1x40tail is kernels.tile for blocks of 1 rows and 32+tail columns.
 //
 //go:noescape
-func tile1x40tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile1x40tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile1x48tail is kernels.tile for blocks of 1 rows and 40+tail columns.
 //
 //go:noescape
-func tile1x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile1x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile1x56tail is kernels.tile for blocks of 1 rows and 48+tail columns.
 //
 //go:noescape
-func tile1x56tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile1x56tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile1x64tail is kernels.tile for blocks of 1 rows and 56+tail columns.
 //
 //go:noescape
-func tile1x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile1x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile2x8tail is kernels.tile for blocks of 2 rows and 0+tail columns.
 //
 //go:noescape
-func tile2x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile2x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile2x16tail is kernels.tile for blocks of 2 rows and 8+tail columns.
 //
 //go:noescape
-func tile2x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile2x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile2x24tail is kernels.tile for blocks of 2 rows and 16+tail columns.
 //
 //go:noescape
-func tile2x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile2x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile2x32tail is kernels.tile for blocks of 2 rows and 24+tail columns.
 //
 //go:noescape
-func tile2x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile2x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile3x8tail is kernels.tile for blocks of 3 rows and 0+tail columns.
 //
 //go:noescape
-func tile3x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile3x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile3x16tail is kernels.tile for blocks of 3 rows and 8+tail columns.
 //
 //go:noescape
-func tile3x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile3x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile3x24tail is kernels.tile for blocks of 3 rows and 16+tail columns.
 //
 //go:noescape
-func tile3x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile3x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile4x8tail is kernels.tile for blocks of 4 rows and 0+tail columns.
 //
 //go:noescape
-func tile4x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile4x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile4x16tail is kernels.tile for blocks of 4 rows and 8+tail columns.
 //
 //go:noescape
-func tile4x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile4x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile5x8tail is kernels.tile for blocks of 5 rows and 0+tail columns.
 //
 //go:noescape
-func tile5x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile5x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile5x16tail is kernels.tile for blocks of 5 rows and 8+tail columns.
 //
 //go:noescape
-func tile5x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile5x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile6x8tail is kernels.tile for blocks of 6 rows and 0+tail columns.
 //
 //go:noescape
-func tile6x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile6x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile6x16tail is kernels.tile for blocks of 6 rows and 8+tail columns.
 //
 //go:noescape
-func tile6x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile6x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile7x8tail is kernels.tile for blocks of 7 rows and 0+tail columns.
 //
 //go:noescape
-func tile7x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile7x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile8x8tail is kernels.tile for blocks of 8 rows and 0+tail columns.
 //
 //go:noescape
-func tile8x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile8x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile9x8tail is kernels.tile for blocks of 9 rows and 0+tail columns.
 //
 //go:noescape
-func tile9x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile9x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile10x8tail is kernels.tile for blocks of 10 rows and 0+tail columns.
 //
 //go:noescape
-func tile10x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile10x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile11x8tail is kernels.tile for blocks of 11 rows and 0+tail columns.
 //
 //go:noescape
-func tile11x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile11x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // tile12x8tail is kernels.tile for blocks of 12 rows and 0+tail columns.
 //
 //go:noescape
-func tile12x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+func tile12x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 
 // gatherTiles copies k rows of src, ld apart, into tiles of rows columns each, next apart. All strides are in
 // bytes, rows too. It reads up to 7 elements past the last column and writes as many past the last tile.

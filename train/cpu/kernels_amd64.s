@@ -22,20 +22,20 @@ DATA tileMask<>+56(SB)/4, $0x00000000
 DATA tileMask<>+60(SB)/4, $0x00000000
 GLOBL tileMask<>(SB), RODATA|NOPTR, $64
 
-// func tile1x64(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile1x64(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile1x64(SB), NOSPLIT, $0-98
+TEXT ·tile1x64(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), AX
 	MOVQ ldb+40(FP), CX
-	MOVQ ldc+56(FP), DX
+	MOVQ ldc+64(FP), DX
 
 tiles:
 	MOVQ    a+0(FP), BX
 	MOVQ    b+32(FP), SI
-	MOVQ    k+72(FP), R8
-	MOVQ    c+48(FP), DI
-	CMPB    load+96(FP), $0x00
+	MOVQ    k+80(FP), R8
+	MOVQ    c+56(FP), DI
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (DI), Y0
 	VMOVUPS 32(DI), Y1
@@ -45,7 +45,7 @@ tiles:
 	VMOVUPS 160(DI), Y5
 	VMOVUPS 192(DI), Y6
 	VMOVUPS 224(DI), Y7
-	MOVQ    c+48(FP), DI
+	MOVQ    c+56(FP), DI
 	JMP     loop
 
 zero:
@@ -76,7 +76,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Y8
@@ -97,7 +97,7 @@ loop:
 	VADDPS       Y8, Y7, Y7
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y8, Y8, Y8
 	VMAXPS Y0, Y8, Y0
@@ -119,30 +119,30 @@ store:
 	VMOVUPS Y6, 192(DI)
 	VMOVUPS Y7, 224(DI)
 	ADDQ    DX, DI
-	MOVQ    DI, c+48(FP)
+	MOVQ    DI, c+56(FP)
 	MOVQ    next+24(FP), BX
 	ADDQ    BX, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func tile4x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile4x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile4x16(SB), NOSPLIT, $0-98
+TEXT ·tile4x16(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -158,7 +158,7 @@ tiles:
 	PREFETCHT0 60(R11)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Y0
 	VMOVUPS 32(R8), Y1
@@ -171,7 +171,7 @@ last:
 	ADDQ    BX, R8
 	VMOVUPS (R8), Y6
 	VMOVUPS 32(R8), Y7
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -205,7 +205,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Y10
@@ -220,7 +220,7 @@ loop:
 	VADDPS       Y10, Y7, Y7
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y10, Y10, Y10
 	VMAXPS Y0, Y10, Y0
@@ -245,30 +245,30 @@ store:
 	VMOVUPS Y6, (R8)
 	VMOVUPS Y7, 32(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func tile5x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile5x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile5x16(SB), NOSPLIT, $0-98
+TEXT ·tile5x16(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -287,7 +287,7 @@ tiles:
 	PREFETCHT0 60(R11)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Y0
 	VMOVUPS 32(R8), Y1
@@ -303,7 +303,7 @@ last:
 	ADDQ    BX, R8
 	VMOVUPS (R8), Y8
 	VMOVUPS 32(R8), Y9
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -342,7 +342,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Y12
@@ -359,7 +359,7 @@ loop:
 	VADDPS       Y12, Y9, Y9
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y12, Y12, Y12
 	VMAXPS Y0, Y12, Y0
@@ -389,30 +389,30 @@ store:
 	VMOVUPS Y8, (R8)
 	VMOVUPS Y9, 32(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func tile6x16(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile6x16(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile6x16(SB), NOSPLIT, $0-98
+TEXT ·tile6x16(SB), NOSPLIT, $0-106
 	MOVQ rs+8(FP), AX
 	MOVQ cs+16(FP), CX
 	MOVQ ldb+40(FP), DX
-	MOVQ ldc+56(FP), BX
+	MOVQ ldc+64(FP), BX
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R10
 	ADDQ       AX, R10
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -434,7 +434,7 @@ tiles:
 	PREFETCHT0 60(R11)
 
 last:
-	CMPB    load+96(FP), $0x00
+	CMPB    load+104(FP), $0x00
 	JEQ     zero
 	VMOVUPS (R8), Y0
 	VMOVUPS 32(R8), Y1
@@ -453,7 +453,7 @@ last:
 	ADDQ    BX, R8
 	VMOVUPS (R8), Y10
 	VMOVUPS 32(R8), Y11
-	MOVQ    c+48(FP), R8
+	MOVQ    c+56(FP), R8
 	JMP     loop
 
 zero:
@@ -497,7 +497,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Y14
@@ -516,7 +516,7 @@ loop:
 	VADDPS       Y14, Y11, Y11
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y14, Y14, Y14
 	VMAXPS Y0, Y14, Y0
@@ -551,37 +551,37 @@ store:
 	VMOVUPS Y10, (R8)
 	VMOVUPS Y11, 32(R8)
 	ADDQ    BX, R8
-	MOVQ    R8, c+48(FP)
+	MOVQ    R8, c+56(FP)
 	MOVQ    next+24(FP), SI
 	ADDQ    SI, a+0(FP)
-	DECQ    tiles+80(FP)
+	DECQ    tiles+88(FP)
 	JNZ     tiles
 	VZEROUPPER
 	RET
 
-// func tile1x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile1x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile1x8tail(SB), NOSPLIT, $0-98
+TEXT ·tile1x8tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), AX
 	MOVQ    ldb+40(FP), CX
-	MOVQ    ldc+56(FP), DX
-	MOVQ    tail+88(FP), R9
+	MOVQ    ldc+64(FP), DX
+	MOVQ    tail+96(FP), R9
 	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
-	MOVQ    tail+88(FP), R9
+	MOVQ    tail+96(FP), R9
 
 tiles:
 	MOVQ       a+0(FP), BX
 	MOVQ       b+32(FP), SI
-	MOVQ       k+72(FP), R8
-	MOVQ       c+48(FP), DI
-	CMPB       load+96(FP), $0x00
+	MOVQ       k+80(FP), R8
+	MOVQ       c+56(FP), DI
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMASKMOVPS (DI), Y0, Y1
-	MOVQ       c+48(FP), DI
+	MOVQ       c+56(FP), DI
 	JMP        loop
 
 zero:
@@ -596,14 +596,14 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMASKMOVPS   (BX), Y0, Y3
 	VADDPS       Y3, Y1, Y1
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y3, Y3, Y3
 	VMAXPS Y1, Y3, Y1
@@ -636,38 +636,38 @@ one0:
 
 done0:
 	ADDQ DX, DI
-	MOVQ DI, c+48(FP)
+	MOVQ DI, c+56(FP)
 	MOVQ next+24(FP), BX
 	ADDQ BX, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile1x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile1x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile1x16tail(SB), NOSPLIT, $0-98
+TEXT ·tile1x16tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), AX
 	MOVQ    ldb+40(FP), CX
-	MOVQ    ldc+56(FP), DX
-	MOVQ    tail+88(FP), R9
+	MOVQ    ldc+64(FP), DX
+	MOVQ    tail+96(FP), R9
 	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
-	MOVQ    tail+88(FP), R9
+	MOVQ    tail+96(FP), R9
 
 tiles:
 	MOVQ       a+0(FP), BX
 	MOVQ       b+32(FP), SI
-	MOVQ       k+72(FP), R8
-	MOVQ       c+48(FP), DI
-	CMPB       load+96(FP), $0x00
+	MOVQ       k+80(FP), R8
+	MOVQ       c+56(FP), DI
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (DI), Y1
 	VMASKMOVPS 32(DI), Y0, Y2
-	MOVQ       c+48(FP), DI
+	MOVQ       c+56(FP), DI
 	JMP        loop
 
 zero:
@@ -684,7 +684,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Y4
@@ -693,7 +693,7 @@ loop:
 	VADDPS       Y4, Y2, Y2
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y4, Y4, Y4
 	VMAXPS Y1, Y4, Y1
@@ -728,39 +728,39 @@ one0:
 
 done0:
 	ADDQ DX, DI
-	MOVQ DI, c+48(FP)
+	MOVQ DI, c+56(FP)
 	MOVQ next+24(FP), BX
 	ADDQ BX, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile1x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile1x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile1x24tail(SB), NOSPLIT, $0-98
+TEXT ·tile1x24tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), AX
 	MOVQ    ldb+40(FP), CX
-	MOVQ    ldc+56(FP), DX
-	MOVQ    tail+88(FP), R9
+	MOVQ    ldc+64(FP), DX
+	MOVQ    tail+96(FP), R9
 	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
-	MOVQ    tail+88(FP), R9
+	MOVQ    tail+96(FP), R9
 
 tiles:
 	MOVQ       a+0(FP), BX
 	MOVQ       b+32(FP), SI
-	MOVQ       k+72(FP), R8
-	MOVQ       c+48(FP), DI
-	CMPB       load+96(FP), $0x00
+	MOVQ       k+80(FP), R8
+	MOVQ       c+56(FP), DI
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (DI), Y1
 	VMOVUPS    32(DI), Y2
 	VMASKMOVPS 64(DI), Y0, Y3
-	MOVQ       c+48(FP), DI
+	MOVQ       c+56(FP), DI
 	JMP        loop
 
 zero:
@@ -780,7 +780,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Y5
@@ -791,7 +791,7 @@ loop:
 	VADDPS       Y5, Y3, Y3
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y5, Y5, Y5
 	VMAXPS Y1, Y5, Y1
@@ -828,40 +828,40 @@ one0:
 
 done0:
 	ADDQ DX, DI
-	MOVQ DI, c+48(FP)
+	MOVQ DI, c+56(FP)
 	MOVQ next+24(FP), BX
 	ADDQ BX, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile1x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile1x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile1x32tail(SB), NOSPLIT, $0-98
+TEXT ·tile1x32tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), AX
 	MOVQ    ldb+40(FP), CX
-	MOVQ    ldc+56(FP), DX
-	MOVQ    tail+88(FP), R9
+	MOVQ    ldc+64(FP), DX
+	MOVQ    tail+96(FP), R9
 	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
-	MOVQ    tail+88(FP), R9
+	MOVQ    tail+96(FP), R9
 
 tiles:
 	MOVQ       a+0(FP), BX
 	MOVQ       b+32(FP), SI
-	MOVQ       k+72(FP), R8
-	MOVQ       c+48(FP), DI
-	CMPB       load+96(FP), $0x00
+	MOVQ       k+80(FP), R8
+	MOVQ       c+56(FP), DI
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (DI), Y1
 	VMOVUPS    32(DI), Y2
 	VMOVUPS    64(DI), Y3
 	VMASKMOVPS 96(DI), Y0, Y4
-	MOVQ       c+48(FP), DI
+	MOVQ       c+56(FP), DI
 	JMP        loop
 
 zero:
@@ -883,7 +883,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Y6
@@ -896,7 +896,7 @@ loop:
 	VADDPS       Y6, Y4, Y4
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y6, Y6, Y6
 	VMAXPS Y1, Y6, Y1
@@ -935,41 +935,41 @@ one0:
 
 done0:
 	ADDQ DX, DI
-	MOVQ DI, c+48(FP)
+	MOVQ DI, c+56(FP)
 	MOVQ next+24(FP), BX
 	ADDQ BX, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile1x40tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile1x40tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile1x40tail(SB), NOSPLIT, $0-98
+TEXT ·tile1x40tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), AX
 	MOVQ    ldb+40(FP), CX
-	MOVQ    ldc+56(FP), DX
-	MOVQ    tail+88(FP), R9
+	MOVQ    ldc+64(FP), DX
+	MOVQ    tail+96(FP), R9
 	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
-	MOVQ    tail+88(FP), R9
+	MOVQ    tail+96(FP), R9
 
 tiles:
 	MOVQ       a+0(FP), BX
 	MOVQ       b+32(FP), SI
-	MOVQ       k+72(FP), R8
-	MOVQ       c+48(FP), DI
-	CMPB       load+96(FP), $0x00
+	MOVQ       k+80(FP), R8
+	MOVQ       c+56(FP), DI
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (DI), Y1
 	VMOVUPS    32(DI), Y2
 	VMOVUPS    64(DI), Y3
 	VMOVUPS    96(DI), Y4
 	VMASKMOVPS 128(DI), Y0, Y5
-	MOVQ       c+48(FP), DI
+	MOVQ       c+56(FP), DI
 	JMP        loop
 
 zero:
@@ -994,7 +994,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Y7
@@ -1009,7 +1009,7 @@ loop:
 	VADDPS       Y7, Y5, Y5
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y7, Y7, Y7
 	VMAXPS Y1, Y7, Y1
@@ -1050,34 +1050,34 @@ one0:
 
 done0:
 	ADDQ DX, DI
-	MOVQ DI, c+48(FP)
+	MOVQ DI, c+56(FP)
 	MOVQ next+24(FP), BX
 	ADDQ BX, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile1x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile1x48tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile1x48tail(SB), NOSPLIT, $0-98
+TEXT ·tile1x48tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), AX
 	MOVQ    ldb+40(FP), CX
-	MOVQ    ldc+56(FP), DX
-	MOVQ    tail+88(FP), R9
+	MOVQ    ldc+64(FP), DX
+	MOVQ    tail+96(FP), R9
 	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
-	MOVQ    tail+88(FP), R9
+	MOVQ    tail+96(FP), R9
 
 tiles:
 	MOVQ       a+0(FP), BX
 	MOVQ       b+32(FP), SI
-	MOVQ       k+72(FP), R8
-	MOVQ       c+48(FP), DI
-	CMPB       load+96(FP), $0x00
+	MOVQ       k+80(FP), R8
+	MOVQ       c+56(FP), DI
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (DI), Y1
 	VMOVUPS    32(DI), Y2
@@ -1085,7 +1085,7 @@ tiles:
 	VMOVUPS    96(DI), Y4
 	VMOVUPS    128(DI), Y5
 	VMASKMOVPS 160(DI), Y0, Y6
-	MOVQ       c+48(FP), DI
+	MOVQ       c+56(FP), DI
 	JMP        loop
 
 zero:
@@ -1112,7 +1112,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Y8
@@ -1129,7 +1129,7 @@ loop:
 	VADDPS       Y8, Y6, Y6
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y8, Y8, Y8
 	VMAXPS Y1, Y8, Y1
@@ -1172,34 +1172,34 @@ one0:
 
 done0:
 	ADDQ DX, DI
-	MOVQ DI, c+48(FP)
+	MOVQ DI, c+56(FP)
 	MOVQ next+24(FP), BX
 	ADDQ BX, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile1x56tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile1x56tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile1x56tail(SB), NOSPLIT, $0-98
+TEXT ·tile1x56tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), AX
 	MOVQ    ldb+40(FP), CX
-	MOVQ    ldc+56(FP), DX
-	MOVQ    tail+88(FP), R9
+	MOVQ    ldc+64(FP), DX
+	MOVQ    tail+96(FP), R9
 	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
-	MOVQ    tail+88(FP), R9
+	MOVQ    tail+96(FP), R9
 
 tiles:
 	MOVQ       a+0(FP), BX
 	MOVQ       b+32(FP), SI
-	MOVQ       k+72(FP), R8
-	MOVQ       c+48(FP), DI
-	CMPB       load+96(FP), $0x00
+	MOVQ       k+80(FP), R8
+	MOVQ       c+56(FP), DI
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (DI), Y1
 	VMOVUPS    32(DI), Y2
@@ -1208,7 +1208,7 @@ tiles:
 	VMOVUPS    128(DI), Y5
 	VMOVUPS    160(DI), Y6
 	VMASKMOVPS 192(DI), Y0, Y7
-	MOVQ       c+48(FP), DI
+	MOVQ       c+56(FP), DI
 	JMP        loop
 
 zero:
@@ -1238,7 +1238,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Y9
@@ -1257,7 +1257,7 @@ loop:
 	VADDPS       Y9, Y7, Y7
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y9, Y9, Y9
 	VMAXPS Y1, Y9, Y1
@@ -1302,34 +1302,34 @@ one0:
 
 done0:
 	ADDQ DX, DI
-	MOVQ DI, c+48(FP)
+	MOVQ DI, c+56(FP)
 	MOVQ next+24(FP), BX
 	ADDQ BX, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile1x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile1x64tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile1x64tail(SB), NOSPLIT, $0-98
+TEXT ·tile1x64tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), AX
 	MOVQ    ldb+40(FP), CX
-	MOVQ    ldc+56(FP), DX
-	MOVQ    tail+88(FP), R9
+	MOVQ    ldc+64(FP), DX
+	MOVQ    tail+96(FP), R9
 	LEAQ    tileMask<>+0(SB), BX
 	SHLQ    $0x02, R9
 	SUBQ    R9, BX
 	VMOVUPS 32(BX), Y0
-	MOVQ    tail+88(FP), R9
+	MOVQ    tail+96(FP), R9
 
 tiles:
 	MOVQ       a+0(FP), BX
 	MOVQ       b+32(FP), SI
-	MOVQ       k+72(FP), R8
-	MOVQ       c+48(FP), DI
-	CMPB       load+96(FP), $0x00
+	MOVQ       k+80(FP), R8
+	MOVQ       c+56(FP), DI
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (DI), Y1
 	VMOVUPS    32(DI), Y2
@@ -1339,7 +1339,7 @@ tiles:
 	VMOVUPS    160(DI), Y6
 	VMOVUPS    192(DI), Y7
 	VMASKMOVPS 224(DI), Y0, Y8
-	MOVQ       c+48(FP), DI
+	MOVQ       c+56(FP), DI
 	JMP        loop
 
 zero:
@@ -1371,7 +1371,7 @@ loop:
 	ADDQ         CX, SI
 	DECQ         R8
 	JNZ          loop
-	MOVQ         bias+64(FP), BX
+	MOVQ         bias+72(FP), BX
 	TESTQ        BX, BX
 	JZ           activate
 	VMOVUPS      (BX), Y10
@@ -1392,7 +1392,7 @@ loop:
 	VADDPS       Y10, Y8, Y8
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y10, Y10, Y10
 	VMAXPS Y1, Y10, Y1
@@ -1439,34 +1439,34 @@ one0:
 
 done0:
 	ADDQ DX, DI
-	MOVQ DI, c+48(FP)
+	MOVQ DI, c+56(FP)
 	MOVQ next+24(FP), BX
 	ADDQ BX, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile2x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile2x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile2x8tail(SB), NOSPLIT, $0-98
+TEXT ·tile2x8tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -1476,12 +1476,12 @@ tiles:
 	PREFETCHT0 28(R11)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMASKMOVPS (R8), Y0, Y1
 	ADDQ       BX, R8
 	VMASKMOVPS (R8), Y0, Y2
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -1499,7 +1499,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMASKMOVPS   (SI), Y0, Y4
@@ -1507,7 +1507,7 @@ loop:
 	VADDPS       Y4, Y2, Y2
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y4, Y4, Y4
 	VMAXPS Y1, Y4, Y1
@@ -1568,34 +1568,34 @@ one1:
 
 done1:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile2x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile2x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile2x16tail(SB), NOSPLIT, $0-98
+TEXT ·tile2x16tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -1605,14 +1605,14 @@ tiles:
 	PREFETCHT0 60(R11)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
 	VMASKMOVPS 32(R8), Y0, Y2
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Y3
 	VMASKMOVPS 32(R8), Y0, Y4
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -1635,7 +1635,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Y7
@@ -1646,7 +1646,7 @@ loop:
 	VADDPS       Y7, Y4, Y4
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y7, Y7, Y7
 	VMAXPS Y1, Y7, Y1
@@ -1711,34 +1711,34 @@ one1:
 
 done1:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile2x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile2x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile2x24tail(SB), NOSPLIT, $0-98
+TEXT ·tile2x24tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -1748,7 +1748,7 @@ tiles:
 	PREFETCHT0 92(R11)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
 	VMOVUPS    32(R8), Y2
@@ -1757,7 +1757,7 @@ last:
 	VMOVUPS    (R8), Y4
 	VMOVUPS    32(R8), Y5
 	VMASKMOVPS 64(R8), Y0, Y6
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -1786,7 +1786,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Y10
@@ -1800,7 +1800,7 @@ loop:
 	VADDPS       Y10, Y6, Y6
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y10, Y10, Y10
 	VMAXPS Y1, Y10, Y1
@@ -1869,34 +1869,34 @@ one1:
 
 done1:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile2x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile2x32tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile2x32tail(SB), NOSPLIT, $0-98
+TEXT ·tile2x32tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -1906,7 +1906,7 @@ tiles:
 	PREFETCHT0 124(R11)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
 	VMOVUPS    32(R8), Y2
@@ -1917,7 +1917,7 @@ last:
 	VMOVUPS    32(R8), Y6
 	VMOVUPS    64(R8), Y7
 	VMASKMOVPS 96(R8), Y0, Y8
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -1951,7 +1951,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Y13
@@ -1968,7 +1968,7 @@ loop:
 	VADDPS       Y13, Y8, Y8
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y13, Y13, Y13
 	VMAXPS Y1, Y13, Y1
@@ -2041,34 +2041,34 @@ one1:
 
 done1:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile3x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile3x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile3x8tail(SB), NOSPLIT, $0-98
+TEXT ·tile3x8tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -2081,14 +2081,14 @@ tiles:
 	PREFETCHT0 28(R11)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMASKMOVPS (R8), Y0, Y1
 	ADDQ       BX, R8
 	VMASKMOVPS (R8), Y0, Y2
 	ADDQ       BX, R8
 	VMASKMOVPS (R8), Y0, Y3
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -2109,7 +2109,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMASKMOVPS   (SI), Y0, Y5
@@ -2118,7 +2118,7 @@ loop:
 	VADDPS       Y5, Y3, Y3
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y5, Y5, Y5
 	VMAXPS Y1, Y5, Y1
@@ -2207,34 +2207,34 @@ one2:
 
 done2:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile3x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile3x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile3x16tail(SB), NOSPLIT, $0-98
+TEXT ·tile3x16tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -2247,7 +2247,7 @@ tiles:
 	PREFETCHT0 60(R11)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
 	VMASKMOVPS 32(R8), Y0, Y2
@@ -2257,7 +2257,7 @@ last:
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Y5
 	VMASKMOVPS 32(R8), Y0, Y6
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -2285,7 +2285,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Y9
@@ -2298,7 +2298,7 @@ loop:
 	VADDPS       Y9, Y6, Y6
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y9, Y9, Y9
 	VMAXPS Y1, Y9, Y1
@@ -2393,34 +2393,34 @@ one2:
 
 done2:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile3x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile3x24tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile3x24tail(SB), NOSPLIT, $0-98
+TEXT ·tile3x24tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
-	CMPQ       tiles+80(FP), $0x01
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R11
 	ADDQ       BX, R11
@@ -2433,7 +2433,7 @@ tiles:
 	PREFETCHT0 92(R11)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
 	VMOVUPS    32(R8), Y2
@@ -2446,7 +2446,7 @@ last:
 	VMOVUPS    (R8), Y7
 	VMOVUPS    32(R8), Y8
 	VMASKMOVPS 64(R8), Y0, Y9
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -2482,7 +2482,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Y13
@@ -2499,7 +2499,7 @@ loop:
 	VADDPS       Y13, Y9, Y9
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y13, Y13, Y13
 	VMAXPS Y1, Y13, Y1
@@ -2600,36 +2600,36 @@ one2:
 
 done2:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile4x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile4x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile4x8tail(SB), NOSPLIT, $0-98
+TEXT ·tile4x8tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
@@ -2645,7 +2645,7 @@ tiles:
 	PREFETCHT0 28(R12)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMASKMOVPS (R8), Y0, Y1
 	ADDQ       BX, R8
@@ -2654,7 +2654,7 @@ last:
 	VMASKMOVPS (R8), Y0, Y3
 	ADDQ       BX, R8
 	VMASKMOVPS (R8), Y0, Y4
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -2679,7 +2679,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMASKMOVPS   (SI), Y0, Y6
@@ -2689,7 +2689,7 @@ loop:
 	VADDPS       Y6, Y4, Y4
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y6, Y6, Y6
 	VMAXPS Y1, Y6, Y1
@@ -2806,36 +2806,36 @@ one3:
 
 done3:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile4x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile4x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile4x16tail(SB), NOSPLIT, $0-98
+TEXT ·tile4x16tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
@@ -2851,7 +2851,7 @@ tiles:
 	PREFETCHT0 60(R12)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
 	VMASKMOVPS 32(R8), Y0, Y2
@@ -2864,7 +2864,7 @@ last:
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Y7
 	VMASKMOVPS 32(R8), Y0, Y8
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -2898,7 +2898,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Y11
@@ -2913,7 +2913,7 @@ loop:
 	VADDPS       Y11, Y8, Y8
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y11, Y11, Y11
 	VMAXPS Y1, Y11, Y1
@@ -3038,36 +3038,36 @@ one3:
 
 done3:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile5x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile5x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile5x8tail(SB), NOSPLIT, $0-98
+TEXT ·tile5x8tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
@@ -3086,7 +3086,7 @@ tiles:
 	PREFETCHT0 28(R12)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMASKMOVPS (R8), Y0, Y1
 	ADDQ       BX, R8
@@ -3097,7 +3097,7 @@ last:
 	VMASKMOVPS (R8), Y0, Y4
 	ADDQ       BX, R8
 	VMASKMOVPS (R8), Y0, Y5
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -3125,7 +3125,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMASKMOVPS   (SI), Y0, Y7
@@ -3136,7 +3136,7 @@ loop:
 	VADDPS       Y7, Y5, Y5
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y7, Y7, Y7
 	VMAXPS Y1, Y7, Y1
@@ -3281,36 +3281,36 @@ one4:
 
 done4:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile5x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile5x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile5x16tail(SB), NOSPLIT, $0-98
+TEXT ·tile5x16tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
@@ -3329,7 +3329,7 @@ tiles:
 	PREFETCHT0 60(R12)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
 	VMASKMOVPS 32(R8), Y0, Y2
@@ -3345,7 +3345,7 @@ last:
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Y9
 	VMASKMOVPS 32(R8), Y0, Y10
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -3384,7 +3384,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Y13
@@ -3401,7 +3401,7 @@ loop:
 	VADDPS       Y13, Y10, Y10
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y13, Y13, Y13
 	VMAXPS Y1, Y13, Y1
@@ -3556,36 +3556,36 @@ one4:
 
 done4:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile6x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile6x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile6x8tail(SB), NOSPLIT, $0-98
+TEXT ·tile6x8tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
@@ -3607,7 +3607,7 @@ tiles:
 	PREFETCHT0 28(R12)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMASKMOVPS (R8), Y0, Y1
 	ADDQ       BX, R8
@@ -3620,7 +3620,7 @@ last:
 	VMASKMOVPS (R8), Y0, Y5
 	ADDQ       BX, R8
 	VMASKMOVPS (R8), Y0, Y6
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -3651,7 +3651,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMASKMOVPS   (SI), Y0, Y8
@@ -3663,7 +3663,7 @@ loop:
 	VADDPS       Y8, Y6, Y6
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y8, Y8, Y8
 	VMAXPS Y1, Y8, Y1
@@ -3836,36 +3836,36 @@ one5:
 
 done5:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile6x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile6x16tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile6x16tail(SB), NOSPLIT, $0-98
+TEXT ·tile6x16tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R12
 	ADDQ       BX, R12
@@ -3887,7 +3887,7 @@ tiles:
 	PREFETCHT0 60(R12)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMOVUPS    (R8), Y1
 	VMASKMOVPS 32(R8), Y0, Y2
@@ -3906,7 +3906,7 @@ last:
 	ADDQ       BX, R8
 	VMOVUPS    (R8), Y11
 	VMASKMOVPS 32(R8), Y0, Y12
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -3950,7 +3950,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMOVUPS      (SI), Y15
@@ -3969,7 +3969,7 @@ loop:
 	VADDPS       Y15, Y12, Y12
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y15, Y15, Y15
 	VMAXPS Y1, Y15, Y1
@@ -4154,38 +4154,38 @@ one5:
 
 done5:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile7x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile7x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile7x8tail(SB), NOSPLIT, $0-98
+TEXT ·tile7x8tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
 	ADDQ       BX, R13
@@ -4210,7 +4210,7 @@ tiles:
 	PREFETCHT0 28(R13)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMASKMOVPS (R8), Y0, Y1
 	ADDQ       BX, R8
@@ -4225,7 +4225,7 @@ last:
 	VMASKMOVPS (R8), Y0, Y6
 	ADDQ       BX, R8
 	VMASKMOVPS (R8), Y0, Y7
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -4260,7 +4260,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMASKMOVPS   (SI), Y0, Y9
@@ -4273,7 +4273,7 @@ loop:
 	VADDPS       Y9, Y7, Y7
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y9, Y9, Y9
 	VMAXPS Y1, Y9, Y1
@@ -4474,38 +4474,38 @@ one6:
 
 done6:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile8x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile8x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile8x8tail(SB), NOSPLIT, $0-98
+TEXT ·tile8x8tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
 	ADDQ       BX, R13
@@ -4533,7 +4533,7 @@ tiles:
 	PREFETCHT0 28(R13)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMASKMOVPS (R8), Y0, Y1
 	ADDQ       BX, R8
@@ -4550,7 +4550,7 @@ last:
 	VMASKMOVPS (R8), Y0, Y7
 	ADDQ       BX, R8
 	VMASKMOVPS (R8), Y0, Y8
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -4588,7 +4588,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMASKMOVPS   (SI), Y0, Y10
@@ -4602,7 +4602,7 @@ loop:
 	VADDPS       Y10, Y8, Y8
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y10, Y10, Y10
 	VMAXPS Y1, Y10, Y1
@@ -4831,38 +4831,38 @@ one7:
 
 done7:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile9x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile9x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile9x8tail(SB), NOSPLIT, $0-98
+TEXT ·tile9x8tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R13
 	ADDQ       BX, R13
@@ -4893,7 +4893,7 @@ tiles:
 	PREFETCHT0 28(R13)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMASKMOVPS (R8), Y0, Y1
 	ADDQ       BX, R8
@@ -4912,7 +4912,7 @@ last:
 	VMASKMOVPS (R8), Y0, Y8
 	ADDQ       BX, R8
 	VMASKMOVPS (R8), Y0, Y9
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -4953,7 +4953,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMASKMOVPS   (SI), Y0, Y11
@@ -4968,7 +4968,7 @@ loop:
 	VADDPS       Y11, Y9, Y9
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y11, Y11, Y11
 	VMAXPS Y1, Y11, Y1
@@ -5225,40 +5225,40 @@ one8:
 
 done8:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile10x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile10x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile10x8tail(SB), NOSPLIT, $0-98
+TEXT ·tile10x8tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
 	LEAQ       (R12)(AX*2), R13
 	ADDQ       AX, R13
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R14
 	ADDQ       BX, R14
@@ -5292,7 +5292,7 @@ tiles:
 	PREFETCHT0 28(R14)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMASKMOVPS (R8), Y0, Y1
 	ADDQ       BX, R8
@@ -5313,7 +5313,7 @@ last:
 	VMASKMOVPS (R8), Y0, Y9
 	ADDQ       BX, R8
 	VMASKMOVPS (R8), Y0, Y10
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -5358,7 +5358,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMASKMOVPS   (SI), Y0, Y12
@@ -5374,7 +5374,7 @@ loop:
 	VADDPS       Y12, Y10, Y10
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y12, Y12, Y12
 	VMAXPS Y1, Y12, Y1
@@ -5659,40 +5659,40 @@ one9:
 
 done9:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile11x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile11x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile11x8tail(SB), NOSPLIT, $0-98
+TEXT ·tile11x8tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
 	LEAQ       (R12)(AX*2), R13
 	ADDQ       AX, R13
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R14
 	ADDQ       BX, R14
@@ -5729,7 +5729,7 @@ tiles:
 	PREFETCHT0 28(R14)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMASKMOVPS (R8), Y0, Y1
 	ADDQ       BX, R8
@@ -5752,7 +5752,7 @@ last:
 	VMASKMOVPS (R8), Y0, Y10
 	ADDQ       BX, R8
 	VMASKMOVPS (R8), Y0, Y11
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -5800,7 +5800,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMASKMOVPS   (SI), Y0, Y13
@@ -5817,7 +5817,7 @@ loop:
 	VADDPS       Y13, Y11, Y11
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y13, Y13, Y13
 	VMAXPS Y1, Y13, Y1
@@ -6130,40 +6130,40 @@ one10:
 
 done10:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
-// func tile12x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
+// func tile12x8tail(a *float32, rs int, cs int, next int, b *float32, ldb int, step int, c *float32, ldc int, bias *float32, k int, tiles int, tail int, load bool, relu bool)
 // Requires: AVX, FMA3, MMX+
-TEXT ·tile12x8tail(SB), NOSPLIT, $0-98
+TEXT ·tile12x8tail(SB), NOSPLIT, $0-106
 	MOVQ    rs+8(FP), AX
 	MOVQ    cs+16(FP), CX
 	MOVQ    ldb+40(FP), DX
-	MOVQ    ldc+56(FP), BX
-	MOVQ    tail+88(FP), R10
+	MOVQ    ldc+64(FP), BX
+	MOVQ    tail+96(FP), R10
 	LEAQ    tileMask<>+0(SB), SI
 	SHLQ    $0x02, R10
 	SUBQ    R10, SI
 	VMOVUPS 32(SI), Y0
-	MOVQ    tail+88(FP), R10
+	MOVQ    tail+96(FP), R10
 
 tiles:
 	MOVQ       a+0(FP), SI
 	MOVQ       b+32(FP), DI
-	MOVQ       k+72(FP), R9
-	MOVQ       c+48(FP), R8
+	MOVQ       k+80(FP), R9
+	MOVQ       c+56(FP), R8
 	LEAQ       (SI)(AX*2), R11
 	ADDQ       AX, R11
 	LEAQ       (R11)(AX*2), R12
 	ADDQ       AX, R12
 	LEAQ       (R12)(AX*2), R13
 	ADDQ       AX, R13
-	CMPQ       tiles+80(FP), $0x01
+	CMPQ       tiles+88(FP), $0x01
 	JEQ        last
 	MOVQ       R8, R14
 	ADDQ       BX, R14
@@ -6203,7 +6203,7 @@ tiles:
 	PREFETCHT0 28(R14)
 
 last:
-	CMPB       load+96(FP), $0x00
+	CMPB       load+104(FP), $0x00
 	JEQ        zero
 	VMASKMOVPS (R8), Y0, Y1
 	ADDQ       BX, R8
@@ -6228,7 +6228,7 @@ last:
 	VMASKMOVPS (R8), Y0, Y11
 	ADDQ       BX, R8
 	VMASKMOVPS (R8), Y0, Y12
-	MOVQ       c+48(FP), R8
+	MOVQ       c+56(FP), R8
 	JMP        loop
 
 zero:
@@ -6279,7 +6279,7 @@ loop:
 	ADDQ         DX, DI
 	DECQ         R9
 	JNZ          loop
-	MOVQ         bias+64(FP), SI
+	MOVQ         bias+72(FP), SI
 	TESTQ        SI, SI
 	JZ           activate
 	VMASKMOVPS   (SI), Y0, Y14
@@ -6297,7 +6297,7 @@ loop:
 	VADDPS       Y14, Y12, Y12
 
 activate:
-	CMPB   relu+97(FP), $0x00
+	CMPB   relu+105(FP), $0x00
 	JEQ    store
 	VXORPS Y14, Y14, Y14
 	VMAXPS Y1, Y14, Y1
@@ -6638,16 +6638,16 @@ one11:
 
 done11:
 	ADDQ BX, R8
-	MOVQ R8, c+48(FP)
+	MOVQ R8, c+56(FP)
 	MOVQ next+24(FP), SI
 	ADDQ SI, a+0(FP)
-	DECQ tiles+80(FP)
+	DECQ tiles+88(FP)
 	JNZ  tiles
 	VZEROUPPER
 	RET
 
 // func gatherTiles(dst *float32, src *float32, rows int, tiles int, k int, next int, ld int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·gatherTiles(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), AX
 	MOVQ src+8(FP), CX
@@ -6663,16 +6663,17 @@ row:
 	MOVQ BX, R11
 
 tile:
-	VMOVUPS (R9), Y0
-	VMOVUPS Y0, (R10)
-	ADDQ    DX, R9
-	ADDQ    DI, R10
-	DECQ    R11
-	JNZ     tile
-	ADDQ    R8, CX
-	ADDQ    DX, AX
-	DECQ    SI
-	JNZ     row
+	PREFETCHT0 (R9)(R8*8)
+	VMOVUPS    (R9), Y0
+	VMOVUPS    Y0, (R10)
+	ADDQ       DX, R9
+	ADDQ       DI, R10
+	DECQ       R11
+	JNZ        tile
+	ADDQ       R8, CX
+	ADDQ       DX, AX
+	DECQ       SI
+	JNZ        row
 	VZEROUPPER
 	RET
 

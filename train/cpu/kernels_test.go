@@ -168,27 +168,43 @@ func TestKernelsAgreeToTheBit(t *testing.T) {
 func tilesAgree(t *testing.T, k, ref *kernels, r *rand.Rand) {
 	for rows, width := range k.tileCols {
 		for cols := 1; cols <= width; cols++ {
-			for _, depth := range []int{1, 2, 17, 256} {
-				tiles := 1 + r.IntN(3)
-				tl := tile{rows: rows, tiles: tiles, cols: cols, k: depth, rs: 1, cs: rows + 2, next: depth*(rows+2) + 1, ldb: width + 4,
-					ldc: width + 7, load: r.IntN(2) == 0, relu: r.IntN(2) == 0}
-				if r.IntN(2) == 0 {
-					tl.bias = odd(r, cols)
-				}
-				if r.IntN(2) == 0 {
-					tl.rs, tl.cs, tl.next = depth, 1, rows*depth
-				}
-				tl.a = odd(r, (tiles-1)*tl.next+(rows-1)*tl.rs+(depth-1)*tl.cs+1)
-				tl.b, tl.c = odd(r, (depth-1)*tl.ldb+cols), odd(r, (tiles*rows-1)*tl.ldc+cols+16)
-				c := append([]float32(nil), tl.c...)
-				k.tile(&tl)
-				got := tl.c
-				tl.c = c
-				ref.tile(&tl)
-				if err := same(got, c); err != nil {
-					t.Errorf("%s: %d tiles of %dx%dx%d, load %v relu %v: %v", k.name, tiles, rows, depth, cols, tl.load, tl.relu, err)
-				}
-			}
+			tileAgrees(t, k, ref, r, rows, cols, false)
+		}
+		if rows == 0 || k.abreast == 1 {
+			continue
+		}
+		for cols := tileCols + 1; cols <= 2*tileCols; cols++ {
+			tileAgrees(t, k, ref, r, rows, cols, true)
+		}
+	}
+}
+
+func tileAgrees(t *testing.T, k, ref *kernels, r *rand.Rand, rows, cols int, pair bool) {
+	for _, depth := range []int{1, 2, 17, 256} {
+		tiles := 1 + r.IntN(3)
+		tl := tile{rows: rows, tiles: tiles, cols: cols, k: depth, rs: 1, cs: rows + 2, next: depth*(rows+2) + 1, ldb: cols + 4,
+			ldc: cols + 7, load: r.IntN(2) == 0, relu: r.IntN(2) == 0}
+		b := (depth-1)*tl.ldb + cols
+		if pair {
+			tl.step = []int{tileCols, depth*tl.ldb + 3}[r.IntN(2)]
+			b += tl.step - tileCols
+		}
+		if r.IntN(2) == 0 {
+			tl.bias = odd(r, cols)
+		}
+		if r.IntN(2) == 0 {
+			tl.rs, tl.cs, tl.next = depth, 1, rows*depth
+		}
+		tl.a = odd(r, (tiles-1)*tl.next+(rows-1)*tl.rs+(depth-1)*tl.cs+1)
+		tl.b, tl.c = odd(r, b), odd(r, (tiles*rows-1)*tl.ldc+cols+16)
+		c := append([]float32(nil), tl.c...)
+		k.tile(&tl)
+		got := tl.c
+		tl.c = c
+		ref.tile(&tl)
+		if err := same(got, c); err != nil {
+			t.Errorf("%s: %d tiles of %dx%dx%d, pair %v load %v relu %v: %v", k.name, tiles, rows, depth, cols, pair, tl.load,
+				tl.relu, err)
 		}
 	}
 }
@@ -196,7 +212,7 @@ func tilesAgree(t *testing.T, k, ref *kernels, r *rand.Rand) {
 // TestTilesRefuseShortSlices: the assembly has no bounds of its own.
 func TestTilesRefuseShortSlices(t *testing.T) {
 	for _, k := range paths() {
-		for short := range 3 {
+		for short := range 2 + k.abreast { // the last is of a pair
 			tl := tile{a: make([]float32, 6*8), b: make([]float32, 8*16), c: make([]float32, 6*16), rows: 6, tiles: 1, cols: 16, k: 8, rs: 8, cs: 1, ldb: 16, ldc: 16}
 			switch short {
 			case 0:
@@ -205,6 +221,8 @@ func TestTilesRefuseShortSlices(t *testing.T) {
 				tl.b = tl.b[:127:127]
 			case 2:
 				tl.c = tl.c[:95:95]
+			case 3:
+				tl.b, tl.step, tl.c, tl.cols, tl.ldc = make([]float32, 2*8*16-1), 8*16, make([]float32, 6*32), 32, 32
 			}
 			func() {
 				defer func() {

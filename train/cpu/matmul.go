@@ -3,14 +3,14 @@ package cpu
 import "github.com/onmart/onmart/train/program"
 
 // Blocks of the matrix product. A panel is tileCols columns of b, for kBlock steps of k: 24 KiB of a first-level cache
-// of 32 KiB; the rows of a pass by it. A block of rows, 144 KiB, stays in the second level while panelBlock panels
-// pass, 3 MiB for the third. A chain that is longer than kBlock goes through c, which loses nothing: c holds the sum so
-// far in the same float32. Measured at 2048x2048x2048: 82 GFLOP/s with kBlock 256 and panelBlock 16, 91 with 256 and
-// 128, 92 with these.
+// of 32 KiB; the rows of a pass by it. A block of rows, 144 KiB, stays in the second level while kernels.panelBlock
+// panels pass, at most mostPanels. A chain that is longer than kBlock goes through c, which loses nothing: c holds the
+// sum so far in the same float32. Measured at 2048x2048x2048 with AVX2: 82 GFLOP/s with kBlock 256 and 16 panels, 91
+// with 256 and 128, 92 with these.
 const (
 	kBlock     = 384
 	rowBlock   = 96
-	panelBlock = 128
+	mostPanels = 128
 )
 
 // packFrom is the number of row tiles from which b is copied into panels first. A pass over panels is little faster
@@ -68,7 +68,7 @@ type division struct {
 func (mm *matmul) packLen() int {
 	n := mm.gatherLen()
 	if mm.packed == nil {
-		n += min(mm.k, kBlock) * min(mm.panels(), panelBlock) * tileCols
+		n += min(mm.k, kBlock) * min(mm.panels(), mostPanels) * tileCols
 	}
 	return n
 }
@@ -159,7 +159,7 @@ func (mm *matmul) dots(w *worker, i, j0, j1 int) {
 func (mm *matmul) flat(w *worker, lo, hi, j0, j1 int) {
 	t := &w.tile
 	t.rows, t.tiles = hi-lo, 1
-	t.ldb, t.ldc = mm.n, mm.n
+	t.ldb, t.step, t.ldc = mm.n, 0, mm.n
 	width, kb := w.kernels.tileCols[t.rows], flatBlock
 	if j1-j0 <= width {
 		kb = mm.k
@@ -192,8 +192,8 @@ func (mm *matmul) stridesA(t *tile, i, k0 int) int {
 }
 
 func (mm *matmul) blocks(w *worker, lo, hi, p0, p1 int) {
-	for pc := p0; pc < p1; pc += panelBlock {
-		pEnd := min(pc+panelBlock, p1)
+	for pc := p0; pc < p1; pc += w.kernels.panelBlock {
+		pEnd := min(pc+w.kernels.panelBlock, p1)
 		for k0 := 0; k0 < mm.k; k0 += kBlock {
 			kc := min(kBlock, mm.k-k0)
 			b, ldb, step := mm.panelBlock(w, k0, kc, pc, pEnd, hi-lo)
@@ -205,8 +205,9 @@ func (mm *matmul) blocks(w *worker, lo, hi, p0, p1 int) {
 					a = w.pack
 					mm.gatherA(w.kernels, a, r0, rEnd, k0, kc)
 				}
-				for p := pc; p < pEnd; p++ {
-					mm.panel(w, a, b[(p-pc)*step:], ldb, k0, kc, r0, rEnd, p)
+				for p := pc; p < pEnd; p += w.kernels.abreast {
+					at := b[(p-pc)*step:]
+					mm.panel(w, a, at, ldb, step, k0, kc, r0, rEnd, p, min(p+w.kernels.abreast, pEnd))
 				}
 				if k0+kc == mm.k {
 					mm.finish(w, r0, rEnd, pc*tileCols, min(pEnd*tileCols, mm.n))
@@ -325,11 +326,15 @@ func (mm *matmul) packAll(k *kernels) []float32 {
 	return all
 }
 
-// panel runs the micro-kernel down rows lo..hi of panel p; a is gathered tiles, or nil for a as it lies.
-func (mm *matmul) panel(w *worker, a, b []float32, ldb, k0, kc, lo, hi, p int) {
+// panel runs the micro-kernel down rows lo..hi of panels p..pEnd, which lie step apart; a is gathered tiles, or nil for a
+// as it lies.
+func (mm *matmul) panel(w *worker, a, b []float32, ldb, step, k0, kc, lo, hi, p, pEnd int) {
 	j0 := p * tileCols
 	t := &w.tile
-	t.b, t.ldb, t.ldc, t.k, t.cols = b, ldb, mm.n, kc, min(tileCols, mm.n-j0)
+	t.b, t.ldb, t.step, t.ldc, t.k, t.cols = b, ldb, step, mm.n, kc, min(pEnd*tileCols, mm.n)-j0
+	if t.cols <= tileCols {
+		t.step = 0
+	}
 	t.load = k0 > 0 || mm.more
 	last := k0+kc == mm.k
 	t.relu = mm.act == program.Relu && last

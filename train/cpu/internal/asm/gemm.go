@@ -36,7 +36,7 @@ func zero(x reg.VecVirtual) {
 }
 
 // wideVecs is maxVecs for AVX-512: 32 registers, and at least 8 sums again. A panel is one vector wide, so that tiles
-// of up to twelve rows have one vector each.
+// of up to twelve rows have one vector each; two panels side by side are a pair.
 var wideVecs = []int{1: 8, 2: 6, 3: 6, 4: 4, 5: 4, 6: 4, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1, 12: 1}
 
 // gemm512 writes the tiles of AVX-512; what else a product needs is no faster by wider vectors.
@@ -44,11 +44,14 @@ func gemm512() {
 	lanes, vecBytes, maxVecs = 16, 64, wideVecs
 	mask := tileMask()
 	for rows := 1; rows < len(maxVecs); rows++ {
-		tile(rows, maxVecs[rows], nil)
+		tile(rows, maxVecs[rows], false, nil)
 		for vecs := 1; vecs <= maxVecs[rows]; vecs++ {
-			tile(rows, vecs, &mask)
+			tile(rows, vecs, false, &mask)
 		}
+		tile(rows, 2, true, nil)
+		tile(rows, 2, true, &mask)
 	}
+	gatherTiles()
 	peak()
 }
 
@@ -61,11 +64,11 @@ var maxVecs = []int{1: 8, 2: 4, 3: 3, 4: 2, 5: 2, 6: 2, 7: 1, 8: 1, 9: 1, 10: 1,
 func gemm() {
 	mask := tileMask()
 	for _, rows := range []int{1, 4, 5, 6} {
-		tile(rows, maxVecs[rows], nil)
+		tile(rows, maxVecs[rows], false, nil)
 	}
 	for rows := 1; rows < len(maxVecs); rows++ {
 		for vecs := 1; vecs <= maxVecs[rows]; vecs++ {
-			tile(rows, vecs, &mask)
+			tile(rows, vecs, false, &mask)
 		}
 	}
 	gatherTiles()
@@ -134,17 +137,21 @@ func (a rowAddresses) step(by Op) {
 }
 
 // tile is the micro-kernel of so many rows and vectors of columns, for several tiles below each other. The sums stay in
-// registers for all of k; each is one chain of fused multiply-adds.
-func tile(rows, vecs int, mask *Mem) {
+// registers for all of k; each is one chain of fused multiply-adds. The second vector of b of a pair lies step behind
+// the first.
+func tile(rows, vecs int, pair bool, mask *Mem) {
 	name, cols := fmt.Sprintf("tile%dx%d", rows, vecs*lanes), fmt.Sprint(vecs*lanes)
+	if pair {
+		name = "pair" + name
+	}
 	if mask != nil {
 		name, cols = name+"tail", fmt.Sprintf("%d+tail", (vecs-1)*lanes)
 	}
 	if wide() {
 		name = "wide" + name
 	}
-	TEXT(name, NOSPLIT, "func(a *float32, rs, cs, next int, b *float32, ldb int, c *float32, ldc int, bias *float32, "+
-		"k, tiles, tail int, load, relu bool)")
+	TEXT(name, NOSPLIT, "func(a *float32, rs, cs, next int, b *float32, ldb, step int, c *float32, ldc int, "+
+		"bias *float32, k, tiles, tail int, load, relu bool)")
 	Pragma("noescape")
 	Doc(fmt.Sprintf("%s is kernels.tile for blocks of %d rows and %s columns.", name, rows, cols))
 	rs, cs := word("rs"), word("cs")
@@ -159,24 +166,26 @@ func tile(rows, vecs int, mask *Mem) {
 		SHLQ(U8(2), tail)
 		SUBQ(tail, base)
 		VMOVUPS(Mem{Base: base, Disp: vecBytes}, m)
-		Load(Param("tail"), tail)
 		if wide() {
 			k1 := K()
 			VPMOVD2M(m, k1)
 			masked = k1
+		} else {
+			Load(Param("tail"), tail)
 		}
 	}
 	isTail := func(v int) bool { return mask != nil && v == vecs-1 }
-	load := func(base reg.Register, v int, to reg.VecVirtual) {
+	load := func(from Mem, v int, to reg.VecVirtual) {
 		switch {
 		case isTail(v) && wide():
-			VMOVUPS_Z(Mem{Base: base, Disp: v * vecBytes}, masked, to)
+			VMOVUPS_Z(from, masked, to)
 		case isTail(v):
-			VMASKMOVPS(Mem{Base: base, Disp: v * vecBytes}, m, to)
+			VMASKMOVPS(from, m, to)
 		default:
-			VMOVUPS(Mem{Base: base, Disp: v * vecBytes}, to)
+			VMOVUPS(from, to)
 		}
 	}
+	at := func(base reg.Register, v int) Mem { return Mem{Base: base, Disp: v * vecBytes} }
 	acc := make([][]reg.VecVirtual, rows)
 	for r := range acc {
 		for range vecs {
@@ -190,6 +199,16 @@ func tile(rows, vecs int, mask *Mem) {
 	}
 	ar := newRowAddresses(a, rs, rows)
 	x := vector()
+	second := b // of a pair
+	if pair {
+		second = GP64()
+	}
+	ofB := func(v int) Mem {
+		if pair && v == 1 {
+			return Mem{Base: second}
+		}
+		return at(b, v)
+	}
 
 	// Rows of b that lie far apart are not foreseen by the processor. One row of a is through with a row of b sooner.
 	ahead := uint8(4)
@@ -202,20 +221,24 @@ func tile(rows, vecs int, mask *Mem) {
 	MOVQ(arg("k"), k)
 	MOVQ(arg("c"), c)
 	ar.reset()
+	if pair {
+		MOVQ(b, second)
+		ADDQ(arg("step"), second)
+	}
 	if rows > 1 {
 		// The rows of c of the next tile: 8192x15x500, whose c is the most of it, 59 GFLOP/s with this and 44 without.
 		// Not below the last one, which may be another worker's.
 		CMPQ(arg("tiles"), U8(1))
 		JEQ(LabelRef("last"))
-		at := GP64()
-		MOVQ(c, at)
+		next := GP64()
+		MOVQ(c, next)
 		for range rows {
-			ADDQ(ldc, at)
+			ADDQ(ldc, next)
 		}
 		for r := range rows {
-			PREFETCHT0(Mem{Base: at, Disp: vecs*vecBytes - 4})
+			PREFETCHT0(Mem{Base: next, Disp: vecs*vecBytes - 4})
 			if r < rows-1 {
-				ADDQ(ldc, at)
+				ADDQ(ldc, next)
 			}
 		}
 		Label("last")
@@ -224,7 +247,7 @@ func tile(rows, vecs int, mask *Mem) {
 	JEQ(LabelRef("zero"))
 	for r := range rows {
 		for v := range vecs {
-			load(c, v, acc[r][v])
+			load(at(c, v), v, acc[r][v])
 		}
 		if r < rows-1 {
 			ADDQ(ldc, c)
@@ -240,21 +263,26 @@ func tile(rows, vecs int, mask *Mem) {
 	}
 	Label("loop")
 	for line := 0; line*lineBytes < vecs*vecBytes; line++ {
-		PREFETCHT0(Mem{Base: b, Index: ldb, Scale: ahead, Disp: line * lineBytes})
+		ask := Mem{Base: b, Disp: line * lineBytes}
+		if pair {
+			ask = ofB(line)
+		}
+		ask.Index, ask.Scale = ldb, ahead
+		PREFETCHT0(ask)
 	}
 	if single {
 		VBROADCASTSS(ar.at(0), x)
 		for v := range vecs {
 			if isTail(v) {
-				load(b, v, bv[0])
+				load(ofB(v), v, bv[0])
 				VFMADD231PS(bv[0], x, acc[0][v])
 			} else {
-				VFMADD231PS(Mem{Base: b, Disp: v * vecBytes}, x, acc[0][v])
+				VFMADD231PS(ofB(v), x, acc[0][v])
 			}
 		}
 	} else {
 		for v := range vecs {
-			load(b, v, bv[v])
+			load(ofB(v), v, bv[v])
 		}
 		for r := range rows {
 			VBROADCASTSS(ar.at(r), x)
@@ -265,6 +293,9 @@ func tile(rows, vecs int, mask *Mem) {
 	}
 	ar.step(cs)
 	ADDQ(ldb, b)
+	if pair {
+		ADDQ(ldb, second)
+	}
 	DECQ(k)
 	JNZ(LabelRef("loop"))
 
@@ -272,7 +303,7 @@ func tile(rows, vecs int, mask *Mem) {
 	TESTQ(bias, bias)
 	JZ(LabelRef("activate"))
 	for v := range vecs {
-		load(bias, v, x)
+		load(at(bias, v), v, x)
 		for r := range rows {
 			VADDPS(x, acc[r][v], acc[r][v])
 		}
@@ -340,9 +371,10 @@ func storeTail(label string, x reg.VecVirtual, base reg.Register, disp int, tail
 
 // gatherTiles copies with whole vectors: what a tile has too much is written over by its next row.
 func gatherTiles() {
-	TEXT("gatherTiles", NOSPLIT, "func(dst, src *float32, rows, tiles, k, next, ld int)")
+	name := named("gatherTiles")
+	TEXT(name, NOSPLIT, "func(dst, src *float32, rows, tiles, k, next, ld int)")
 	Pragma("noescape")
-	Doc("gatherTiles copies k rows of src, ld apart, into tiles of rows columns each, next apart. All strides are in",
+	Doc(name+" copies k rows of src, ld apart, into tiles of rows columns each, next apart. All strides are in",
 		fmt.Sprintf("bytes, rows too. It reads up to %d elements past the last column and writes as many past the last tile.",
 			lanes-1))
 	dst, src := word("dst"), word("src")
@@ -355,6 +387,8 @@ func gatherTiles() {
 	MOVQ(dst, to)
 	MOVQ(tiles, n)
 	Label("tile")
+	// Rows that lie far apart are not foreseen by the processor.
+	PREFETCHT0(Mem{Base: from, Index: ld, Scale: 8})
 	VMOVUPS(Mem{Base: from}, x)
 	VMOVUPS(x, Mem{Base: to})
 	ADDQ(rows, from)
