@@ -88,6 +88,9 @@ func (c *checker) checkMatMul() {
 
 // checkWay runs all variants of a way to compute products, each on its share of the shapes: turn goes through all of them.
 func (c *checker) checkWay(way int, letters string, shapes []shape3, turn *int) {
+	if way != wayVector && letters[0] == 'n' { // a column of lanes has no other way
+		shapes = slices.DeleteFunc(slices.Clone(shapes), func(s shape3) bool { return s.n == 1 })
+	}
 	if len(shapes) == 0 {
 		return
 	}
@@ -204,7 +207,12 @@ func (c *checker) spoil(x []float32) {
 func refMatMul(oracle Oracle, o *MatMul, step uint32, a, b, bias, of []float32) (pre, y []float32) {
 	run := sliceRun(o.K, o.slices())
 	for s := range o.slices() {
-		y = append(y, refChains(o, a, b, s*run, min(o.K, (s+1)*run))...)
+		from, to := s*run, min(o.K, (s+1)*run)
+		if o.lanes() {
+			y = append(y, refLanes(o, a, b, from, to)...)
+			continue
+		}
+		y = append(y, refChains(o, a, b, from, to)...)
 	}
 	if o.slices() > 1 {
 		return nil, y
@@ -244,6 +252,22 @@ func refChains(o *MatMul, a, b []float32, from, to int) []float32 {
 				row[j] = fma32(x, b[j*o.K+k], row[j])
 			}
 		}
+	}
+	return y
+}
+
+// refLanes is a column of 16 chains an element, over k in [from, to), as if zeros followed up to a multiple of 16.
+func refLanes(o *MatMul, a, b []float32, from, to int) []float32 {
+	y := make([]float32, o.M)
+	for i := range y {
+		var lane [16]float32
+		for k := from; k < to; k++ {
+			lane[(k-from)%16] = fma32(a[i*o.K+k], b[k], lane[(k-from)%16])
+		}
+		for k := to; from < to && (k-from)%16 > 0; k++ {
+			lane[(k-from)%16] += 0 // -0 becomes 0
+		}
+		y[i] = refLaneSum(lane[:])
 	}
 	return y
 }

@@ -48,7 +48,7 @@ var modules = []struct {
 		"matmul_64x32_nn", "matmul_64x32_nt", "matmul_64x32_tn", "matmul_64x32_tt",
 		"matmul_32x32_nn", "matmul_32x32_nt", "matmul_32x32_tn",
 		"matmul_16x64_nn", "matmul_16x64_nt", "matmul_16x64_tn",
-		"matvec_n", "matvec_t", "outer",
+		"matvec_n", "matvec_t", "matvec_lanes", "outer",
 	}},
 	{"pinball", []string{"pinball_rows", "pinball_grad"}},
 	{"reduce", []string{"col_sum", "col_sum_narrow", "sum_slices"}},

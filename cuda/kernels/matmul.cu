@@ -1,9 +1,11 @@
 // Matrix products of float32. y [m,n] = epilogue(a' b'), each element one chain of fused multiply-adds over k,
 // ascending from 0, whatever the kernel: so all of them give the same bits, and the choice among them is
-// one of time alone. ops.go (MatMul) says what the epilogue is.
+// one of time alone. Only a column of which a is not transposed has elements of 16 lanes: matvec_lanes. ops.go (MatMul)
+// says what the epilogue is.
 //
 //	matmul_BMxBN_xy   tiles of BM x BN; x and y say whether a and b are transposed (t) or not (n)
-//	matvec_n, _t      one column: a is [m,k], or [k,m]
+//	matvec_lanes      one column: a is [m,k], as it is in the program
+//	matvec_n, _t      one column: a is [m,k], or [k,m]; of matvec_n, b of a product with one row
 //	outer             k is 1
 //
 // grid: tiles of m, tiles of n, slices of k. Slice s covers k in [s*run, (s+1)*run) and writes y + s*m*n.
@@ -302,13 +304,19 @@ extern "C" __global__ void __launch_bounds__(128, 4) matmul_16x64_nn(PRODUCT_PAR
 extern "C" __global__ void __launch_bounds__(128, 4) matmul_16x64_nt(PRODUCT_PARAMS) { product_tile<TILE_16x64, false, true>(PRODUCT); }
 extern "C" __global__ void __launch_bounds__(128, 4) matmul_16x64_tn(PRODUCT_PARAMS) { product_tile<TILE_16x64, true, false>(PRODUCT); }
 
-constexpr int kColumnWarps = 2; // of a block of matvec_n
+constexpr int kColumnWarps = 2; // of a block of matvec_n and matvec_lanes
 constexpr int kColumnTile = 32; // rows of a warp, and steps of k that it takes at once
+constexpr int kLanes = 16;      // program.Lanes
 
-// matvec_n: a thread a row. A warp reads 32 rows by 32 of k along the rows, and through shared memory each thread gets
-// its own row.
-extern "C" __global__ void __launch_bounds__(64) matvec_n(PRODUCT_PARAMS) {
-  Product p = PRODUCT;
+// fold adds the upper half of lanes to the lower one.
+template <int Half> DEVICE void fold(float *lane) {
+#pragma unroll
+  for (int l = 0; l < Half; l++) lane[l] = lane[l] + lane[l + Half];
+}
+
+// product_column: a thread a row. A warp reads 32 rows by 32 of k along the rows, and through shared memory each thread
+// gets its own row, of which it has one sum or kLanes. What a row lacks of a multiple of kLanes is 0.
+template <bool Lanes> DEVICE void product_column(Product p) {
   constexpr int kLd = kColumnTile + 1; // so that a warp reads a column without conflicts
   SHARED_ARRAY(float, tiles, kColumnWarps * kColumnTile * kLd);
   SHARED_ARRAY(float, vectors, kColumnWarps * kColumnTile);
@@ -317,7 +325,9 @@ extern "C" __global__ void __launch_bounds__(64) matvec_n(PRODUCT_PARAMS) {
   const int row0 = ((int)blockIdx.x * kColumnWarps + warp) * kColumnTile;
   const int from = (int)blockIdx.z * p.run, to = min(p.k, from + p.run);
   const int rows = min(kColumnTile, p.m - row0); // 0 and less in a warp past the end: it goes along with the others
-  float acc = 0.0f;
+  float acc[kLanes]; // or the first alone
+#pragma unroll
+  for (int l = 0; l < kLanes; l++) acc[l] = 0.0f;
   for (int k0 = from; k0 < to; k0 += kColumnTile) {
     const bool in = k0 + lane < to;
     float v[kColumnTile];
@@ -330,13 +340,30 @@ extern "C" __global__ void __launch_bounds__(64) matvec_n(PRODUCT_PARAMS) {
     vector[lane] = x;
     __syncwarp();
     const int count = min(kColumnTile, to - k0);
+    if (Lanes) {
+#pragma unroll 1
+      for (int k = 0; k < count; k += kLanes) {
+#pragma unroll
+        for (int l = 0; l < kLanes; l++) acc[l] = fmaf(tile[lane * kLd + k + l], vector[k + l], acc[l]);
+      }
+    } else {
 #pragma unroll 8
-    for (int k = 0; k < count; k++) acc = fmaf(tile[lane * kLd + k], vector[k], acc);
+      for (int k = 0; k < count; k++) acc[0] = fmaf(tile[lane * kLd + k], vector[k], acc[0]);
+    }
   }
   if (lane >= rows) return;
+  if (Lanes) {
+    fold<8>(acc);
+    fold<4>(acc);
+    fold<2>(acc);
+    fold<1>(acc);
+  }
   p.y += (u64)blockIdx.z * p.m;
-  finish1(p, step_of(p.drop), row0 + lane, acc);
+  finish1(p, step_of(p.drop), row0 + lane, acc[0]);
 }
+
+extern "C" __global__ void __launch_bounds__(64) matvec_n(PRODUCT_PARAMS) { product_column<false>(PRODUCT); }
+extern "C" __global__ void __launch_bounds__(64) matvec_lanes(PRODUCT_PARAMS) { product_column<true>(PRODUCT); }
 
 // matvec_t: a thread a row of the transposed a, so that a warp reads along a's rows.
 extern "C" __global__ void __launch_bounds__(64) matvec_t(PRODUCT_PARAMS) {

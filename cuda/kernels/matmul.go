@@ -6,7 +6,7 @@ import (
 	"github.com/onmart/onmart/cuda"
 )
 
-// vectorBlock is the rows of a block of matvec_n and matvec_t.
+// vectorBlock is the rows of a block of matvec_n, matvec_t and matvec_lanes.
 const vectorBlock = 64
 
 func (o *MatMul) letters() string {
@@ -73,7 +73,7 @@ type product struct {
 	vec           int32 // bits: a (1), b (2), and y with what has its shape (4) may be read by vectors of 4
 }
 
-// The ways to compute a product, which give the same bits.
+// The ways to compute a product. All that way may choose for one give the same bits.
 const (
 	wayOuter  = -1 // k is 1
 	wayVector = -2 // one row or one column; from 0 on: a place in tiles
@@ -112,9 +112,13 @@ func (o *MatMul) plan(way int) launch {
 	return l
 }
 
+// lanes tells whether the elements are sums of 16 lanes instead of chains.
+func (o *MatMul) lanes() bool { return o.N == 1 && !o.TransA }
+
 // vector turns the product so that its one column stands: a row y = a b' is the column y' = b a', and x*y is y*x to the
 // bit.
 func (p *product) vector() launch {
+	lanes := p.lanes()
 	if p.N > 1 {
 		p.A, p.B = p.B, p.A
 		p.TransA, p.TransB = !p.TransB, false
@@ -123,7 +127,10 @@ func (p *product) vector() launch {
 		p.biasStep = 0
 	}
 	kernel := "matvec_n"
-	if p.TransA {
+	switch {
+	case lanes:
+		kernel = "matvec_lanes"
+	case p.TransA:
 		kernel = "matvec_t"
 	}
 	grid := cuda.Dim{X: uint32(ceilDiv(p.M, vectorBlock)), Y: 1, Z: uint32(p.slices())}

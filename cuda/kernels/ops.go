@@ -54,7 +54,8 @@ type Drop struct {
 }
 
 // MatMul is y [M,N] = epilogue(a' b' [+ bias]); a' [M,K] is a or, with TransA, the transpose of a [K,M]; b' [K,N] likewise.
-// Each product is one chain of fused multiply-adds over k, ascending, from 0. The epilogue, in this order:
+// Each product is one chain of fused multiply-adds over k, ascending, from 0; where N is 1 and a is not transposed there
+// are 16 of them, of k = l, l+16, ..., folded as program.LaneSum folds its lanes. The epilogue, in this order:
 // the bias [N] is added (if Bias), the sum is stored to Pre [M,N] (if Pre), the activation Act is applied, then Drop, then
 // ActGrad (if Of: y = v * GradAct'(Of[i,j]) with the second operand's meaning of ActGrad below).
 //

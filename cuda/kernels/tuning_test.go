@@ -136,7 +136,7 @@ func TestTileChoice(t *testing.T) {
 		{"h100", 8192, 128, 128, []string{"matmul_128x64_nn"}},
 		{"h100", 8192, 500, 15, []string{"matmul_128x64_nn"}},
 		{"h100", 8192, 1024, 1024, []string{"matmul_128x64_nn"}},
-		{"rtx2060", 256, 1, 64, []string{"matvec_n"}},
+		{"rtx2060", 256, 1, 64, []string{"matvec_lanes"}},
 		{"rtx2060", 1, 256, 64, []string{"matvec_t"}},
 		{"rtx2060", 256, 64, 1, []string{"outer"}},
 	} {

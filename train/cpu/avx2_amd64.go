@@ -19,7 +19,7 @@ func avx2Kernels() *kernels {
 	tiles := avx2Tiles()
 	return &kernels{
 		name: "cpu-avx2", tile: tiles.run, tileCols: avx2TileCols(), panelRows: tileRows, abreast: 1, panelBlock: mostPanels,
-		columnDot: tiles.columnDot, peak: peakAVX2,
+		columnDot: tiles.columnDot, dotRows: dotRowsAVX2, addRows: addRowsAVX2, peak: peakAVX2,
 		gatherTiles: gatherTilesAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
 		optimKernels: avx2Optim(), dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
 		prefetch: prefetchAVX2, add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
@@ -149,6 +149,28 @@ func (table *tileTable) columnDot(y, a, x []float32) {
 	for ; i < len(y); i += 8 {
 		i := min(i, len(y)-8)
 		columnDot8(&y[i], &a[i*k], 4*k, &x[0], k)
+	}
+}
+
+func dotRowsAVX2(y, a, x []float32) {
+	k := len(x)
+	a = a[:len(y)*k]
+	if fours := len(y) / 4; fours > 0 {
+		dotRows4(&y[0], &a[0], &x[0], k, fours)
+		y, a = y[4*fours:], a[4*fours*k:]
+	}
+	if len(y) > 0 {
+		dotRows1(&y[0], &a[0], &x[0], k, len(y))
+	}
+}
+
+func addRowsAVX2(y, b []float32, ldb int, a []float32, cs, k int) {
+	_, _ = a[(k-1)*cs], b[(k-1)*ldb+len(y)-1]
+	if fours := k / 4; fours > 0 {
+		addRows4(&y[0], &b[0], 4*ldb, &a[0], 4*cs, len(y), fours)
+	}
+	if rest := k % 4; rest > 0 {
+		addRows1(&y[0], &b[(k-rest)*ldb], 4*ldb, &a[(k-rest)*cs], 4*cs, len(y), rest)
 	}
 }
 

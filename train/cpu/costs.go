@@ -46,7 +46,7 @@ var kernelWorks = map[string]work{
 	"softmaxLogits": {3, 3, 1}, "softmaxExp": {boundExpFLOPs + 3, 1, 1},
 	"bce": {boundExpFLOPs + 18, 3, 1}, "bceGrad": {boundExpFLOPs + 10, 3, 1},
 	"pinball": {8, 4, 0}, "pinballGrad": {8, 4, 1}, "laneSum": {1, 1, 0}, "extreme": {2, 1, 0},
-	"transpose": {0, 1, 1}, "gatherTiles": {0, 1, 1}, "columnDot": {2, 1, 0},
+	"transpose": {0, 1, 1}, "gatherTiles": {0, 1, 1}, "columnDot": {2, 1, 0}, "dotRows": {2, 1, 0}, "addRows": {2, 1, 0},
 
 	// Of tables: an element of a row that is named, as dot, weighted, sums and ask read it and adam updates it; of
 	// candidates, one of them and one row; of uniforms, a number.

@@ -30,6 +30,10 @@ type kernels struct {
 	gatherTiles func(dst, src []float32, rows, tiles, k, next, ld int)
 	// columnDot: y[i] is the chain of fused multiply-adds of a[i*len(x)+p] and x[p] over p from 0.
 	columnDot func(y, a, x []float32)
+	// dotRows: y[i] is laneDot of a[i*len(x):] and x.
+	dotRows func(y, a, x []float32)
+	// addRows: y[j] = y[j] + a[0] b[j], + a[cs] b[ldb+j], ... for k rows of b: the chain of a tile of one row goes on.
+	addRows func(y, b []float32, ldb int, a []float32, cs, k int)
 	// peak does n rounds of multiply-adds that do not wait for each other and returns how many floating-point
 	// operations that were; nil on a path without vectors.
 	peak func(n int) int
@@ -117,7 +121,7 @@ func avx2TileCols() []int { return []int{0, 64, 32, 24, 16, 16, 16, 8, 8, 8, 8, 
 func portableKernels() *kernels {
 	return &kernels{
 		name: "cpu-portable", tile: tilePortable, tileCols: avx2TileCols(), panelRows: tileRows, abreast: 1, panelBlock: mostPanels,
-		columnDot: columnDotPortable, gatherTiles: gatherTilesPortable, actGrad: actGradPortable, silu: siluPortable,
+		columnDot: columnDotPortable, dotRows: dotRowsPortable, addRows: addRowsPortable, gatherTiles: gatherTilesPortable, actGrad: actGradPortable, silu: siluPortable,
 		siluGrad: siluGradPortable, colSum: colSumPortable,
 		optimKernels: portableOptim(), dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
 		prefetch: func([]float32) {}, add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
@@ -216,6 +220,20 @@ func columnDotPortable(y, a, x []float32) {
 	for i := range y {
 		t := tile{a: a[i*len(x):], b: x, c: y[i:], rows: 1, tiles: 1, cols: 1, k: len(x), cs: 1, ldb: 1}
 		tilePortable(&t)
+	}
+}
+
+func dotRowsPortable(y, a, x []float32) {
+	for i := range y {
+		y[i] = laneDot(a[i*len(x):(i+1)*len(x)], x)
+	}
+}
+
+func addRowsPortable(y, b []float32, ldb int, a []float32, cs, k int) {
+	for p := range k {
+		for j, x := range b[p*ldb:][:len(y)] {
+			y[j] = fma32(a[p*cs], x, y[j])
+		}
 	}
 }
 

@@ -175,6 +175,26 @@ func columnDot32(y *float32, a *float32, ld int, x *float32, k int)
 //go:noescape
 func columnDot8(y *float32, a *float32, ld int, x *float32, k int)
 
+// addRows4 is kernels.addRows for groups times 4 rows; ldb and cs are in bytes, n and groups above 0.
+//
+//go:noescape
+func addRows4(y *float32, b *float32, ldb int, a *float32, cs int, n int, groups int)
+
+// addRows1 is kernels.addRows for groups times 1 rows; ldb and cs are in bytes, n and groups above 0.
+//
+//go:noescape
+func addRows1(y *float32, b *float32, ldb int, a *float32, cs int, n int, groups int)
+
+// dotRows4 is kernels.dotRows for n times 4 rows of k elements, n and k above 0.
+//
+//go:noescape
+func dotRows4(y *float32, a *float32, x *float32, k int, n int)
+
+// dotRows1 is kernels.dotRows for n times 1 rows of k elements, n and k above 0.
+//
+//go:noescape
+func dotRows1(y *float32, a *float32, x *float32, k int, n int)
+
 // fmaPeak does n times 12 multiply-adds of 8 lanes, n above 0.
 func fmaPeak(n int)
 

@@ -4,6 +4,40 @@
 
 #include "textflag.h"
 
+DATA tailMasks<>+0(SB)/4, $0xffffffff
+DATA tailMasks<>+4(SB)/4, $0xffffffff
+DATA tailMasks<>+8(SB)/4, $0xffffffff
+DATA tailMasks<>+12(SB)/4, $0xffffffff
+DATA tailMasks<>+16(SB)/4, $0xffffffff
+DATA tailMasks<>+20(SB)/4, $0xffffffff
+DATA tailMasks<>+24(SB)/4, $0xffffffff
+DATA tailMasks<>+28(SB)/4, $0xffffffff
+DATA tailMasks<>+32(SB)/4, $0xffffffff
+DATA tailMasks<>+36(SB)/4, $0xffffffff
+DATA tailMasks<>+40(SB)/4, $0xffffffff
+DATA tailMasks<>+44(SB)/4, $0xffffffff
+DATA tailMasks<>+48(SB)/4, $0xffffffff
+DATA tailMasks<>+52(SB)/4, $0xffffffff
+DATA tailMasks<>+56(SB)/4, $0xffffffff
+DATA tailMasks<>+60(SB)/4, $0xffffffff
+DATA tailMasks<>+64(SB)/4, $0x00000000
+DATA tailMasks<>+68(SB)/4, $0x00000000
+DATA tailMasks<>+72(SB)/4, $0x00000000
+DATA tailMasks<>+76(SB)/4, $0x00000000
+DATA tailMasks<>+80(SB)/4, $0x00000000
+DATA tailMasks<>+84(SB)/4, $0x00000000
+DATA tailMasks<>+88(SB)/4, $0x00000000
+DATA tailMasks<>+92(SB)/4, $0x00000000
+DATA tailMasks<>+96(SB)/4, $0x00000000
+DATA tailMasks<>+100(SB)/4, $0x00000000
+DATA tailMasks<>+104(SB)/4, $0x00000000
+DATA tailMasks<>+108(SB)/4, $0x00000000
+DATA tailMasks<>+112(SB)/4, $0x00000000
+DATA tailMasks<>+116(SB)/4, $0x00000000
+DATA tailMasks<>+120(SB)/4, $0x00000000
+DATA tailMasks<>+124(SB)/4, $0x00000000
+GLOBL tailMasks<>(SB), RODATA|NOPTR, $128
+
 DATA tileMask<>+0(SB)/4, $0xffffffff
 DATA tileMask<>+4(SB)/4, $0xffffffff
 DATA tileMask<>+8(SB)/4, $0xffffffff
@@ -7493,6 +7527,412 @@ store:
 	VZEROUPPER
 	RET
 
+// func addRows4(y *float32, b *float32, ldb int, a *float32, cs int, n int, groups int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·addRows4(SB), NOSPLIT, $0-56
+	MOVQ    ldb+16(FP), AX
+	MOVQ    a+24(FP), CX
+	MOVQ    cs+32(FP), DX
+	MOVQ    n+40(FP), DI
+	MOVQ    DI, BX
+	ANDQ    $0x07, BX
+	LEAQ    tailMasks<>+0(SB), SI
+	NEGQ    BX
+	VMOVUPS 64(SI)(BX*4), Y0
+	IMUL3Q  $0x04, AX, R11
+
+group:
+	VBROADCASTSS (CX), Y1
+	ADDQ         DX, CX
+	VBROADCASTSS (CX), Y2
+	ADDQ         DX, CX
+	VBROADCASTSS (CX), Y3
+	ADDQ         DX, CX
+	VBROADCASTSS (CX), Y4
+	ADDQ         DX, CX
+	MOVQ         y+0(FP), SI
+	MOVQ         n+40(FP), DI
+	MOVQ         b+8(FP), BX
+	LEAQ         (BX)(AX*2), R8
+	ADDQ         AX, R8
+	MOVQ         BX, R9
+	ADDQ         R11, R9
+	MOVQ         R9, b+8(FP)
+	LEAQ         (R9)(AX*2), R10
+	ADDQ         AX, R10
+
+four:
+	SUBQ        $0x20, DI
+	JL          fourLess
+	VMOVUPS     (SI), Y5
+	VMOVUPS     32(SI), Y6
+	VMOVUPS     64(SI), Y7
+	VMOVUPS     96(SI), Y8
+	VFMADD231PS (BX), Y1, Y5
+	PREFETCHT0  (R9)
+	VFMADD231PS 32(BX), Y1, Y6
+	VFMADD231PS 64(BX), Y1, Y7
+	PREFETCHT0  64(R9)
+	VFMADD231PS 96(BX), Y1, Y8
+	VFMADD231PS (BX)(AX*1), Y2, Y5
+	PREFETCHT0  (R9)(AX*1)
+	VFMADD231PS 32(BX)(AX*1), Y2, Y6
+	VFMADD231PS 64(BX)(AX*1), Y2, Y7
+	PREFETCHT0  64(R9)(AX*1)
+	VFMADD231PS 96(BX)(AX*1), Y2, Y8
+	VFMADD231PS (BX)(AX*2), Y3, Y5
+	PREFETCHT0  (R9)(AX*2)
+	VFMADD231PS 32(BX)(AX*2), Y3, Y6
+	VFMADD231PS 64(BX)(AX*2), Y3, Y7
+	PREFETCHT0  64(R9)(AX*2)
+	VFMADD231PS 96(BX)(AX*2), Y3, Y8
+	VFMADD231PS (R8), Y4, Y5
+	PREFETCHT0  (R10)
+	VFMADD231PS 32(R8), Y4, Y6
+	VFMADD231PS 64(R8), Y4, Y7
+	PREFETCHT0  64(R10)
+	VFMADD231PS 96(R8), Y4, Y8
+	VMOVUPS     Y5, (SI)
+	VMOVUPS     Y6, 32(SI)
+	VMOVUPS     Y7, 64(SI)
+	VMOVUPS     Y8, 96(SI)
+	ADDQ        $0x80, SI
+	ADDQ        $0x80, BX
+	ADDQ        $0x80, R8
+	ADDQ        $0x80, R9
+	ADDQ        $0x80, R10
+	JMP         four
+
+fourLess:
+	ADDQ $0x20, DI
+
+one:
+	SUBQ        $0x08, DI
+	JL          oneLess
+	VMOVUPS     (SI), Y5
+	VFMADD231PS (BX), Y1, Y5
+	VFMADD231PS (BX)(AX*1), Y2, Y5
+	VFMADD231PS (BX)(AX*2), Y3, Y5
+	VFMADD231PS (R8), Y4, Y5
+	VMOVUPS     Y5, (SI)
+	ADDQ        $0x20, SI
+	ADDQ        $0x20, BX
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R9
+	ADDQ        $0x20, R10
+	JMP         one
+
+oneLess:
+	ADDQ        $0x08, DI
+	JZ          next
+	VMASKMOVPS  (SI), Y0, Y5
+	VMASKMOVPS  (BX), Y0, Y6
+	VFMADD231PS Y6, Y1, Y5
+	VMASKMOVPS  (BX)(AX*1), Y0, Y6
+	VFMADD231PS Y6, Y2, Y5
+	VMASKMOVPS  (BX)(AX*2), Y0, Y6
+	VFMADD231PS Y6, Y3, Y5
+	VMASKMOVPS  (R8), Y0, Y6
+	VFMADD231PS Y6, Y4, Y5
+	LEAQ        (SI), BX
+	TESTB       $0x08, DI
+	JZ          fourLast
+	VMOVUPS     Y5, (BX)
+	JMP         doneLast
+
+fourLast:
+	TESTB        $0x04, DI
+	JZ           twoLast
+	VMOVUPS      X5, (BX)
+	VEXTRACTF128 $0x01, Y5, X5
+	ADDQ         $0x10, BX
+
+twoLast:
+	TESTB     $0x02, DI
+	JZ        oneLast
+	VMOVLPS   X5, (BX)
+	VPERMILPS $0xee, X5, X5
+	ADDQ      $0x08, BX
+
+oneLast:
+	TESTB  $0x01, DI
+	JZ     doneLast
+	VMOVSS X5, (BX)
+
+doneLast:
+next:
+	DECQ groups+48(FP)
+	JNZ  group
+	VZEROUPPER
+	RET
+
+// func addRows1(y *float32, b *float32, ldb int, a *float32, cs int, n int, groups int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·addRows1(SB), NOSPLIT, $0-56
+	MOVQ    ldb+16(FP), AX
+	MOVQ    a+24(FP), CX
+	MOVQ    cs+32(FP), DX
+	MOVQ    n+40(FP), BX
+	ANDQ    $0x07, BX
+	LEAQ    tailMasks<>+0(SB), SI
+	NEGQ    BX
+	VMOVUPS 64(SI)(BX*4), Y0
+	IMUL3Q  $0x01, AX, R8
+
+group:
+	VBROADCASTSS (CX), Y1
+	ADDQ         DX, CX
+	MOVQ         y+0(FP), SI
+	MOVQ         n+40(FP), BX
+	MOVQ         b+8(FP), AX
+	MOVQ         AX, DI
+	ADDQ         R8, DI
+	MOVQ         DI, b+8(FP)
+
+four:
+	SUBQ        $0x20, BX
+	JL          fourLess
+	VMOVUPS     (SI), Y2
+	VMOVUPS     32(SI), Y3
+	VMOVUPS     64(SI), Y4
+	VMOVUPS     96(SI), Y5
+	VFMADD231PS (AX), Y1, Y2
+	PREFETCHT0  (DI)
+	VFMADD231PS 32(AX), Y1, Y3
+	VFMADD231PS 64(AX), Y1, Y4
+	PREFETCHT0  64(DI)
+	VFMADD231PS 96(AX), Y1, Y5
+	VMOVUPS     Y2, (SI)
+	VMOVUPS     Y3, 32(SI)
+	VMOVUPS     Y4, 64(SI)
+	VMOVUPS     Y5, 96(SI)
+	ADDQ        $0x80, SI
+	ADDQ        $0x80, AX
+	ADDQ        $0x80, DI
+	JMP         four
+
+fourLess:
+	ADDQ $0x20, BX
+
+one:
+	SUBQ        $0x08, BX
+	JL          oneLess
+	VMOVUPS     (SI), Y2
+	VFMADD231PS (AX), Y1, Y2
+	VMOVUPS     Y2, (SI)
+	ADDQ        $0x20, SI
+	ADDQ        $0x20, AX
+	ADDQ        $0x20, DI
+	JMP         one
+
+oneLess:
+	ADDQ        $0x08, BX
+	JZ          next
+	VMASKMOVPS  (SI), Y0, Y2
+	VMASKMOVPS  (AX), Y0, Y3
+	VFMADD231PS Y3, Y1, Y2
+	LEAQ        (SI), AX
+	TESTB       $0x08, BL
+	JZ          fourLast
+	VMOVUPS     Y2, (AX)
+	JMP         doneLast
+
+fourLast:
+	TESTB        $0x04, BL
+	JZ           twoLast
+	VMOVUPS      X2, (AX)
+	VEXTRACTF128 $0x01, Y2, X2
+	ADDQ         $0x10, AX
+
+twoLast:
+	TESTB     $0x02, BL
+	JZ        oneLast
+	VMOVLPS   X2, (AX)
+	VPERMILPS $0xee, X2, X2
+	ADDQ      $0x08, AX
+
+oneLast:
+	TESTB  $0x01, BL
+	JZ     doneLast
+	VMOVSS X2, (AX)
+
+doneLast:
+next:
+	DECQ groups+48(FP)
+	JNZ  group
+	VZEROUPPER
+	RET
+
+// func dotRows4(y *float32, a *float32, x *float32, k int, n int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·dotRows4(SB), NOSPLIT, $0-40
+	MOVQ    y+0(FP), AX
+	MOVQ    x+16(FP), CX
+	MOVQ    n+32(FP), DX
+	MOVQ    k+24(FP), BX
+	MOVQ    BX, SI
+	ANDQ    $0x0f, SI
+	LEAQ    tailMasks<>+0(SB), DI
+	NEGQ    SI
+	VMOVUPS 64(DI)(SI*4), Y0
+	VMOVUPS 96(DI)(SI*4), Y1
+	MOVQ    BX, SI
+	ANDQ    $-16, SI
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, BX
+	MOVQ    a+8(FP), R9
+
+rows:
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	LEAQ   (R9)(BX*1), R10
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	LEAQ   (R10)(BX*1), R11
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	LEAQ   (R11)(BX*1), R12
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	XORQ   DI, DI
+	CMPQ   DI, SI
+	JGE    tail
+	MOVQ   R9, R8
+
+loop:
+	VMOVUPS     (CX)(DI*1), Y10
+	VMOVUPS     32(CX)(DI*1), Y11
+	PREFETCHT0  4096(R8)
+	VFMADD231PS (R9)(DI*1), Y10, Y2
+	VFMADD231PS 32(R9)(DI*1), Y11, Y3
+	PREFETCHT0  4160(R8)
+	VFMADD231PS (R10)(DI*1), Y10, Y4
+	VFMADD231PS 32(R10)(DI*1), Y11, Y5
+	PREFETCHT0  4224(R8)
+	VFMADD231PS (R11)(DI*1), Y10, Y6
+	VFMADD231PS 32(R11)(DI*1), Y11, Y7
+	PREFETCHT0  4288(R8)
+	VFMADD231PS (R12)(DI*1), Y10, Y8
+	VFMADD231PS 32(R12)(DI*1), Y11, Y9
+	ADDQ        $0x00000100, R8
+	ADDQ        $0x40, DI
+	CMPQ        DI, SI
+	JLT         loop
+
+tail:
+	CMPQ        DI, BX
+	JGE         fold
+	VMASKMOVPS  (CX)(DI*1), Y0, Y10
+	VMASKMOVPS  32(CX)(DI*1), Y1, Y11
+	VMASKMOVPS  (R9)(DI*1), Y0, Y12
+	VFMADD231PS Y12, Y10, Y2
+	VMASKMOVPS  32(R9)(DI*1), Y1, Y12
+	VFMADD231PS Y12, Y11, Y3
+	VMASKMOVPS  (R10)(DI*1), Y0, Y12
+	VFMADD231PS Y12, Y10, Y4
+	VMASKMOVPS  32(R10)(DI*1), Y1, Y12
+	VFMADD231PS Y12, Y11, Y5
+	VMASKMOVPS  (R11)(DI*1), Y0, Y12
+	VFMADD231PS Y12, Y10, Y6
+	VMASKMOVPS  32(R11)(DI*1), Y1, Y12
+	VFMADD231PS Y12, Y11, Y7
+	VMASKMOVPS  (R12)(DI*1), Y0, Y12
+	VFMADD231PS Y12, Y10, Y8
+	VMASKMOVPS  32(R12)(DI*1), Y1, Y10
+	VFMADD231PS Y10, Y11, Y9
+
+fold:
+	VADDPS       Y3, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X3
+	VADDPS       X3, X2, X3
+	VADDPS       Y5, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X2
+	VADDPS       X2, X4, X2
+	VADDPS       Y7, Y6, Y6
+	VEXTRACTF128 $0x01, Y6, X4
+	VADDPS       X4, X6, X4
+	VADDPS       Y9, Y8, Y8
+	VEXTRACTF128 $0x01, Y8, X5
+	VADDPS       X5, X8, X5
+	VMOVLHPS     X2, X3, X6
+	VMOVHLPS     X3, X2, X3
+	VADDPS       X3, X6, X6
+	VMOVLHPS     X5, X4, X2
+	VMOVHLPS     X4, X5, X3
+	VADDPS       X3, X2, X2
+	VHADDPS      X2, X6, X6
+	VMOVUPS      X6, (AX)
+	ADDQ         $0x10, AX
+	LEAQ         (R12)(BX*1), R9
+	DECQ         DX
+	JNZ          rows
+	VZEROUPPER
+	RET
+
+// func dotRows1(y *float32, a *float32, x *float32, k int, n int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·dotRows1(SB), NOSPLIT, $0-40
+	MOVQ    y+0(FP), AX
+	MOVQ    x+16(FP), CX
+	MOVQ    n+32(FP), DX
+	MOVQ    k+24(FP), BX
+	MOVQ    BX, SI
+	ANDQ    $0x0f, SI
+	LEAQ    tailMasks<>+0(SB), DI
+	NEGQ    SI
+	VMOVUPS 64(DI)(SI*4), Y0
+	VMOVUPS 96(DI)(SI*4), Y1
+	MOVQ    BX, SI
+	ANDQ    $-16, SI
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, BX
+	MOVQ    a+8(FP), R9
+
+rows:
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	XORQ   DI, DI
+	CMPQ   DI, SI
+	JGE    tail
+	MOVQ   R9, R8
+
+loop:
+	VMOVUPS     (CX)(DI*1), Y4
+	VMOVUPS     32(CX)(DI*1), Y5
+	PREFETCHT0  4096(R8)
+	VFMADD231PS (R9)(DI*1), Y4, Y2
+	VFMADD231PS 32(R9)(DI*1), Y5, Y3
+	ADDQ        $0x00000040, R8
+	ADDQ        $0x40, DI
+	CMPQ        DI, SI
+	JLT         loop
+
+tail:
+	CMPQ        DI, BX
+	JGE         fold
+	VMASKMOVPS  (CX)(DI*1), Y0, Y4
+	VMASKMOVPS  32(CX)(DI*1), Y1, Y5
+	VMASKMOVPS  (R9)(DI*1), Y0, Y6
+	VFMADD231PS Y6, Y4, Y2
+	VMASKMOVPS  32(R9)(DI*1), Y1, Y4
+	VFMADD231PS Y4, Y5, Y3
+
+fold:
+	VADDPS       Y3, Y2, Y2
+	VEXTRACTF128 $0x01, Y2, X3
+	VADDPS       X3, X2, X3
+	VMOVHLPS     X3, X3, X2
+	VADDPS       X2, X3, X3
+	VMOVSHDUP    X3, X2
+	VADDSS       X2, X3, X3
+	VMOVSS       X3, (AX)
+	ADDQ         $0x04, AX
+	LEAQ         (R9)(BX*1), R9
+	DECQ         DX
+	JNZ          rows
+	VZEROUPPER
+	RET
+
 // func fmaPeak(n int)
 // Requires: AVX, FMA3
 TEXT ·fmaPeak(SB), NOSPLIT, $0-8
@@ -9564,40 +10004,6 @@ loop:
 	JLT     loop
 	VZEROUPPER
 	RET
-
-DATA tailMasks<>+0(SB)/4, $0xffffffff
-DATA tailMasks<>+4(SB)/4, $0xffffffff
-DATA tailMasks<>+8(SB)/4, $0xffffffff
-DATA tailMasks<>+12(SB)/4, $0xffffffff
-DATA tailMasks<>+16(SB)/4, $0xffffffff
-DATA tailMasks<>+20(SB)/4, $0xffffffff
-DATA tailMasks<>+24(SB)/4, $0xffffffff
-DATA tailMasks<>+28(SB)/4, $0xffffffff
-DATA tailMasks<>+32(SB)/4, $0xffffffff
-DATA tailMasks<>+36(SB)/4, $0xffffffff
-DATA tailMasks<>+40(SB)/4, $0xffffffff
-DATA tailMasks<>+44(SB)/4, $0xffffffff
-DATA tailMasks<>+48(SB)/4, $0xffffffff
-DATA tailMasks<>+52(SB)/4, $0xffffffff
-DATA tailMasks<>+56(SB)/4, $0xffffffff
-DATA tailMasks<>+60(SB)/4, $0xffffffff
-DATA tailMasks<>+64(SB)/4, $0x00000000
-DATA tailMasks<>+68(SB)/4, $0x00000000
-DATA tailMasks<>+72(SB)/4, $0x00000000
-DATA tailMasks<>+76(SB)/4, $0x00000000
-DATA tailMasks<>+80(SB)/4, $0x00000000
-DATA tailMasks<>+84(SB)/4, $0x00000000
-DATA tailMasks<>+88(SB)/4, $0x00000000
-DATA tailMasks<>+92(SB)/4, $0x00000000
-DATA tailMasks<>+96(SB)/4, $0x00000000
-DATA tailMasks<>+100(SB)/4, $0x00000000
-DATA tailMasks<>+104(SB)/4, $0x00000000
-DATA tailMasks<>+108(SB)/4, $0x00000000
-DATA tailMasks<>+112(SB)/4, $0x00000000
-DATA tailMasks<>+116(SB)/4, $0x00000000
-DATA tailMasks<>+120(SB)/4, $0x00000000
-DATA tailMasks<>+124(SB)/4, $0x00000000
-GLOBL tailMasks<>(SB), RODATA|NOPTR, $128
 
 // func lookupDot16(s *float32, table *float32, idx *float32, a *float32, m int, w int, known int, rows int, d int)
 // Requires: AVX, CMOV, FMA3, MMX+

@@ -159,6 +159,17 @@ func TestKernelsAgreeToTheBit(t *testing.T) {
 				k.columnDot(got, a, x)
 				ref.columnDot(want, a, x)
 				compare(fmt.Sprintf("columnDot %d rows of %d", rows, depth), got, want)
+				k.dotRows(got, a, x)
+				ref.dotRows(want, a, x)
+				compare(fmt.Sprintf("dotRows %d rows of %d", rows, depth), got, want)
+
+				ldb, cs := rows+3, 1+depth%2
+				b, factors := odd(r, (depth-1)*ldb+rows), odd(r, depth*cs)
+				got = odd(r, rows+8)
+				want = append([]float32(nil), got...)
+				k.addRows(got[:rows], b, ldb, factors, cs, depth)
+				ref.addRows(want[:rows], b, ldb, factors, cs, depth)
+				compare(fmt.Sprintf("addRows %d columns of %d", rows, depth), got, want)
 			}
 		}
 	}

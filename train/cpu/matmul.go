@@ -33,6 +33,7 @@ type matmul struct {
 	act            program.Act
 	packed         []float32 // b in panels, made once, where b does not change
 	more           bool      // the chains go on from what is in y; never with b transposed
+	lanes          bool      // y is a column of laneDots instead of chains: set by normal
 }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
@@ -44,6 +45,7 @@ func (mm *matmul) panels() int { return ceilDiv(mm.n, tileCols) }
 // a is transposed, or y a row and b is, the sides change: x*y is y*x to the bit.
 func (mm *matmul) normal() matmul {
 	p := *mm
+	p.lanes = p.n == 1 && !p.transA
 	if p.k == 1 || p.m == 1 {
 		p.transA = false
 	}
@@ -111,7 +113,7 @@ func (mm *matmul) cells(w *worker, from, to int) {
 func (mm *matmul) run(w *worker, lo, hi, p0, p1 int) {
 	j0, j1 := p0*tileCols, min(p1*tileCols, mm.n)
 	switch {
-	case mm.n == 1 && !mm.transA && !mm.more:
+	case mm.lanes:
 		mm.column(w, lo, hi)
 		mm.finish(w, lo, hi, j0, j1)
 	case hi-lo < fewRows && mm.transB && !mm.transA:
@@ -130,7 +132,7 @@ func (mm *matmul) run(w *worker, lo, hi, p0, p1 int) {
 // column is rows lo..hi of a product with one column.
 func (mm *matmul) column(w *worker, lo, hi int) {
 	y := mm.y[lo:hi]
-	w.kernels.columnDot(y, mm.a[lo*mm.k:hi*mm.k], mm.b[:mm.k])
+	w.kernels.dotRows(y, mm.a[lo*mm.k:hi*mm.k], mm.b[:mm.k])
 	if mm.bias != nil {
 		bias := mm.bias[0]
 		for i := range y {
@@ -146,12 +148,7 @@ func (mm *matmul) column(w *worker, lo, hi int) {
 func (mm *matmul) dots(w *worker, i, j0, j1 int) {
 	y := mm.y[i*mm.n+j0 : i*mm.n+j1]
 	w.kernels.columnDot(y, mm.b[j0*mm.k:j1*mm.k], mm.a[i*mm.k:(i+1)*mm.k])
-	if mm.bias != nil {
-		w.kernels.add(y, y, mm.bias[j0:j1])
-	}
-	if mm.act == program.Relu {
-		w.kernels.fns[program.FnRelu](y, y, nil)
-	}
+	mm.epilogue(w, y, j0, j1)
 }
 
 // flat is a few rows: b is read once, as it lies, in rows as wide as there are registers. What is wider is read in runs
@@ -161,8 +158,12 @@ func (mm *matmul) flat(w *worker, lo, hi, j0, j1 int) {
 	t.rows, t.tiles = hi-lo, 1
 	t.ldb, t.step, t.ldc = mm.n, 0, mm.n
 	width, kb := w.kernels.tileCols[t.rows], flatBlock
-	if j1-j0 <= width {
+	switch {
+	case j1-j0 <= width:
 		kb = mm.k
+	case t.rows == 1:
+		mm.wide(w, lo, j0, j1)
+		return
 	}
 	for k0 := 0; k0 < mm.k; k0 += kb {
 		t.k = min(kb, mm.k-k0)
@@ -178,6 +179,27 @@ func (mm *matmul) flat(w *worker, lo, hi, j0, j1 int) {
 			}
 			w.kernels.tile(t)
 		}
+	}
+}
+
+// wide is columns j0..j1 of row i, more than a tile has.
+func (mm *matmul) wide(w *worker, i, j0, j1 int) {
+	y := mm.y[i*mm.n+j0 : i*mm.n+j1]
+	if !mm.more {
+		clear(y)
+	}
+	a0 := mm.stridesA(&w.tile, i, 0)
+	w.kernels.addRows(y, mm.b[j0:], mm.n, mm.a[a0:], w.tile.cs, mm.k)
+	mm.epilogue(w, y, j0, j1)
+}
+
+// epilogue is what a micro-kernel does with its sums, columns j0..j1 of a row.
+func (mm *matmul) epilogue(w *worker, y []float32, j0, j1 int) {
+	if mm.bias != nil {
+		w.kernels.add(y, y, mm.bias[j0:j1])
+	}
+	if mm.act == program.Relu {
+		w.kernels.fns[program.FnRelu](y, y, nil)
 	}
 }
 

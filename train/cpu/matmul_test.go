@@ -24,6 +24,9 @@ func naiveMatmul(mm *matmul) []float32 {
 				}
 				s = fma32(mm.a[a], mm.b[b], s)
 			}
+			if mm.n == 1 && !mm.transA {
+				s = laneDot(mm.a[i*mm.k:(i+1)*mm.k], mm.b)
+			}
 			if mm.bias != nil {
 				s += mm.bias[j]
 			}

@@ -286,6 +286,9 @@ func testMatMul(t *testing.T, run opRunner, r *rand.Rand, m, n int) {
 						sum += float64(x) * float64(y)
 						size += math.Abs(float64(x) * float64(y))
 					}
+					if n == 1 && flags&1 == 0 {
+						chain = laneDot(a.f32[i*k:(i+1)*k], b.f32)
+					}
 					if flags&4 != 0 {
 						chain += args[2].f32[j]
 						sum += float64(args[2].f32[j])

@@ -182,6 +182,18 @@ func tableProbes() []tableProbe {
 			n := max(program.Lanes, bytes/(4*deep))
 			a, x, y := noise(r(), n*deep), noise(r(), deep), alignedF32(n)
 			return func() { k.columnDot(y, a, x) }, streamed("columnDot", int64(len(a)))
+		}},
+		tableProbe{kernel: "dotRows", make: func(k *kernels, bytes int) (func(), cost) {
+			const deep = sumCols
+			n := max(program.Lanes, bytes/(4*deep))
+			a, x, y := noise(r(), n*deep), noise(r(), deep), alignedF32(n)
+			return func() { k.dotRows(y, a, x) }, streamed("dotRows", int64(len(a)))
+		}},
+		tableProbe{kernel: "addRows", make: func(k *kernels, bytes int) (func(), cost) {
+			const wide = sumCols
+			deep := max(program.Lanes, bytes/(4*wide))
+			b, a, y := noise(r(), deep*wide), noise(r(), deep), alignedF32(wide)
+			return func() { k.addRows(y, b, wide, a, 1, deep) }, streamed("addRows", int64(len(b)))
 		}})
 }
 

@@ -84,7 +84,9 @@ const (
 	Gather Op = "gather"
 	// MatMul: (a, b[, bias [n] or [1,n]]) -> (y [m,n]). y = act(a' b' + bias); a' is a or, with TransA, its
 	// transpose. Each y[i,j] is one chain of fused multiply-adds over k in ascending order starting
-	// from 0; the bias is added after the chain, then the activation.
+	// from 0. Only where n is 1 and a is not transposed, so that there is one column for no lanes, lane l of Lanes is
+	// the chain over k = l, l+16, l+32 ..., and the lanes are folded as LaneSum folds them. The bias is added after
+	// that, then the activation.
 	MatMul Op = "matmul"
 	// Activate: (z) -> (y) = act(z), elementwise, the same shape: to the bit what MatMul fuses. Training
 	// takes it where the gradient needs z.

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"math"
-
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -16,15 +14,7 @@ const aheadDot = 24
 // aheadSum is by how many entries sumRows asks for rows.
 const aheadSum = 12
 
-func embed() {
-	table := GLOBL("tailMasks", RODATA|NOPTR)
-	for i := range 32 {
-		x := uint32(0)
-		if i < 16 {
-			x = math.MaxUint32
-		}
-		DATA(4*i, U32(x))
-	}
+func embed(table Mem) {
 	lookupDot(table)
 	lookupWeighted(table)
 	sumRows(table)
@@ -153,31 +143,7 @@ func lookupDot(table Mem) {
 			}
 		}
 		Label(name + "Fold")
-		// Lane l takes l+8, then l+4; then pairs of rows are folded together, l with l+2, and last with l+1.
-		var half [4]reg.VecVirtual
-		for g := range n {
-			VADDPS(acc[g][1], acc[g][0], acc[g][0])
-			half[g] = XMM()
-			VEXTRACTF128(U8(1), acc[g][0], half[g])
-			VADDPS(half[g], acc[g][0].AsX(), half[g])
-		}
-		if n == 4 {
-			lo, hi := [2]reg.VecVirtual{XMM(), XMM()}, XMM()
-			for k := range 2 {
-				VMOVLHPS(half[2*k+1], half[2*k], lo[k])
-				VMOVHLPS(half[2*k], half[2*k+1], hi)
-				VADDPS(hi, lo[k], lo[k])
-			}
-			VHADDPS(lo[1], lo[0], lo[0])
-			VMOVUPS(lo[0], Mem{Base: s})
-		} else {
-			hi := XMM()
-			VMOVHLPS(half[0], half[0], hi)
-			VADDPS(hi, half[0], half[0])
-			VMOVSHDUP(half[0], hi)
-			VADDSS(hi, half[0], half[0])
-			VMOVSS(half[0], Mem{Base: s})
-		}
+		foldLanes(acc[:n], Mem{Base: s})
 		for g := range n {
 			some := name + "Some" + string(rune('0'+g))
 			VCVTTSS2SIQ(Mem{Base: idx, Disp: 4 * g}, t)
@@ -197,6 +163,35 @@ func lookupDot(table Mem) {
 	JNZ(LabelRef("row"))
 	VZEROUPPER()
 	RET()
+}
+
+// foldLanes stores what the 16 lanes of one row or of four come to, each in two vectors: lane l takes l+8, then l+4; then
+// pairs of rows are folded together, l with l+2, and last with l+1.
+func foldLanes(acc [][2]reg.VecVirtual, to Mem) {
+	var half [4]reg.VecVirtual
+	for g := range acc {
+		VADDPS(acc[g][1], acc[g][0], acc[g][0])
+		half[g] = XMM()
+		VEXTRACTF128(U8(1), acc[g][0], half[g])
+		VADDPS(half[g], acc[g][0].AsX(), half[g])
+	}
+	if len(acc) == 1 {
+		hi := XMM()
+		VMOVHLPS(half[0], half[0], hi)
+		VADDPS(hi, half[0], half[0])
+		VMOVSHDUP(half[0], hi)
+		VADDSS(hi, half[0], half[0])
+		VMOVSS(half[0], to)
+		return
+	}
+	lo, hi := [2]reg.VecVirtual{XMM(), XMM()}, XMM()
+	for k := range 2 {
+		VMOVLHPS(half[2*k+1], half[2*k], lo[k])
+		VMOVHLPS(half[2*k], half[2*k+1], hi)
+		VADDPS(hi, lo[k], lo[k])
+	}
+	VHADDPS(lo[1], lo[0], lo[0])
+	VMOVUPS(lo[0], to)
 }
 
 // columns walks through a row in blocks of 8, 2 and 1 vectors and what is left under a mask. done is the bytes before

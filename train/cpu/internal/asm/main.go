@@ -21,7 +21,8 @@ func main() {
 		Generate()
 		return
 	}
-	gemm()
+	tails := tailMasks()
+	gemm(tails)
 	actGrad()
 	silu(false)
 	silu(true)
@@ -38,7 +39,7 @@ func main() {
 	softmaxExp()
 	pinball(false)
 	pinball(true)
-	embed()
+	embed(tails)
 	pause()
 	functions()
 	bce(false)
