@@ -74,7 +74,7 @@ func benchProduct(b *testing.B, k *kernels, s product, threads int) {
 			x[i] = r.Float32()
 		}
 	}
-	d := mm.divide(true)
+	d := mm.divide(!s.transA) // a gradient of weights does not grow with the batch
 	pool := newPool(k, threads, d.pack)
 	defer pool.close()
 	flops := 2 * float64(s.m) * float64(s.k) * float64(s.n)
