@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/onmart/onmart/train/program"
 )
@@ -19,13 +20,15 @@ type exec struct {
 	rest    *machine // nil without
 	forward *machine
 	pool    *pool
-	arena   int  // bytes, which the machines share
+	arena   int // bytes, which the machines share
+	pace    *pace
 	always  bool // all threads for any batch
 	data    *bound
 	closed  bool
 
 	// The job under way; workers read it, worker 0 writes failed.
 	firstStep, lastStep int
+	prepared            bool // weights are packed
 	failed              atomic.Int64
 	evalRows            int
 	trainJob, evalJob   func(w *worker)
@@ -60,6 +63,9 @@ func newExec(b *Backend, s *program.Set) *exec {
 		pack = max(pack, m.pack)
 	}
 	e.pool = newPool(b.kernels, b.threads, pack)
+	if e.train != nil {
+		e.pace = newPace(b.threads, e.threads(e.train.macs))
+	}
 	e.trainJob, e.evalJob = e.trainWorker, e.evalWorker
 	return e
 }
@@ -125,9 +131,21 @@ func (e *exec) Run(first, n int, slots []float64) error {
 		return fmt.Errorf("cpu: %w", err)
 	}
 	clear(e.slots)
-	e.firstStep, e.lastStep = first, first+n
 	e.failed.Store(math.MaxInt64)
-	e.pool.run(e.threads(e.train.macs), e.trainJob)
+	e.prepared = false
+	for end := first + n; first < end && e.failed.Load() == math.MaxInt64; first = e.lastStep {
+		threads, steps := len(e.pool.workers), n
+		if !e.always {
+			threads, steps = e.pace.next(end - first)
+		}
+		e.firstStep, e.lastStep = first, first+steps
+		start := time.Now()
+		e.pool.run(threads, e.trainJob)
+		if !e.always {
+			e.pace.took(time.Since(start))
+		}
+		e.prepared = true
+	}
 	if s := e.failed.Load(); s != math.MaxInt64 {
 		if err := e.set.CheckFinite(int(s), e.slots); err != nil {
 			return fmt.Errorf("cpu: %w", err)
@@ -144,9 +162,11 @@ func (e *exec) trainWorker(w *worker) {
 	batch := e.train.p.Rows
 	perEpoch := e.data.StepsPerEpoch(batch)
 	w.data, w.train = e.data, e.data.Train
-	e.train.prepare(w)
-	if e.rest != nil {
-		e.rest.prepare(w)
+	if !e.prepared {
+		e.train.prepare(w)
+		if e.rest != nil {
+			e.rest.prepare(w)
+		}
 	}
 	for s := e.firstStep; s < e.lastStep; s++ {
 		epoch, at := s/perEpoch, s%perEpoch

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/klauspost/cpuid/v2"
+
 	"github.com/onmart/onmart/train/program"
 )
 
@@ -24,13 +26,19 @@ import (
 // A buffer that is used outside of its region too lies there as a whole. The region then has a twin of it in its ring,
 // which is filled from it or copied to it, block by block.
 
+// cacheBytes is how much of a worker's second-level cache the rows of a block may take up; the weights and their
+// gradients need some too.
+var cacheBytes = blockBytes(cpuid.CPU.Cache.L2)
+
+// blockBytes is five eighths of a cache of so many bytes, -1 being unknown, but not below three quarters of the 512 KiB of
+// a core of Zen 3. BenchmarkTrain on two of them, rows/s of 32-128-128-1 at batch 8192 and of 15-500-1 there, on a machine
+// with other work: 128 KiB 1.25M and 2.43M, 256 KiB 1.29M and 2.51M, 384 KiB 1.28M to 1.34M and 2.62M to 2.85M, 512 KiB
+// 1.16M to 1.29M and 2.01M to 2.67M. On two of Zen 5, which have 1 MiB: 384 KiB 3.80M and 6.97M, 512 KiB 3.79M and
+// 7.26M, 640 KiB 3.96M and 7.31M, 768 KiB 3.90M and 6.87M.
+func blockBytes(l2 int) int { return max(384<<10, l2/8*5) }
+
 // Sizes of a block.
 const (
-	// cacheBytes is how much of a worker's second-level cache the rows of a block may take up: the core of a Zen 3 has
-	// 512 KiB, and the weights and their gradients need some. BenchmarkTrain on two cores of an AMD EPYC, rows/s of
-	// 32-128-128-1 at batch 8192 and of 15-500-1 there, on a machine with other work: 128 KiB 1.25M and 2.43M, 256 KiB
-	// 1.29M and 2.51M, 384 KiB 1.28M to 1.34M and 2.62M to 2.85M, 512 KiB 1.16M to 1.29M and 2.01M to 2.67M.
-	cacheBytes = 384 << 10
 	// minBlock is the rows of a block at least: fewer leave the sums over rows more loads and stores than
 	// multiply-adds.
 	minBlock = 8 * rowQuantum
