@@ -21,7 +21,7 @@ func avx2Kernels() *kernels {
 		name: "cpu-avx2", tile: tiles.run, tileCols: avx2TileCols(), panelRows: tileRows, abreast: 1, panelBlock: mostPanels,
 		columnDot: tiles.columnDot, dotRows: dotRowsAVX2, addRows: addRowsAVX2, peak: peakAVX2,
 		gatherTiles: gatherTilesAVX2, actGrad: actGradAVX2, silu: siluAVX2, siluGrad: siluGradAVX2, colSum: colSumAVX2,
-		optimKernels: avx2Optim(), dropout: dropoutAVX2, permute: permuteAVX2, transpose: transposeAVX2,
+		optimKernels: avx2Optim(), dropout: dropoutAVX2, permute: permuteAVX2, gatherRows: gatherRowsAVX2, transpose: transposeAVX2,
 		prefetch: prefetchAVX2, add: addAVX2, scale: scaleAVX2, div: divAVX2, rowDot: rowDotAVX2,
 		bce: bceAVX2, bceGrad: bceGradAVX2,
 		softmaxLogits: softmaxLogitsAVX2, softmaxExp: softmaxExpAVX2, pinball: pinballAVX2, pinballGrad: pinballGradAVX2,
@@ -233,31 +233,54 @@ func colSumAVX2(s, x []float32, rows, stride int, more bool) {
 	}
 }
 
-func dropoutAVX2(y, x []float32, first int, d *dropCoef) {
+func dropoutAVX2(y, x []float32, first int, d *dropCoef) { dropoutBy(dropout32, 32, y, x, first, d) }
+
+// dropoutBy takes groups of so many elements.
+func dropoutBy(by func(y, x *float32, groups int, block, key0, key1, step, site uint32, rate, keep float32), group int,
+	y, x []float32, first int, d *dropCoef) {
 	x = x[:len(y)]
 	head := min((4-first%4)%4, len(y))
 	dropoutPortable(y[:head], x[:head], first, d)
-	groups, block := (len(y)-head)/32, (first+head)/4
-	if groups == 0 || block+8*groups >= 1<<32 {
+	groups, block := (len(y)-head)/group, (first+head)/4
+	if groups == 0 || block+group/4*groups >= 1<<32 {
 		groups = 0
 	} else {
-		dropout32(&y[head], &x[head], groups, uint32(block), uint32(d.seed), uint32(d.seed>>32), d.step, d.site, d.rate, d.keep)
+		by(&y[head], &x[head], groups, uint32(block), uint32(d.seed), uint32(d.seed>>32), d.step, d.site, d.rate, d.keep)
 	}
-	tail := head + 32*groups
+	tail := head + group*groups
 	dropoutPortable(y[tail:], x[tail:], first+tail, d)
 }
 
-func permuteAVX2(order []int32, first int, p *program.Permutation) {
+func gatherRowsAVX2(dst, src []float32, order []int32, width int) {
+	if len(order) == 0 || width == 0 {
+		return
+	}
+	dst = dst[:len(order)*width]
+	gatherRows8(&dst[0], &src[0], &order[0], width, len(order))
+}
+
+func permuteAVX2(order []int32, first int, p *program.Permutation) { permuteBy(8, order, first, p) }
+
+// permuteBy takes so many indices at a time, 8 or 16. The assembly is called by name: what goes through a function's
+// value would be allocated.
+func permuteBy(lanes int, order []int32, first int, p *program.Permutation) {
 	f := p.Feistel()
-	var l, r [8]uint32
+	var l, r [16]uint32
 	i := 0
-	for ; len(order)-i >= 8; i += 8 {
-		for k := range l {
-			x := uint32(first + i + k)
-			l[k], r[k] = x/f.B, x%f.B
+	high, low := uint32(first)/f.B, uint32(first)%f.B
+	for ; len(order)-i >= lanes; i += lanes {
+		for k := range lanes {
+			l[k], r[k] = high, low
+			if low++; low == f.B {
+				high, low = high+1, 0
+			}
 		}
-		permute8(&l[0], &r[0], f.A, f.B, f.Epoch, f.Site, f.Key[0], f.Key[1])
-		for k := range l {
+		if lanes == 16 {
+			permute16(&l[0], &r[0], f.A, f.B, f.Epoch, f.Site, f.Key[0], f.Key[1])
+		} else {
+			permute8(&l[0], &r[0], f.A, f.B, f.Epoch, f.Site, f.Key[0], f.Key[1])
+		}
+		for k := range lanes {
 			x := l[k]*f.B + r[k]
 			if x >= f.N {
 				x = uint32(p.At(first + i + k))

@@ -1,6 +1,10 @@
 package cpu
 
-import "golang.org/x/sys/cpu"
+import (
+	"golang.org/x/sys/cpu"
+
+	"github.com/onmart/onmart/train/program"
+)
 
 func hasAVX512() bool {
 	return hasAVX2() && cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512BW
@@ -11,13 +15,15 @@ func avx512TileCols() []int {
 	return []int{1: 128, 2: 96, 3: 96, 4: 64, 5: 64, 6: 64, 7: 16, 8: 16, 9: 16, 10: 16, 11: 16, 12: 16}
 }
 
-// avx512Kernels are those of AVX2 with wider tiles: a product is what a training step is made of, and twice as many
-// lanes of what else there is run at the speed of memory. Each output is the same chain, so the bits are those of AVX2.
+// avx512Kernels are those of AVX2 with wider tiles and random numbers: products and Philox are what a training step is
+// made of, and twice as many lanes of what else there is run at the speed of memory. Each output is the same chain, so the
+// bits are those of AVX2.
 func avx512Kernels() *kernels {
 	k := avx2Kernels()
 	k.name, k.peak = "cpu-avx512", peakAVX512
 	k.tile, k.tileCols, k.panelRows, k.abreast = avx512Tiles().run, avx512TileCols(), 12, 2
 	k.panelBlock, k.gatherTiles = 32, gatherTilesAVX512
+	k.dropout, k.permute, k.embed.uniforms = dropoutAVX512, permuteAVX512, uniformsAVX512
 	return k
 }
 
@@ -71,6 +77,14 @@ func avx512Tiles() *tileTable {
 			12: widepairtile12x32tail,
 		},
 	}
+}
+
+func dropoutAVX512(y, x []float32, first int, d *dropCoef) { dropoutBy(dropout64, 64, y, x, first, d) }
+
+func permuteAVX512(order []int32, first int, p *program.Permutation) { permuteBy(16, order, first, p) }
+
+func uniformsAVX512(u []float32, block int, seed uint64, step, site uint32) {
+	uniformsBy(uniforms64, 64, u, block, seed, step, site)
 }
 
 func peakAVX512(n int) int {

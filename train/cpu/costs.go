@@ -41,7 +41,7 @@ var kernelWorks = map[string]work{
 	"actGrad": {1, 2, 1}, "silu": {boundExpFLOPs + 2, 1, 1}, "siluGrad": {boundExpFLOPs + 7, 2, 1}, "colSum": {1, 1, 0},
 	"adamw": {17, 4, 3}, "adam": {17, 4, 3}, "sgd": {5, 2, 1}, "momentum": {7, 3, 2}, "nesterov": {9, 3, 2},
 	"adagrad": {10, 3, 2}, "sumSquares": {2, 1, 0}, "average": {3, 2, 1},
-	"dropout": {2, 1, 1}, "permute": {0, 0, 1}, "add": {1, 2, 1}, "addTo": {1, 1, 1}, "scale": {1, 1, 1}, "div": {1, 1, 1},
+	"dropout": {2, 1, 1}, "permute": {0, 0, 1}, "gatherRows": {0, 1, 1}, "add": {1, 2, 1}, "addTo": {1, 1, 1}, "scale": {1, 1, 1}, "div": {1, 1, 1},
 	"rowDot":        {2, 2, 0},
 	"softmaxLogits": {3, 3, 1}, "softmaxExp": {boundExpFLOPs + 3, 1, 1},
 	"bce": {boundExpFLOPs + 18, 3, 1}, "bceGrad": {boundExpFLOPs + 10, 3, 1},

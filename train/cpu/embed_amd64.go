@@ -94,12 +94,18 @@ func termsAVX2(terms []float32, o *outcome) {
 }
 
 func uniformsAVX2(u []float32, block int, seed uint64, step, site uint32) {
-	groups := len(u) / 32
-	if block+8*groups >= 1<<32 {
+	uniformsBy(uniforms32, 32, u, block, seed, step, site)
+}
+
+// uniformsBy takes groups of so many elements.
+func uniformsBy(by func(u *float32, groups int, block, key0, key1, step, site uint32), group int, u []float32, block int,
+	seed uint64, step, site uint32) {
+	groups := len(u) / group
+	if block+group/4*groups >= 1<<32 {
 		groups = 0
 	}
 	if groups > 0 {
-		uniforms32(&u[0], groups, uint32(block), uint32(seed), uint32(seed>>32), step, site)
+		by(&u[0], groups, uint32(block), uint32(seed), uint32(seed>>32), step, site)
 	}
-	uniformsPortable(u[32*groups:], block+8*groups, seed, step, site)
+	uniformsPortable(u[group*groups:], block+group/4*groups, seed, step, site)
 }

@@ -50,6 +50,8 @@ type kernels struct {
 	dropout func(y, x []float32, first int, d *dropCoef)
 	// permute: order[i] = p.At(first+i).
 	permute func(order []int32, first int, p *program.Permutation)
+	// gatherRows: row i of dst is row order[i] of src, each of width elements, width and all of order within src.
+	gatherRows func(dst, src []float32, order []int32, width int)
 	// transpose: dst[p*tileCols+j] = src[j*ld+p] for p < k and j < cols, and 0 for cols <= j < tileCols.
 	transpose func(dst, src []float32, ld, k, cols int)
 	// prefetch asks for the cache lines of x, which will be read soon.
@@ -123,7 +125,7 @@ func portableKernels() *kernels {
 		name: "cpu-portable", tile: tilePortable, tileCols: avx2TileCols(), panelRows: tileRows, abreast: 1, panelBlock: mostPanels,
 		columnDot: columnDotPortable, dotRows: dotRowsPortable, addRows: addRowsPortable, gatherTiles: gatherTilesPortable, actGrad: actGradPortable, silu: siluPortable,
 		siluGrad: siluGradPortable, colSum: colSumPortable,
-		optimKernels: portableOptim(), dropout: dropoutPortable, permute: permutePortable, transpose: transposePortable,
+		optimKernels: portableOptim(), dropout: dropoutPortable, permute: permutePortable, gatherRows: gatherRowsPortable, transpose: transposePortable,
 		prefetch: func([]float32) {}, add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
 		bce: bcePortable, bceGrad: bceGradPortable,
 		softmaxLogits: softmaxLogitsPortable, softmaxExp: softmaxExpPortable, pinball: pinballPortable,
@@ -271,6 +273,12 @@ func dropoutPortable(y, x []float32, first int, d *dropCoef) {
 		} else {
 			y[i] = 0
 		}
+	}
+}
+
+func gatherRowsPortable(dst, src []float32, order []int32, width int) {
+	for i, at := range order {
+		copy(dst[i*width:(i+1)*width], src[int(at)*width:])
 	}
 }
 

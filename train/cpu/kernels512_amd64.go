@@ -382,3 +382,20 @@ func gatherTiles512(dst *float32, src *float32, rows int, tiles int, k int, next
 
 // fmaPeak512 does n times 12 multiply-adds of 16 lanes, n above 0.
 func fmaPeak512(n int)
+
+// dropout64 is kernels.dropout for groups of 64 elements, the first of which is element 4*block;
+// block+16*groups stays within 32 bits.
+//
+//go:noescape
+func dropout64(y *float32, x *float32, groups int, block uint32, key0 uint32, key1 uint32, step uint32, site uint32, rate float32, keep float32)
+
+// permute16 runs the four rounds of program.Permutation on 16 indices, split into halves l and r.
+//
+//go:noescape
+func permute16(l *uint32, r *uint32, a uint32, b uint32, epoch uint32, site uint32, key0 uint32, key1 uint32)
+
+// uniforms64 is embedKernels.uniforms for groups of 64 elements, groups above 0; block+16*groups stays within
+// 32 bits.
+//
+//go:noescape
+func uniforms64(u *float32, groups int, block uint32, key0 uint32, key1 uint32, step uint32, site uint32)

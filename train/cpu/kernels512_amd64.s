@@ -11831,3 +11831,1481 @@ loop:
 	JNZ         loop
 	VZEROUPPER
 	RET
+
+DATA philoxConsts512<>+0(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+4(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+8(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+12(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+16(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+20(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+24(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+28(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+32(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+36(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+40(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+44(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+48(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+52(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+56(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+60(SB)/4, $0xd2511f53
+DATA philoxConsts512<>+64(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+68(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+72(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+76(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+80(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+84(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+88(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+92(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+96(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+100(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+104(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+108(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+112(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+116(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+120(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+124(SB)/4, $0xcd9e8d57
+DATA philoxConsts512<>+128(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+132(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+136(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+140(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+144(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+148(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+152(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+156(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+160(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+164(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+168(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+172(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+176(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+180(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+184(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+188(SB)/4, $0x9e3779b9
+DATA philoxConsts512<>+192(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+196(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+200(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+204(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+208(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+212(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+216(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+220(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+224(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+228(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+232(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+236(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+240(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+244(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+248(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+252(SB)/4, $0xbb67ae85
+DATA philoxConsts512<>+256(SB)/4, $0x00000000
+DATA philoxConsts512<>+260(SB)/4, $0x00000004
+DATA philoxConsts512<>+264(SB)/4, $0x00000008
+DATA philoxConsts512<>+268(SB)/4, $0x0000000c
+DATA philoxConsts512<>+272(SB)/4, $0x00000001
+DATA philoxConsts512<>+276(SB)/4, $0x00000005
+DATA philoxConsts512<>+280(SB)/4, $0x00000009
+DATA philoxConsts512<>+284(SB)/4, $0x0000000d
+DATA philoxConsts512<>+288(SB)/4, $0x00000002
+DATA philoxConsts512<>+292(SB)/4, $0x00000006
+DATA philoxConsts512<>+296(SB)/4, $0x0000000a
+DATA philoxConsts512<>+300(SB)/4, $0x0000000e
+DATA philoxConsts512<>+304(SB)/4, $0x00000003
+DATA philoxConsts512<>+308(SB)/4, $0x00000007
+DATA philoxConsts512<>+312(SB)/4, $0x0000000b
+DATA philoxConsts512<>+316(SB)/4, $0x0000000f
+GLOBL philoxConsts512<>(SB), RODATA|NOPTR, $320
+
+// func dropout64(y *float32, x *float32, groups int, block uint32, key0 uint32, key1 uint32, step uint32, site uint32, rate float32, keep float32)
+// Requires: AVX, AVX512F
+TEXT ·dropout64(SB), NOSPLIT, $0-52
+	MOVQ y+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ groups+16(FP), DX
+	MOVL block+24(FP), BX
+
+loop:
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	VPADDD       philoxConsts512<>+256(SB), Z0, Z0
+	VPXORD       Z1, Z1, Z1
+	VBROADCASTSS step+36(FP), Z2
+	VBROADCASTSS site+40(FP), Z3
+	VBROADCASTSS key0+28(FP), Z4
+	VBROADCASTSS key1+32(FP), Z5
+	VPSRLQ       $0x20, Z0, Z6
+	VPSRLQ       $0x20, Z1, Z7
+	VPSRLQ       $0x20, Z2, Z8
+	VPSRLQ       $0x20, Z3, Z9
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z11
+	VPXORD       Z4, Z1, Z1
+	VPXORD       Z5, Z3, Z3
+	VPSRLQ       $0x20, Z11, Z0
+	VPSRLQ       $0x20, Z10, Z2
+	VPXORD       Z1, Z0, Z0
+	VPXORD       Z3, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z13
+	VPXORD       Z4, Z7, Z7
+	VPXORD       Z5, Z9, Z9
+	VPSRLQ       $0x20, Z13, Z6
+	VPSRLQ       $0x20, Z12, Z8
+	VPXORD       Z7, Z6, Z6
+	VPXORD       Z9, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z7
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z9
+	VPXORD       Z4, Z11, Z11
+	VPXORD       Z5, Z10, Z10
+	VPSRLQ       $0x20, Z9, Z0
+	VPSRLQ       $0x20, Z7, Z2
+	VPXORD       Z11, Z0, Z0
+	VPXORD       Z10, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z11
+	VPXORD       Z4, Z13, Z13
+	VPXORD       Z5, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z6
+	VPSRLQ       $0x20, Z10, Z8
+	VPXORD       Z13, Z6, Z6
+	VPXORD       Z12, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z13
+	VPXORD       Z4, Z9, Z9
+	VPXORD       Z5, Z7, Z7
+	VPSRLQ       $0x20, Z13, Z0
+	VPSRLQ       $0x20, Z12, Z2
+	VPXORD       Z9, Z0, Z0
+	VPXORD       Z7, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z7
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z9
+	VPXORD       Z4, Z11, Z11
+	VPXORD       Z5, Z10, Z10
+	VPSRLQ       $0x20, Z9, Z6
+	VPSRLQ       $0x20, Z7, Z8
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z10, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z11
+	VPXORD       Z4, Z13, Z13
+	VPXORD       Z5, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z0
+	VPSRLQ       $0x20, Z10, Z2
+	VPXORD       Z13, Z0, Z0
+	VPXORD       Z12, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z13
+	VPXORD       Z4, Z9, Z9
+	VPXORD       Z5, Z7, Z7
+	VPSRLQ       $0x20, Z13, Z6
+	VPSRLQ       $0x20, Z12, Z8
+	VPXORD       Z9, Z6, Z6
+	VPXORD       Z7, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z7
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z9
+	VPXORD       Z4, Z11, Z11
+	VPXORD       Z5, Z10, Z10
+	VPSRLQ       $0x20, Z9, Z0
+	VPSRLQ       $0x20, Z7, Z2
+	VPXORD       Z11, Z0, Z0
+	VPXORD       Z10, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z11
+	VPXORD       Z4, Z13, Z13
+	VPXORD       Z5, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z6
+	VPSRLQ       $0x20, Z10, Z8
+	VPXORD       Z13, Z6, Z6
+	VPXORD       Z12, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z13
+	VPXORD       Z4, Z9, Z9
+	VPXORD       Z5, Z7, Z7
+	VPSRLQ       $0x20, Z13, Z0
+	VPSRLQ       $0x20, Z12, Z2
+	VPXORD       Z9, Z0, Z0
+	VPXORD       Z7, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z7
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z9
+	VPXORD       Z4, Z11, Z11
+	VPXORD       Z5, Z10, Z10
+	VPSRLQ       $0x20, Z9, Z6
+	VPSRLQ       $0x20, Z7, Z8
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z10, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z11
+	VPXORD       Z4, Z13, Z13
+	VPXORD       Z5, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z0
+	VPSRLQ       $0x20, Z10, Z2
+	VPXORD       Z13, Z0, Z0
+	VPXORD       Z12, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z13
+	VPXORD       Z4, Z9, Z9
+	VPXORD       Z5, Z7, Z7
+	VPSRLQ       $0x20, Z13, Z6
+	VPSRLQ       $0x20, Z12, Z8
+	VPXORD       Z9, Z6, Z6
+	VPXORD       Z7, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z7
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z9
+	VPXORD       Z4, Z11, Z11
+	VPXORD       Z5, Z10, Z10
+	VPSRLQ       $0x20, Z9, Z0
+	VPSRLQ       $0x20, Z7, Z2
+	VPXORD       Z11, Z0, Z0
+	VPXORD       Z10, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z11
+	VPXORD       Z4, Z13, Z13
+	VPXORD       Z5, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z6
+	VPSRLQ       $0x20, Z10, Z8
+	VPXORD       Z13, Z6, Z6
+	VPXORD       Z12, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z13
+	VPXORD       Z4, Z9, Z9
+	VPXORD       Z5, Z7, Z7
+	VPSRLQ       $0x20, Z13, Z0
+	VPSRLQ       $0x20, Z12, Z2
+	VPXORD       Z9, Z0, Z0
+	VPXORD       Z7, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z7
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z9
+	VPXORD       Z4, Z11, Z11
+	VPXORD       Z5, Z10, Z10
+	VPSRLQ       $0x20, Z9, Z6
+	VPSRLQ       $0x20, Z7, Z8
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z10, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z11
+	VPXORD       Z4, Z13, Z13
+	VPXORD       Z5, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z0
+	VPSRLQ       $0x20, Z10, Z2
+	VPXORD       Z13, Z0, Z0
+	VPXORD       Z12, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z13
+	VPXORD       Z4, Z9, Z9
+	VPXORD       Z5, Z7, Z7
+	VPSRLQ       $0x20, Z13, Z6
+	VPSRLQ       $0x20, Z12, Z8
+	VPXORD       Z9, Z6, Z6
+	VPXORD       Z7, Z8, Z8
+	VPSLLQ       $0x20, Z6, Z6
+	MOVL         $0x0000aaaa, SI
+	KMOVW        SI, K1
+	VPBLENDMD    Z6, Z0, K1, Z0
+	VPSLLQ       $0x20, Z13, Z13
+	MOVL         $0x0000aaaa, SI
+	KMOVW        SI, K1
+	VPBLENDMD    Z13, Z11, K1, Z1
+	VPSLLQ       $0x20, Z8, Z8
+	MOVL         $0x0000aaaa, SI
+	KMOVW        SI, K1
+	VPBLENDMD    Z8, Z2, K1, Z2
+	VPSLLQ       $0x20, Z12, Z12
+	MOVL         $0x0000aaaa, SI
+	KMOVW        SI, K1
+	VPBLENDMD    Z12, Z10, K1, Z3
+	VUNPCKLPS    Z1, Z0, Z4
+	VUNPCKHPS    Z1, Z0, Z5
+	VUNPCKLPS    Z3, Z2, Z1
+	VUNPCKHPS    Z3, Z2, Z3
+	VUNPCKLPD    Z1, Z4, Z0
+	VUNPCKHPD    Z1, Z4, Z1
+	VUNPCKLPD    Z3, Z5, Z2
+	VUNPCKHPD    Z3, Z5, Z3
+	MOVL         $0x33800000, SI
+	VMOVD        SI, X4
+	VPBROADCASTD X4, Z4
+	VBROADCASTSS rate+44(FP), Z5
+	VBROADCASTSS keep+48(FP), Z6
+	VPSRLD       $0x08, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z4, Z0, Z0
+	VMOVUPS      (CX), Z7
+	VDIVPS       Z6, Z7, Z7
+	VCMPPS       $0x1d, Z5, Z0, K1
+	VMOVAPS.Z    Z7, K1, Z0
+	VMOVUPS      Z0, (AX)
+	VPSRLD       $0x08, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z4, Z1, Z1
+	VMOVUPS      64(CX), Z0
+	VDIVPS       Z6, Z0, Z0
+	VCMPPS       $0x1d, Z5, Z1, K1
+	VMOVAPS.Z    Z0, K1, Z1
+	VMOVUPS      Z1, 64(AX)
+	VPSRLD       $0x08, Z2, Z2
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z4, Z2, Z2
+	VMOVUPS      128(CX), Z0
+	VDIVPS       Z6, Z0, Z0
+	VCMPPS       $0x1d, Z5, Z2, K1
+	VMOVAPS.Z    Z0, K1, Z2
+	VMOVUPS      Z2, 128(AX)
+	VPSRLD       $0x08, Z3, Z3
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z4, Z3, Z3
+	VMOVUPS      192(CX), Z0
+	VDIVPS       Z6, Z0, Z0
+	VCMPPS       $0x1d, Z5, Z3, K1
+	VMOVAPS.Z    Z0, K1, Z3
+	VMOVUPS      Z3, 192(AX)
+	ADDQ         $0x00000100, CX
+	ADDQ         $0x00000100, AX
+	ADDL         $0x10, BX
+	DECQ         DX
+	JNZ          loop
+	VZEROUPPER
+	RET
+
+// func permute16(l *uint32, r *uint32, a uint32, b uint32, epoch uint32, site uint32, key0 uint32, key1 uint32)
+// Requires: AVX, AVX512F
+TEXT ·permute16(SB), NOSPLIT, $0-40
+	MOVQ         l+0(FP), AX
+	MOVQ         r+8(FP), CX
+	VMOVUPS      (AX), Z0
+	VMOVUPS      (CX), Z1
+	VMOVAPS      Z1, Z2
+	MOVL         $0x00000000, DX
+	VMOVD        DX, X3
+	VPBROADCASTD X3, Z3
+	VBROADCASTSS epoch+24(FP), Z4
+	VBROADCASTSS site+28(FP), Z5
+	VBROADCASTSS key0+32(FP), Z6
+	VBROADCASTSS key1+36(FP), Z7
+	VPSRLQ       $0x20, Z2, Z8
+	VPSRLQ       $0x20, Z3, Z9
+	VPSRLQ       $0x20, Z4, Z10
+	VPSRLQ       $0x20, Z5, Z11
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z3, Z3
+	VPXORD       Z7, Z5, Z5
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z3, Z2, Z2
+	VPXORD       Z5, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z9, Z9
+	VPXORD       Z7, Z11, Z11
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z9, Z8, Z8
+	VPXORD       Z11, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z2
+	VPSRLQ       $0x20, Z9, Z4
+	VPXORD       Z13, Z2, Z2
+	VPXORD       Z12, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z8
+	VPSRLQ       $0x20, Z12, Z10
+	VPXORD       Z15, Z8, Z8
+	VPXORD       Z14, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z2
+	VPSRLQ       $0x20, Z14, Z4
+	VPXORD       Z11, Z2, Z2
+	VPXORD       Z9, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z8
+	VPSRLQ       $0x20, Z9, Z10
+	VPXORD       Z13, Z8, Z8
+	VPXORD       Z12, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z15, Z2, Z2
+	VPXORD       Z14, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z11, Z8, Z8
+	VPXORD       Z9, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z2
+	VPSRLQ       $0x20, Z9, Z4
+	VPXORD       Z13, Z2, Z2
+	VPXORD       Z12, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z8
+	VPSRLQ       $0x20, Z12, Z10
+	VPXORD       Z15, Z8, Z8
+	VPXORD       Z14, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z2
+	VPSRLQ       $0x20, Z14, Z4
+	VPXORD       Z11, Z2, Z2
+	VPXORD       Z9, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z8
+	VPSRLQ       $0x20, Z9, Z10
+	VPXORD       Z13, Z8, Z8
+	VPXORD       Z12, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z15, Z2, Z2
+	VPXORD       Z14, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z11, Z8, Z8
+	VPXORD       Z9, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z2
+	VPSRLQ       $0x20, Z9, Z4
+	VPXORD       Z13, Z2, Z2
+	VPXORD       Z12, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z8
+	VPSRLQ       $0x20, Z12, Z10
+	VPXORD       Z15, Z8, Z8
+	VPXORD       Z14, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z2
+	VPSRLQ       $0x20, Z14, Z4
+	VPXORD       Z11, Z2, Z2
+	VPXORD       Z9, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z8
+	VPSRLQ       $0x20, Z9, Z10
+	VPXORD       Z13, Z8, Z8
+	VPXORD       Z12, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z15, Z2, Z2
+	VPXORD       Z14, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z11, Z8, Z8
+	VPXORD       Z9, Z10, Z10
+	VPSLLQ       $0x20, Z8, Z8
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z8, Z2, K1, Z2
+	VPSLLQ       $0x20, Z15, Z15
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z15, Z13, K1, Z3
+	VPSLLQ       $0x20, Z10, Z10
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z10, Z4, K1, Z4
+	VPSLLQ       $0x20, Z14, Z14
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z14, Z12, K1, Z5
+	VBROADCASTSS a+16(FP), Z4
+	VPSRLQ       $0x20, Z2, Z5
+	VPMULUDQ     Z2, Z4, Z3
+	VPMULUDQ     Z5, Z4, Z5
+	VPSRLQ       $0x20, Z3, Z3
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z5, Z3, K1, Z3
+	VPADDD       Z3, Z0, Z0
+	VPSUBD       Z4, Z0, Z5
+	VPMINUD      Z5, Z0, Z0
+	VMOVAPS      Z0, Z2
+	MOVL         $0x00000001, DX
+	VMOVD        DX, X3
+	VPBROADCASTD X3, Z3
+	VBROADCASTSS epoch+24(FP), Z4
+	VBROADCASTSS site+28(FP), Z5
+	VBROADCASTSS key0+32(FP), Z6
+	VBROADCASTSS key1+36(FP), Z7
+	VPSRLQ       $0x20, Z2, Z8
+	VPSRLQ       $0x20, Z3, Z9
+	VPSRLQ       $0x20, Z4, Z10
+	VPSRLQ       $0x20, Z5, Z11
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z3, Z3
+	VPXORD       Z7, Z5, Z5
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z3, Z2, Z2
+	VPXORD       Z5, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z9, Z9
+	VPXORD       Z7, Z11, Z11
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z9, Z8, Z8
+	VPXORD       Z11, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z2
+	VPSRLQ       $0x20, Z9, Z4
+	VPXORD       Z13, Z2, Z2
+	VPXORD       Z12, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z8
+	VPSRLQ       $0x20, Z12, Z10
+	VPXORD       Z15, Z8, Z8
+	VPXORD       Z14, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z2
+	VPSRLQ       $0x20, Z14, Z4
+	VPXORD       Z11, Z2, Z2
+	VPXORD       Z9, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z8
+	VPSRLQ       $0x20, Z9, Z10
+	VPXORD       Z13, Z8, Z8
+	VPXORD       Z12, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z15, Z2, Z2
+	VPXORD       Z14, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z11, Z8, Z8
+	VPXORD       Z9, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z2
+	VPSRLQ       $0x20, Z9, Z4
+	VPXORD       Z13, Z2, Z2
+	VPXORD       Z12, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z8
+	VPSRLQ       $0x20, Z12, Z10
+	VPXORD       Z15, Z8, Z8
+	VPXORD       Z14, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z2
+	VPSRLQ       $0x20, Z14, Z4
+	VPXORD       Z11, Z2, Z2
+	VPXORD       Z9, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z8
+	VPSRLQ       $0x20, Z9, Z10
+	VPXORD       Z13, Z8, Z8
+	VPXORD       Z12, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z15, Z2, Z2
+	VPXORD       Z14, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z11, Z8, Z8
+	VPXORD       Z9, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z2
+	VPSRLQ       $0x20, Z9, Z4
+	VPXORD       Z13, Z2, Z2
+	VPXORD       Z12, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z8
+	VPSRLQ       $0x20, Z12, Z10
+	VPXORD       Z15, Z8, Z8
+	VPXORD       Z14, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z2
+	VPSRLQ       $0x20, Z14, Z4
+	VPXORD       Z11, Z2, Z2
+	VPXORD       Z9, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z8
+	VPSRLQ       $0x20, Z9, Z10
+	VPXORD       Z13, Z8, Z8
+	VPXORD       Z12, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z15, Z2, Z2
+	VPXORD       Z14, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z11, Z8, Z8
+	VPXORD       Z9, Z10, Z10
+	VPSLLQ       $0x20, Z8, Z8
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z8, Z2, K1, Z2
+	VPSLLQ       $0x20, Z15, Z15
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z15, Z13, K1, Z3
+	VPSLLQ       $0x20, Z10, Z10
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z10, Z4, K1, Z4
+	VPSLLQ       $0x20, Z14, Z14
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z14, Z12, K1, Z5
+	VBROADCASTSS b+20(FP), Z4
+	VPSRLQ       $0x20, Z2, Z5
+	VPMULUDQ     Z2, Z4, Z3
+	VPMULUDQ     Z5, Z4, Z5
+	VPSRLQ       $0x20, Z3, Z3
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z5, Z3, K1, Z3
+	VPADDD       Z3, Z1, Z1
+	VPSUBD       Z4, Z1, Z5
+	VPMINUD      Z5, Z1, Z1
+	VMOVAPS      Z1, Z2
+	MOVL         $0x00000002, DX
+	VMOVD        DX, X3
+	VPBROADCASTD X3, Z3
+	VBROADCASTSS epoch+24(FP), Z4
+	VBROADCASTSS site+28(FP), Z5
+	VBROADCASTSS key0+32(FP), Z6
+	VBROADCASTSS key1+36(FP), Z7
+	VPSRLQ       $0x20, Z2, Z8
+	VPSRLQ       $0x20, Z3, Z9
+	VPSRLQ       $0x20, Z4, Z10
+	VPSRLQ       $0x20, Z5, Z11
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z3, Z3
+	VPXORD       Z7, Z5, Z5
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z3, Z2, Z2
+	VPXORD       Z5, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z9, Z9
+	VPXORD       Z7, Z11, Z11
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z9, Z8, Z8
+	VPXORD       Z11, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z2
+	VPSRLQ       $0x20, Z9, Z4
+	VPXORD       Z13, Z2, Z2
+	VPXORD       Z12, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z8
+	VPSRLQ       $0x20, Z12, Z10
+	VPXORD       Z15, Z8, Z8
+	VPXORD       Z14, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z2
+	VPSRLQ       $0x20, Z14, Z4
+	VPXORD       Z11, Z2, Z2
+	VPXORD       Z9, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z8
+	VPSRLQ       $0x20, Z9, Z10
+	VPXORD       Z13, Z8, Z8
+	VPXORD       Z12, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z15, Z2, Z2
+	VPXORD       Z14, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z11, Z8, Z8
+	VPXORD       Z9, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z2
+	VPSRLQ       $0x20, Z9, Z4
+	VPXORD       Z13, Z2, Z2
+	VPXORD       Z12, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z8
+	VPSRLQ       $0x20, Z12, Z10
+	VPXORD       Z15, Z8, Z8
+	VPXORD       Z14, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z2
+	VPSRLQ       $0x20, Z14, Z4
+	VPXORD       Z11, Z2, Z2
+	VPXORD       Z9, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z8
+	VPSRLQ       $0x20, Z9, Z10
+	VPXORD       Z13, Z8, Z8
+	VPXORD       Z12, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z15, Z2, Z2
+	VPXORD       Z14, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z11, Z8, Z8
+	VPXORD       Z9, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z2
+	VPSRLQ       $0x20, Z9, Z4
+	VPXORD       Z13, Z2, Z2
+	VPXORD       Z12, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z8
+	VPSRLQ       $0x20, Z12, Z10
+	VPXORD       Z15, Z8, Z8
+	VPXORD       Z14, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z2
+	VPSRLQ       $0x20, Z14, Z4
+	VPXORD       Z11, Z2, Z2
+	VPXORD       Z9, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z8
+	VPSRLQ       $0x20, Z9, Z10
+	VPXORD       Z13, Z8, Z8
+	VPXORD       Z12, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z15, Z2, Z2
+	VPXORD       Z14, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z11, Z8, Z8
+	VPXORD       Z9, Z10, Z10
+	VPSLLQ       $0x20, Z8, Z8
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z8, Z2, K1, Z2
+	VPSLLQ       $0x20, Z15, Z15
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z15, Z13, K1, Z3
+	VPSLLQ       $0x20, Z10, Z10
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z10, Z4, K1, Z4
+	VPSLLQ       $0x20, Z14, Z14
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z14, Z12, K1, Z5
+	VBROADCASTSS a+16(FP), Z4
+	VPSRLQ       $0x20, Z2, Z5
+	VPMULUDQ     Z2, Z4, Z3
+	VPMULUDQ     Z5, Z4, Z5
+	VPSRLQ       $0x20, Z3, Z3
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z5, Z3, K1, Z3
+	VPADDD       Z3, Z0, Z0
+	VPSUBD       Z4, Z0, Z5
+	VPMINUD      Z5, Z0, Z0
+	VMOVAPS      Z0, Z2
+	MOVL         $0x00000003, DX
+	VMOVD        DX, X3
+	VPBROADCASTD X3, Z3
+	VBROADCASTSS epoch+24(FP), Z4
+	VBROADCASTSS site+28(FP), Z5
+	VBROADCASTSS key0+32(FP), Z6
+	VBROADCASTSS key1+36(FP), Z7
+	VPSRLQ       $0x20, Z2, Z8
+	VPSRLQ       $0x20, Z3, Z9
+	VPSRLQ       $0x20, Z4, Z10
+	VPSRLQ       $0x20, Z5, Z11
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z3, Z3
+	VPXORD       Z7, Z5, Z5
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z3, Z2, Z2
+	VPXORD       Z5, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z9, Z9
+	VPXORD       Z7, Z11, Z11
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z9, Z8, Z8
+	VPXORD       Z11, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z2
+	VPSRLQ       $0x20, Z9, Z4
+	VPXORD       Z13, Z2, Z2
+	VPXORD       Z12, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z8
+	VPSRLQ       $0x20, Z12, Z10
+	VPXORD       Z15, Z8, Z8
+	VPXORD       Z14, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z2
+	VPSRLQ       $0x20, Z14, Z4
+	VPXORD       Z11, Z2, Z2
+	VPXORD       Z9, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z8
+	VPSRLQ       $0x20, Z9, Z10
+	VPXORD       Z13, Z8, Z8
+	VPXORD       Z12, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z15, Z2, Z2
+	VPXORD       Z14, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z11, Z8, Z8
+	VPXORD       Z9, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z2
+	VPSRLQ       $0x20, Z9, Z4
+	VPXORD       Z13, Z2, Z2
+	VPXORD       Z12, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z8
+	VPSRLQ       $0x20, Z12, Z10
+	VPXORD       Z15, Z8, Z8
+	VPXORD       Z14, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z2
+	VPSRLQ       $0x20, Z14, Z4
+	VPXORD       Z11, Z2, Z2
+	VPXORD       Z9, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z8
+	VPSRLQ       $0x20, Z9, Z10
+	VPXORD       Z13, Z8, Z8
+	VPXORD       Z12, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z15, Z2, Z2
+	VPXORD       Z14, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z11, Z8, Z8
+	VPXORD       Z9, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z2
+	VPSRLQ       $0x20, Z9, Z4
+	VPXORD       Z13, Z2, Z2
+	VPXORD       Z12, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z8
+	VPSRLQ       $0x20, Z12, Z10
+	VPXORD       Z15, Z8, Z8
+	VPXORD       Z14, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z2
+	VPSRLQ       $0x20, Z14, Z4
+	VPXORD       Z11, Z2, Z2
+	VPXORD       Z9, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z9
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z11
+	VPXORD       Z6, Z13, Z13
+	VPXORD       Z7, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z8
+	VPSRLQ       $0x20, Z9, Z10
+	VPXORD       Z13, Z8, Z8
+	VPXORD       Z12, Z10, Z10
+	VPADDD       philoxConsts512<>+128(SB), Z6, Z6
+	VPADDD       philoxConsts512<>+192(SB), Z7, Z7
+	VPMULUDQ     philoxConsts512<>+0(SB), Z2, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z4, Z13
+	VPXORD       Z6, Z15, Z15
+	VPXORD       Z7, Z14, Z14
+	VPSRLQ       $0x20, Z13, Z2
+	VPSRLQ       $0x20, Z12, Z4
+	VPXORD       Z15, Z2, Z2
+	VPXORD       Z14, Z4, Z4
+	VPMULUDQ     philoxConsts512<>+0(SB), Z8, Z14
+	VPMULUDQ     philoxConsts512<>+64(SB), Z10, Z15
+	VPXORD       Z6, Z11, Z11
+	VPXORD       Z7, Z9, Z9
+	VPSRLQ       $0x20, Z15, Z8
+	VPSRLQ       $0x20, Z14, Z10
+	VPXORD       Z11, Z8, Z8
+	VPXORD       Z9, Z10, Z10
+	VPSLLQ       $0x20, Z8, Z8
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z8, Z2, K1, Z2
+	VPSLLQ       $0x20, Z15, Z15
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z15, Z13, K1, Z3
+	VPSLLQ       $0x20, Z10, Z10
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z10, Z4, K1, Z4
+	VPSLLQ       $0x20, Z14, Z14
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z14, Z12, K1, Z5
+	VBROADCASTSS b+20(FP), Z4
+	VPSRLQ       $0x20, Z2, Z5
+	VPMULUDQ     Z2, Z4, Z3
+	VPMULUDQ     Z5, Z4, Z5
+	VPSRLQ       $0x20, Z3, Z3
+	MOVL         $0x0000aaaa, DX
+	KMOVW        DX, K1
+	VPBLENDMD    Z5, Z3, K1, Z3
+	VPADDD       Z3, Z1, Z1
+	VPSUBD       Z4, Z1, Z5
+	VPMINUD      Z5, Z1, Z1
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, (CX)
+	VZEROUPPER
+	RET
+
+// func uniforms64(u *float32, groups int, block uint32, key0 uint32, key1 uint32, step uint32, site uint32)
+// Requires: AVX, AVX512F
+TEXT ·uniforms64(SB), NOSPLIT, $0-36
+	MOVQ u+0(FP), AX
+	MOVQ groups+8(FP), CX
+	MOVL block+16(FP), DX
+
+loop:
+	VMOVD        DX, X0
+	VPBROADCASTD X0, Z0
+	VPADDD       philoxConsts512<>+256(SB), Z0, Z0
+	VPXORD       Z1, Z1, Z1
+	VBROADCASTSS step+28(FP), Z2
+	VBROADCASTSS site+32(FP), Z3
+	VBROADCASTSS key0+20(FP), Z4
+	VBROADCASTSS key1+24(FP), Z5
+	VPSRLQ       $0x20, Z0, Z6
+	VPSRLQ       $0x20, Z1, Z7
+	VPSRLQ       $0x20, Z2, Z8
+	VPSRLQ       $0x20, Z3, Z9
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z11
+	VPXORD       Z4, Z1, Z1
+	VPXORD       Z5, Z3, Z3
+	VPSRLQ       $0x20, Z11, Z0
+	VPSRLQ       $0x20, Z10, Z2
+	VPXORD       Z1, Z0, Z0
+	VPXORD       Z3, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z13
+	VPXORD       Z4, Z7, Z7
+	VPXORD       Z5, Z9, Z9
+	VPSRLQ       $0x20, Z13, Z6
+	VPSRLQ       $0x20, Z12, Z8
+	VPXORD       Z7, Z6, Z6
+	VPXORD       Z9, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z7
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z9
+	VPXORD       Z4, Z11, Z11
+	VPXORD       Z5, Z10, Z10
+	VPSRLQ       $0x20, Z9, Z0
+	VPSRLQ       $0x20, Z7, Z2
+	VPXORD       Z11, Z0, Z0
+	VPXORD       Z10, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z11
+	VPXORD       Z4, Z13, Z13
+	VPXORD       Z5, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z6
+	VPSRLQ       $0x20, Z10, Z8
+	VPXORD       Z13, Z6, Z6
+	VPXORD       Z12, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z13
+	VPXORD       Z4, Z9, Z9
+	VPXORD       Z5, Z7, Z7
+	VPSRLQ       $0x20, Z13, Z0
+	VPSRLQ       $0x20, Z12, Z2
+	VPXORD       Z9, Z0, Z0
+	VPXORD       Z7, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z7
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z9
+	VPXORD       Z4, Z11, Z11
+	VPXORD       Z5, Z10, Z10
+	VPSRLQ       $0x20, Z9, Z6
+	VPSRLQ       $0x20, Z7, Z8
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z10, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z11
+	VPXORD       Z4, Z13, Z13
+	VPXORD       Z5, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z0
+	VPSRLQ       $0x20, Z10, Z2
+	VPXORD       Z13, Z0, Z0
+	VPXORD       Z12, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z13
+	VPXORD       Z4, Z9, Z9
+	VPXORD       Z5, Z7, Z7
+	VPSRLQ       $0x20, Z13, Z6
+	VPSRLQ       $0x20, Z12, Z8
+	VPXORD       Z9, Z6, Z6
+	VPXORD       Z7, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z7
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z9
+	VPXORD       Z4, Z11, Z11
+	VPXORD       Z5, Z10, Z10
+	VPSRLQ       $0x20, Z9, Z0
+	VPSRLQ       $0x20, Z7, Z2
+	VPXORD       Z11, Z0, Z0
+	VPXORD       Z10, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z11
+	VPXORD       Z4, Z13, Z13
+	VPXORD       Z5, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z6
+	VPSRLQ       $0x20, Z10, Z8
+	VPXORD       Z13, Z6, Z6
+	VPXORD       Z12, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z13
+	VPXORD       Z4, Z9, Z9
+	VPXORD       Z5, Z7, Z7
+	VPSRLQ       $0x20, Z13, Z0
+	VPSRLQ       $0x20, Z12, Z2
+	VPXORD       Z9, Z0, Z0
+	VPXORD       Z7, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z7
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z9
+	VPXORD       Z4, Z11, Z11
+	VPXORD       Z5, Z10, Z10
+	VPSRLQ       $0x20, Z9, Z6
+	VPSRLQ       $0x20, Z7, Z8
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z10, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z11
+	VPXORD       Z4, Z13, Z13
+	VPXORD       Z5, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z0
+	VPSRLQ       $0x20, Z10, Z2
+	VPXORD       Z13, Z0, Z0
+	VPXORD       Z12, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z13
+	VPXORD       Z4, Z9, Z9
+	VPXORD       Z5, Z7, Z7
+	VPSRLQ       $0x20, Z13, Z6
+	VPSRLQ       $0x20, Z12, Z8
+	VPXORD       Z9, Z6, Z6
+	VPXORD       Z7, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z7
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z9
+	VPXORD       Z4, Z11, Z11
+	VPXORD       Z5, Z10, Z10
+	VPSRLQ       $0x20, Z9, Z0
+	VPSRLQ       $0x20, Z7, Z2
+	VPXORD       Z11, Z0, Z0
+	VPXORD       Z10, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z11
+	VPXORD       Z4, Z13, Z13
+	VPXORD       Z5, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z6
+	VPSRLQ       $0x20, Z10, Z8
+	VPXORD       Z13, Z6, Z6
+	VPXORD       Z12, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z13
+	VPXORD       Z4, Z9, Z9
+	VPXORD       Z5, Z7, Z7
+	VPSRLQ       $0x20, Z13, Z0
+	VPSRLQ       $0x20, Z12, Z2
+	VPXORD       Z9, Z0, Z0
+	VPXORD       Z7, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z7
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z9
+	VPXORD       Z4, Z11, Z11
+	VPXORD       Z5, Z10, Z10
+	VPSRLQ       $0x20, Z9, Z6
+	VPSRLQ       $0x20, Z7, Z8
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z10, Z8, Z8
+	VPADDD       philoxConsts512<>+128(SB), Z4, Z4
+	VPADDD       philoxConsts512<>+192(SB), Z5, Z5
+	VPMULUDQ     philoxConsts512<>+0(SB), Z0, Z10
+	VPMULUDQ     philoxConsts512<>+64(SB), Z2, Z11
+	VPXORD       Z4, Z13, Z13
+	VPXORD       Z5, Z12, Z12
+	VPSRLQ       $0x20, Z11, Z0
+	VPSRLQ       $0x20, Z10, Z2
+	VPXORD       Z13, Z0, Z0
+	VPXORD       Z12, Z2, Z2
+	VPMULUDQ     philoxConsts512<>+0(SB), Z6, Z12
+	VPMULUDQ     philoxConsts512<>+64(SB), Z8, Z13
+	VPXORD       Z4, Z9, Z9
+	VPXORD       Z5, Z7, Z7
+	VPSRLQ       $0x20, Z13, Z6
+	VPSRLQ       $0x20, Z12, Z8
+	VPXORD       Z9, Z6, Z6
+	VPXORD       Z7, Z8, Z8
+	VPSLLQ       $0x20, Z6, Z6
+	MOVL         $0x0000aaaa, BX
+	KMOVW        BX, K1
+	VPBLENDMD    Z6, Z0, K1, Z0
+	VPSLLQ       $0x20, Z13, Z13
+	MOVL         $0x0000aaaa, BX
+	KMOVW        BX, K1
+	VPBLENDMD    Z13, Z11, K1, Z1
+	VPSLLQ       $0x20, Z8, Z8
+	MOVL         $0x0000aaaa, BX
+	KMOVW        BX, K1
+	VPBLENDMD    Z8, Z2, K1, Z2
+	VPSLLQ       $0x20, Z12, Z12
+	MOVL         $0x0000aaaa, BX
+	KMOVW        BX, K1
+	VPBLENDMD    Z12, Z10, K1, Z3
+	VUNPCKLPS    Z1, Z0, Z4
+	VUNPCKHPS    Z1, Z0, Z5
+	VUNPCKLPS    Z3, Z2, Z1
+	VUNPCKHPS    Z3, Z2, Z3
+	VUNPCKLPD    Z1, Z4, Z0
+	VUNPCKHPD    Z1, Z4, Z1
+	VUNPCKLPD    Z3, Z5, Z2
+	VUNPCKHPD    Z3, Z5, Z3
+	MOVL         $0x33800000, BX
+	VMOVD        BX, X4
+	VPBROADCASTD X4, Z4
+	VPSRLD       $0x08, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z4, Z0, Z0
+	VMOVUPS      Z0, (AX)
+	VPSRLD       $0x08, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z4, Z1, Z1
+	VMOVUPS      Z1, 64(AX)
+	VPSRLD       $0x08, Z2, Z2
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z4, Z2, Z2
+	VMOVUPS      Z2, 128(AX)
+	VPSRLD       $0x08, Z3, Z3
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z4, Z3, Z3
+	VMOVUPS      Z3, 192(AX)
+	ADDQ         $0x00000100, AX
+	ADDL         $0x10, DX
+	DECQ         CX
+	JNZ          loop
+	VZEROUPPER
+	RET

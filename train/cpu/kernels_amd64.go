@@ -263,16 +263,21 @@ func sumSquares16(sums *float32, x *float32, n int)
 //go:noescape
 func average8(avg *float32, p *float32, rate float32, n int)
 
-// dropout32 is kernels.dropout for groups of 32 elements, the first of which is element 4*block; block+8*groups
-// stays within 32 bits.
+// dropout32 is kernels.dropout for groups of 32 elements, the first of which is element 4*block;
+// block+8*groups stays within 32 bits.
 //
 //go:noescape
 func dropout32(y *float32, x *float32, groups int, block uint32, key0 uint32, key1 uint32, step uint32, site uint32, rate float32, keep float32)
 
-// permute8 runs the four rounds of program.Permutation on eight indices, split into halves l and r.
+// permute8 runs the four rounds of program.Permutation on 8 indices, split into halves l and r.
 //
 //go:noescape
 func permute8(l *uint32, r *uint32, a uint32, b uint32, epoch uint32, site uint32, key0 uint32, key1 uint32)
+
+// gatherRows8 is kernels.gatherRows for n rows, n and width above 0.
+//
+//go:noescape
+func gatherRows8(dst *float32, src *float32, order *int32, width int, n int)
 
 // transpose8 turns 8 rows of 8*blocks elements, ld bytes apart, into rows of 8, 64 bytes apart.
 //
@@ -377,7 +382,8 @@ func candidateBPR16(ds *float32, s *float32, idx *float32, weight *float32, out 
 //go:noescape
 func candidateTerms8(terms *float32, out *float32)
 
-// uniforms32 is embedKernels.uniforms for groups of 32 elements, groups above 0; block+8*groups stays within 32 bits.
+// uniforms32 is embedKernels.uniforms for groups of 32 elements, groups above 0; block+8*groups stays within
+// 32 bits.
 //
 //go:noescape
 func uniforms32(u *float32, groups int, block uint32, key0 uint32, key1 uint32, step uint32, site uint32)

@@ -8552,7 +8552,7 @@ loop:
 	VMOVD        BX, X0
 	VPBROADCASTD X0, Y0
 	VPADDD       philoxConsts<>+128(SB), Y0, Y0
-	VPXOR        Y1, Y1, Y1
+	VXORPS       Y1, Y1, Y1
 	VBROADCASTSS step+36(FP), Y2
 	VBROADCASTSS site+40(FP), Y3
 	VBROADCASTSS key0+28(FP), Y4
@@ -8763,33 +8763,33 @@ loop:
 	VPSRLD       $0x08, Y0, Y0
 	VCVTDQ2PS    Y0, Y0
 	VMULPS       Y4, Y0, Y0
-	VCMPPS       $0x1d, Y5, Y0, Y0
 	VMOVUPS      (CX), Y7
 	VDIVPS       Y6, Y7, Y7
+	VCMPPS       $0x1d, Y5, Y0, Y0
 	VANDPS       Y7, Y0, Y0
 	VMOVUPS      Y0, (AX)
 	VPSRLD       $0x08, Y1, Y1
 	VCVTDQ2PS    Y1, Y1
 	VMULPS       Y4, Y1, Y1
-	VCMPPS       $0x1d, Y5, Y1, Y1
 	VMOVUPS      32(CX), Y0
 	VDIVPS       Y6, Y0, Y0
+	VCMPPS       $0x1d, Y5, Y1, Y1
 	VANDPS       Y0, Y1, Y1
 	VMOVUPS      Y1, 32(AX)
 	VPSRLD       $0x08, Y2, Y2
 	VCVTDQ2PS    Y2, Y2
 	VMULPS       Y4, Y2, Y2
-	VCMPPS       $0x1d, Y5, Y2, Y2
 	VMOVUPS      64(CX), Y0
 	VDIVPS       Y6, Y0, Y0
+	VCMPPS       $0x1d, Y5, Y2, Y2
 	VANDPS       Y0, Y2, Y2
 	VMOVUPS      Y2, 64(AX)
 	VPSRLD       $0x08, Y3, Y3
 	VCVTDQ2PS    Y3, Y3
 	VMULPS       Y4, Y3, Y3
-	VCMPPS       $0x1d, Y5, Y3, Y3
 	VMOVUPS      96(CX), Y0
 	VDIVPS       Y6, Y0, Y0
+	VCMPPS       $0x1d, Y5, Y3, Y3
 	VANDPS       Y0, Y3, Y3
 	VMOVUPS      Y3, 96(AX)
 	ADDQ         $0x00000080, CX
@@ -8805,9 +8805,9 @@ loop:
 TEXT ·permute8(SB), NOSPLIT, $0-40
 	MOVQ         l+0(FP), AX
 	MOVQ         r+8(FP), CX
-	VMOVDQU      (AX), Y0
-	VMOVDQU      (CX), Y1
-	VMOVDQA      Y1, Y2
+	VMOVUPS      (AX), Y0
+	VMOVUPS      (CX), Y1
+	VMOVAPS      Y1, Y2
 	MOVL         $0x00000000, DX
 	VMOVD        DX, X3
 	VPBROADCASTD X3, Y3
@@ -9014,7 +9014,7 @@ TEXT ·permute8(SB), NOSPLIT, $0-40
 	VPADDD       Y3, Y0, Y0
 	VPSUBD       Y4, Y0, Y5
 	VPMINUD      Y5, Y0, Y0
-	VMOVDQA      Y0, Y2
+	VMOVAPS      Y0, Y2
 	MOVL         $0x00000001, DX
 	VMOVD        DX, X3
 	VPBROADCASTD X3, Y3
@@ -9221,7 +9221,7 @@ TEXT ·permute8(SB), NOSPLIT, $0-40
 	VPADDD       Y3, Y1, Y1
 	VPSUBD       Y4, Y1, Y5
 	VPMINUD      Y5, Y1, Y1
-	VMOVDQA      Y1, Y2
+	VMOVAPS      Y1, Y2
 	MOVL         $0x00000002, DX
 	VMOVD        DX, X3
 	VPBROADCASTD X3, Y3
@@ -9428,7 +9428,7 @@ TEXT ·permute8(SB), NOSPLIT, $0-40
 	VPADDD       Y3, Y0, Y0
 	VPSUBD       Y4, Y0, Y5
 	VPMINUD      Y5, Y0, Y0
-	VMOVDQA      Y0, Y2
+	VMOVAPS      Y0, Y2
 	MOVL         $0x00000003, DX
 	VMOVD        DX, X3
 	VPBROADCASTD X3, Y3
@@ -9635,8 +9635,102 @@ TEXT ·permute8(SB), NOSPLIT, $0-40
 	VPADDD       Y3, Y1, Y1
 	VPSUBD       Y4, Y1, Y5
 	VPMINUD      Y5, Y1, Y1
-	VMOVDQU      Y0, (AX)
-	VMOVDQU      Y1, (CX)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, (CX)
+	VZEROUPPER
+	RET
+
+// func gatherRows8(dst *float32, src *float32, order *int32, width int, n int)
+// Requires: AVX, CMOV, MMX+
+TEXT ·gatherRows8(SB), NOSPLIT, $0-40
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    order+16(FP), DX
+	MOVQ    n+32(FP), BX
+	MOVQ    width+24(FP), SI
+	MOVQ    SI, DI
+	ANDQ    $0x07, DI
+	LEAQ    tailMasks<>+0(SB), R8
+	NEGQ    DI
+	VMOVUPS 64(R8)(DI*4), Y0
+	MOVQ    SI, DI
+	ANDQ    $0x07, DI
+	MOVQ    SI, R8
+	ANDQ    $-8, R8
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, SI
+	LEAQ    -4(DX)(BX*4), R9
+
+row:
+	LEAQ       64(DX), R10
+	CMPQ       R10, R9
+	CMOVQHI    R9, R10
+	MOVLQSX    (R10), R10
+	IMULQ      SI, R10
+	ADDQ       CX, R10
+	PREFETCHT0 (R10)
+	CMPQ       SI, $0x00000040
+	JLE        asked
+	PREFETCHT0 64(R10)
+	CMPQ       SI, $0x00000080
+	JLE        asked
+	PREFETCHT0 128(R10)
+	CMPQ       SI, $0x000000c0
+	JLE        asked
+	PREFETCHT0 192(R10)
+
+asked:
+	MOVLQSX (DX), R10
+	IMULQ   SI, R10
+	ADDQ    CX, R10
+	XORQ    R11, R11
+	CMPQ    R11, R8
+	JGE     tail
+
+loop:
+	VMOVUPS (R10)(R11*1), Y1
+	VMOVUPS Y1, (AX)(R11*1)
+	ADDQ    $0x20, R11
+	CMPQ    R11, R8
+	JLT     loop
+
+tail:
+	ADDQ       R8, AX
+	TESTQ      DI, DI
+	JZ         next
+	VMASKMOVPS (R10)(R8*1), Y0, Y1
+	LEAQ       (AX), R10
+	TESTB      $0x08, DI
+	JZ         four
+	VMOVUPS    Y1, (R10)
+	JMP        done
+
+four:
+	TESTB        $0x04, DI
+	JZ           two
+	VMOVUPS      X1, (R10)
+	VEXTRACTF128 $0x01, Y1, X1
+	ADDQ         $0x10, R10
+
+two:
+	TESTB     $0x02, DI
+	JZ        one
+	VMOVLPS   X1, (R10)
+	VPERMILPS $0xee, X1, X1
+	ADDQ      $0x08, R10
+
+one:
+	TESTB  $0x01, DI
+	JZ     done
+	VMOVSS X1, (R10)
+
+done:
+	LEAQ (AX)(DI*4), AX
+
+next:
+	ADDQ $0x04, DX
+	DECQ BX
+	JNZ  row
 	VZEROUPPER
 	RET
 
@@ -11281,7 +11375,7 @@ loop:
 	VMOVD        DX, X0
 	VPBROADCASTD X0, Y0
 	VPADDD       philoxConsts<>+128(SB), Y0, Y0
-	VPXOR        Y1, Y1, Y1
+	VXORPS       Y1, Y1, Y1
 	VBROADCASTSS step+28(FP), Y2
 	VBROADCASTSS site+32(FP), Y3
 	VBROADCASTSS key0+20(FP), Y4

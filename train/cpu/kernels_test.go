@@ -142,6 +142,16 @@ func TestKernelsAgreeToTheBit(t *testing.T) {
 				}
 			}
 
+			order := make([]int32, 40)
+			for i := range order {
+				order[i] = int32(r.IntN(50))
+			}
+			rows, got40, want40 := odd(r, 50*n), odd(r, len(order)*n+8), make([]float32, len(order)*n+8)
+			copy(want40, got40)
+			k.gatherRows(got40[:len(order)*n], rows, order, n)
+			ref.gatherRows(want40, rows, order, n)
+			compare("gatherRows "+what, got40, want40)
+
 			for _, cols := range []int{1, 15, 16} {
 				ld := n + 3
 				src := odd(r, cols*ld)

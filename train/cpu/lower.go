@@ -223,9 +223,8 @@ func (l lowering) gather() {
 			}
 			return
 		}
-		for i, at := range order[lo+w.base : hi+w.base] {
-			copy(x[(lo+i)*width:(lo+i+1)*width], src[int(at)*width:])
-		}
+		src = src[:w.train.Len()*width] // what the order keeps within
+		w.kernels.gatherRows(x[lo*width:hi*width], src, order[lo+w.base:hi+w.base], width)
 	}, l.orderAt, l.rows(out, true))
 }
 

@@ -177,6 +177,14 @@ func tableProbes() []tableProbe {
 			src, dst := noise(r(), deep*ld), alignedF32(tiles*next)
 			return func() { k.gatherTiles(dst, src, rows, tiles, deep, next, ld) }, streamed("gatherTiles", int64(len(src)))
 		}},
+		tableProbe{kernel: "gatherRows", make: func(k *kernels, bytes int) (func(), cost) {
+			const width = 32
+			n := max(64, bytes/(8*width))
+			src, dst, order := noise(r(), n*width), alignedF32(n*width), make([]int32, n)
+			p := program.NewPermutation(1, 0, n)
+			k.permute(order, 0, &p)
+			return func() { k.gatherRows(dst, src, order, width) }, streamed("gatherRows", int64(len(src)))
+		}},
 		tableProbe{kernel: "columnDot", make: func(k *kernels, bytes int) (func(), cost) {
 			const deep = sumCols
 			n := max(program.Lanes, bytes/(4*deep))

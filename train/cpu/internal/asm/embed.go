@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -476,13 +478,15 @@ func shrink(adagrad bool) {
 
 // uniforms is the first half of dropout.
 func uniforms() {
-	TEXT("uniforms32", NOSPLIT, "func(u *float32, groups int, block, key0, key1, step, site uint32)")
+	name := fmt.Sprintf("uniforms%d", 4*lanes)
+	TEXT(name, NOSPLIT, "func(u *float32, groups int, block, key0, key1, step, site uint32)")
 	Pragma("noescape")
-	Doc("uniforms32 is embedKernels.uniforms for groups of 32 elements, groups above 0; block+8*groups stays within 32 bits.")
+	Doc(fmt.Sprintf("%s is embedKernels.uniforms for groups of %d elements, groups above 0; block+%d*groups stays within", name,
+		4*lanes, lanes), "32 bits.")
 	u, groups := word("u"), word("groups")
 	var c [4]reg.VecVirtual
 	for i := range c {
-		c[i] = YMM()
+		c[i] = vector()
 	}
 	block := GP32()
 	Load(Param("block"), block)
@@ -490,10 +494,10 @@ func uniforms() {
 	unit := draw(c, block)
 	for i := range c {
 		uniform(c[i], unit)
-		VMOVUPS(c[i], Mem{Base: u, Disp: 32 * i})
+		VMOVUPS(c[i], Mem{Base: u, Disp: vecBytes * i})
 	}
-	ADDQ(U32(128), u)
-	ADDL(U8(8), block)
+	ADDQ(U32(4*vecBytes), u)
+	ADDL(U8(lanes), block)
 	DECQ(groups)
 	JNZ(LabelRef("loop"))
 	VZEROUPPER()

@@ -18,6 +18,9 @@ func main() {
 	if at := slices.Index(os.Args, "-wide"); at > 0 { // avo reads the other flags
 		os.Args = slices.Delete(os.Args, at, at+1)
 		gemm512()
+		dropout()
+		permute()
+		uniforms()
 		Generate()
 		return
 	}
@@ -31,6 +34,7 @@ func main() {
 	optim()
 	dropout()
 	permute()
+	gatherRows(tails)
 	transpose()
 	prefetch()
 	arithmetic()
@@ -211,7 +215,7 @@ func colSum(vectors int) {
 
 // constant32 fills a vector with a 32-bit constant.
 func constant32(x uint32) reg.VecVirtual {
-	r, y := GP32(), YMM()
+	r, y := GP32(), vector()
 	MOVL(U32(x), r)
 	VMOVD(r, y.AsX())
 	VPBROADCASTD(y.AsX(), y)
@@ -225,75 +229,96 @@ func mulHigh32(a, m, hi, t reg.VecVirtual) {
 	VPMULUDQ(a, m, hi) // even lanes
 	VPMULUDQ(t, m, t)  // odd lanes
 	VPSRLQ(U8(32), hi, hi)
-	VPBLENDD(U8(0xaa), t, hi, hi)
+	takeOdd(t, hi, hi)
 }
 
-// philox runs ten rounds of Philox4x32 on eight counters at a time. Keys k0, k1 are used up. The counters of even
+// philox runs ten rounds of Philox4x32 on a vector of counters at a time. Keys k0, k1 are used up. The counters of even
 // and of odd lanes are two chains of 64-bit lanes, of which only the low halves count: a product then brings high and
 // low half without a shuffle, and one chain runs while the other waits for its multiplier. It takes four vectors beside
 // eight for the chains and the keys.
 func philox(c [4]reg.VecVirtual, k0, k1 reg.VecVirtual, consts Mem) {
-	even, odd := c, [4]reg.VecVirtual{YMM(), YMM(), YMM(), YMM()}
+	even, odd := c, [4]reg.VecVirtual{vector(), vector(), vector(), vector()}
 	for i := range odd {
 		VPSRLQ(U8(32), even[i], odd[i])
 	}
 	for round := range 10 {
 		if round > 0 {
-			VPADDD(consts.Offset(64), k0, k0)
-			VPADDD(consts.Offset(96), k1, k1)
+			VPADDD(consts.Offset(2*vecBytes), k0, k0)
+			VPADDD(consts.Offset(3*vecBytes), k1, k1)
 		}
 		// c = {hi1^c1^k0, lo1, hi0^c3^k1, lo0} with hi0,lo0 = m0*c0 and hi1,lo1 = m1*c2.
 		for _, x := range []*[4]reg.VecVirtual{&even, &odd} {
-			p0, p1 := YMM(), YMM()
+			p0, p1 := vector(), vector()
 			VPMULUDQ(consts, x[0], p0)
-			VPMULUDQ(consts.Offset(32), x[2], p1)
-			VPXOR(k0, x[1], x[1])
-			VPXOR(k1, x[3], x[3])
+			VPMULUDQ(consts.Offset(vecBytes), x[2], p1)
+			xor(k0, x[1])
+			xor(k1, x[3])
 			VPSRLQ(U8(32), p1, x[0])
 			VPSRLQ(U8(32), p0, x[2])
-			VPXOR(x[1], x[0], x[0])
-			VPXOR(x[3], x[2], x[2])
+			xor(x[1], x[0])
+			xor(x[3], x[2])
 			x[1], x[3] = p1, p0
 		}
 	}
 	for i := range c {
 		VPSLLQ(U8(32), odd[i], odd[i])
-		VPBLENDD(U8(0xaa), odd[i], even[i], c[i])
+		takeOdd(odd[i], even[i], c[i])
 	}
 }
 
-// philoxConsts is a table of the two multipliers and the two key increments, eight times each.
+// xor is y ^= x.
+func xor(x, y reg.VecVirtual) {
+	if wide() {
+		VPXORD(x, y, y)
+		return
+	}
+	VPXOR(x, y, y)
+}
+
+// takeOdd leaves the odd lanes of one and the even lanes of the other in to, which may be the second.
+func takeOdd(odd, even, to reg.VecVirtual) {
+	if !wide() {
+		VPBLENDD(U8(0xaa), odd, even, to)
+		return
+	}
+	r, k := GP32(), K()
+	MOVL(U32(0xaaaa), r)
+	KMOVW(r, k)
+	VPBLENDMD(odd, even, k, to)
+}
+
+// philoxConsts is a table of the two multipliers and the two key increments, as often as there are lanes, and the blocks
+// that the lanes begin with: in each 128 bits as far apart as there are of those, so that the transposition of draw leaves
+// them in order.
 func philoxConsts() Mem {
-	table := GLOBL("philoxConsts", RODATA|NOPTR)
+	table := GLOBL(named("philoxConsts"), RODATA|NOPTR)
 	for i, x := range []uint32{0xD2511F53, 0xCD9E8D57, 0x9E3779B9, 0xBB67AE85} {
-		for lane := range 8 {
-			DATA(32*i+4*lane, U32(x))
+		for lane := range lanes {
+			DATA(vecBytes*i+4*lane, U32(x))
 		}
 	}
-	lanes := []uint32{0, 2, 4, 6, 1, 3, 5, 7}
-	for lane, x := range lanes {
-		DATA(128+4*lane, U32(x))
+	for lane := range lanes {
+		DATA(4*vecBytes+4*lane, U32(uint32(lane%4*(lanes/4)+lane/4)))
 	}
 	return table
 }
 
 var philoxTable Mem
 
-// draw leaves the random numbers of 32 elements in c, from a block on; the arguments step, site, key0 and key1 say
+// draw leaves the random numbers of four vectors of elements in c, from a block on; the arguments step, site, key0 and key1 say
 // which. They become uniform by unit, which it returns.
 func draw(c [4]reg.VecVirtual, block reg.GPVirtual) (unit reg.VecVirtual) {
-	// Lanes hold blocks 0 2 4 6 1 3 5 7, so that the transposition below leaves them in order.
 	VMOVD(block, c[0].AsX())
 	VPBROADCASTD(c[0].AsX(), c[0])
-	VPADDD(philoxTable.Offset(128), c[0], c[0])
-	VPXOR(c[1], c[1], c[1])
+	VPADDD(philoxTable.Offset(4*vecBytes), c[0], c[0])
+	zero(c[1])
 	broadcastArg("step", c[2])
 	broadcastArg("site", c[3])
-	k0, k1 := YMM(), YMM()
+	k0, k1 := vector(), vector()
 	broadcastArg("key0", k0)
 	broadcastArg("key1", k1)
 	philox(c, k0, k1, philoxTable)
-	t0, t1, t2, t3 := YMM(), YMM(), YMM(), YMM()
+	t0, t1, t2, t3 := vector(), vector(), vector(), vector()
 	VUNPCKLPS(c[1], c[0], t0)
 	VUNPCKHPS(c[1], c[0], t1)
 	VUNPCKLPS(c[3], c[2], t2)
@@ -314,34 +339,42 @@ func uniform(x, unit reg.VecVirtual) {
 
 func dropout() {
 	philoxTable = philoxConsts()
-	TEXT("dropout32", NOSPLIT, "func(y, x *float32, groups int, block, key0, key1, step, site uint32, rate, keep float32)")
+	name := fmt.Sprintf("dropout%d", 4*lanes)
+	TEXT(name, NOSPLIT, "func(y, x *float32, groups int, block, key0, key1, step, site uint32, rate, keep float32)")
 	Pragma("noescape")
-	Doc("dropout32 is kernels.dropout for groups of 32 elements, the first of which is element 4*block; block+8*groups",
-		"stays within 32 bits.")
+	Doc(fmt.Sprintf("%s is kernels.dropout for groups of %d elements, the first of which is element 4*block;", name, 4*lanes),
+		fmt.Sprintf("block+%d*groups stays within 32 bits.", lanes))
 	y, x, groups := word("y"), word("x"), word("groups")
 	var c [4]reg.VecVirtual
 	for i := range c {
-		c[i] = YMM()
+		c[i] = vector()
 	}
 	block := GP32()
 	Load(Param("block"), block)
 	Label("loop")
 	unit := draw(c, block)
-	rate, keep := YMM(), YMM()
+	rate, keep := vector(), vector()
 	broadcastArg("rate", rate)
 	broadcastArg("keep", keep)
 	for i := range c {
 		uniform(c[i], unit)
-		VCMPPS(U8(0x1d), rate, c[i], c[i]) // u >= rate
-		q := YMM()
-		VMOVUPS(Mem{Base: x, Disp: 32 * i}, q)
+		q := vector()
+		VMOVUPS(Mem{Base: x, Disp: vecBytes * i}, q)
 		VDIVPS(keep, q, q)
-		VANDPS(q, c[i], c[i])
-		VMOVUPS(c[i], Mem{Base: y, Disp: 32 * i})
+		const notBelow = 0x1d // u >= rate
+		if wide() {
+			k := K()
+			VCMPPS(U8(notBelow), rate, c[i], k)
+			VMOVAPS_Z(q, k, c[i])
+		} else {
+			VCMPPS(U8(notBelow), rate, c[i], c[i])
+			VANDPS(q, c[i], c[i])
+		}
+		VMOVUPS(c[i], Mem{Base: y, Disp: vecBytes * i})
 	}
-	ADDQ(U32(128), x)
-	ADDQ(U32(128), y)
-	ADDL(U8(8), block)
+	ADDQ(U32(4*vecBytes), x)
+	ADDQ(U32(4*vecBytes), y)
+	ADDL(U8(lanes), block)
 	DECQ(groups)
 	JNZ(LabelRef("loop"))
 	VZEROUPPER()
@@ -367,24 +400,25 @@ func arg(name string) Mem {
 }
 
 func permute() {
-	TEXT("permute8", NOSPLIT, "func(l, r *uint32, a, b, epoch, site, key0, key1 uint32)")
+	name := fmt.Sprintf("permute%d", lanes)
+	TEXT(name, NOSPLIT, "func(l, r *uint32, a, b, epoch, site, key0, key1 uint32)")
 	Pragma("noescape")
-	Doc("permute8 runs the four rounds of program.Permutation on eight indices, split into halves l and r.")
+	Doc(fmt.Sprintf("%s runs the four rounds of program.Permutation on %d indices, split into halves l and r.", name, lanes))
 	lp, rp := word("l"), word("r")
-	l, r := YMM(), YMM()
-	VMOVDQU(Mem{Base: lp}, l)
-	VMOVDQU(Mem{Base: rp}, r)
+	l, r := vector(), vector()
+	VMOVUPS(Mem{Base: lp}, l)
+	VMOVUPS(Mem{Base: rp}, r)
 	var c [4]reg.VecVirtual
 	for i := range c {
-		c[i] = YMM()
+		c[i] = vector()
 	}
-	k0, k1 := YMM(), YMM()
+	k0, k1 := vector(), vector()
 	for round := range 4 {
 		to, from, side := l, r, "a"
 		if round%2 == 1 {
 			to, from, side = r, l, "b"
 		}
-		VMOVDQA(from, c[0])
+		VMOVAPS(from, c[0])
 		n := GP32()
 		MOVL(U32(uint32(round)), n)
 		VMOVD(n, c[1].AsX())
@@ -395,15 +429,72 @@ func permute() {
 		broadcastArg("key1", k1)
 		philox(c, k0, k1, philoxTable)
 		// to = (to + f*m>>32) mod m; where it is below m, subtracting wraps around and the minimum is itself.
-		m, t := YMM(), YMM()
+		m, t := vector(), vector()
 		broadcastArg(side, m)
 		mulHigh32(c[0], m, c[1], t)
 		VPADDD(c[1], to, to)
 		VPSUBD(m, to, t)
 		VPMINUD(t, to, to)
 	}
-	VMOVDQU(l, Mem{Base: lp})
-	VMOVDQU(r, Mem{Base: rp})
+	VMOVUPS(l, Mem{Base: lp})
+	VMOVUPS(r, Mem{Base: rp})
+	VZEROUPPER()
+	RET()
+}
+
+// aheadGather is by how many rows gatherRows asks ahead: rows at random places of what no cache holds take that long.
+const aheadGather = 16
+
+func gatherRows(tails Mem) {
+	TEXT("gatherRows8", NOSPLIT, "func(dst, src *float32, order *int32, width, n int)")
+	Pragma("noescape")
+	Doc("gatherRows8 is kernels.gatherRows for n rows, n and width above 0.")
+	dst, src, order, n := word("dst"), word("src"), word("order"), word("n")
+	rowBytes, tail, full := GP64(), GP64(), GP64()
+	Load(Param("width"), rowBytes)
+	mask := YMM()
+	tailMask(tails, rowBytes, mask)
+	MOVQ(rowBytes, tail)
+	ANDQ(U8(7), tail)
+	MOVQ(rowBytes, full)
+	ANDQ(I8(-8), full)
+	SHLQ(U8(2), full)
+	SHLQ(U8(2), rowBytes)
+	last, ask, row, c := GP64(), GP64(), GP64(), GP64()
+	LEAQ(Mem{Base: order, Index: n, Scale: 4, Disp: -4}, last)
+	address := func(at Mem) {
+		MOVLQSX(at, row)
+		IMULQ(rowBytes, row)
+		ADDQ(src, row)
+	}
+	Label("row")
+	LEAQ(Mem{Base: order, Disp: 4 * aheadGather}, ask)
+	CMPQ(ask, last)
+	CMOVQHI(last, ask)
+	address(Mem{Base: ask})
+	askLines(row, rowBytes, "asked")
+	address(Mem{Base: order})
+	x := YMM()
+	XORQ(c, c)
+	CMPQ(c, full)
+	JGE(LabelRef("tail"))
+	Label("loop")
+	VMOVUPS(Mem{Base: row, Index: c, Scale: 1}, x)
+	VMOVUPS(x, Mem{Base: dst, Index: c, Scale: 1})
+	ADDQ(U8(32), c)
+	CMPQ(c, full)
+	JLT(LabelRef("loop"))
+	Label("tail")
+	ADDQ(full, dst)
+	TESTQ(tail, tail)
+	JZ(LabelRef("next"))
+	VMASKMOVPS(Mem{Base: row, Index: full, Scale: 1}, mask, x)
+	storeTail("", x, dst, 0, tail)
+	LEAQ(Mem{Base: dst, Index: tail, Scale: 4}, dst)
+	Label("next")
+	ADDQ(U8(4), order)
+	DECQ(n)
+	JNZ(LabelRef("row"))
 	VZEROUPPER()
 	RET()
 }
