@@ -15,7 +15,7 @@ func avx512TileCols() []int {
 	return []int{1: 128, 2: 96, 3: 96, 4: 64, 5: 64, 6: 64, 7: 16, 8: 16, 9: 16, 10: 16, 11: 16, 12: 16}
 }
 
-// avx512Kernels are those of AVX2 with wider tiles and random numbers: products and Philox are what a training step is
+// avx512Kernels are those of AVX2 with wider tiles, activations and random numbers: those are what a training step is
 // made of, and twice as many lanes of what else there is run at the speed of memory. Each output is the same chain, so the
 // bits are those of AVX2.
 func avx512Kernels() *kernels {
@@ -23,6 +23,7 @@ func avx512Kernels() *kernels {
 	k.name, k.peak = "cpu-avx512", peakAVX512
 	k.tile, k.tileCols, k.panelRows, k.abreast = avx512Tiles().run, avx512TileCols(), 12, 2
 	k.panelBlock, k.gatherTiles = 32, gatherTilesAVX512
+	k.silu, k.siluGrad = siluAVX512, siluGradAVX512
 	k.dropout, k.permute, k.embed.uniforms = dropoutAVX512, permuteAVX512, uniformsAVX512
 	return k
 }
@@ -77,6 +78,25 @@ func avx512Tiles() *tileTable {
 			12: widepairtile12x32tail,
 		},
 	}
+}
+
+// siluAVX512 leaves what is not a whole vector to AVX2.
+func siluAVX512(y, z []float32) {
+	z = z[:len(y)]
+	n := len(y) &^ 15
+	if n > 0 {
+		silu16(&y[0], &z[0], n)
+	}
+	siluAVX2(y[n:], z[n:])
+}
+
+func siluGradAVX512(dz, dy, z []float32) {
+	dy, z = dy[:len(dz)], z[:len(dz)]
+	n := len(dz) &^ 15
+	if n > 0 {
+		siluGrad16(&dz[0], &dy[0], &z[0], n)
+	}
+	siluGradAVX2(dz[n:], dy[n:], z[n:])
 }
 
 func dropoutAVX512(y, x []float32, first int, d *dropCoef) { dropoutBy(dropout64, 64, y, x, first, d) }

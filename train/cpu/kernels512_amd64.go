@@ -383,6 +383,16 @@ func gatherTiles512(dst *float32, src *float32, rows int, tiles int, k int, next
 // fmaPeak512 does n times 12 multiply-adds of 16 lanes, n above 0.
 func fmaPeak512(n int)
 
+// silu16 is kernels.silu for n elements, a positive multiple of 16.
+//
+//go:noescape
+func silu16(y *float32, z *float32, n int)
+
+// siluGrad16 is kernels.siluGrad for n elements, a positive multiple of 16.
+//
+//go:noescape
+func siluGrad16(dz *float32, dy *float32, z *float32, n int)
+
 // dropout64 is kernels.dropout for groups of 64 elements, the first of which is element 4*block;
 // block+16*groups stays within 32 bits.
 //

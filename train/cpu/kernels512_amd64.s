@@ -11832,6 +11832,294 @@ loop:
 	VZEROUPPER
 	RET
 
+DATA siluConsts512<>+0(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+4(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+8(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+12(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+16(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+20(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+24(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+28(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+32(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+36(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+40(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+44(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+48(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+52(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+56(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+60(SB)/4, $0xc2ae0000
+DATA siluConsts512<>+64(SB)/4, $0x42ae0000
+DATA siluConsts512<>+68(SB)/4, $0x42ae0000
+DATA siluConsts512<>+72(SB)/4, $0x42ae0000
+DATA siluConsts512<>+76(SB)/4, $0x42ae0000
+DATA siluConsts512<>+80(SB)/4, $0x42ae0000
+DATA siluConsts512<>+84(SB)/4, $0x42ae0000
+DATA siluConsts512<>+88(SB)/4, $0x42ae0000
+DATA siluConsts512<>+92(SB)/4, $0x42ae0000
+DATA siluConsts512<>+96(SB)/4, $0x42ae0000
+DATA siluConsts512<>+100(SB)/4, $0x42ae0000
+DATA siluConsts512<>+104(SB)/4, $0x42ae0000
+DATA siluConsts512<>+108(SB)/4, $0x42ae0000
+DATA siluConsts512<>+112(SB)/4, $0x42ae0000
+DATA siluConsts512<>+116(SB)/4, $0x42ae0000
+DATA siluConsts512<>+120(SB)/4, $0x42ae0000
+DATA siluConsts512<>+124(SB)/4, $0x42ae0000
+DATA siluConsts512<>+128(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+132(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+136(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+140(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+144(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+148(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+152(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+156(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+160(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+164(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+168(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+172(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+176(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+180(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+184(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+188(SB)/4, $0xbfb8aa3b
+DATA siluConsts512<>+192(SB)/4, $0x4b400000
+DATA siluConsts512<>+196(SB)/4, $0x4b400000
+DATA siluConsts512<>+200(SB)/4, $0x4b400000
+DATA siluConsts512<>+204(SB)/4, $0x4b400000
+DATA siluConsts512<>+208(SB)/4, $0x4b400000
+DATA siluConsts512<>+212(SB)/4, $0x4b400000
+DATA siluConsts512<>+216(SB)/4, $0x4b400000
+DATA siluConsts512<>+220(SB)/4, $0x4b400000
+DATA siluConsts512<>+224(SB)/4, $0x4b400000
+DATA siluConsts512<>+228(SB)/4, $0x4b400000
+DATA siluConsts512<>+232(SB)/4, $0x4b400000
+DATA siluConsts512<>+236(SB)/4, $0x4b400000
+DATA siluConsts512<>+240(SB)/4, $0x4b400000
+DATA siluConsts512<>+244(SB)/4, $0x4b400000
+DATA siluConsts512<>+248(SB)/4, $0x4b400000
+DATA siluConsts512<>+252(SB)/4, $0x4b400000
+DATA siluConsts512<>+256(SB)/4, $0x3f317218
+DATA siluConsts512<>+260(SB)/4, $0x3f317218
+DATA siluConsts512<>+264(SB)/4, $0x3f317218
+DATA siluConsts512<>+268(SB)/4, $0x3f317218
+DATA siluConsts512<>+272(SB)/4, $0x3f317218
+DATA siluConsts512<>+276(SB)/4, $0x3f317218
+DATA siluConsts512<>+280(SB)/4, $0x3f317218
+DATA siluConsts512<>+284(SB)/4, $0x3f317218
+DATA siluConsts512<>+288(SB)/4, $0x3f317218
+DATA siluConsts512<>+292(SB)/4, $0x3f317218
+DATA siluConsts512<>+296(SB)/4, $0x3f317218
+DATA siluConsts512<>+300(SB)/4, $0x3f317218
+DATA siluConsts512<>+304(SB)/4, $0x3f317218
+DATA siluConsts512<>+308(SB)/4, $0x3f317218
+DATA siluConsts512<>+312(SB)/4, $0x3f317218
+DATA siluConsts512<>+316(SB)/4, $0x3f317218
+DATA siluConsts512<>+320(SB)/4, $0xb102e308
+DATA siluConsts512<>+324(SB)/4, $0xb102e308
+DATA siluConsts512<>+328(SB)/4, $0xb102e308
+DATA siluConsts512<>+332(SB)/4, $0xb102e308
+DATA siluConsts512<>+336(SB)/4, $0xb102e308
+DATA siluConsts512<>+340(SB)/4, $0xb102e308
+DATA siluConsts512<>+344(SB)/4, $0xb102e308
+DATA siluConsts512<>+348(SB)/4, $0xb102e308
+DATA siluConsts512<>+352(SB)/4, $0xb102e308
+DATA siluConsts512<>+356(SB)/4, $0xb102e308
+DATA siluConsts512<>+360(SB)/4, $0xb102e308
+DATA siluConsts512<>+364(SB)/4, $0xb102e308
+DATA siluConsts512<>+368(SB)/4, $0xb102e308
+DATA siluConsts512<>+372(SB)/4, $0xb102e308
+DATA siluConsts512<>+376(SB)/4, $0xb102e308
+DATA siluConsts512<>+380(SB)/4, $0xb102e308
+DATA siluConsts512<>+384(SB)/4, $0x3f800000
+DATA siluConsts512<>+388(SB)/4, $0x3f800000
+DATA siluConsts512<>+392(SB)/4, $0x3f800000
+DATA siluConsts512<>+396(SB)/4, $0x3f800000
+DATA siluConsts512<>+400(SB)/4, $0x3f800000
+DATA siluConsts512<>+404(SB)/4, $0x3f800000
+DATA siluConsts512<>+408(SB)/4, $0x3f800000
+DATA siluConsts512<>+412(SB)/4, $0x3f800000
+DATA siluConsts512<>+416(SB)/4, $0x3f800000
+DATA siluConsts512<>+420(SB)/4, $0x3f800000
+DATA siluConsts512<>+424(SB)/4, $0x3f800000
+DATA siluConsts512<>+428(SB)/4, $0x3f800000
+DATA siluConsts512<>+432(SB)/4, $0x3f800000
+DATA siluConsts512<>+436(SB)/4, $0x3f800000
+DATA siluConsts512<>+440(SB)/4, $0x3f800000
+DATA siluConsts512<>+444(SB)/4, $0x3f800000
+DATA siluConsts512<>+448(SB)/4, $0x3efffffe
+DATA siluConsts512<>+452(SB)/4, $0x3efffffe
+DATA siluConsts512<>+456(SB)/4, $0x3efffffe
+DATA siluConsts512<>+460(SB)/4, $0x3efffffe
+DATA siluConsts512<>+464(SB)/4, $0x3efffffe
+DATA siluConsts512<>+468(SB)/4, $0x3efffffe
+DATA siluConsts512<>+472(SB)/4, $0x3efffffe
+DATA siluConsts512<>+476(SB)/4, $0x3efffffe
+DATA siluConsts512<>+480(SB)/4, $0x3efffffe
+DATA siluConsts512<>+484(SB)/4, $0x3efffffe
+DATA siluConsts512<>+488(SB)/4, $0x3efffffe
+DATA siluConsts512<>+492(SB)/4, $0x3efffffe
+DATA siluConsts512<>+496(SB)/4, $0x3efffffe
+DATA siluConsts512<>+500(SB)/4, $0x3efffffe
+DATA siluConsts512<>+504(SB)/4, $0x3efffffe
+DATA siluConsts512<>+508(SB)/4, $0x3efffffe
+DATA siluConsts512<>+512(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+516(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+520(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+524(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+528(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+532(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+536(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+540(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+544(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+548(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+552(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+556(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+560(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+564(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+568(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+572(SB)/4, $0xbe2aaa49
+DATA siluConsts512<>+576(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+580(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+584(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+588(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+592(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+596(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+600(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+604(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+608(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+612(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+616(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+620(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+624(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+628(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+632(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+636(SB)/4, $0x3d2aac79
+DATA siluConsts512<>+640(SB)/4, $0xbc091d10
+DATA siluConsts512<>+644(SB)/4, $0xbc091d10
+DATA siluConsts512<>+648(SB)/4, $0xbc091d10
+DATA siluConsts512<>+652(SB)/4, $0xbc091d10
+DATA siluConsts512<>+656(SB)/4, $0xbc091d10
+DATA siluConsts512<>+660(SB)/4, $0xbc091d10
+DATA siluConsts512<>+664(SB)/4, $0xbc091d10
+DATA siluConsts512<>+668(SB)/4, $0xbc091d10
+DATA siluConsts512<>+672(SB)/4, $0xbc091d10
+DATA siluConsts512<>+676(SB)/4, $0xbc091d10
+DATA siluConsts512<>+680(SB)/4, $0xbc091d10
+DATA siluConsts512<>+684(SB)/4, $0xbc091d10
+DATA siluConsts512<>+688(SB)/4, $0xbc091d10
+DATA siluConsts512<>+692(SB)/4, $0xbc091d10
+DATA siluConsts512<>+696(SB)/4, $0xbc091d10
+DATA siluConsts512<>+700(SB)/4, $0xbc091d10
+DATA siluConsts512<>+704(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+708(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+712(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+716(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+720(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+724(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+728(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+732(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+736(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+740(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+744(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+748(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+752(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+756(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+760(SB)/4, $0x3ab511e8
+DATA siluConsts512<>+764(SB)/4, $0x3ab511e8
+GLOBL siluConsts512<>(SB), RODATA|NOPTR, $768
+
+// func silu16(y *float32, z *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·silu16(SB), NOSPLIT, $0-24
+	MOVQ    y+0(FP), AX
+	MOVQ    z+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPS siluConsts512<>+0(SB), Z0
+	VMOVUPS siluConsts512<>+64(SB), Z1
+	VMOVUPS siluConsts512<>+128(SB), Z2
+	VMOVUPS siluConsts512<>+192(SB), Z3
+	VMOVUPS siluConsts512<>+256(SB), Z4
+	VMOVUPS siluConsts512<>+320(SB), Z5
+	VMOVUPS siluConsts512<>+384(SB), Z6
+	XORQ    BX, BX
+
+loop:
+	VMOVUPS     (CX)(BX*4), Z7
+	VMAXPS      Z7, Z0, Z7
+	VMINPS      Z7, Z1, Z8
+	VMOVAPS     Z3, Z9
+	VFMADD231PS Z2, Z8, Z9
+	VSUBPS      Z3, Z9, Z10
+	VMOVAPS     Z8, Z8
+	VFMADD231PS Z4, Z10, Z8
+	VFMADD231PS Z5, Z10, Z8
+	VMOVUPS     siluConsts512<>+704(SB), Z11
+	VFMADD213PS siluConsts512<>+640(SB), Z8, Z11
+	VFMADD213PS siluConsts512<>+576(SB), Z8, Z11
+	VFMADD213PS siluConsts512<>+512(SB), Z8, Z11
+	VFMADD213PS siluConsts512<>+448(SB), Z8, Z11
+	VMULPS      Z8, Z8, Z10
+	VFMSUB213PS Z8, Z10, Z11
+	VADDPS      Z6, Z11, Z11
+	VPSLLD      $0x17, Z9, Z9
+	VPADDD      Z6, Z9, Z9
+	VFMADD213PS Z6, Z9, Z11
+	VDIVPS      Z11, Z7, Z11
+	VMOVUPS     Z11, (AX)(BX*4)
+	ADDQ        $0x10, BX
+	CMPQ        BX, DX
+	JLT         loop
+	VZEROUPPER
+	RET
+
+// func siluGrad16(dz *float32, dy *float32, z *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·siluGrad16(SB), NOSPLIT, $0-32
+	MOVQ    dz+0(FP), AX
+	MOVQ    z+16(FP), CX
+	MOVQ    n+24(FP), DX
+	MOVQ    dy+8(FP), BX
+	VMOVUPS siluConsts512<>+0(SB), Z0
+	VMOVUPS siluConsts512<>+64(SB), Z1
+	VMOVUPS siluConsts512<>+128(SB), Z2
+	VMOVUPS siluConsts512<>+192(SB), Z3
+	VMOVUPS siluConsts512<>+256(SB), Z4
+	VMOVUPS siluConsts512<>+320(SB), Z5
+	VMOVUPS siluConsts512<>+384(SB), Z6
+	XORQ    SI, SI
+
+loop:
+	VMOVUPS     (CX)(SI*4), Z7
+	VMAXPS      Z7, Z0, Z7
+	VMINPS      Z7, Z1, Z7
+	VMOVAPS     Z3, Z8
+	VFMADD231PS Z2, Z7, Z8
+	VSUBPS      Z3, Z8, Z11
+	VMOVAPS     Z7, Z9
+	VFMADD231PS Z4, Z11, Z9
+	VFMADD231PS Z5, Z11, Z9
+	VMOVUPS     siluConsts512<>+704(SB), Z10
+	VFMADD213PS siluConsts512<>+640(SB), Z9, Z10
+	VFMADD213PS siluConsts512<>+576(SB), Z9, Z10
+	VFMADD213PS siluConsts512<>+512(SB), Z9, Z10
+	VFMADD213PS siluConsts512<>+448(SB), Z9, Z10
+	VMULPS      Z9, Z9, Z11
+	VFMSUB213PS Z9, Z11, Z10
+	VADDPS      Z6, Z10, Z10
+	VPSLLD      $0x17, Z8, Z8
+	VPADDD      Z6, Z8, Z8
+	VMULPS      Z8, Z10, Z10
+	VADDPS      Z6, Z10, Z11
+	VDIVPS      Z11, Z6, Z11
+	VMULPS      Z11, Z10, Z10
+	VFMADD213PS Z6, Z7, Z10
+	VMULPS      Z11, Z10, Z10
+	VMULPS      (BX)(SI*4), Z10, Z10
+	VMOVUPS     Z10, (AX)(SI*4)
+	ADDQ        $0x10, SI
+	CMPQ        SI, DX
+	JLT         loop
+	VZEROUPPER
+	RET
+
 DATA philoxConsts512<>+0(SB)/4, $0xd2511f53
 DATA philoxConsts512<>+4(SB)/4, $0xd2511f53
 DATA philoxConsts512<>+8(SB)/4, $0xd2511f53

@@ -10,7 +10,7 @@ import (
 
 // bceTable holds the constants of bce.go, eight times each: the coefficients of P, then 2, then the bits of |x|.
 func bceTable() Mem {
-	return eightTimes("bceConsts", 0x1.5554dp-2, 0x1.99e3c6p-3, 0x1.1dc35ap-3, 0x1.231d5cp-3, 2,
+	return inAllLanes("bceConsts", 0x1.5554dp-2, 0x1.99e3c6p-3, 0x1.1dc35ap-3, 0x1.231d5cp-3, 2,
 		math.Float32frombits(1<<31-1))
 }
 

@@ -11,7 +11,7 @@ import (
 // The losses of candidates, for rows of at most sixteen columns, which are two vectors.
 
 func candidates(masks Mem) {
-	consts := eightTimes("candidateConsts", float32(math.Inf(-1)), 1, math.Float32frombits(0x7fffffff),
+	consts := inAllLanes("candidateConsts", float32(math.Inf(-1)), 1, math.Float32frombits(0x7fffffff),
 		math.Float32frombits(1<<31))
 	candidateRows(masks, consts, false)
 	candidateRows(masks, consts, true)
@@ -193,7 +193,7 @@ func scale(x [2]reg.VecVirtual, g reg.VecVirtual, mask [2]reg.VecVirtual, ds reg
 // candidateTerms has the roundings of log32 for numbers of 1 and above.
 func candidateTerms() {
 	const root = 0x3f3504f3
-	table := eightTimes("logConsts", 7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1,
+	table := inAllLanes("logConsts", 7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1,
 		1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
 		0.693359375, -2.12194440e-4, -.5, 1, math.Float32frombits(root), math.Float32frombits(0x007fffff))
 	TEXT("candidateTerms8", NOSPLIT, "func(terms, out *float32)")

@@ -18,6 +18,8 @@ func main() {
 	if at := slices.Index(os.Args, "-wide"); at > 0 { // avo reads the other flags
 		os.Args = slices.Delete(os.Args, at, at+1)
 		gemm512()
+		silu(false)
+		silu(true)
 		dropout()
 		permute()
 		uniforms()
@@ -86,16 +88,16 @@ func actGrad() {
 
 // siluTable holds the constants of silu, which every exponential of the losses reads by their places here.
 func siluTable() Mem {
-	return eightTimes("siluConsts", -87, 87, -0x1.715476p0, 0x1.8p23, 0x1.62e43p-1, -0x1.05c61p-29, 1,
+	return inAllLanes("siluConsts", -87, 87, -0x1.715476p0, 0x1.8p23, 0x1.62e43p-1, -0x1.05c61p-29, 1,
 		0x1.fffffcp-2, -0x1.555492p-3, 0x1.5558f2p-5, -0x1.123a2p-7, 0x1.6a23dp-10)
 }
 
-// eightTimes is a table of vectors that hold one number each.
-func eightTimes(name string, numbers ...float32) Mem {
-	table := GLOBL(name, RODATA|NOPTR)
+// inAllLanes is a table of vectors that hold one number each.
+func inAllLanes(name string, numbers ...float32) Mem {
+	table := GLOBL(named(name), RODATA|NOPTR)
 	for i, x := range numbers {
-		for lane := range 8 {
-			DATA(32*i+4*lane, U32(math.Float32bits(x)))
+		for lane := range lanes {
+			DATA(vecBytes*i+4*lane, U32(math.Float32bits(x)))
 		}
 	}
 	return table
@@ -108,7 +110,7 @@ type expOperands struct{ log2e, magic, ln2Hi, ln2Lo, one Op }
 
 // inTable are all of them where they lie.
 func inTable() expOperands {
-	at := func(i int) Mem { return siluConsts.Offset(32 * i) }
+	at := func(i int) Mem { return siluConsts.Offset(vecBytes * i) }
 	return expOperands{at(2), at(3), at(4), at(5), at(6)}
 }
 
@@ -125,9 +127,9 @@ func (k expOperands) exponential(c, pow, r, q, n, square reg.VecVirtual) {
 	VMOVAPS(c, r)
 	VFMADD231PS(k.ln2Hi, n, r)
 	VFMADD231PS(k.ln2Lo, n, r)
-	VMOVUPS(siluConsts.Offset(32*11), q)
+	VMOVUPS(siluConsts.Offset(vecBytes*11), q)
 	for j := 10; j >= 7; j-- {
-		VFMADD213PS(siluConsts.Offset(32*j), r, q)
+		VFMADD213PS(siluConsts.Offset(vecBytes*j), r, q)
 	}
 	VMULPS(r, r, square)
 	VFMSUB213PS(r, square, q)
@@ -139,14 +141,16 @@ func (k expOperands) exponential(c, pow, r, q, n, square reg.VecVirtual) {
 // silu is the activation or its gradient; the roundings are those of siluExp, siluPortable and siluGradPortable.
 func silu(gradient bool) {
 	if gradient {
-		TEXT("siluGrad8", NOSPLIT, "func(dz, dy, z *float32, n int)")
+		name := fmt.Sprintf("siluGrad%d", lanes)
+		TEXT(name, NOSPLIT, "func(dz, dy, z *float32, n int)")
 		Pragma("noescape")
-		Doc("siluGrad8 is kernels.siluGrad for n elements, a positive multiple of 8.")
+		Doc(fmt.Sprintf("%s is kernels.siluGrad for n elements, a positive multiple of %d.", name, lanes))
 	} else {
 		siluConsts = siluTable()
-		TEXT("silu8", NOSPLIT, "func(y, z *float32, n int)")
+		name := fmt.Sprintf("silu%d", lanes)
+		TEXT(name, NOSPLIT, "func(y, z *float32, n int)")
 		Pragma("noescape")
-		Doc("silu8 is kernels.silu for n elements, a positive multiple of 8.")
+		Doc(fmt.Sprintf("%s is kernels.silu for n elements, a positive multiple of %d.", name, lanes))
 	}
 	out, z, n := Load(ParamIndex(0), GP64()), word("z"), word("n")
 	var dy reg.Register
@@ -155,15 +159,15 @@ func silu(gradient bool) {
 	}
 	var in [7]reg.VecVirtual
 	for i := range in {
-		in[i] = YMM()
-		VMOVUPS(siluConsts.Offset(32*i), in[i])
+		in[i] = vector()
+		VMOVUPS(siluConsts.Offset(vecBytes*i), in[i])
 	}
 	low, high, one := in[0], in[1], in[6]
 	k := expOperands{in[2], in[3], in[4], in[5], one}
 	i := GP64()
 	XORQ(i, i)
 	at := func(base reg.Register) Mem { return Mem{Base: base, Index: i, Scale: 4} }
-	x, c, pow, r, q, t := YMM(), YMM(), YMM(), YMM(), YMM(), YMM()
+	x, c, pow, r, q, t := vector(), vector(), vector(), vector(), vector(), vector()
 	Label("loop")
 	VMOVUPS(at(z), x)
 	VMAXPS(x, low, x) // where one is NaN, the last source in Intel's order: x
@@ -182,7 +186,7 @@ func silu(gradient bool) {
 		VDIVPS(q, x, q)
 	}
 	VMOVUPS(q, at(out))
-	ADDQ(U8(8), i)
+	ADDQ(U8(lanes), i)
 	CMPQ(i, n)
 	JLT(LabelRef("loop"))
 	VZEROUPPER()
