@@ -368,3 +368,34 @@ func TestPool(t *testing.T) {
 		p.close()
 	}
 }
+
+// TestOneRowOfWeights: a parameter of one row, wider than a panel, gets all of its gradient on any number of threads.
+func TestOneRowOfWeights(t *testing.T) {
+	const rows, steps = 256, 6
+	for _, k := range paths() {
+		for _, width := range []int{16, 17, 33, 64, 100} {
+			c := mlp{widths: []int{1, width}, batch: 64, evalRows: 8}
+			s, d := c.set(), planted(rows, 2, steps, 1e-2)
+			d.Columns[0].Width, d.Columns[0].F32 = 1, d.Columns[0].F32[:rows]
+			var want [][]float32
+			for _, threads := range []int{1, 2, 3, 8} {
+				e := compile(t, k, threads, s, d)
+				e.always = true
+				if err := e.Run(0, steps, make([]float64, 2)); err != nil {
+					t.Fatal(err)
+				}
+				ts, err := e.Export()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, x := range ts {
+					if threads == 1 {
+						want = append(want, x.F32)
+					} else if err := same(x.F32, want[i]); err != nil {
+						t.Errorf("%s, 1-%d-1 on %d threads: %s: %v", k.name, width, threads, x.Name, err)
+					}
+				}
+			}
+		}
+	}
+}

@@ -293,7 +293,7 @@ func (l lowering) matmulSum(mm matmul) {
 	over := func(w *worker, lo, hi, r0, r1 int, first bool) {
 		part(w, r0, r1, first).run(w, lo, hi, 0, mm.panels())
 	}
-	if by == byColumns || mm.m == 1 {
+	if by == byColumns || by == byElements && mm.m == 1 { // a column, which normal has laid down, is divided by elements
 		over = func(w *worker, lo, hi, r0, r1 int, first bool) {
 			part(w, r0, r1, first).run(w, 0, mm.m, lo/tileCols, ceilDiv(hi, tileCols))
 		}

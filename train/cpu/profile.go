@@ -141,7 +141,7 @@ func (b *Backend) Profile(s *program.Set, d program.Data) (*Profile, error) {
 		return nil, fmt.Errorf("cpu: no step of %d rows to measure: %d rows and %d steps", s.Train.Rows, d.Train.Len(),
 			len(d.Rates))
 	}
-	p := &Profile{Backend: b.Name(), Rows: s.Train.Rows, Threads: e.threads(e.train.macs), HeldBytes: e.held()}
+	p := &Profile{Backend: b.Name(), Rows: s.Train.Rows, HeldBytes: e.held()}
 	c := b.Ceiling(1)
 	if err := p.measure(e, steps); err != nil {
 		return nil, err
@@ -154,18 +154,27 @@ func (b *Backend) Profile(s *program.Set, d program.Data) (*Profile, error) {
 // profileTime is how long steps are measured.
 const profileTime = 300 * time.Millisecond
 
-// measure runs steps, the first ones again where there are not enough, and sets the lines.
+// measure runs steps, the first ones again where there are not enough, and sets the lines. Until half the time has passed
+// it lets them find out on how many threads they are quickest, and measures them on so many.
 func (p *Profile) measure(e *exec, steps int) error {
 	slots := make([]float64, len(e.slots))
-	if err := e.Run(0, 1, slots); err != nil { // the first touches memory
-		return err
+	steps = max(1, min(steps, 1<<16/p.Rows))
+	for start, first := time.Now(), true; first || !e.always && time.Since(start) < profileTime/2; first = false {
+		if err := e.Run(0, steps, slots); err != nil { // the first touches memory
+			return err
+		}
+	}
+	p.Threads = len(e.pool.workers)
+	if !e.always {
+		p.Threads = e.pace.counts[e.pace.at]
+		e.pace = &pace{counts: []int{p.Threads}, trial: -1, piece: pieceTime}
 	}
 	m := e.train
 	c := newClock(m.ids)
 	m.clock = c
 	defer func() { m.clock = nil }()
 	for start := time.Now(); time.Since(start) < profileTime || c.steps < 3; {
-		if err := e.Run(0, max(1, min(steps, 1<<16/p.Rows)), slots); err != nil {
+		if err := e.Run(0, steps, slots); err != nil {
 			return err
 		}
 	}

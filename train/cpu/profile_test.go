@@ -57,6 +57,10 @@ func TestProfile(t *testing.T) {
 			}
 		}
 	}
+	p, err := (&Backend{threads: 2, kernels: paths()[0]}).Profile(s, d)
+	if err != nil || p.Threads < 1 || p.Threads > 2 {
+		t.Errorf("measured on %+v threads: %v", p, err)
+	}
 	b := &Backend{threads: 1, kernels: portableKernels()}
 	d.Rates = nil
 	if _, err := b.Profile(s, d); err == nil || !strings.Contains(err.Error(), "no step of 96 rows") {

@@ -99,6 +99,15 @@ func (b *Builder) failf(format string, args ...any) *Node {
 	return nil
 }
 
+// Number is a constant for Gorgonia's operations, such as the exponent of Pow, in the type that the graph has: Compile
+// builds a model in float64 too, where it looks what Gorgonia does with it, and so does Check.
+func (b *Builder) Number(x float64) *Node {
+	if b.dtype == tensor.Float64 {
+		return gorgonia.NewConstant(x)
+	}
+	return gorgonia.NewConstant(float32(x))
+}
+
 // Input is a column of the data, [rows, width]. In training programs it is gathered from the bound
 // column of that name, in a forward program it is what the caller hands over. It has no gradient.
 func (b *Builder) Input(name string, width int) *Node {

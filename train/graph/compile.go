@@ -199,7 +199,9 @@ func sameSpec(a, b program.TensorSpec) bool {
 func (b *Builder) run(build func(*Builder) (Model, error)) (m Model, err error) {
 	err = b.guard("building", func() error {
 		var err error
-		m, err = build(b)
+		if m, err = build(b); err != nil {
+			err = fmt.Errorf("graph: building for %d rows, after node %s: %w", b.rows, b.at, err)
+		}
 		return errors.Join(b.err, err)
 	})
 	return m, err
@@ -209,6 +211,10 @@ func (b *Builder) run(build func(*Builder) (Model, error)) (m Model, err error) 
 func (b *Builder) guard(stage string, f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
+			if b.err != nil { // and the node that is missing for it was given to Gorgonia
+				err = b.err
+				return
+			}
 			err = fmt.Errorf("graph: %s for %d rows, at node %s: panic: %v", stage, b.rows, b.at, r)
 		}
 	}()

@@ -390,6 +390,15 @@ func TestErrors(t *testing.T) {
 			b.Dense("fine", b.Input("x", 3), 1, program.None, "zero")
 			return Model{Loss: gorgonia.Must(gorgonia.Sum(b.Input("y", 1), 7))}, nil
 		}, "building for 4 rows, at node input y: panic"},
+		"a fault before Gorgonia's": {func(b *Builder) (Model, error) {
+			z := b.MatMul(b.Input("x", 3), b.Param("w", "zero", 2, 1)) // nil: the depths differ
+			return Model{Loss: gorgonia.Must(gorgonia.Mean(gorgonia.Must(gorgonia.Sub(z, b.Input("y", 1)))))}, nil
+		}, "matmul of x [4 3] and w [2 1]: inner dimensions differ"},
+		"Gorgonia's error": {func(b *Builder) (Model, error) {
+			b.Dense("fine", b.Input("x", 3), 1, program.None, "zero")
+			_, err := gorgonia.Add(b.Input("u", 3), b.Param("w", "zero", 2, 1))
+			return Model{}, err
+		}, "building for 4 rows, after node parameter w: Failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set, err := Compile(c.build, opts)

@@ -129,7 +129,7 @@ func (e *Emitter) Reshape(x Value, shape ...int) Value {
 	if e.err != nil {
 		return Value{}
 	}
-	if e.l.elements(x.shape) != e.l.elements(shape) {
+	if slices.ContainsFunc(shape, func(d int) bool { return d < 1 }) || e.l.elements(x.shape) != e.l.elements(shape) {
 		e.Fail(fmt.Errorf("%v cannot be reshaped to %v", x.shape, shape))
 		return Value{}
 	}
@@ -157,6 +157,10 @@ func (e *Emitter) instr(op program.Op, attr program.Attr, shape []int, bufs ...i
 
 // custom lowers a node of a registered op.
 func (l *lowering) custom(n *Node, c *Custom, args []value) error {
+	if c.lower == nil {
+		return fmt.Errorf("graph: node %s: %s is registered without a lowering", n.Name(), n.Op())
+	}
+	l.b.at = n.Name()
 	e := &Emitter{l: l, node: n}
 	in := make([]Value, len(args))
 	for i, a := range args {

@@ -136,7 +136,8 @@ func dead(p *program.Program) {
 	}
 }
 
-// absorbTransposes lets products read their operands transposed.
+// absorbTransposes lets products read their operands transposed. Where there is one column, whether the first side is
+// transposed says how its elements are summed (program.MatMul), so that one stays as it is.
 func absorbTransposes(p *program.Program) {
 	w := writers(p)
 	for i := range p.Instrs {
@@ -144,7 +145,11 @@ func absorbTransposes(p *program.Program) {
 		if in.Op != program.MatMul {
 			continue
 		}
+		column := p.Buffers[in.Outs[0]].Shape[1] == 1
 		for k, flag := range []*bool{&in.Attr.TransA, &in.Attr.TransB} {
+			if k == 0 && column {
+				continue
+			}
 			for j := w[in.Args[k]]; j >= 0 && p.Instrs[j].Op == program.Transpose; j = w[in.Args[k]] {
 				if changed(p, p.Instrs[j].Args, j, i) {
 					break

@@ -36,6 +36,32 @@ func TestPassesKeepBits(t *testing.T) {
 	}
 }
 
+// TestColumnsOfTransposes: a product with one column of what Transpose made is not a product with one column and a
+// transposed side, whose sums have another order.
+func TestColumnsOfTransposes(t *testing.T) {
+	build := func(b *Builder) (Model, error) {
+		w := b.MatMul(made(gorgonia.Transpose(b.Param("u", "glorot_uniform", 40, 3))), b.Param("v", "glorot_uniform", 40, 1))
+		z := b.MatMul(b.Input("x", 3), w)
+		return Model{Loss: b.BCEWithLogits(z, b.Input("y", 1), nil), Output: z}, nil
+	}
+	var want program.Tensors
+	for _, ps := range []passes{{}, {transposes: true}, allPasses} {
+		set, err := compile(build, Options{Batch: 16, Rows: 40, Tile: 8, Optimizer: adam}, ps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := trained(t, set, 40)
+		if want == nil {
+			want = got
+		}
+		for i := range want {
+			if !slices.Equal(want[i].F32, got[i].F32) {
+				t.Errorf("%+v: %s differs", ps, want[i].Name)
+			}
+		}
+	}
+}
+
 // trained is the state of a set after two epochs on the columns of data.
 func trained(t *testing.T, set *program.Set, rows int) program.Tensors {
 	t.Helper()
