@@ -419,10 +419,20 @@ func TestALogThatIsNone(t *testing.T) {
 			t.Errorf("%q became %q", text, b)
 		}
 	}
-	s := &train.Session{Log: filepath.Join(t.TempDir(), "none", "x")}
-	if err := s.Begin(nil); err == nil || !strings.Contains(err.Error(), "run log") {
+	dir := t.TempDir()
+	file := testkit.WriteFile(t, dir, "file", "")
+	for path, want := range map[string]string{dir: "no regular file", os.DevNull: "no regular file", filepath.Join(file, "x"): "not a directory"} {
+		s := &train.Session{Log: path}
+		if err := s.Begin(nil); err == nil || !strings.Contains(err.Error(), "run log "+path) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	// A folder that is not there is made, as for the model.
+	s := &train.Session{Log: filepath.Join(dir, "none", "x")}
+	if err := s.Begin(nil); err != nil {
 		t.Error(err)
 	}
+	s.End(context.Background(), nil, nil)
 }
 
 func TestSmallerIsBetter(t *testing.T) {

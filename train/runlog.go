@@ -43,6 +43,12 @@ func openLog(path string, resume bool) (*runLog, error) {
 	fail := func(err error) (*runLog, error) {
 		return nil, fmt.Errorf("run log %s: %w; give another --log", path, err)
 	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return fail(err)
+	}
+	if s, err := os.Stat(path); err == nil && !s.Mode().IsRegular() {
+		return fail(errors.New("it is no regular file"))
+	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o666)
 	if err != nil {
 		return fail(err)

@@ -363,6 +363,7 @@ func (w *watch) progress(p Progress) {
 		}
 		if !w.p.Quiet {
 			w.bar = w.s.Bar(w.p.Label, p.Total, "rows")
+			w.bar.Begin(w.began, w.first)
 		}
 	}
 	w.done = p.Rows

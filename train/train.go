@@ -21,10 +21,12 @@ import (
 	"github.com/onmart/onmart/train/program"
 )
 
-// chunkRows is how many rows are trained on between two looks at the clock and at Ctrl-C: some
-// hundredths of a second for a small model on a processor. A backend that has a better number says so by a method
-// ChunkRows. The cut does not change the weights.
-const chunkRows = 1 << 14
+// chunkRows is how many rows are trained on at most between two looks at the clock and at Ctrl-C, chunkTime about how
+// long. A backend that has a better number of rows says so by a method ChunkRows. The cut does not change the weights.
+const (
+	chunkRows = 1 << 14
+	chunkTime = 100 * time.Millisecond
+)
 
 // Task is one training.
 type Task struct {
@@ -162,7 +164,8 @@ type run struct {
 	*Task
 	exec   program.Exec
 	batch  int
-	chunk  int // rows of a Run
+	chunk  int // rows of a Run at most
+	within int // steps that take chunkTime
 	steps  int // of an epoch
 	epochs int // at most
 	loss   int // places of the slots "loss" and "rows"
@@ -193,7 +196,7 @@ type state struct {
 }
 
 func (t *Task) start(b program.Backend) (*run, error) {
-	r := &run{Task: t, batch: t.Set.Train.Rows, chunk: chunkRows, scale: 1, rates: t.Data.Rates}
+	r := &run{Task: t, batch: t.Set.Train.Rows, chunk: chunkRows, within: 1, scale: 1, rates: t.Data.Rates}
 	if c, ok := b.(interface{ ChunkRows() int }); ok {
 		r.chunk = c.ChunkRows()
 	}
@@ -286,7 +289,7 @@ func (r *run) exhausted() bool {
 // epoch trains one epoch, or what is left of it, judges it and writes the checkpoint.
 func (r *run) epoch(ctx context.Context) error {
 	done := len(r.state.Epochs)
-	first, chunk := done*r.steps, max(1, r.chunk/r.batch)
+	first := done * r.steps
 	slots := make([]float64, len(r.Set.Slots))
 	if err := r.setRates(); err != nil {
 		return err
@@ -295,15 +298,18 @@ func (r *run) epoch(ctx context.Context) error {
 	begin, began := r.state.Step, time.Now()
 	r.state.Step, r.state.Slots = 0, nil
 	var loss float64
-	for at := begin; at < r.steps; at += chunk {
+	for at, n := begin, 0; at < r.steps; at += n {
 		if ctx.Err() != nil {
 			return r.interrupted(context.Cause(ctx), at, slots)
 		}
 		if ended, err := r.outOfTime(at, begin, time.Since(began)); ended || err != nil {
 			return err
 		}
-		n := min(chunk, r.steps-at)
-		if err := r.exec.Run(first+at, n, slots); err != nil {
+		n = max(1, min(r.within, r.chunk/r.batch, r.steps-at))
+		start := time.Now()
+		err := r.exec.Run(first+at, n, slots)
+		r.within = max(1, int(float64(n)*float64(chunkTime)/float64(max(time.Since(start), 1))))
+		if err != nil {
 			var failed *program.NotFinite
 			if errors.As(err, &failed) {
 				return r.diverged(ctx, failed.Step, err)

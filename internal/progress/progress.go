@@ -39,6 +39,7 @@ type Bar struct {
 	now      func() time.Time
 
 	start   time.Time
+	from    int64 // what was done before it
 	shown   time.Time
 	samples []sample
 	done    int64
@@ -75,6 +76,17 @@ func (b *Bar) begin() {
 	b.start = b.now()
 	b.shown = b.start
 	b.samples = []sample{{at: b.start}}
+}
+
+// Begin says since when it runs and how much was done before, which counts in no rate. The default is now and nothing.
+func (b *Bar) Begin(at time.Time, done int64) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.start, b.from, b.done = at, done, done
+	b.samples = []sample{{at, done}}
 }
 
 // Set says how much is done by now; extra is shown at the end of the line as it is (a loss, say).
@@ -133,7 +145,7 @@ func (b *Bar) SetTotal(total int64) {
 	b.total = total
 }
 
-// Done ends the bar and leaves one line with the amount, the time and the mean rate. Later calls do
+// Done ends the bar and leaves one line with the amount since its beginning, the time and the mean rate. Later calls do
 // nothing.
 func (b *Bar) Done() {
 	if b == nil {
@@ -146,12 +158,12 @@ func (b *Bar) Done() {
 	}
 	b.ended = true
 	took := b.now().Sub(b.start)
-	unit := b.unit
-	if b.done == 1 {
+	unit, done := b.unit, b.done-b.from
+	if done == 1 {
 		unit = strings.TrimSuffix(unit, "s")
 	}
-	text := fmt.Sprintf("%s: %s %s in %s", b.label, Count(b.done), unit, Duration(took))
-	if rate := float64(b.done) / took.Seconds(); took > 0 && b.done > 0 {
+	text := fmt.Sprintf("%s: %s %s in %s", b.label, Count(done), unit, Duration(took))
+	if rate := float64(done) / took.Seconds(); took > 0 && done > 0 {
 		text += fmt.Sprintf(" (%s %s/s)", Short(rate), b.unit)
 	}
 	if b.extra != "" {

@@ -191,3 +191,21 @@ func TestSpark(t *testing.T) {
 		}
 	}
 }
+
+// TestBegin: what was done before counts in no rate, and the time counts from when the work began.
+func TestBegin(t *testing.T) {
+	var out strings.Builder
+	now := time.Unix(100, 0)
+	b := &Bar{w: &out, label: "train", unit: "rows", total: 3000, width: func() int { return 80 }, now: func() time.Time { return now }}
+	b.begin()
+	b.Begin(now.Add(-time.Second), 1000)
+	now = now.Add(time.Second)
+	b.Set(2000, "")
+	if got := b.line(now, false); !strings.Contains(got, "2,000/3,000 rows, 500/s, 2.00 s left") {
+		t.Error(got)
+	}
+	b.Done()
+	if want := "train: 1,000 rows in 2.00 s (500 rows/s)\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
