@@ -52,7 +52,7 @@ func ExampleCompile() {
 	// map x0 square
 	// map x0 64 div
 	// map x0 2 mul x1 mul
-	// map 1 x0 x0 mul sub x1 mul
+	// map 1 x1 x1 mul sub x0 mul
 }
 
 // A compiled set runs on a backend: data is bound once, and a Run is many steps.
