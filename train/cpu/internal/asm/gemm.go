@@ -254,6 +254,9 @@ func tile(rows, vecs int, pair bool, mask *Mem) {
 			ADDQ(ldc, next)
 		}
 		for r := range rows {
+			if pair {
+				PREFETCHT0(Mem{Base: next})
+			}
 			PREFETCHT0(Mem{Base: next, Disp: vecs*vecBytes - 4})
 			if r < rows-1 {
 				ADDQ(ldc, next)
