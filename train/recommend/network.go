@@ -233,6 +233,11 @@ func (n *network) embedding(c *Config, items int) (*ranking.Embedding, error) {
 		n.weights)
 }
 
+// served is the set as an artifact holds it, whose forward program reads averages of the weights as parameters.
+func (n *network) served() *program.Set {
+	return &program.Set{Params: n.set.Params, Consts: n.set.Consts, Forward: n.set.Served()}
+}
+
 // together is the networks of several seeds as one: a user's vectors stand side by side, and so do those of an item, divided
 // by the number of networks. The inner product is then the mean of theirs: of the logits, whose scale all networks share,
 // because the softmax that they were trained by fixes it.

@@ -378,7 +378,7 @@ func (t *trainer) finish(ctx context.Context, s *Summary, parts ranking.Parts, n
 		Tables: t.Source.Tables}
 	if net != nil {
 		m.Embedding = &recommender.Embedding{Dim: t.Config.Dim * net.members, Recent: t.Config.Recent}
-		content.Program, content.Weights = net.set, slices.Clone(net.weights)
+		content.Program, content.Weights = net.served(), slices.Clone(net.weights)
 	}
 	fitted := &recommender.Fitted{Model: m, History: t.history, Parts: parts, Together: together}
 	if err := fitted.Put(&content); err != nil {

@@ -487,6 +487,72 @@ func TestOptimizers(t *testing.T) {
 	}
 }
 
+// TestAverages: what is served are the averages of the weights, from one network and from several.
+func TestAverages(t *testing.T) {
+	s := source(t, shop(20, 24, 60))
+	h, err := s.Load(t.Context(), beginning, end, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := small()
+	if err := c.Set([]string{"loss=bpr", "model=embedding", "ema=0.99"}); err != nil {
+		t.Fatal(err)
+	}
+	vector := func(e *ranking.Embedding, err error) []float32 {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := e.NewVector()
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := make([]float32, e.Dim)
+		if err := f(v, 3, []int32{1, 5, 7}); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for seeds := range 3 {
+		o := options(t, s, c)
+		o.Train.To = day(60)
+		if o.Seeds = seeds; seeds == 0 { // the same without averages is another model
+			o.Config.EMA = 0
+		}
+		sum, err := Train(t.Context(), o)
+		if err != nil {
+			t.Fatalf("%d seeds: %v", seeds, err)
+		}
+		a, err := model.Open(o.Out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := recommender.Open(a, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var nets []*network
+		for k := range max(1, seeds) {
+			n, err := (&fitting{config: &c, backend: o.Backend, seed: o.Seed + uint64(k)}).run(t.Context(), &h.Log, day(60))
+			if err != nil {
+				t.Fatal(err)
+			}
+			nets = append(nets, n)
+		}
+		all, err := together(nets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		served, averaged := r.Parts().Embedding, vector(all.embedding(&c, h.Log.Items))
+		if got := vector(served, nil); slices.Equal(got, averaged) != (seeds > 0) {
+			t.Errorf("%s: a user is %v, by the averages %v", sum.Version, got, averaged)
+		}
+		if items := all.weights.Find(recommender.ItemTable).F32; slices.Equal(served.Items, items) != (seeds > 0) {
+			t.Errorf("%s: %d seeds: the items are not the averages, or are without ema", sum.Version, seeds)
+		}
+	}
+}
+
 // TestRows: what a row says was bought by then, without the item itself.
 func TestRows(t *testing.T) {
 	l := &ranking.Log{Users: 2, Items: 5, User: []int32{0, 0, 1, 0}, Item: []int32{1, 2, 4, 3},
