@@ -27,7 +27,7 @@ type Options struct {
 
 	// Train is the rows to learn from. Valid are the rows that choose the epoch, calibrate and set the
 	// threshold; nil takes the latest part of Train for that and then learns from all of it. Test, where
-	// given, is judged with the baselines beside the model.
+	// given, is judged with the baselines beside the model; it begins after Train.
 	Train       datasets.Range
 	Valid, Test *datasets.Range
 	// KnownFrom is from when on a fraud makes a card known to be compromised and so leaves it out of Test,
@@ -190,6 +190,9 @@ func (t *trainer) load(ctx context.Context) error {
 	if err := checkClasses(what, t.rows); err != nil {
 		return err
 	}
+	if err := t.checkTest(ctx); err != nil {
+		return err
+	}
 	if t.Valid == nil {
 		return t.splitTrain()
 	}
@@ -207,6 +210,40 @@ func (t *trainer) load(ctx context.Context) error {
 	}
 	t.Note("training on %s (%s); epochs chosen on %s (%s)", t.span, describe(t.rows), t.split.Valid, describe(valid))
 	return checkClasses("--valid "+t.Valid.String(), valid)
+}
+
+// checkTest refuses, before anything is trained, test rows that cannot judge. It keeps none of them: they decide nothing.
+func (t *trainer) checkTest(ctx context.Context) error {
+	if t.Test == nil {
+		return nil
+	}
+	rows, err := t.testRows(ctx)
+	if err != nil {
+		return err
+	}
+	test, delay := clip(*t.Test, rows), datasets.FormatDuration(t.Source.Delay)
+	if test.From < t.span.To {
+		where := "overlaps"
+		if test.To <= t.span.From {
+			where = "lies before"
+		}
+		return fmt.Errorf("--test %s %s --train %s: rows can only be judged by what was learned before them; begin --test at %s, "+
+			"a delay of %s after --train ends, or later, or end --train before --test", t.Test, where, t.span,
+			datasets.FormatTime(t.span.To+t.Source.Delay), delay)
+	}
+	if gap := test.From - t.span.To; gap < t.Source.Delay {
+		t.Note("--test begins %s after --train ends, less than the delay of %s: labels of the last training days were not known then, so these figures are too good",
+			datasets.FormatDuration(gap), delay)
+	}
+	return nil
+}
+
+func (t *trainer) testRows(ctx context.Context) (*Rows, error) {
+	rows, err := Load(ctx, t.Source.Features, *t.Test, t.names, t.Threads)
+	if err == nil && rows.Len() == 0 {
+		err = t.noRows("--test", *t.Test)
+	}
+	return rows, err
 }
 
 func (t *trainer) noRows(flag string, r datasets.Range) error {
@@ -343,18 +380,11 @@ func (t *trainer) manifest(m *fitted, c *chosen) model.Manifest {
 
 // test judges the model and the baselines on the test rows.
 func (t *trainer) test(ctx context.Context, set *program.Set, weights program.Tensors, c *chosen) (*TestSummary, *model.Evaluation, error) {
-	rows, err := Load(ctx, t.Source.Features, *t.Test, t.names, t.Threads)
+	rows, err := t.testRows(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if rows.Len() == 0 {
-		return nil, nil, t.noRows("--test", *t.Test)
-	}
 	span := clip(*t.Test, rows)
-	if span.From < t.span.To+t.Source.Delay {
-		t.Note("--test begins %s after --train ends, less than the delay of %s: labels of the last training days were not known then, so these figures are too good",
-			datasets.FormatDuration(max(0, span.From-t.span.To)), datasets.FormatDuration(t.Source.Delay))
-	}
 	from := t.span.From
 	if t.KnownFrom != nil {
 		from = *t.KnownFrom
@@ -369,6 +399,10 @@ func (t *trainer) test(ctx context.Context, set *program.Set, weights program.Te
 		return nil, nil, err
 	}
 	e := Evaluate(rows, scores, p)
+	if e.Rows == 0 {
+		t.Note("all %d transactions of %s in %s are of cards known to be compromised: nothing is left to judge on; give a longer --test, "+
+			"or judge with onmart evaluate --all-cards", rows.Len(), t.Source.Features.Dir(), span)
+	}
 	if e.Unlabelled > 0 {
 		t.Note("%s test rows have no label and count as no fraud", progress.Count(int64(e.Unlabelled)))
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/cpu"
 	"github.com/onmart/onmart/train/fraud/fraudtest"
+	"github.com/onmart/onmart/train/program"
 	"github.com/onmart/onmart/train/traintest"
 )
 
@@ -371,6 +372,82 @@ func TestValidRangeIsUsedAsGiven(t *testing.T) {
 	if _, err := Train(t.Context(), o); err == nil || !strings.Contains(err.Error(), "overlaps") {
 		t.Error(err)
 	}
+}
+
+// unused is a backend that nothing may be trained on.
+type unused struct {
+	program.Backend
+	t testing.TB
+}
+
+func (u unused) Compile(*program.Set) (program.Exec, error) {
+	u.t.Error("something was trained")
+	return nil, errors.New("unused")
+}
+
+// Test rows that cannot judge are refused before anything is trained: where there are none, and where what was learned
+// is of the same time or later.
+func TestTestRange(t *testing.T) {
+	for test, wants := range map[string][]string{
+		mockTrain.String(): {"--test 2026-01-14..2026-01-31 overlaps --train 2026-01-14..2026-01-31: ",
+			"begin --test at 2026-02-08T00:00:00Z, a delay of 7d after --train ends"},
+		"2026-01-31..2026-02-10": {"overlaps --train", "end --train before --test"},
+		"2026-01-05..2026-01-13": {"--test 2026-01-05..2026-01-13 lies before --train 2026-01-14..2026-01-31: "},
+		"..2026-02-13":           {"--test ..2026-02-13 overlaps --train"},
+		"2030-01-01..2030-01-05": {"--test 2030-01-01..2030-01-05: no rows there; ", " has rows from 2026-01-05T"},
+	} {
+		o := small(t, &notes{})
+		r := mustRange(test)
+		o.Test, o.Backend = &r, unused{o.Backend, t}
+		_, err := Train(t.Context(), o)
+		for _, want := range wants {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("--test %s: %v, want %q", test, err, want)
+			}
+		}
+	}
+	o := small(t, &notes{}) // with no --train, all is learned from
+	o.Train, o.Test = datasets.Range{}, &mockTest
+	if _, err := Train(t.Context(), o); err == nil || !strings.Contains(err.Error(), "--test 2026-02-08..2026-02-13 overlaps --train 2026-01-05..2026-02-13") {
+		t.Error(err)
+	}
+	for test, gap := range map[string]string{"2026-02-01..2026-02-05": "0s", "2026-02-04..2026-02-13": "3d", "2026-02-08..2026-02-13": ""} {
+		n := &notes{}
+		o, r := small(t, n), mustRange(test)
+		o.Test = &r
+		tr := newTrainer(o)
+		if err := tr.load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		said := strings.Join(n.lines, "\n")
+		if want := "--test begins " + gap + " after --train ends, less than the delay of 7d"; strings.Contains(said, want) != (gap != "") {
+			t.Errorf("--test %s: %s", test, said)
+		}
+	}
+}
+
+// Where no test row is left to judge, that is said: the table has no figure.
+func TestAllTestCardsAreCompromised(t *testing.T) {
+	n := &notes{}
+	o := quick(t, n)
+	from := int64(math.MinInt64)
+	o.Test, o.KnownFrom = &mockTest, &from
+	o.Source = altered(t, func(b *datasets.Batch) { // each card is defrauded before training begins
+		for i, at := range b.Column(datasets.TransDatetime).Ints {
+			b.Column(datasets.UserID).Ints[i] %= 50
+			if at < mockTrain.From {
+				b.Column(datasets.IsFraud).Ints[i] = 1
+			}
+		}
+	})
+	s, err := Train(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Test.Model["rows"] != 0 {
+		t.Errorf("%v", s.Test.Model)
+	}
+	n.has(t, "in 2026-02-08..2026-02-13 are of cards known to be compromised: nothing is left to judge on; give a longer --test")
 }
 
 func TestBadTrainings(t *testing.T) {
