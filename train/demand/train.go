@@ -208,15 +208,17 @@ func (t *trainer) load(ctx context.Context) error {
 	end := p.Step.Next(p.Times[t.known-1], p.Zone)
 	t.span = datasets.Range{From: p.Times[0], To: end}
 	if t.Test != nil {
-		if t.known == len(p.Times) {
+		testFrom, _ := t.Test.Bounds()
+		last := p.Times[len(p.Times)-1]
+		if t.known == len(p.Times) || p.Step.Next(last, p.Zone) <= testFrom {
 			return fmt.Errorf(
 				"--test %s: no steps there; %s has steps up to %s",
 				t.Test,
 				t.Source.Data.Dir(),
-				datasets.FormatTime(p.Times[t.known-1]),
+				datasets.FormatTime(last),
 			)
 		}
-		if testFrom, _ := t.Test.Bounds(); testFrom > p.Times[t.known] {
+		if testFrom > p.Times[t.known] {
 			t.Note("--test begins after --train ends: the steps between are forecast and judged too")
 		}
 	}

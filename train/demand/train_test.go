@@ -387,6 +387,7 @@ func TestBadInput(t *testing.T) {
 		{"train after the data", func(o *Options) { o.Train = *rng("2030-01-01..2030-02-01") }, "no steps there"},
 		{"test inside train", func(o *Options) { o.Train, o.Test = *rng("..2024-06-30"), rng("2024-06-01..2024-07-07") }, "overlaps --train"},
 		{"test after the data", func(o *Options) { o.Test = rng("2030-01-01..2030-01-14") }, "no steps there"},
+		{"test after the data and a gap", func(o *Options) { o.Train, o.Test = *rng("..2024-06-30"), rng("2030-01-01..2030-01-14") }, "no steps there"},
 		{"valid too short", func(o *Options) { o.Valid = rng("2024-06-01..2024-06-03") }, "want at least a horizon"},
 		{"horizon", func(o *Options) { o.Horizon = 100_000 }, "want 1 to"},
 	} {

@@ -192,7 +192,22 @@ func (t *trainer) load(ctx context.Context) error {
 		return fmt.Errorf("--train %s: a single item (%s) was sold: there is nothing to choose between", t.span,
 			t.history.Items.Name(0))
 	}
-	return nil
+	if t.Test != nil {
+		_, _, err = t.tested(ctx) // it is read again to judge: what is there is not kept, and decides nothing
+	}
+	return err
+}
+
+// tested is the purchases of the test span that can be judged, and the lines that cannot; that there are none is an error.
+func (t *trainer) tested(ctx context.Context) (*recommender.History, int, error) {
+	d := t.Source.Data
+	from, to := t.Test.Bounds()
+	later, others, err := LoadLater(ctx, d, t.history, from, to, t.Threads)
+	if err == nil && len(later.Log.User) == 0 {
+		err = fmt.Errorf("--test %s: no purchases there of users and items that had been seen before; %s has purchases up to %s",
+			t.Test, d.Dir(), datasets.FormatTime(d.Manifest().To))
+	}
+	return later, others, err
 }
 
 // plan finds the folds.
@@ -415,14 +430,9 @@ func (t *trainer) finish(ctx context.Context, s *Summary, parts ranking.Parts, n
 
 // test judges the model and simpler ones on the test span.
 func (t *trainer) test(ctx context.Context, parts ranking.Parts) (*TestSummary, *model.Evaluation, error) {
-	from, to := t.Test.Bounds()
-	later, others, err := LoadLater(ctx, t.Source.Data, t.history, from, to, t.Threads)
+	later, others, err := t.tested(ctx)
 	if err != nil {
 		return nil, nil, err
-	}
-	if len(later.Log.User) == 0 {
-		return nil, nil, fmt.Errorf("--test %s: no purchases there of users and items that had been seen before; %s has purchases up to %s", t.Test, t.Source.Data.Dir(),
-			datasets.FormatTime(t.Source.Data.Manifest().To))
 	}
 	if others > 0 {
 		t.Note("%s of %s test lines are of users or items that were not there in training, and do not count",

@@ -605,6 +605,8 @@ func TestRefusals(t *testing.T) {
 			c := small()
 			c.Components, c.Folds = []string{"knn"}, 1
 			o := options(t, source(t, test.lines), c)
+			var notes said
+			o.Note = notes.note
 			if test.change != nil {
 				test.change(&o)
 			}
@@ -614,6 +616,9 @@ func TestRefusals(t *testing.T) {
 			}
 			if _, err := model.Open(o.Out); err == nil {
 				t.Error("an artifact was left")
+			}
+			if slices.ContainsFunc(notes.all, func(s string) bool { return strings.HasPrefix(s, "fold") }) {
+				t.Errorf("it was fitted before: %q", notes.all)
 			}
 		})
 	}
