@@ -8,9 +8,13 @@ import (
 	"github.com/onmart/onmart/datasets"
 )
 
+// errLearnedNothing is platt's of logits that are worse than nothing. What to do depends on what ended the training.
+var errLearnedNothing = errors.New("on the validation rows greater scores do not go with more frauds: " +
+	"the model has learned nothing that holds there")
+
 // platt fits p = 1/(1+exp(-(a z + b))) to logits z and labels y by Newton's method with backtracking, in the
 // numerically careful form of Lin, Lin & Weng ("A note on Platt's probabilistic outputs", 2007), with
-// Platt's smoothed targets (1999). a is above 0 or it is an error: the logits are then worse than nothing.
+// Platt's smoothed targets (1999). a is above 0 or it is errLearnedNothing.
 func platt(z []float64, y []bool) (a, b float64, err error) {
 	var pos, neg float64
 	for _, v := range y {
@@ -78,8 +82,7 @@ func platt(z []float64, y []bool) (a, b float64, err error) {
 		}
 	}
 	if !(a > 0) {
-		return 0, 0, errors.New("on the validation rows greater scores do not go with more frauds: " +
-			"the model has learned nothing that holds there; take a longer --train or another --valid, or more epochs (--set epochs=N)")
+		return 0, 0, errLearnedNothing
 	}
 	return a, b, nil
 }

@@ -3,6 +3,7 @@ package fraud
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"strings"
@@ -128,6 +129,9 @@ func (t *trainer) decide(nets [][]*fitted) (*chosen, error) {
 	c.epochs = train.BestTogether(runs, figureEpochs)
 	var err error
 	if c.a, c.b, err = platt(pooled, truth); err != nil {
+		if errors.Is(err, errLearnedNothing) {
+			err = t.learnedNothing(err, nets)
+		}
 		// Going on from the checkpoint would come to the same.
 		return nil, errors.Join(err, os.RemoveAll(train.CheckpointDir(t.Out)))
 	}
@@ -137,6 +141,19 @@ func (t *trainer) decide(nets [][]*fitted) (*chosen, error) {
 		t.Note("the last epoch was the best: more epochs may be better still (--set epochs=%d)", 2*t.Config.Epochs)
 	}
 	return c, nil
+}
+
+// learnedNothing says what to do about it: where the budget ended a run, the data need not be at fault.
+func (t *trainer) learnedNothing(err error, nets [][]*fitted) error {
+	for _, seeds := range nets {
+		for _, m := range seeds {
+			if r := m.result; r.Budgeted {
+				return fmt.Errorf("%w; --max-time %s ended the training after epoch %d of %d: give a larger --max-time, and where that "+
+					"does not help a longer --train or another --valid", err, t.MaxTime, len(r.Epochs), t.Config.Epochs)
+			}
+		}
+	}
+	return fmt.Errorf("%w; take a longer --train or another --valid, or more epochs (--set epochs=N)", err)
 }
 
 // refit trains on all rows with each seed. Where the budget is out before the first is, there is none, and the networks that

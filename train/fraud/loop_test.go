@@ -442,6 +442,40 @@ func TestBudgetWithoutRefit(t *testing.T) {
 	}
 }
 
+// What learned nothing because its budget was over is not blamed on the data first.
+func TestBudgetInWhichNothingIsLearned(t *testing.T) {
+	o := quick(t, &notes{})
+	o.MaxTime, o.Start = time.Hour, time.Now()
+	tr := newTrainer(o)
+	if err := tr.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tr.session = o.Session(train.Output{Dir: o.Out}, tr.Note, tr.Bar)
+	if err := tr.session.Begin(nil); err != nil {
+		t.Fatal(err)
+	}
+	nets, err := tr.choose(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := nets[0][0]
+	for i := range m.logits {
+		m.logits[i] = -m.logits[i]
+	}
+	for ended, want := range map[bool]string{
+		false: "has learned nothing that holds there; take a longer --train",
+		true: "has learned nothing that holds there; --max-time 1h0m0s ended the training after epoch 1 of 3: give a larger --max-time, " +
+			"and where that does not help a longer --train",
+	} {
+		if m.result.Budgeted = ended; ended {
+			m.result.Epochs = m.result.Epochs[:1]
+		}
+		if _, err := tr.decide(nets); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
 // The whole of it within a budget gives a valid artifact.
 func TestMaxTime(t *testing.T) {
 	n := &notes{}
