@@ -145,3 +145,29 @@ func TestMaxTime(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What does not fit is said only where it leaves fewer epochs.
+func TestBudgetOfOneEpoch(t *testing.T) {
+	l := &lines{}
+	o := quick(t, l)
+	o.Config.Epochs, o.MaxTime, o.Start = 1, time.Hour, time.Now()
+	tr, err := newTrainer(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.session = o.Session(train.Output{Dir: o.Out}, tr.Note, tr.Bar)
+	if err := tr.session.Begin(nil); err != nil {
+		t.Fatal(err)
+	}
+	p := prepare(tr.foldRows(0))
+	if _, _, err := tr.seeds(t.Context(), "fold1", "fold 1", p, 1, 0); err != nil {
+		t.Fatal(err)
+	}
+	tr.session.Budget = 1 // it is over
+	if n, err := tr.fits("fold2", 1, p, 1); n != 1 || err != nil || l.has("in place of") {
+		t.Errorf("%d epochs, %v: %q", n, err, l.all)
+	}
+	if n, err := tr.fits("all", 5, p, 0); n != 1 || err != nil || !l.has("leaves time for 1 epoch in place of 5") {
+		t.Errorf("%d epochs, %v: %q", n, err, l.all)
+	}
+}

@@ -134,9 +134,8 @@ func (t *trainer) seeds(ctx context.Context, part, label string, p *prepared, ep
 func (t *trainer) fits(part string, epochs int, p *prepared, more int) (int, error) {
 	runs := float64(t.Ensemble() * (more + 1))
 	n, err := t.session.Fits(part, epochs, p.fit, (runs-1)*float64(p.fit))
-	if err == nil && n < epochs {
-		n = max(n, 1)
-		t.Note("--max-time %s leaves time for %d epochs in place of %d", t.MaxTime, n, epochs)
+	if n = max(n, 1); err == nil && n < epochs {
+		t.Note("--max-time %s leaves time for %s in place of %d", t.MaxTime, train.Plural(n, "epoch"), epochs)
 	}
 	return n, err
 }

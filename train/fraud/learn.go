@@ -168,7 +168,7 @@ func (t *trainer) refit(ctx context.Context, c *chosen, first *fitted) ([]*fitte
 		return t.withoutRefit(nil)
 	}
 	if epochs < c.epochs {
-		t.Note("--max-time %s leaves time to train on all rows for %d epochs in place of %d", t.MaxTime, epochs, c.epochs)
+		t.Note("--max-time %s leaves time to train on all rows for %s in place of %d", t.MaxTime, train.Plural(epochs, "epoch"), c.epochs)
 		c.epochs = epochs
 	}
 	for s := range t.Ensemble() {

@@ -172,7 +172,7 @@ func (t *trainer) network(ctx context.Context, l *ranking.Log, now int64, name s
 			return nil, err
 		}
 		if n = max(n, 1); n < c.Epochs {
-			t.Note("--max-time %s leaves time for %d epochs of the network in place of %d", t.MaxTime, n, c.Epochs)
+			t.Note("--max-time %s leaves time for %s of the network in place of %d", t.MaxTime, train.Plural(n, "epoch"), c.Epochs)
 			c.Epochs = n
 		}
 	}
