@@ -83,9 +83,7 @@ func readCheckpoint(dir string, identity []Fact, set *program.Set) (*checkpoint,
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	damaged := func(err error) error {
-		return fmt.Errorf("checkpoint %s cannot be taken up: %w; train anew with --force in place of --resume", dir, err)
-	}
+	damaged := func(err error) error { return damaged(dir, err) }
 	if err != nil {
 		return nil, damaged(err)
 	}
@@ -96,8 +94,8 @@ func readCheckpoint(dir string, identity []Fact, set *program.Set) (*checkpoint,
 	if m.Kind != checkpointKind || m.FormatVersion != checkpointFormat {
 		return nil, damaged(fmt.Errorf("it is %q of format %d, want %q of format %d", m.Kind, m.FormatVersion, checkpointKind, checkpointFormat))
 	}
-	if diff := differences(m.Identity, identity); diff != "" {
-		return nil, fmt.Errorf("checkpoint %s belongs to another training: %s; %s", dir, diff, remedy(m.Identity, identity))
+	if err := foreign(dir, m.Identity, identity); err != nil {
+		return nil, err
 	}
 	if err := m.State.check(set); err != nil {
 		return nil, damaged(err)
@@ -116,6 +114,20 @@ func readCheckpoint(dir string, identity []Fact, set *program.Set) (*checkpoint,
 		}
 	}
 	return c, nil
+}
+
+// damaged is the error of a checkpoint that is not as it was written.
+func damaged(dir string, err error) error {
+	return fmt.Errorf("checkpoint %s cannot be taken up: %w; train anew with --force in place of --resume", dir, err)
+}
+
+// foreign is the error of a checkpoint of another training, nil where nothing differs.
+func foreign(dir string, saved, now []Fact) error {
+	diff := differences(saved, now)
+	if diff == "" {
+		return nil
+	}
+	return fmt.Errorf("checkpoint %s belongs to another training: %s; %s", dir, diff, remedy(saved, now))
 }
 
 // check refuses a state that no run leaves.

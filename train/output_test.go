@@ -62,3 +62,42 @@ func TestOutput(t *testing.T) {
 		t.Error("an output that is there was not refused")
 	}
 }
+
+// The folder of the checkpoints says which training it is of from its first moment, and is nothing to lose until it holds one.
+func TestTheFolderOfCheckpoints(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "model")
+	begun := Begun{Task: "fraud", Seeds: 1, Folds: 1, Settings: map[string]string{"epochs": "3"}}
+	begin := func(resume bool, b Begun) error {
+		return (&Session{Out: Output{Dir: out, Resume: resume}}).Begin(b)
+	}
+	if err := begin(false, begun); err != nil {
+		t.Fatal(err)
+	}
+	if err := begin(true, begun); err != nil {
+		t.Errorf("nothing differs: %v", err)
+	}
+	other := begun
+	other.Task, other.Trials = "demand", 9
+	if err := begin(true, other); err == nil || !strings.Contains(err.Error(), "task was fraud and is demand now; --tune was none and is 9 now") {
+		t.Error(err)
+	}
+	if err := (&Output{Dir: out}).Check(); err != nil {
+		t.Errorf("nothing would be lost: %v", err)
+	}
+	if err := begin(false, begun); err != nil {
+		t.Fatal(err)
+	}
+	o := Output{Dir: out}
+	if err := o.Ended(t.Context(), errors.New("broken"), false); err.Error() != "broken" {
+		t.Error(err)
+	}
+	if _, err := os.Stat(CheckpointDir(out)); err == nil {
+		t.Error("an empty folder is left")
+	}
+	if err := os.MkdirAll(filepath.Join(CheckpointDir(out), "choose"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := begin(true, begun); err == nil || !strings.Contains(err.Error(), "manifest.json") || !strings.Contains(err.Error(), "--force in place of --resume") {
+		t.Errorf("no manifest: %v", err)
+	}
+}

@@ -87,9 +87,15 @@ func Mute(note *func(format string, args ...any), bar *func(label string, total 
 	}
 }
 
-// Begin opens the log and writes what the run is: value marshals to an object of its settings.
+// Begin opens the log and writes what the run is: value marshals to an object of its settings. Of a Begun it also holds the
+// checkpoint against it: what parts there are follows from it, so that no part of another run would be seen to differ.
 func (s *Session) Begin(value any) error {
 	Mute(&s.Note, &s.Bar)
+	if b, ok := value.(Begun); ok {
+		if err := s.Out.begin(b.identity()); err != nil {
+			return err
+		}
+	}
 	if s.Log == "" {
 		return nil
 	}

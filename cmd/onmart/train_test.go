@@ -192,7 +192,7 @@ func TestTrainFraudInterrupted(t *testing.T) {
 	if names := testkit.Names(t, "."); slices.Contains(names, "model") || len(names) != 4 || !slices.Contains(names, "model.runlog.jsonl") {
 		t.Errorf("there are %v", names)
 	}
-	if names := testkit.Names(t, "model.checkpoint"); !slices.Equal(names, []string{"choose"}) {
+	if names := testkit.Names(t, "model.checkpoint"); !slices.Equal(names, []string{"choose", "manifest.json"}) {
 		t.Errorf("in the checkpoint are %v", names)
 	}
 	code, _, out := cli(t, args...)

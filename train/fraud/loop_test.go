@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/onmart/onmart/datasets"
+	"github.com/onmart/onmart/internal/testkit"
 	"github.com/onmart/onmart/score/model"
 	"github.com/onmart/onmart/train"
 	"github.com/onmart/onmart/train/cpu"
@@ -286,13 +287,60 @@ func TestTune(t *testing.T) {
 	Train(ctx, other)
 	cancel()
 	other.Backend, other.Resume, other.Trials = o.Backend, true, 7
-	if _, err := Train(t.Context(), other); err == nil || !strings.Contains(err.Error(), "another search") {
+	if _, err := Train(t.Context(), other); err == nil || !strings.Contains(err.Error(), "--tune was 6 and is 7 now") {
 		t.Errorf("another number of trials: %v", err)
 	}
 	other = o
 	other.Out, other.Space = filepath.Join(t.TempDir(), "m"), tune.Must("nonesuch: [1]")
 	if _, err := Train(t.Context(), other); err == nil || !strings.Contains(err.Error(), `no setting "nonesuch"`) {
 		t.Error(err)
+	}
+}
+
+// A checkpoint of a run with other parts is refused before anything is trained, though no part of it differs, and is left as it
+// is; the unchanged command goes on with it.
+func TestResumeWithOtherParts(t *testing.T) {
+	stop := func(o *Options) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		b := o.Backend
+		o.Backend = &traintest.Stopping{Backend: b, After: 2, Cancel: cancel}
+		if _, err := Train(ctx, *o); err == nil || !strings.Contains(err.Error(), "--resume goes on") {
+			t.Fatal(err)
+		}
+		o.Backend, o.Resume = b, true
+	}
+	plain, search := tuned(t, &notes{}), tuned(t, &notes{})
+	plain.Source.Delay, plain.Trials = datasets.Day, 0 // behind 7 days there is no room for two folds
+	stop(&plain)
+	stop(&search)
+	for want, c := range map[string]struct {
+		o      Options
+		change func(o *Options)
+	}{
+		"--folds was 1 and is 2 now":       {plain, func(o *Options) { o.Folds = 2 }},
+		"--seeds was 1 and is 2 now":       {plain, func(o *Options) { o.Seeds = 2 }},
+		"--tune was none and is 3 now":     {plain, func(o *Options) { o.Trials = 3 }},
+		"--tune was 6 and is none now":     {search, func(o *Options) { o.Trials = 0 }},
+		"--set epochs was 6 and is 7 now;": {search, func(o *Options) { o.Config.Epochs = 7 }},
+	} {
+		count := &traintest.Stopping{Backend: c.o.Backend}
+		c.o.Backend = count
+		c.change(&c.o)
+		before := testkit.Names(t, train.CheckpointDir(c.o.Out))
+		_, err := Train(t.Context(), c.o)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "--force in place of --resume") {
+			t.Errorf("%v, want %q", err, want)
+		}
+		if after := testkit.Names(t, train.CheckpointDir(c.o.Out)); count.Epochs > 0 || !slices.Equal(before, after) {
+			t.Errorf("%s: %d epochs were trained, of %v is left %v", want, count.Epochs, before, after)
+		}
+	}
+	for _, o := range []Options{plain, search} {
+		if s, err := Train(t.Context(), o); err != nil || !s.Resumed && o.Trials == 0 {
+			t.Error(err)
+		}
 	}
 }
 
