@@ -13,6 +13,7 @@ import (
 
 	"github.com/onmart/onmart/internal/atomicdir"
 	"github.com/onmart/onmart/train/program"
+	"github.com/onmart/onmart/train/tune"
 )
 
 // Output is where a training puts its artifact, and beside it the checkpoint that --resume takes up.
@@ -125,9 +126,13 @@ func unused(dir string) bool {
 	return err == nil && len(found) == 1 && found[0].Name() == atomicdir.ManifestName
 }
 
+// journal is the file of the trials of a search, as Tuning.Run names it.
+func (o *Output) journal() string { return filepath.Join(CheckpointDir(o.Dir), "tune", "trials.json") }
+
 // Ended is the error of a training that did not come to its end, with what it has left: after ctx was done it was
 // stopped; otherwise it failed, and where it had finished an epoch, that can be gone on from. After a divergence
-// nothing can: the same steps would diverge again.
+// nothing can, as the same steps would diverge again: what would be in the way of other settings is removed. Only the
+// trials of a search that found some are kept, because their figures tell which settings those may be.
 func (o *Output) Ended(ctx context.Context, err error, finished bool) error {
 	dir := CheckpointDir(o.Dir)
 	if unused(dir) {
@@ -136,12 +141,22 @@ func (o *Output) Ended(ctx context.Context, err error, finished bool) error {
 	_, missing := os.Stat(dir)
 	var notFinite *program.NotFinite
 	var diverged *Diverged
+	var none *tune.NoneTrained
 	switch {
 	case ctx.Err() != nil && missing != nil:
 		return fmt.Errorf("the training was stopped before its first step (%w); nothing was left behind", context.Cause(ctx))
 	case ctx.Err() != nil:
 		return fmt.Errorf("the training was stopped (%w); what was finished is kept in %s: the same command with --resume goes on from there", context.Cause(ctx), dir)
-	case missing != nil || !finished || errors.As(err, &notFinite) || errors.As(err, &diverged):
+	case missing != nil:
+		return err
+	case errors.As(err, &none):
+		return errors.Join(err, os.RemoveAll(dir))
+	case errors.As(err, &notFinite) || errors.As(err, &diverged):
+		if _, e := os.Stat(o.journal()); e == nil {
+			return fmt.Errorf("%w; the trials of the search are kept in %s: --force starts anew", err, o.journal())
+		}
+		return errors.Join(err, os.RemoveAll(dir))
+	case !finished:
 		return err
 	}
 	return fmt.Errorf("%w; what was finished is kept in %s: the same command with --resume goes on from there, on the same --device", err, dir)

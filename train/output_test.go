@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/onmart/onmart/train/program"
+	"github.com/onmart/onmart/train/tune"
 )
 
 func TestOutput(t *testing.T) {
@@ -36,16 +37,35 @@ func TestOutput(t *testing.T) {
 		err      error
 		finished bool
 		want     string
+		gone     bool
 	}{
-		{t.Context(), broken, true, "broken; what was finished is kept in " + CheckpointDir(out)},
-		{t.Context(), broken, false, "broken"},
-		{t.Context(), &Diverged{Epoch: 3}, true, (&Diverged{Epoch: 3}).Error()},
-		{t.Context(), &program.NotFinite{Step: 3}, true, (&program.NotFinite{Step: 3}).Error()},
-		{stopped, broken, true, "the training was stopped (context canceled); what was finished is kept"},
+		{t.Context(), broken, true, "broken; what was finished is kept in " + CheckpointDir(out), false},
+		{t.Context(), broken, false, "broken", false},
+		{t.Context(), &Diverged{Epoch: 3}, true, (&Diverged{Epoch: 3}).Error(), true},
+		{t.Context(), &tune.NoneTrained{Trials: 3}, true, (&tune.NoneTrained{Trials: 3}).Error(), true},
+		{t.Context(), &program.NotFinite{Step: 3}, true, (&program.NotFinite{Step: 3}).Error(), true},
+		{stopped, broken, true, "the training was stopped (context canceled); what was finished is kept", false},
+		{stopped, &Diverged{Epoch: 3}, true, "the training was stopped (context canceled); what was finished is kept", false},
 	} {
+		if err := os.MkdirAll(CheckpointDir(out), 0o777); err != nil {
+			t.Fatal(err)
+		}
 		if got := o.Ended(c.ctx, c.err, c.finished).Error(); !strings.HasPrefix(got, c.want) || c.want == c.err.Error() && got != c.want {
 			t.Errorf("%v, finished %v: %q, want %q", c.err, c.finished, got, c.want)
 		}
+		// What would diverge again is not in the way of other settings.
+		if _, err := os.Stat(CheckpointDir(out)); (err != nil) != c.gone {
+			t.Errorf("%v: the checkpoint is gone: %v", c.err, err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(o.journal()), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(o.journal(), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if got := o.Ended(t.Context(), &Diverged{Epoch: 3}, true).Error(); !strings.Contains(got, "trials.json: --force starts anew") {
+		t.Error(got)
 	}
 	refused(Output{Dir: out, Force: true}, "")
 	if _, err := os.Stat(CheckpointDir(out)); err == nil {

@@ -587,7 +587,13 @@ func TestDivergedIsNotResumed(t *testing.T) {
 	if strings.Contains(err.Error(), "--resume") {
 		t.Errorf("it is offered to go on: %v", err)
 	}
-	if _, err := os.Stat(train.CheckpointDir(o.Out)); err != nil {
+	var e *train.Diverged
+	if !errors.As(err, &e) || e.Epoch < 2 {
 		t.Errorf("it diverged in its first epoch, so nothing was tested: %v", err)
+	}
+	// As it says.
+	o.Config.ClipNorm, o.Config.LearningRate, o.Config.Epochs = 1, .01, 1
+	if _, err := Train(t.Context(), o); err != nil {
+		t.Errorf("with a smaller learning rate: %v", err)
 	}
 }

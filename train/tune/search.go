@@ -134,6 +134,16 @@ func (e *NoTrial) Error() string {
 		progress.Duration(e.Short.Needed()), progress.Duration(e.Short.Epoch))
 }
 
+// NoneTrained is the error of a search of which every trial failed. Going on from its journal would come to the same.
+type NoneTrained struct {
+	Trials int
+	First  string // why the first failed
+}
+
+func (e *NoneTrained) Error() string {
+	return fmt.Sprintf("tune: none of the %d trials could be trained; the first failed so: %s", e.Trials, e.First)
+}
+
 // halving is how many trials of a rung there are for one that goes on: 3, as in Jamieson and Talwalkar 2016 and in
 // Hyperband (Li et al. 2018), whose regret is least near e.
 const halving = 3
@@ -343,7 +353,7 @@ func (s *search) result() (*Result, error) {
 	slices.SortFunc(r.Trials, func(a, b Trial) int { return compare(&a, &b) })
 	best := &r.Trials[0]
 	if best.Failed != "" {
-		return nil, fmt.Errorf("tune: none of the %d trials could be trained; the first failed so: %s", s.Options.Trials, s.trials[0].Failed)
+		return nil, &NoneTrained{s.Options.Trials, s.trials[0].Failed}
 	}
 	if best.Rung == 0 {
 		return nil, &NoTrial{max(0, s.Until.Sub(s.began)), s.least}

@@ -272,7 +272,8 @@ func TestSearchRefuses(t *testing.T) {
 	}
 	o.Resume = false
 	o.Train = func(context.Context, Trial, float64) (Outcome, error) { return Outcome{Failed: "too hot"}, nil }
-	if _, err := Search(t.Context(), o); err == nil || !strings.Contains(err.Error(), "none of the 30 trials could be trained; the first failed so: too hot") {
+	var none *NoneTrained
+	if _, err := Search(t.Context(), o); !errors.As(err, &none) || !strings.Contains(err.Error(), "none of the 30 trials could be trained; the first failed so: too hot") {
 		t.Errorf("%v", err)
 	}
 	broken := errors.New("broken")
