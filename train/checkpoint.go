@@ -76,12 +76,15 @@ func writeCheckpoint(dir string, c checkpoint) error {
 	return nil
 }
 
-// readCheckpoint returns the checkpoint in dir, nil where there is none. One that belongs to another
+// readCheckpoint returns the checkpoint of a task in dir, nil where there is none. One that belongs to another
 // training is refused with what differs.
-func readCheckpoint(dir string, identity []Fact, set *program.Set) (*checkpoint, error) {
+func readCheckpoint(dir string, identity []Fact, t *Task) (*checkpoint, error) {
 	text, err := readBounded(filepath.Join(dir, atomicdir.ManifestName), checkpointLimit)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		// A folder with something in it could not be replaced after the first epoch.
+		if found, e := os.ReadDir(dir); errors.Is(e, fs.ErrNotExist) || e == nil && len(found) == 0 {
+			return nil, nil
+		}
 	}
 	damaged := func(err error) error { return damaged(dir, err) }
 	if err != nil {
@@ -97,12 +100,12 @@ func readCheckpoint(dir string, identity []Fact, set *program.Set) (*checkpoint,
 	if err := foreign(dir, m.Identity, identity); err != nil {
 		return nil, err
 	}
-	if err := m.State.check(set); err != nil {
+	if err := m.State.check(t); err != nil {
 		return nil, damaged(err)
 	}
 	c := &checkpoint{identity: m.Identity, state: m.State}
 	for name, to := range map[string]*program.Tensors{lastFile: &c.tensors, bestFile: &c.best} {
-		b, err := readBounded(filepath.Join(dir, name), tensorLimit(set))
+		b, err := readBounded(filepath.Join(dir, name), tensorLimit(t.Set))
 		if err != nil {
 			return nil, damaged(err)
 		}
@@ -130,16 +133,27 @@ func foreign(dir string, saved, now []Fact) error {
 	return fmt.Errorf("checkpoint %s belongs to another training: %s; %s", dir, diff, remedy(saved, now))
 }
 
-// check refuses a state that no run leaves.
-func (s *state) check(set *program.Set) error {
-	n := len(s.Epochs)
+// check refuses a state that no run of the task leaves.
+func (s *state) check(t *Task) error {
+	n, steps := len(s.Epochs), max(1, t.Data.StepsPerEpoch(t.Set.Train.Rows))
+	epochs := len(t.Data.Rates) / steps
+	unjudged := -1
+	if t.Valid.Len() > 0 {
+		unjudged = slices.IndexFunc(s.Epochs, func(e Epoch) bool { return e.Figure == nil })
+	}
 	switch {
-	case s.Step < 0 || n == 0 && s.Step == 0:
+	case s.Step < 0 || n == 0 && (s.Step == 0 || s.Budgeted):
 		return fmt.Errorf("it holds %d epochs and step %d", n, s.Step)
+	case n > epochs || n == epochs && s.Step > 0:
+		return fmt.Errorf("it holds %d epochs and step %d, the training has %d epochs", n, s.Step, epochs)
+	case s.Step >= steps:
+		return fmt.Errorf("it holds step %d of an epoch, which has %d", s.Step, steps)
+	case unjudged >= 0:
+		return fmt.Errorf("epoch %d has no figure of the rows validated on", unjudged+1)
 	case s.Best > n || s.Best < min(n, 1):
 		return fmt.Errorf("best epoch %d of %d", s.Best, n)
-	case s.Step > 0 && len(s.Slots) != len(set.Slots):
-		return fmt.Errorf("%d sums of an epoch, the model has %d", len(s.Slots), len(set.Slots))
+	case s.Step > 0 && len(s.Slots) != len(t.Set.Slots):
+		return fmt.Errorf("%d sums of an epoch, the model has %d", len(s.Slots), len(t.Set.Slots))
 	}
 	return nil
 }

@@ -134,7 +134,7 @@ func (r *run) kept() (step int, tensors program.Tensors, err error) {
 	case r.last != nil:
 		return r.lastAt, r.last, nil
 	case r.written:
-		c, err := readCheckpoint(r.Checkpoint, r.identity, r.Set)
+		c, err := readCheckpoint(r.Checkpoint, r.identity, r.Task)
 		if err != nil || c == nil {
 			return 0, nil, errors.Join(err, errors.New("no state of the training is kept"))
 		}

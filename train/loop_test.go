@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -165,16 +166,31 @@ func TestACheckpointOfAnotherVersion(t *testing.T) {
 }
 
 func TestAStateThatNoRunLeaves(t *testing.T) {
-	for name, change := range map[string][2]string{
-		"best beyond":  {`"best": 2`, `"best": 9`},
-		"no best":      {`"best": 2`, `"best": 0`},
-		"step":         {`"best": 2`, `"best": 2, "step": -1`},
-		"missing sums": {`"best": 2`, `"best": 2, "step": 3`},
+	sums := strings.TrimSuffix(strings.Repeat("1, ", len(task(t, 1, .02).Set.Slots)), ", ")
+	more := func(step string) string { return `"best": 2, "step": ` + step + `, "slots": [` + sums + `]` }
+	const steps = (fitRows + batch - 1) / batch
+	for name, change := range map[string]func(state string) string{
+		"best beyond":     func(s string) string { return strings.Replace(s, `"best": 2`, `"best": 9`, 1) },
+		"no best":         func(s string) string { return strings.Replace(s, `"best": 2`, `"best": 0`, 1) },
+		"step below":      func(s string) string { return strings.Replace(s, `"best": 2`, more("-1"), 1) },
+		"step beyond":     func(s string) string { return strings.Replace(s, `"best": 2`, more(fmt.Sprint(steps)), 1) },
+		"step far beyond": func(s string) string { return strings.Replace(s, `"best": 2`, more("1000000"), 1) },
+		"missing sums":    func(s string) string { return strings.Replace(s, `"best": 2`, `"best": 2, "step": 3`, 1) },
+		"no figure":       func(s string) string { return regexp.MustCompile(`"figure": [^,]*,`).ReplaceAllString(s, "") },
+		"many epochs": func(s string) string {
+			list := regexp.MustCompile(`(?s)"epochs": \[(.*?)\]`)
+			return list.ReplaceAllString(s, `"epochs": [$1`+strings.Repeat(",$1", 10)+`]`)
+		},
+		"a budget before the first epoch": func(s string) string {
+			return regexp.MustCompile(`(?s)"epochs": \[.*?\]`).ReplaceAllString(
+				strings.Replace(s, `"best": 2`, strings.Replace(more("3"), "2", "0", 1)+`, "budgeted": true`, 1), `"epochs": []`)
+		},
 	} {
 		dir := filepath.Join(t.TempDir(), "c")
-		tk := task(t, 2, .02)
-		tk.Valid = program.Range{}
-		tk.Checkpoint = dir
+		tk := task(t, 4, .02)
+		n := 0
+		tk.Judge = func([]float32) float64 { n++; return float64(n) } // the last epoch is the best
+		tk.Checkpoint, tk.Stop = dir, 2
 		if _, err := tk.Run(context.Background(), backend(t)); err != nil {
 			t.Fatal(err)
 		}
@@ -183,15 +199,16 @@ func TestAStateThatNoRunLeaves(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		changed := bytes.Replace(b, []byte(change[0]), []byte(change[1]), 1)
-		if bytes.Equal(b, changed) {
-			t.Fatalf("%s: nothing changed in %s", name, b)
+		changed := change(string(b))
+		if changed == string(b) || !json.Valid([]byte(changed)) {
+			t.Fatalf("%s: %s", name, changed)
 		}
-		if err := os.WriteFile(path, changed, 0o666); err != nil {
+		if err := os.WriteFile(path, []byte(changed), 0o666); err != nil {
 			t.Fatal(err)
 		}
-		tk.Resume = true
-		if _, err := tk.Run(context.Background(), backend(t)); err == nil || !strings.Contains(err.Error(), "cannot be taken up") {
+		tk.Resume, tk.Stop = true, 0
+		if _, err := tk.Run(context.Background(), backend(t)); err == nil || !strings.Contains(err.Error(), "cannot be taken up") ||
+			!strings.Contains(err.Error(), "--force in place of --resume") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

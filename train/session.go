@@ -215,7 +215,7 @@ func (s *Session) takeUp(p Part, t *Task, b program.Backend) (bool, error) {
 		return false, err // one of its own, from before a resume
 	}
 	from := filepath.Join(CheckpointDir(s.Out.Dir), filepath.FromSlash(p.From))
-	c, err := readCheckpoint(from, t.facts(b), t.Set)
+	c, err := readCheckpoint(from, t.facts(b), t)
 	if err != nil {
 		s.Note("%s: trained anew, the trial's checkpoint is not taken up: %v", p.Label, err)
 		return false, nil

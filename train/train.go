@@ -215,7 +215,7 @@ func (t *Task) start(b program.Backend) (*run, error) {
 	r.identity = t.facts(b)
 	tensors := t.Init
 	if t.Checkpoint != "" && t.Resume {
-		saved, err := readCheckpoint(t.Checkpoint, r.identity, t.Set)
+		saved, err := readCheckpoint(t.Checkpoint, r.identity, t)
 		if err != nil {
 			return nil, err
 		}
