@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/onmart/onmart/train/program"
@@ -258,8 +259,16 @@ func (t *Task) facts(b program.Backend) []Fact {
 		Fact{"rows validated on", fmt.Sprint(t.Valid)},
 		Fact{"epochs averaged", fmt.Sprint(t.Average)},
 		Fact{"patience", fmt.Sprint(t.Patience)},
-		Fact{"backend", b.Name()},
+		Fact{"backend", device(b)},
 	)
+}
+
+// device is what the bits of a training depend on. Processors give the same ones by every set of instructions.
+func device(b program.Backend) string {
+	if strings.HasPrefix(b.Name(), "cpu-") {
+		return "cpu"
+	}
+	return b.Name()
 }
 
 func (r *run) finished() bool {

@@ -253,6 +253,39 @@ func TestResumeRefusesAnotherTraining(t *testing.T) {
 	}
 }
 
+// named is a backend by another name.
+type named struct {
+	program.Backend
+	name string
+}
+
+func (b named) Name() string { return b.name }
+
+// A checkpoint is taken up on any set of instructions of a processor, which all give the same bits, and on no other device.
+func TestResumeOnAnotherProcessor(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "c")
+	for _, c := range []struct {
+		name, want string
+		stop       int
+	}{
+		{"cpu-avx2", "", 1}, {"cpu-avx512", "", 2}, {"cpu-portable", "", 3},
+		{"cuda sm_90", "backend was cpu and is cuda sm_90 now", 4},
+	} {
+		tk := task(t, 4, .02)
+		tk.Checkpoint, tk.Resume, tk.Stop = dir, true, c.stop
+		r, err := tk.Run(context.Background(), named{backend(t), c.name})
+		if c.want != "" {
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: %v, want %q", c.name, err, c.want)
+			}
+			continue
+		}
+		if err != nil || r.From != c.stop-1 {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
 func TestADamagedCheckpointIsRefused(t *testing.T) {
 	for _, file := range []string{"manifest.json", "last.safetensors", "best.safetensors"} {
 		for name, damage := range map[string]func(path string) error{
