@@ -91,23 +91,20 @@ func Mute(note *func(format string, args ...any), bar *func(label string, total 
 // checkpoint against it: what parts there are follows from it, so that no part of another run would be seen to differ.
 func (s *Session) Begin(value any) error {
 	Mute(&s.Note, &s.Bar)
-	if b, ok := value.(Begun); ok {
-		if err := s.Out.begin(b.identity()); err != nil {
+	if s.Log != "" {
+		var err error
+		if s.log, err = openLog(s.Log, s.Out.Resume); err != nil {
 			return err
 		}
+		event := "run"
+		if s.Out.Resume {
+			event = "resume"
+		}
+		s.log.write(record{event: event, value: value})
 	}
-	if s.Log == "" {
-		return nil
+	if b, ok := value.(Begun); ok {
+		return s.Out.begin(b.identity())
 	}
-	var err error
-	if s.log, err = openLog(s.Log, s.Out.Resume); err != nil {
-		return err
-	}
-	event := "run"
-	if s.Out.Resume {
-		event = "resume"
-	}
-	s.log.write(record{event: event, value: value})
 	return nil
 }
 

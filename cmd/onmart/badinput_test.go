@@ -361,7 +361,7 @@ func TestFullDisk(t *testing.T) {
 		{"mock --out new --rows 5000", "new", nil},
 		{"features --spec fraud-handbook --in cards --out new", "new", nil},
 		{"features --spec fraud-handbook --in cards --state-out new", "new", nil},
-		{"train fraud --device cpu --data f --out new --set epochs=1", "new.checkpoint/choose", []string{"new.runlog.jsonl"}},
+		{"train fraud --device cpu --data f --out new --set epochs=1", "new.checkpoint", []string{"new.runlog.jsonl"}},
 		{"predict --model model --data f --out new.parquet", "new.parquet", nil},
 		{"evaluate --model model --data f --test 2026-01-20..2026-01-30 --report new.html", "new.html", nil},
 		{"score --model model --source tx.jsonl --sink new.jsonl", "new.jsonl", nil},
