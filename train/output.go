@@ -126,7 +126,7 @@ func unused(dir string) bool {
 	return err == nil && len(found) == 1 && found[0].Name() == atomicdir.ManifestName
 }
 
-// journal is the file of the trials of a search, as Tuning.Run names it.
+// journal is the file of the trials of a search.
 func (o *Output) journal() string { return filepath.Join(CheckpointDir(o.Dir), "tune", "trials.json") }
 
 // Ended is the error of a training that did not come to its end, with what it has left: after ctx was done it was

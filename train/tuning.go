@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -108,7 +107,7 @@ func (u *Tuning) Run(ctx context.Context, s *Session) (*tune.Result, error) {
 	bar := s.Bar("tuning", total, "trainings")
 	o := tune.Options{
 		Space: u.Space, Trials: u.Trials, Seed: u.Seed, Given: u.Given, Train: u.Train, Until: s.tuneUntil,
-		Journal: filepath.Join(CheckpointDir(s.Out.Dir), "tune", "trials.json"), Resume: s.Out.Resume,
+		Journal: s.Out.journal(), Resume: s.Out.Resume,
 		Identity: digestJSON([]any{u.Identity, u.Space.String(), rungs}),
 	}
 	if u.Beside != nil {
