@@ -231,6 +231,12 @@ func (t *trainer) checkTest(ctx context.Context) error {
 			"a delay of %s after --train ends, or later, or end --train before --test", t.Test, where, t.span,
 			datasets.FormatTime(t.span.To+t.Source.Delay), delay)
 	}
+	if t.Valid != nil {
+		if from, to := t.Valid.Bounds(); test.From < to && from < test.To {
+			return fmt.Errorf("--test %s overlaps --valid %s, which chooses the epoch, calibrates and sets the threshold: judge on "+
+				"other days, or end --valid before --test", t.Test, t.Valid)
+		}
+	}
 	if gap := test.From - t.span.To; gap < t.Source.Delay {
 		t.Note("--test begins %s after --train ends, less than the delay of %s: labels of the last training days were not known then, so these figures are too good",
 			datasets.FormatDuration(gap), delay)

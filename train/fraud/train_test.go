@@ -406,7 +406,13 @@ func TestTestRange(t *testing.T) {
 			}
 		}
 	}
-	o := small(t, &notes{}) // with no --train, all is learned from
+	o := small(t, &notes{})
+	valid := mustRange("2026-02-08..2026-02-10")
+	o.Valid, o.Test, o.Backend = &valid, &mockTest, unused{o.Backend, t}
+	if _, err := Train(t.Context(), o); err == nil || !strings.Contains(err.Error(), "--test 2026-02-08..2026-02-13 overlaps --valid 2026-02-08..2026-02-10") {
+		t.Error(err)
+	}
+	o = small(t, &notes{}) // with no --train, all is learned from
 	o.Train, o.Test = datasets.Range{}, &mockTest
 	if _, err := Train(t.Context(), o); err == nil || !strings.Contains(err.Error(), "--test 2026-02-08..2026-02-13 overlaps --train 2026-01-05..2026-02-13") {
 		t.Error(err)
