@@ -206,7 +206,7 @@ func tableProbes() []tableProbe {
 }
 
 // randomReads are ways to read rows at random places of x, each of which returns how many bytes it was: by lane sums of
-// rows that were asked for some rows before, and as LookupWeighted reads them.
+// rows that were asked for some rows before, as LookupWeighted reads them, and as a batch is gathered.
 func (k *kernels) randomReads() []func(x []float32) func() float64 {
 	const n, d = 9 * scoringBlock, tableCols
 	var ways []func(x []float32) func() float64
@@ -224,6 +224,18 @@ func (k *kernels) randomReads() []func(x []float32) func() float64 {
 			}
 		})
 	}
+	ways = append(ways, func(x []float32) func() float64 {
+		rows, y := newRandomRows(len(x)/d, 4*n), alignedF32(n*d)
+		order := make([]int32, len(rows.idx))
+		for i := range order {
+			order[i] = int32(rows.idx[i])
+		}
+		return func() float64 {
+			at := rows.next(n)
+			k.gatherRows(y, x, order[at:at+n], d)
+			return n * tableRowBytes
+		}
+	})
 	return append(ways, func(x []float32) func() float64 {
 		rows, y, s := newRandomRows(len(x)/d, 4*n), alignedF32(scoringBlock*d), alignedF32(n)
 		return func() float64 {

@@ -181,7 +181,7 @@ func (t *trainer) load(ctx context.Context) error {
 			to = testFrom
 		}
 		if testFrom < to {
-			return fmt.Errorf("--test %s overlaps --train %s: steps that were learned from cannot judge", t.Test, t.Train)
+			return fmt.Errorf("--test %s overlaps --train %s: steps that were learned from cannot judge; end --train before --test", t.Test, t.Train)
 		}
 		last = testTo
 	}

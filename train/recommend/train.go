@@ -159,7 +159,7 @@ func (t *trainer) load(ctx context.Context) error {
 			to = testFrom
 		}
 		if testFrom < to {
-			return fmt.Errorf("--test %s overlaps --train %s: purchases that were learned from cannot judge", t.Test,
+			return fmt.Errorf("--test %s overlaps --train %s: purchases that were learned from cannot judge; end --train before --test", t.Test,
 				t.Train)
 		}
 		if testFrom > to {
