@@ -132,12 +132,20 @@ func openCheckpoint(final string) (*checkpoint, error) {
 	return nil, fmt.Errorf("%s is removed by somebody else each time it is made", c.dir)
 }
 
-// remove removes the checkpoints; after it, or close, it does nothing.
+// remove removes the checkpoints; after it, or close, it does nothing. What names the files goes first: a process that is
+// killed in between leaves files without a name, which the next run removes, and not a checkpoint without files.
 func (c *checkpoint) remove() error {
 	if c == nil || c.lock == nil {
 		return nil
 	}
 	defer c.close()
+	err := os.Remove(filepath.Join(c.dir, checkpointName))
+	if err == nil {
+		err = syncDir(c.dir)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return os.RemoveAll(c.dir)
 }
 

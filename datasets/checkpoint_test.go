@@ -163,6 +163,31 @@ func checkpointed(t *testing.T, dir string) (folder string) {
 }
 
 // A checkpoint that fails leaves the one before it.
+// TestKilledWhileItRemoves: what is left of a checkpoint whose removal was cut short is no checkpoint, and in nobody's way.
+func TestKilledWhileItRemoves(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "out")
+	for stop := 1; ; stop++ { // until there is a checkpoint with a file beside the rows
+		if err := resumedRun(dir, stop); err != nil {
+			t.Fatal(err)
+		}
+		c := filepath.Join(filepath.Dir(dir), ".out.onmart-checkpoint")
+		if left, _ := filepath.Glob(filepath.Join(c, "extra-*", "state", "rows")); len(left) == 0 {
+			continue
+		}
+		if err := os.Remove(filepath.Join(c, checkpointName)); err != nil {
+			t.Fatal(err)
+		}
+		break
+	}
+	if err := resumedRun(dir, -1); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(dir)
+	if err != nil || d.ID() != wholeID(t, KindFeatures, resumedRows) {
+		t.Errorf("another data set came of it: %v", err)
+	}
+}
+
 func TestCheckpointThatFails(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "set")
 	folder := checkpointed(t, dir)
