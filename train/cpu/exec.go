@@ -105,7 +105,8 @@ func (e *exec) schedule() *program.Data {
 	return &e.data.Data
 }
 
-// macsPerThread is the work below which another thread does not pay: what threads leave for each other has to go from
+// macsPerThread is the work below which another thread does not pay where nothing else is known: an Eval keeps to it, a
+// training begins with it and finds out (pace). What threads leave for each other has to go from
 // core to core, at 20 ns a cache line on an AMD EPYC, gradients and weights once a step whatever the batch.
 // BenchmarkTrain there, on two cores, rows/s with one thread and two: batch 64 of 58k multiply-adds a row 611k and
 // 536k, 1024 692k and 1090k, 8192 688k and 1317k; of 17k 1.40M and 1.37M, 1.46M and 2.54M, 1.49M and 2.56M.

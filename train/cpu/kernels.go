@@ -123,9 +123,10 @@ func avx2TileCols() []int { return []int{0, 64, 32, 24, 16, 16, 16, 8, 8, 8, 8, 
 func portableKernels() *kernels {
 	return &kernels{
 		name: "cpu-portable", tile: tilePortable, tileCols: avx2TileCols(), panelRows: tileRows, abreast: 1, panelBlock: mostPanels,
-		columnDot: columnDotPortable, dotRows: dotRowsPortable, addRows: addRowsPortable, gatherTiles: gatherTilesPortable, actGrad: actGradPortable, silu: siluPortable,
-		siluGrad: siluGradPortable, colSum: colSumPortable,
-		optimKernels: portableOptim(), dropout: dropoutPortable, permute: permutePortable, gatherRows: gatherRowsPortable, transpose: transposePortable,
+		columnDot: columnDotPortable, dotRows: dotRowsPortable, addRows: addRowsPortable, gatherTiles: gatherTilesPortable,
+		actGrad: actGradPortable, silu: siluPortable, siluGrad: siluGradPortable, colSum: colSumPortable,
+		optimKernels: portableOptim(), dropout: dropoutPortable, permute: permutePortable,
+		gatherRows: gatherRowsPortable, transpose: transposePortable,
 		prefetch: func([]float32) {}, add: addPortable, scale: scalePortable, div: divPortable, rowDot: rowDotPortable,
 		bce: bcePortable, bceGrad: bceGradPortable,
 		softmaxLogits: softmaxLogitsPortable, softmaxExp: softmaxExpPortable, pinball: pinballPortable,

@@ -21,8 +21,9 @@ const packFrom = 32
 // inCache is the number of elements of b that stay in the first level as they lie, so that a copy is for nothing.
 const inCache = 8192
 
-// flatBlock is the number of rows of b that flat reads at a time, where they are too wide for one tile. Measured, 1 row
-// of 8192x500: 18 GFLOP/s with runs of 64 or 128 and 15 in one.
+// flatBlock is the number of rows of b that flat reads at a time for two or three rows of a, where they are too wide for
+// one tile. Measured with one row, for which there is addRows now, of 8192x500: 18 GFLOP/s with runs of 64 or 128 and 15 in
+// one.
 const flatBlock = 128
 
 // matmul is y [m,n] = act(a' b' + bias) with everything resolved but the rows.
@@ -151,7 +152,8 @@ func (mm *matmul) dots(w *worker, i, j0, j1 int) {
 	mm.epilogue(w, y, j0, j1)
 }
 
-// flat is a few rows: b is read once, as it lies, in rows as wide as there are registers. What is wider is read in runs
+// flat is a few rows: b is read once, as it lies, in rows as wide as there are registers. One row that is wider is for
+// wide; two or three are read in runs
 // of flatBlock rows of b, so that what is read lies together.
 func (mm *matmul) flat(w *worker, lo, hi, j0, j1 int) {
 	t := &w.tile

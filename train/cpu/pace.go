@@ -52,6 +52,9 @@ func newPace(most, start int) *pace {
 	return p
 }
 
+// steady stays on so many threads.
+func steady(threads int) *pace { return &pace{counts: []int{threads}, trial: -1, piece: pieceTime} }
+
 // next is the threads of the next piece and its steps, of those that are left.
 func (p *pace) next(left int) (threads, steps int) {
 	p.steps = 1

@@ -167,7 +167,7 @@ func (p *Profile) measure(e *exec, steps int) error {
 	p.Threads = len(e.pool.workers)
 	if !e.always {
 		p.Threads = e.pace.counts[e.pace.at]
-		e.pace = &pace{counts: []int{p.Threads}, trial: -1, piece: pieceTime}
+		e.pace = steady(p.Threads)
 	}
 	m := e.train
 	c := newClock(m.ids)

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/onmart/onmart/train/program"
 )
@@ -56,10 +57,6 @@ func TestProfile(t *testing.T) {
 				}
 			}
 		}
-	}
-	p, err := (&Backend{threads: 2, kernels: paths()[0]}).Profile(s, d)
-	if err != nil || p.Threads < 1 || p.Threads > 2 {
-		t.Errorf("measured on %+v threads: %v", p, err)
 	}
 	b := &Backend{threads: 1, kernels: portableKernels()}
 	d.Rates = nil
@@ -134,5 +131,40 @@ func TestMemoryIsAccountedFor(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestProfileKeepsToItsThreads: the steps that are measured all run on the number of threads that is named.
+func TestProfileKeepsToItsThreads(t *testing.T) {
+	c := mlp{widths: []int{7, 64}, batch: 96, evalRows: 16}
+	s, d := c.set(), planted(8*96, 7, 8, 0.01)
+	e := compile(t, paths()[0], 3, s, d)
+	e.pace.piece = time.Nanosecond // a step, so that it tries often
+	type piece struct{ threads, steps int }
+	var ran []piece
+	job := e.trainJob
+	e.trainJob = func(w *worker) {
+		if w.id == 0 {
+			ran = append(ran, piece{w.of, e.lastStep - e.firstStep})
+		}
+		job(w)
+	}
+	p := &Profile{Rows: 96}
+	if err := p.measure(e, 8); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[int]bool{}
+	for _, r := range ran {
+		seen[r.threads] = true
+	}
+	measured := 0
+	for i := len(ran) - 1; measured < p.Steps; i-- {
+		if ran[i].threads != p.Threads {
+			t.Fatalf("a measured step ran on %d threads, the profile says %d", ran[i].threads, p.Threads)
+		}
+		measured += ran[i].steps
+	}
+	if len(seen) < 2 {
+		t.Errorf("no other number than %v was tried before", seen)
 	}
 }

@@ -455,11 +455,9 @@ func TestTrialsThatDiverge(t *testing.T) {
 	}
 }
 
-// A budget that has no time for the refit keeps the network that chose the epoch, as an artifact of what that saw.
-func TestBudgetWithoutRefit(t *testing.T) {
-	n := &notes{}
-	o := quick(t, n)
-	o.MaxTime, o.Start = time.Hour, time.Now()
+// chosenIn is a training as far as the networks that choose the epoch.
+func chosenIn(t *testing.T, o Options) (*trainer, [][]*fitted) {
+	t.Helper()
 	tr := newTrainer(o)
 	if err := tr.load(t.Context()); err != nil {
 		t.Fatal(err)
@@ -472,6 +470,15 @@ func TestBudgetWithoutRefit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return tr, nets
+}
+
+// A budget that has no time for the refit keeps the network that chose the epoch, as an artifact of what that saw.
+func TestBudgetWithoutRefit(t *testing.T) {
+	n := &notes{}
+	o := quick(t, n)
+	o.MaxTime, o.Start = time.Hour, time.Now()
+	tr, nets := chosenIn(t, o)
 	c, err := tr.decide(nets)
 	if err != nil {
 		t.Fatal(err)
@@ -498,18 +505,7 @@ func TestBudgetWithoutRefit(t *testing.T) {
 func TestBudgetInWhichNothingIsLearned(t *testing.T) {
 	o := quick(t, &notes{})
 	o.MaxTime, o.Start = time.Hour, time.Now()
-	tr := newTrainer(o)
-	if err := tr.load(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	tr.session = o.Session(train.Output{Dir: o.Out}, tr.Note, tr.Bar)
-	if err := tr.session.Begin(nil); err != nil {
-		t.Fatal(err)
-	}
-	nets, err := tr.choose(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	tr, nets := chosenIn(t, o)
 	m := nets[0][0]
 	for i := range m.logits {
 		m.logits[i] = -m.logits[i]

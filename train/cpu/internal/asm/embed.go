@@ -120,30 +120,14 @@ func lookupDot(table Mem) {
 		CMPQ(c, full)
 		JGE(LabelRef(name + "Tail"))
 		Label(name + "Loop")
-		for v := range x {
-			VMOVUPS(Mem{Base: a, Index: c, Scale: 1, Disp: 32 * v}, x[v])
-		}
-		for g := range n {
-			for v := range x {
-				VFMADD231PS(Mem{Base: p[g], Index: c, Scale: 1, Disp: 32 * v}, x[v], acc[g][v])
-			}
-		}
+		addToLanes(a, p[:n], c, x, nil, acc[:])
 		ADDQ(U8(64), c)
 		CMPQ(c, full)
 		JLT(LabelRef(name + "Loop"))
 		Label(name + "Tail")
 		CMPQ(c, rowBytes)
 		JGE(LabelRef(name + "Fold"))
-		for v := range x {
-			VMASKMOVPS(Mem{Base: a, Index: c, Scale: 1, Disp: 32 * v}, masks[v], x[v])
-		}
-		for g := range n {
-			for v := range x {
-				y := YMM()
-				VMASKMOVPS(Mem{Base: p[g], Index: c, Scale: 1, Disp: 32 * v}, masks[v], y)
-				VFMADD231PS(y, x[v], acc[g][v])
-			}
-		}
+		addToLanes(a, p[:n], c, x, masks, acc[:])
 		Label(name + "Fold")
 		foldLanes(acc[:n], Mem{Base: s})
 		for g := range n {
@@ -165,6 +149,31 @@ func lookupDot(table Mem) {
 	JNZ(LabelRef("row"))
 	VZEROUPPER()
 	RET()
+}
+
+// addToLanes adds the products of 16 elements of a, c bytes from its begin, and of each row to the row's lanes; with masks
+// the elements are fewer. x is room for those of a.
+func addToLanes(a reg.Register, rows []reg.Register, c reg.Register, x [2]reg.VecVirtual, masks []reg.VecVirtual,
+	acc [][2]reg.VecVirtual) {
+	of := func(base reg.Register, v int) Mem { return Mem{Base: base, Index: c, Scale: 1, Disp: 32 * v} }
+	for v := range x {
+		if masks == nil {
+			VMOVUPS(of(a, v), x[v])
+		} else {
+			VMASKMOVPS(of(a, v), masks[v], x[v])
+		}
+	}
+	for g, row := range rows {
+		for v := range x {
+			if masks == nil {
+				VFMADD231PS(of(row, v), x[v], acc[g][v])
+				continue
+			}
+			y := YMM()
+			VMASKMOVPS(of(row, v), masks[v], y)
+			VFMADD231PS(y, x[v], acc[g][v])
+		}
+	}
 }
 
 // foldLanes stores what the 16 lanes of one row or of four come to, each in two vectors: lane l takes l+8, then l+4; then

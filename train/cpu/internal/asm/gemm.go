@@ -424,8 +424,8 @@ func gatherTiles() {
 	RET()
 }
 
-// columnDot is a product with one column: the lanes are rows of a, four columns of which are turned over in registers
-// at a time. Several groups of rows keep the multiply-adds busy.
+// columnDot is a row of a product with b transposed: the lanes are rows of b, here a, four columns of which are turned over
+// in registers at a time, so that each sum is one chain. Several groups of rows keep the multiply-adds busy.
 func columnDot(groups int) {
 	rows := groups * lanes
 	name := fmt.Sprintf("columnDot%d", rows)
@@ -574,8 +574,8 @@ func dotRows(rows int, table Mem) {
 	y, x, n := word("y"), word("x"), word("n")
 	ld, full, c := GP64(), GP64(), GP64()
 	Load(Param("k"), ld)
-	masks := [2]reg.VecVirtual{YMM(), YMM()}
-	tailMask(table, ld, masks[:]...)
+	masks := []reg.VecVirtual{YMM(), YMM()}
+	tailMask(table, ld, masks...)
 	MOVQ(ld, full)
 	ANDQ(I8(-16), full)
 	SHLQ(U8(2), full)
@@ -604,15 +604,10 @@ func dotRows(rows int, table Mem) {
 	JGE(LabelRef("tail"))
 	MOVQ(p[0], ask)
 	Label("loop")
-	for v := range xs {
-		VMOVUPS(Mem{Base: x, Index: c, Scale: 1, Disp: 32 * v}, xs[v])
-	}
 	for g := range rows {
 		PREFETCHT0(Mem{Base: ask, Disp: aheadRows + lineBytes*g})
-		for v := range xs {
-			VFMADD231PS(Mem{Base: p[g], Index: c, Scale: 1, Disp: 32 * v}, xs[v], acc[g][v])
-		}
 	}
+	addToLanes(x, p, c, xs, nil, acc[:])
 	ADDQ(U32(rows*lineBytes), ask)
 	ADDQ(U8(64), c)
 	CMPQ(c, full)
@@ -620,16 +615,7 @@ func dotRows(rows int, table Mem) {
 	Label("tail")
 	CMPQ(c, ld)
 	JGE(LabelRef("fold"))
-	for v := range xs {
-		VMASKMOVPS(Mem{Base: x, Index: c, Scale: 1, Disp: 32 * v}, masks[v], xs[v])
-	}
-	for g := range rows {
-		for v := range xs {
-			z := YMM()
-			VMASKMOVPS(Mem{Base: p[g], Index: c, Scale: 1, Disp: 32 * v}, masks[v], z)
-			VFMADD231PS(z, xs[v], acc[g][v])
-		}
-	}
+	addToLanes(x, p, c, xs, masks, acc[:])
 	Label("fold")
 	foldLanes(acc[:rows], Mem{Base: y})
 	ADDQ(U8(4*rows), y)
