@@ -188,6 +188,40 @@ func TestKilledWhileItRemoves(t *testing.T) {
 	}
 }
 
+// TestRemovalBeginsWithTheNames: at no moment of its removal does a checkpoint name files that are gone.
+func TestRemovalBeginsWithTheNames(t *testing.T) {
+	c, err := openCheckpoint(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.WriteFile(t, c.dir, checkpointName, "{}")
+	extra := filepath.Join(c.dir, "extra-1")
+	if err := os.Mkdir(extra, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	const files = 1500
+	for i := range files {
+		testkit.WriteFile(t, extra, strconv.Itoa(i), "")
+	}
+	c.last.Number = 1
+	done := make(chan error, 1)
+	go func() { done <- c.remove() }()
+	for removed := false; !removed; {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			removed = true
+		default:
+		}
+		left, _ := os.ReadDir(extra)
+		if _, err := os.Stat(filepath.Join(c.dir, checkpointName)); err == nil && len(left) < files {
+			t.Fatalf("%d of %d files are left, and the checkpoint names them all", len(left), files)
+		}
+	}
+}
+
 func TestCheckpointThatFails(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "set")
 	folder := checkpointed(t, dir)

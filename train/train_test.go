@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/onmart/onmart/internal/testkit"
 	"github.com/onmart/onmart/train"
@@ -354,6 +355,43 @@ func TestDivergence(t *testing.T) {
 	var d *train.Diverged
 	if !errors.As(err, &d) || d.Epoch != 2 || d.Rate != .25 || !strings.Contains(err.Error(), "smaller learning rate") {
 		t.Errorf("%v", err)
+	}
+}
+
+// sluggish is a backend whose steps take so long at least; most becomes the steps of its longest Run.
+type sluggish struct {
+	program.Backend
+	step time.Duration
+	most *int
+}
+
+type sluggishExec struct {
+	program.Exec
+	sluggish
+}
+
+func (b sluggish) Compile(s *program.Set) (program.Exec, error) {
+	e, err := b.Backend.Compile(s)
+	return sluggishExec{e, b}, err
+}
+
+func (e sluggishExec) Run(first, n int, slots []float64) error {
+	*e.most = max(*e.most, n)
+	time.Sleep(time.Duration(n) * e.step)
+	return e.Exec.Run(first, n, slots)
+}
+
+// TestLooksUpWhateverAStepTakes: between two looks at Ctrl-C there is one step where that takes long, and many where not.
+func TestLooksUpWhateverAStepTakes(t *testing.T) {
+	for step, many := range map[time.Duration]bool{0: true, 60 * time.Millisecond: false} {
+		most := 0
+		tk := task(t, 1, .01)
+		if _, err := tk.Run(t.Context(), sluggish{backend(t), step, &most}); err != nil {
+			t.Fatal(err)
+		}
+		if (most > 1) != many {
+			t.Errorf("steps of %v: %d at a time", step, most)
+		}
 	}
 }
 

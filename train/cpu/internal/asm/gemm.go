@@ -604,10 +604,10 @@ func dotRows(rows int, table Mem) {
 	JGE(LabelRef("tail"))
 	MOVQ(p[0], ask)
 	Label("loop")
+	addToLanes(x, p, c, xs, nil, acc[:])
 	for g := range rows {
 		PREFETCHT0(Mem{Base: ask, Disp: aheadRows + lineBytes*g})
 	}
-	addToLanes(x, p, c, xs, nil, acc[:])
 	ADDQ(U32(rows*lineBytes), ask)
 	ADDQ(U8(64), c)
 	CMPQ(c, full)
